@@ -1,0 +1,95 @@
+"""What an environment is (open, reply, verify, private) and what a sampler is, as act needs them."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from sgcd.records import Floats, Ids, Message, Said, Task, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How a task begins: the messages before the policy's first word, the tools, and which message is the harness's own."""
+
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...]
+    """JSON schemas in the shape that chat templates expect: {"type": "function", "function": {...}}."""
+    harness: int = 0
+    """Index of the last message that the harness authored: a reference may go in there, never in a user's words."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The environment's answer to one turn: messages to append, whether it is over, and which calls failed."""
+
+    messages: tuple[Message, ...] = ()
+    done: bool = False
+    failed: tuple[bool, ...] = ()
+    """One flag for each call of the turn: True when the tool answered with an error."""
+
+
+class Environment(Protocol):
+    """One object plays one task once. Whatever these methods raise (or a time-out) makes the rollout broken."""
+
+    async def open(self, task: Task, seed: int) -> Opening: ...
+
+    async def reply(self, said: Said) -> Reply: ...
+
+    async def verify(self) -> Verdict: ...
+
+    def private(self) -> tuple[str, ...]:
+        """Literals that no reference may show: secrets, gold, values that answer the task."""
+        ...
+
+    async def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Where tasks are played: the splits, and how to make an environment for one play."""
+
+    environment: Callable[[], Environment]
+    splits: Mapping[str, tuple[Task, ...]]
+    """At least "train"; "dev" and "test" where held-out tasks exist."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """What a sampler returns for one turn: the ids (with the end-of-turn token when it was sampled) and their log-probs."""
+
+    ids: Ids
+    logp: Floats
+    stopped: bool
+    """True when the policy ended its turn; False when `limit` cut it."""
+
+
+class Session(Protocol):
+    """One rollout's place in a sampler: it remembers what was fed and sampled, so that each turn sends only new ids."""
+
+    async def sample(self, new: Ids, limit: int) -> Sampled:
+        """Append `new` to the context, then sample at most `limit` tokens, up to and including the end of the turn."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Cohort(Protocol):
+    """Rollouts that are sampled together."""
+
+    def session(self, index: int, seed: int) -> Session:
+        """The session of the cohort's rollout number `index`; its draws depend on `seed` alone."""
+        ...
+
+
+class Sampler(Protocol):
+    def cohort(self, size: int, temperature: float | None = None) -> AbstractAsyncContextManager[Cohort]:
+        """Make room for `size` rollouts; each must open its session and close it. Temperature 0 is greedy; None is the recipe's."""
+        ...
+
+    @property
+    def slots(self) -> int:
+        """The largest cohort."""
+        ...
+
+

@@ -1,0 +1,33 @@
+"""What can go wrong: one class for each border it can go wrong at.
+
+Every message is one line that says what is wrong, where, what was expected and what to do. The command line prints
+that line and exits with code 2; nothing else in the house catches these.
+"""
+
+
+class SgcdError(Exception):
+    """Something the person who started the command can put right."""
+
+
+class RecipeError(SgcdError):
+    """The recipe: a key that does not exist, a value out of range, a file that cannot be read."""
+
+
+class FolderError(SgcdError):
+    """A run's folder: missing, occupied, torn, or written under another recipe."""
+
+
+class PolicyError(SgcdError):
+    """A policy's folder: weights, tokenizer or their agreement."""
+
+
+class TemplateError(SgcdError):
+    """A chat template: absent, or one whose suffix for the next turn cannot be derived."""
+
+
+class EnvironmentFault(SgcdError):
+    """An environment class or its tasks: no tools, no verifier, a row that does not fit."""
+
+
+class RecordError(SgcdError):
+    """A record whose arrays do not fit together; names the record, what was expected and what came."""

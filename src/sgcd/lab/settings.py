@@ -1,0 +1,19 @@
+"""Settings of the lab's world."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sgcd.settings import Settings
+
+
+class LabEnvironment(Settings):
+    """The lab: a small airline whose tasks are generated, and whose verifier knows."""
+
+    name: Literal["lab"]
+    chatty: Literal["no", "own", "shared"] = "no"
+    """Thinking before every turn: none, random words of a vocabulary of their own, or words shared with tools and facts."""
+    thinking: Annotated[int, Field(ge=1, le=16)] = 12
+    """How many thinking words a turn has in a chatty world."""
+    horizon: Annotated[int, Field(ge=1, le=4)] = 1
+    """How many requests a user brings, one after the other."""

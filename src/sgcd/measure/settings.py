@@ -1,0 +1,24 @@
+"""Settings of the measure room: what is measured on held-out tasks, and when."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from sgcd.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """Held-out evaluation: before the first step, every so often, and after the last."""
+
+    split: Literal["dev", "test"] = "dev"
+    """Which held-out tasks; the best checkpoint is chosen on them, so leave test for the end."""
+    every: Annotated[int, Field(ge=1)] = 10
+    """Steps between validations."""
+    tasks: Annotated[int, Field(ge=1)] | None = None
+    """How many tasks, from the first on; all when not given."""
+    trials: Annotated[int, Field(ge=0)] = 3
+    """Sampled trials of each task."""
+    greedy: bool = True
+    """Also play each task once at temperature zero."""
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    """Temperature of the sampled trials."""
