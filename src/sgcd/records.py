@@ -96,7 +96,7 @@ class Verdict:
 
     reward: float
     success: bool
-    facts: Mapping[str, Any] = field(default_factory=dict)
+    facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 Ending = Literal["answered", "ended", "turn_limit", "token_limit", "broken"]
@@ -137,7 +137,7 @@ class Rollout:
     ending: Ending
     verdict: Verdict | None
     """None exactly when the rollout is broken."""
-    cuts: Mapping[str, int] = field(default_factory=dict)
+    cuts: Mapping[str, int] = field(default_factory=dict[str, int])
     """How often each limit cut something: observation, turns, tokens."""
     broken: str = ""
     """Which part of the machinery failed, and how; empty when none did."""
@@ -149,10 +149,13 @@ class Rollout:
             same_length(f"rollout {self.name}", name, getattr(self, name), len(self.response))
         if not 0 <= self.insert_at <= len(self.prompt):
             raise RecordError(
-                f"rollout {self.name}: insert_at must lie within the prompt of {len(self.prompt)} tokens, got {self.insert_at}"
+                f"rollout {self.name}: insert_at must lie within the prompt of {len(self.prompt)} tokens, "
+                f"got {self.insert_at}"
             )
         if bool(self.broken) != (self.verdict is None):
-            raise RecordError(f"rollout {self.name}: a rollout has either a verdict or a cause of breaking, never both or none")
+            raise RecordError(
+                f"rollout {self.name}: a rollout has either a verdict or a cause of breaking, never both or none"
+            )
 
     @property
     def name(self) -> str:
@@ -216,7 +219,8 @@ class Features:
     """What scoring leaves behind: three numbers for each token of a response, in no way tied to the model.
 
     >>> import numpy as np
-    >>> Features(divergence=np.zeros(3, np.float32), entropy=np.zeros(3, np.float32), gap=np.zeros(3, np.float32)).length
+    >>> zero = np.zeros(3, np.float32)
+    >>> Features(divergence=zero, entropy=zero, gap=zero).length
     3
     """
 
@@ -258,9 +262,12 @@ class Credit:
             raise RecordError(f"credit: the advantage must be finite, got {self.advantage}")
         if not 0 < self.floor <= 1 <= self.cap:
             raise RecordError(f"credit: expected 0 < floor <= 1 <= cap, got floor {self.floor} and cap {self.cap}")
-        if self.weight.size and not (np.float32(self.floor) <= self.weight.min() <= self.weight.max() <= np.float32(self.cap)):
+        if self.weight.size and not (
+            np.float32(self.floor) <= self.weight.min() <= self.weight.max() <= np.float32(self.cap)
+        ):
             raise RecordError(
-                f"credit: weights must lie in [{self.floor}, {self.cap}], got [{self.weight.min()}, {self.weight.max()}]"
+                f"credit: weights must lie in [{self.floor}, {self.cap}], "
+                f"got [{self.weight.min()}, {self.weight.max()}]"
             )
 
     @property
@@ -278,4 +285,6 @@ class Signal:
 def same_length(record: str, name: str, array: NDArray[Any], expected: int) -> None:
     """Refuse an array that is not one number for each token."""
     if len(array) != expected:
-        raise RecordError(f"{record}: {name} must have {expected} entries, one for each token of the response, got {len(array)}")
+        raise RecordError(
+            f"{record}: {name} must have {expected} entries, one for each token of the response, got {len(array)}"
+        )

@@ -1,4 +1,4 @@
-"""What the settings of every room have in common: frozen, nothing unknown, and documented by the string under each field."""
+"""What the settings of every room share: frozen, nothing unknown, documented by the string under each field."""
 
 from pydantic import BaseModel, ConfigDict
 

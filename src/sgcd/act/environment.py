@@ -10,7 +10,7 @@ from sgcd.records import Floats, Ids, Message, Said, Task, Verdict
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """How a task begins: the messages before the policy's first word, the tools, and which message is the harness's own."""
+    """How a task begins: the messages before the policy's first word, the tools, which message is the harness's own."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...]
@@ -56,7 +56,7 @@ class Stage:
 
 @dataclass(frozen=True, slots=True)
 class Sampled:
-    """What a sampler returns for one turn: the ids (with the end-of-turn token when it was sampled) and their log-probs."""
+    """What a sampler returns for one turn: the ids (with the end-of-turn token, if sampled) and their log-probs."""
 
     ids: Ids
     logp: Floats
@@ -84,12 +84,13 @@ class Cohort(Protocol):
 
 class Sampler(Protocol):
     def cohort(self, size: int, temperature: float | None = None) -> AbstractAsyncContextManager[Cohort]:
-        """Make room for `size` rollouts; each must open its session and close it. Temperature 0 is greedy; None is the recipe's."""
+        """Make room for `size` rollouts; each must open its session and close it.
+
+        Temperature 0 is greedy; None is the recipe's.
+        """
         ...
 
     @property
     def slots(self) -> int:
         """The largest cohort."""
         ...
-
-

@@ -12,7 +12,7 @@ class LabEnvironment(Settings):
 
     name: Literal["lab"]
     chatty: Literal["no", "own", "shared"] = "no"
-    """Thinking before every turn: none, random words of a vocabulary of their own, or words shared with tools and facts."""
+    """Thinking before every turn: none, random words of their own vocabulary, or words shared with tools and facts."""
     thinking: Annotated[int, Field(ge=1, le=16)] = 12
     """How many thinking words a turn has in a chatty world."""
     horizon: Annotated[int, Field(ge=1, le=4)] = 1
