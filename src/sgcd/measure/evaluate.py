@@ -5,21 +5,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from json import dumps
-from typing import Any
 
 from sgcd.act.environment import Cohort, Sampler, Stage
 from sgcd.act.rollout import play, seed_of
 from sgcd.act.settings import Limits
 from sgcd.chat import Chat
+from sgcd.measure.rows import SCHEMA, Row
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.records import Call, Rollout, Task
 
-SCHEMA = 1
 LOOP = 3
 """The same call this many times in a row is a loop."""
-
-Row = dict[str, Any]
-"""One trial, ready for JSON: the keys of `outcome`, and schema, step, split, mode, temperature and trial."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +35,7 @@ class Trial:
 async def evaluate(
     stage: Stage, chat: Chat, sampler: Sampler, limits: Limits, settings: EvaluationSettings, seed: int, step: int
 ) -> list[Row]:
-    """Every trial of the held-out tasks under the policy that `sampler` holds, in a fixed order; empty without such a split.
+    """Every trial of the held-out tasks, in a fixed order, under the policy that `sampler` holds.
 
     The seed of a trial depends on the run's seed, the split, the task and the number of the trial, never on the step:
     evaluations of one run at different steps, and of runs with one seed, are paired trial by trial.
@@ -98,7 +94,7 @@ def outcome(rollout: Rollout) -> Row:
 
 
 def looping(rollout: Rollout) -> bool:
-    """Whether it went round in circles: the same call (name and arguments) three times in a row, or no end within its turns."""
+    """Went round in circles: the same call (name and arguments) three times in a row, or no end within its turns."""
     keys = [same_call(call) for call in rollout.calls]
     longest = max((len(list(same)) for _, same in groupby(keys)), default=0)
     return longest >= LOOP or rollout.ending == "turn_limit"

@@ -1,0 +1,45 @@
+"""The rows of an evaluation, one for each trial, and how they are gathered by task."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+SCHEMA = 1
+
+Row = dict[str, Any]
+"""One trial, as JSON.
+
+Where it stands: schema, step, split, mode (greedy or sampled), temperature, task, category, trial. What came of it:
+success, reward, broken (the cause, else empty), calls, failed_calls, malformed (turns whose call could not be read),
+looping, turns, tokens (that the policy wrote), ending."""
+
+MODES = ("greedy", "sampled")
+
+
+def last_step(rows: Iterable[Row]) -> list[Row]:
+    """The rows of the latest evaluation."""
+    rows = list(rows)
+    latest = max((row["step"] for row in rows), default=0)
+    return [row for row in rows if row["step"] == latest]
+
+
+def whole(rows: Iterable[Row]) -> list[Row]:
+    """Without the trials that the machinery broke: only these say something of the policy."""
+    return [row for row in rows if not row["broken"]]
+
+
+def by_task(rows: Iterable[Row]) -> dict[str, list[Row]]:
+    """The rows of each task, tasks in order of their ids."""
+    tasks: dict[str, list[Row]] = {}
+    for row in rows:
+        tasks.setdefault(row["task"], []).append(row)
+    return dict(sorted(tasks.items()))
+
+
+def successes_and_trials(rows: Iterable[Row]) -> tuple[list[int], list[int]]:
+    """(c, n) of each task over the trials that were not broken; a task whose every trial broke has n = 0."""
+    tasks = [whole(trials) for trials in by_task(rows).values()]
+    return [successes(trials) for trials in tasks], [len(trials) for trials in tasks]
+
+
+def successes(rows: Sequence[Row]) -> int:
+    return sum(bool(row["success"]) for row in rows)
