@@ -1,0 +1,73 @@
+"""The lab's own small policy: a tokenizer of whole words, a prefix-preserving template, and a Qwen3 of a third of a million weights."""
+
+from pathlib import Path
+from typing import Any
+
+from sgcd.chat import Chat
+from sgcd.lab import words
+
+STARTS = Path(__file__).parent / "starts"
+
+TEMPLATE = """\
+{%- for message in messages -%}
+{%- if message.role == 'assistant' -%}
+<|assistant|> {{ message.content }}{% if not message.unfinished %} <|end|>
+{% endif %}
+{%- else -%}
+<|{{ message.role }}|> {{ message.content }}
+{%- if loop.first and tools %} tools :
+{%- for tool in tools %} {{ tool.function.name }}{% for name in tool.function.parameters.properties %} {{ name }}{% endfor %} ,
+{%- endfor %}
+{%- endif %} <|end|>
+{% endif %}
+{%- endfor -%}
+{%- if add_generation_prompt -%}<|assistant|>{%- endif -%}
+"""
+
+
+def tokenizer() -> Any:
+    """One id for each word; what is sampled, decoded and encoded again is the same, always."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    known = {word: index for index, word in enumerate(words.vocabulary())}
+    inner = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    inner.add_special_tokens(list(words.SPECIAL))
+    made = PreTrainedTokenizerFast(
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        eos_token="<|end|>",
+        additional_special_tokens=[word for word in words.SPECIAL if word not in ("<pad>", "<unk>", "<|end|>")],
+        clean_up_tokenization_spaces=False,
+    )
+    made.chat_template = TEMPLATE
+    return made
+
+
+def chat() -> Chat:
+    return Chat(tokenizer(), "the lab's tokenizer")
+
+
+def model(seed: int, size: int) -> Any:
+    """A fresh policy: three layers, three heads, 96 wide."""
+    import torch
+    from transformers import Qwen3Config, Qwen3ForCausalLM
+
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=size,
+        hidden_size=96,
+        intermediate_size=256,
+        num_hidden_layers=3,
+        num_attention_heads=3,
+        num_key_value_heads=3,
+        head_dim=32,
+        max_position_embeddings=1024,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=words.SPECIAL.index("<|end|>"),
+        pad_token_id=words.SPECIAL.index("<pad>"),
+    )
+    return Qwen3ForCausalLM(config).float()

@@ -1,0 +1,93 @@
+"""Every word of the lab: what the world is made of, what is said in it, and what a chatty policy thinks."""
+
+NAMES = tuple(
+    "adam alba anna arno beth boris carla cleo dana david elena emil fay felix gina hugo ines ivan jana jonas karl kira lena "
+    "leo lucy mara max mia nina noah olga oscar paul petra rosa ruben sara simon tara theo ulla vera viktor wanda yann yara "
+    "zeno zoe".split()
+)
+BOOKINGS = tuple(f"b{number:02d}" for number in range(64))
+TIERS = ("regular", "silver", "gold")
+CABINS = ("basic", "economy", "business")
+INSURED = ("no", "yes")
+STATUSES = ("punctual", "delayed", "cancelled")
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+COUNTS = ("one", "two", "three")
+CITIES = ("oslo", "rome", "paris", "lima", "cairo", "delhi", "quito", "perth")
+
+TOOLS: dict[str, tuple[tuple[str, ...], str]] = {
+    "find_user": (("name",), "tier and booking of a customer"),
+    "get_booking": (("booking",), "cabin insurance and city of a booking"),
+    "get_flight": (("booking",), "status of the flight of a booking"),
+    "cancel_booking": (("booking",), "cancel a booking"),
+    "change_day": (("booking", "day"), "move a booking to another day"),
+    "upgrade_cabin": (("booking", "cabin"), "move a booking to another cabin"),
+    "add_bags": (("booking", "bags"), "add bags to a booking"),
+    "send_voucher": (("booking",), "send a voucher for a booking"),
+    "transfer_to_human": ((), "hand over to a human agent"),
+}
+READS = ("find_user", "get_booking", "get_flight")
+WRITES = ("cancel_booking", "change_day", "upgrade_cabin", "add_bags", "send_voucher")
+
+POLICY = (
+    "you are an agent of an airline . cancel only when insured is yes . change the day only when the cabin is not basic . "
+    "upgrade only when the tier is silver or gold . add bags only up to one for regular two for silver three for gold . "
+    "send a voucher only when the status is delayed or cancelled . transfer pets groups and lost items to a human . "
+    "answer questions from what a tool says . all else is not allowed ."
+)
+
+ASKS: dict[str, tuple[str, ...]] = {
+    "cancel": ("please cancel my booking", "i need to cancel my trip", "my plans fell through cancel it please"),
+    "change": ("please move my trip to {day}", "i want to fly on {day} instead", "can you change my day to {day}"),
+    "upgrade": ("please upgrade me to {cabin}", "i want a seat in {cabin}", "can you move me to {cabin}"),
+    "bags": ("please add {bags} bags", "i travel with {bags} bags more", "can you add {bags} bags to my trip"),
+    "voucher": ("my flight was bad i want a voucher", "please send a voucher for my flight", "can i have a voucher for the wait"),
+    "pet": ("i want to take my pet along", "can my pet fly with me", "please add my pet to the trip"),
+    "group": ("please book for our group", "we are a group of many", "can you seat our group together"),
+    "lost": ("i lost an item on board", "please find my lost item", "my item is lost can you help"),
+    "ask_cabin": ("which cabin is my trip in", "please tell me my cabin", "what is my cabin"),
+    "ask_insured": ("am i insured", "please tell me if my trip is insured", "is my booking insured"),
+    "ask_status": ("what is the status of my flight", "please tell me the status", "which status has my flight"),
+    "ask_tier": ("which tier am i", "please tell me my tier", "what is my tier"),
+    "ask_city": ("which city do i fly to", "please tell me the city", "what is the city of my trip"),
+}
+GREETINGS = ("hello i am {name} .", "{name} here .", "my name is {name} .")
+FURTHER = ("thanks .", "good . next .", "and one thing more .")
+
+BEFORE_CALL = "one moment please"
+REFUSAL = "sorry this is not allowed by our policy"
+CONFIRMATION = "it is done thank you and goodbye"
+HANDOVER = "a human will help you thank you"
+FACT = "your {attribute} is {value} thank you"
+
+HARNESS = (
+    "error : unknown tool argument missing not known wrong value for the a call no such customer booking could be read "
+    "is empty needs name and each of given twice never closed there too many tools are expected done transferred already . , "
+    "an found only takes nothing such"
+)
+REFERENCE = (
+    "credit reference end of what successful attempts check : first do then say where failed attempts go wrong they leave after "
+    "instead keep masked hidden nothing same none . , and the final answer is turn without any tool both"
+)
+
+THOUGHTS = tuple(tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16))
+
+
+def shared_thoughts() -> tuple[tuple[str, ...], ...]:
+    """Four words for each position, drawn from tools, facts and arguments: their noise falls on parameters that decide."""
+    pool = [*TOOLS, *TIERS, *CABINS, *INSURED, *STATUSES, *DAYS, *COUNTS, *CITIES, *NAMES[:12], *BOOKINGS[:12]]
+    return tuple(tuple(pool[(position * 4 + offset * 17) % len(pool)] for offset in range(4)) for position in range(16))
+
+
+SPECIAL = ("<pad>", "<unk>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<think>", "</think>", "<call>", "</call>")
+
+
+def vocabulary() -> list[str]:
+    """All words in a fixed order, special tokens first."""
+    said = [phrase for phrases in ASKS.values() for phrase in phrases]
+    texts = [POLICY, *said, *GREETINGS, *FURTHER, BEFORE_CALL, REFUSAL, CONFIRMATION, HANDOVER, FACT, HARNESS, REFERENCE, "tools :"]
+    texts += [f"{description} {' '.join(arguments)}" for arguments, description in TOOLS.values()]
+    texts += ["user tier booking cabin insured city status day bags voucher"]
+    words = [word for text in texts for word in text.split() if not word.startswith("{")]
+    own = [word for position in THOUGHTS for word in position]
+    facts = [*TOOLS, *TIERS, *CABINS, *INSURED, *STATUSES, *DAYS, *COUNTS, *CITIES, *NAMES, *BOOKINGS]
+    return list(dict.fromkeys([*SPECIAL, *words, *facts, *own]))

@@ -1,0 +1,214 @@
+"""The lab's world: a small airline with a database, typed tools, a written policy, and tasks whose truth is known."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Any
+
+from sgcd.act.environment import Opening, Reply, Stage
+from sgcd.lab import words
+from sgcd.lab.settings import LabEnvironment
+from sgcd.records import Call, Category, Said, Task, Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Booking:
+    """One row of the database: a customer and the one trip that is booked.
+
+    >>> Booking("mia", "b12", "silver", "economy", "no", "punctual", "rome").tier
+    'silver'
+    """
+
+    name: str
+    booking: str
+    tier: str
+    cabin: str
+    insured: str
+    status: str
+    city: str
+    day: str = ""
+    bags: str = ""
+    voucher: bool = False
+    open: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a user wants, and the value that goes with it: a day, a cabin, a number of bags."""
+
+    intent: str
+    value: str = ""
+
+
+READ_FOR = {"cancel": "get_booking", "change": "get_booking", "voucher": "get_flight",
+            "ask_cabin": "get_booking", "ask_insured": "get_booking", "ask_city": "get_booking", "ask_status": "get_flight"}  # fmt: skip
+WRITE_FOR = {"cancel": "cancel_booking", "change": "change_day", "upgrade": "upgrade_cabin", "bags": "add_bags", "voucher": "send_voucher"}
+TRANSFERS = ("pet", "group", "lost")
+
+
+def allowed(request: Request, row: Booking) -> bool:
+    """The written policy (words.POLICY), as the verifier applies it."""
+    match request.intent:
+        case "cancel":
+            return row.insured == "yes"
+        case "change":
+            return row.cabin != "basic"
+        case "upgrade":
+            return row.tier != "regular"
+        case "bags":
+            return words.COUNTS.index(request.value) <= words.TIERS.index(row.tier)
+        case "voucher":
+            return row.status != "punctual"
+        case _:
+            return False
+
+
+def written(tool: str, row: Booking, value: str) -> Booking:
+    """The row after a tool that writes."""
+    match tool:
+        case "cancel_booking":
+            return replace(row, open=False)
+        case "change_day":
+            return replace(row, day=value)
+        case "upgrade_cabin":
+            return replace(row, cabin=value)
+        case "add_bags":
+            return replace(row, bags=value)
+        case _:
+            return replace(row, voucher=True)
+
+
+def category_of(request: Request, row: Booking) -> Category:
+    if request.intent.startswith("ask_"):
+        return "information"
+    if request.intent in TRANSFERS:
+        return "transfer"
+    return "action" if allowed(request, row) else "no_action"
+
+
+def gold(requests: tuple[Request, ...], row: Booking) -> tuple[Booking, bool, tuple[str, ...]]:
+    """The row at the end, whether a human was called, and what must have been told, one phrase for each request."""
+    human, told = False, list[str]()
+    for request in requests:
+        if request.intent.startswith("ask_"):
+            attribute = request.intent.removeprefix("ask_")
+            told.append(f"{attribute} is {getattr(row, attribute)}")
+        elif request.intent in TRANSFERS:
+            human = True
+            told.append("")
+        elif allowed(request, row):
+            row = written(WRITE_FOR[request.intent], row, request.value)
+            told.append("")
+        else:
+            told.append("not allowed")
+    return row, human, tuple(told)
+
+
+def row_of(values: Mapping[str, Any]) -> Booking:
+    return Booking(**values)
+
+
+class Airline:
+    """One play of one task. The user speaks from a script; the database is this object's own."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, Booking] = {}
+        self.requests: tuple[Request, ...] = ()
+        self.task: Mapping[str, Any] = {}
+        self.human = False
+        self.answers: list[str] = []
+
+    async def open(self, task: Task, seed: int) -> Opening:
+        self.task = task.row
+        self.rows = {values["booking"]: row_of(values) for values in task.row["rows"]}
+        self.requests = tuple(Request(**request) for request in task.row["requests"])
+        messages = ({"role": "system", "content": words.POLICY}, {"role": "user", "content": task.row["said"][0]})
+        return Opening(messages, TOOL_SCHEMAS, harness=0)
+
+    async def reply(self, said: Said) -> Reply:
+        if said.calls:
+            results = [self.call(call) for call in said.calls]
+            failed = tuple(result.startswith("error") for result in results)
+            return Reply(tuple({"role": "tool", "content": result} for result in results), failed=failed)
+        self.answers.append(said.text)
+        if len(self.answers) == len(self.requests):
+            return Reply(done=True)
+        return Reply(({"role": "user", "content": self.task["said"][len(self.answers)]},))
+
+    async def verify(self) -> Verdict:
+        mine = row_of(self.task["rows"][0])
+        row, human, told = gold(self.requests, mine)
+        others = all(self.rows[values["booking"]] == row_of(values) for values in self.task["rows"][1:])
+        state = self.rows[mine.booking] == row and others and self.human == human
+        heard = len(self.answers) == len(told) and all(
+            f" {phrase} " in f" {answer} " for phrase, answer in zip(told, self.answers, strict=True) if phrase
+        )
+        return Verdict(float(state and heard), state and heard, {"state": state, "told": heard})
+
+    def private(self) -> tuple[str, ...]:
+        row, _, told = gold(self.requests, row_of(self.task["rows"][0]))
+        facts = [phrase.split()[-1] for phrase in told if " is " in phrase]
+        return tuple(dict.fromkeys([row.name, row.booking, *facts, *(r.value for r in self.requests if r.value)]))
+
+    async def close(self) -> None:
+        self.rows = {}
+
+    def call(self, call: Call) -> str:
+        """A tool's answer; what is wrong with a call comes back as its observation."""
+        if call.name not in words.TOOLS:
+            return f"error : unknown tool {call.name}"
+        arguments, _ = words.TOOLS[call.name]
+        for argument in arguments:
+            if argument not in call.arguments:
+                return f"error : {call.name} needs {argument}"
+        for argument in call.arguments:
+            if argument not in arguments:
+                return f"error : {call.name} takes no {argument}"
+        if call.name == "find_user":
+            found = next((row for row in self.rows.values() if row.name == call.arguments["name"]), None)
+            return f"user {found.name} tier {found.tier} booking {found.booking}" if found else "error : no such customer"
+        if call.name == "transfer_to_human":
+            self.human = True
+            return "done transferred"
+        row = self.rows.get(str(call.arguments["booking"]))
+        if row is None or not row.open:
+            return "error : no such booking"
+        if call.name == "get_booking":
+            return f"booking {row.booking} cabin {row.cabin} insured {row.insured} city {row.city}"
+        if call.name == "get_flight":
+            return f"booking {row.booking} status {row.status}"
+        value = str(call.arguments[arguments[1]]) if len(arguments) > 1 else ""
+        known = {"change_day": words.DAYS, "upgrade_cabin": words.CABINS, "add_bags": words.COUNTS}.get(call.name)
+        if known and value not in known:
+            return f"error : wrong value for {arguments[1]}"
+        self.rows[row.booking] = written(call.name, row, value)
+        return f"done {call.name}"
+
+
+TOOL_SCHEMAS: tuple[Mapping[str, Any], ...] = tuple(
+    {
+        "type": "function",
+        "function": {
+            "name": name,
+            "description": description,
+            "parameters": {"type": "object", "properties": {a: {"type": "string"} for a in arguments}, "required": list(arguments)},
+        },
+    }
+    for name, (arguments, description) in words.TOOLS.items()
+)
+
+
+def bucket(*parts: object) -> int:
+    """A number that depends on the parts alone, for cutting the world into splits."""
+    return int.from_bytes(sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
+
+
+def split_of(kind: str, *parts: object) -> str:
+    return ("dev", "test", *["train"] * 4)[bucket(kind, *parts) % 6]
+
+
+def lab_stage(settings: LabEnvironment) -> Stage:
+    """The three splits; they share every word and no record, no pair of a name and an id, no structure of a task."""
+    from sgcd.lab.tasks import tasks_of
+
+    return Stage(Airline, {split: tasks_of(split, settings.horizon) for split in ("train", "dev", "test")})
