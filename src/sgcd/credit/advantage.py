@@ -1,0 +1,25 @@
+"""How much better a rollout did than its siblings: one number for each rollout of a group."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+EPSILON = 1e-6
+Baseline = Literal["group_mean", "leave_one_out"]
+
+
+def advantages(rewards: Sequence[float], baseline: Baseline = "group_mean", std: bool = True) -> NDArray[np.float64]:
+    """A_k = (r_k - b_k) / (sample std of the group + 1e-6), for each group, before any weight (2402.03300).
+
+    b_k is the group's mean, or the mean of the other rollouts (2402.14740); without `std` nothing is divided.
+    A group without spread says nothing: exactly 0. Neither does a group of one.
+    """
+    r = np.asarray(rewards, dtype=np.float64)
+    if r.size < 2 or r.min() == r.max():
+        return np.zeros(r.size)
+    centred = r - r.mean()
+    if baseline == "leave_one_out":
+        centred = centred * (r.size / (r.size - 1))
+    return centred / (r.std(ddof=1) + EPSILON) if std else centred

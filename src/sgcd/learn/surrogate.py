@@ -1,0 +1,80 @@
+"""The clipped policy gradient, token by token, and its mean over every token that the policy wrote in a whole batch."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sgcd.learn.settings import SurrogateSettings
+
+EXPONENT = 20.0
+"""Log-ratios are clamped to this size before they are exponentiated."""
+
+
+def ratio_of(logp: Tensor, old_logp: Tensor) -> Tensor:
+    """rho_t = exp(logp_t - old_logp_t), the exponent clamped to [-20, 20]."""
+    return torch.exp((logp - old_logp).clamp(-EXPONENT, EXPONENT))
+
+
+def trusted(advantage: Tensor, settings: SurrogateSettings) -> tuple[Tensor, Tensor]:
+    """Between which ratios a token of this advantage still has a gradient.
+
+    -min(rho A, clip(rho) A) equals -A times rho held below 1 + clip_high where A > 0 and above 1 - clip where A < 0;
+    dual clip (1912.09729) also holds it below dual_clip where A < 0. Linear in A on either side of zero: a positive
+    weight on A is the same weight on the token's loss.
+    """
+    above = settings.clip if settings.clip_high is None else settings.clip_high
+    ceiling = float("inf") if settings.dual_clip is None else settings.dual_clip
+    negative = advantage < 0
+    low = torch.zeros_like(advantage).masked_fill(negative, 1 - settings.clip)
+    high = torch.full_like(advantage, 1 + above).masked_fill(negative, ceiling)
+    return low, high
+
+
+def token_losses(logp: Tensor, old_logp: Tensor, advantage: Tensor, settings: SurrogateSettings) -> Tensor:
+    """-min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip_high) A_t) for each token (1707.06347); at most -dual_clip A_t for A_t < 0."""
+    low, high = trusted(advantage, settings)
+    return -advantage * torch.clamp(ratio_of(logp, old_logp), low, high)
+
+
+def k3(initial_logp: Tensor, logp: Tensor) -> Tensor:
+    """exp(u) - u - 1 with u = initial_logp - logp, clamped: a KL estimate that is never negative."""
+    u = (initial_logp - logp).clamp(-EXPONENT, EXPONENT)
+    return torch.expm1(u) - u
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """What one micro-batch adds to the batch: the loss to differentiate, and sums over tokens for the metrics."""
+
+    loss: Tensor
+    """Already divided by the whole batch's token count: micro-batches add up to the batch's loss."""
+    clipped: float
+    ratio: float
+    kl: float
+
+
+def surrogate(
+    logp: Tensor,
+    old_logp: Tensor,
+    advantage: Tensor,
+    initial_logp: Tensor | None,
+    count: int,
+    settings: SurrogateSettings,
+) -> Sums:
+    """sum_t (l_t + kl * k3_t) / count over written tokens, `count` being those of the whole optimiser batch (token-mean).
+
+    The KL term knows nothing of advantages or weights.
+    """
+    loss = token_losses(logp, old_logp, advantage, settings).sum()
+    kl = torch.zeros_like(loss)
+    if settings.kl > 0:
+        if initial_logp is None:
+            raise ValueError("surrogate: kl is above zero, so log-probabilities of the initial policy are needed")
+        kl = k3(initial_logp, logp).sum()
+        loss = loss + settings.kl * kl
+    with torch.no_grad():
+        ratio = ratio_of(logp, old_logp)
+        low, high = trusted(advantage, settings)
+        clipped = ((ratio < low) | (ratio > high)).sum()
+    return Sums(loss / max(count, 1), float(clipped), float(ratio.sum()), float(kl.detach()))

@@ -1,0 +1,138 @@
+"""A run's folder: what is written where, so that a run stopped at any instant goes on as if it had never stopped."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sgcd.errors import FolderError
+from sgcd.files import SCHEMA, Row, append_rows, check_schema, line, read_rows, remove, write_whole
+from sgcd.records import Credit, Siblings
+from sgcd.stored import Played, credit_from_bytes, credit_to_bytes, played_from_bytes, played_to_bytes
+
+NUMBERED = ("rollouts", "references", "credit")
+"""Folders whose files are named after a step."""
+
+
+class RunFolder:
+    """The folder is the truth; whatever shows a run only reads it."""
+
+    def __init__(self, path: Path, facts: Row) -> None:
+        self.path = path
+        self.facts = facts
+
+    @classmethod
+    def create(cls, path: Path, recipe_text: str, facts: Mapping[str, Any]) -> "RunFolder":
+        """A new run. The recipe is written last: a folder without it was never born, and may be created again."""
+        if path.exists() and (not path.is_dir() or any(not _unborn(entry.name) for entry in path.iterdir())):
+            raise FolderError(
+                f"{path}: the folder is not empty; choose another one, or go on with this run by --resume"
+            )
+        path.mkdir(parents=True, exist_ok=True)
+        facts = {"schema": SCHEMA, **facts}
+        write_whole(path / "facts.json", (json.dumps(facts, indent=2) + "\n").encode())
+        folder = cls(path, facts)
+        folder.replace_recipe(recipe_text)
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> "RunFolder":
+        if not (path / "recipe.yaml").is_file() or not (path / "facts.json").is_file():
+            what = "is not a run's folder" if path.is_dir() else "does not exist"
+            raise FolderError(f"{path}: {what}; expected one that `sgcd train RECIPE --run {path}` has made")
+        facts = json.loads((path / "facts.json").read_text())
+        check_schema(facts, path / "facts.json")
+        return cls(path, facts)
+
+    @property
+    def recipe_text(self) -> str:
+        return (self.path / "recipe.yaml").read_text()
+
+    def replace_recipe(self, text: str) -> None:
+        """For a run that goes on with keys that are free to change."""
+        write_whole(self.path / "recipe.yaml", text.encode())
+
+    # -- rows ---------------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> list[Row]:
+        """One row for each step."""
+        return read_rows(self.path / "metrics.jsonl")
+
+    def append_metrics(self, row: Mapping[str, Any]) -> None:
+        append_rows(self.path / "metrics.jsonl", [row])
+
+    def evaluations(self) -> list[Row]:
+        """One row for each trial."""
+        return read_rows(self.path / "evaluation.jsonl")
+
+    def append_evaluation(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        append_rows(self.path / "evaluation.jsonl", rows)
+
+    # -- what was played and what it deserved -------------------------------------------------------------------------
+
+    def write_rollouts(self, step: int, siblings: Sequence[Siblings], kept: Sequence[bool]) -> None:
+        """Everything that a step played, in the order given, and which groups it learnt from."""
+        lines, arrays = played_to_bytes(step, siblings, kept)
+        write_whole(self._numbered("rollouts", step, "safetensors"), arrays)
+        write_whole(self._numbered("rollouts", step, "jsonl"), lines)
+
+    def read_rollouts(self, step: int) -> list[Played]:
+        lines, arrays = (self._numbered("rollouts", step, end) for end in ("jsonl", "safetensors"))
+        for path in (lines, arrays):
+            if not path.is_file():
+                raise FolderError(f"{path}: no rollouts of step {step}; this run has those of {self._span('rollouts')}")
+        return played_from_bytes(lines.read_bytes(), arrays.read_bytes(), str(lines))
+
+    def write_credit(self, step: int, credits: Mapping[str, Credit]) -> None:
+        """What each rollout that was learnt from deserved, by its name."""
+        write_whole(self._numbered("credit", step, "safetensors"), credit_to_bytes(credits))
+
+    def read_credit(self, step: int) -> dict[str, Credit]:
+        path = self._numbered("credit", step, "safetensors")
+        if not path.is_file():
+            raise FolderError(f"{path}: no credit of step {step}; this run has that of {self._span('credit')}")
+        return credit_from_bytes(path.read_bytes(), str(path))
+
+    # -- going on -----------------------------------------------------------------------------------------------------
+
+    def rewind(self, step: int) -> None:
+        """Drop every record after `step`, and whatever was half written; -1 drops all."""
+        for name in ("metrics.jsonl", "evaluation.jsonl"):
+            path = self.path / name
+            if path.exists():
+                rows = [row for row in read_rows(path) if row["step"] <= step]
+                write_whole(path, b"".join(line(row) for row in rows))
+        for name in NUMBERED:
+            for path in (self.path / name).glob("[0-9]*"):
+                if int(path.name.split(".")[0]) > step:
+                    path.unlink()
+        for place in (self.path, *(self.path / name for name in (*NUMBERED, "checkpoints"))):
+            for leftover in place.glob(".*.new"):
+                remove(leftover)
+
+    def checkpoint_path(self, step: int) -> Path:
+        return self.path / "checkpoints" / f"{step:04d}"
+
+    def checkpoints(self) -> list[int]:
+        """Steps that can be gone on from, oldest first."""
+        place = self.path / "checkpoints"
+        return sorted(int(entry.name) for entry in place.iterdir() if entry.name.isdigit()) if place.is_dir() else []
+
+    @property
+    def best_path(self) -> Path:
+        return self.path / "checkpoints" / "best"
+
+    @property
+    def policy_path(self) -> Path:
+        return self.path / "policy"
+
+    def _numbered(self, name: str, step: int, end: str) -> Path:
+        return self.path / name / f"{step:04d}.{end}"
+
+    def _span(self, name: str) -> str:
+        steps = sorted({int(path.name.split(".")[0]) for path in (self.path / name).glob("[0-9]*")})
+        return f"steps {steps[0]} to {steps[-1]}" if steps else "no step"
+
+
+def _unborn(name: str) -> bool:
+    return name == "facts.json" or (name.startswith(".") and name.endswith(".new"))

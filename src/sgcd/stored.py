@@ -1,0 +1,161 @@
+"""Records as bytes, and back without loss: texts as JSON lines, one for each group; token arrays as safetensors."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load, save
+
+from sgcd.errors import FolderError, RecordError
+from sgcd.files import SCHEMA, Row, check_schema
+from sgcd.records import Call, Credit, Rollout, Siblings, Task, Turn, Verdict
+
+Arrays = dict[str, NDArray[Any]]
+PROMPT = ("prompt",)
+RESPONSE = ("response", "mask", "kinds", "sampled_logp")
+
+
+@dataclass(frozen=True, slots=True)
+class Played:
+    """One group as a step played it, and whether the step learnt from it."""
+
+    siblings: Siblings
+    kept: bool
+
+
+def played_to_bytes(step: int, groups: Sequence[Siblings], kept: Sequence[bool]) -> tuple[bytes, bytes]:
+    """JSON lines and safetensors. The arrays of all rollouts stand end to end, in the order of the lines."""
+    lines: list[str] = []
+    for group, flag in zip(groups, kept, strict=True):
+        tools: list[Any] = []
+        row = {
+            "schema": SCHEMA,
+            "step": step,
+            "kept": flag,
+            "task": {"id": group.task.id, "category": group.task.category, "row": group.task.row},
+            "rollouts": [_texts(rollout, tools) for rollout in group.rollouts],
+            "broken": [_texts(rollout, tools) for rollout in group.broken],
+            "tools": tools,
+        }
+        lines.append(json.dumps(row, default=_refused) + "\n")
+    rollouts = [rollout for group in groups for rollout in (*group.rollouts, *group.broken)]
+    arrays: Arrays = {name: _joined(getattr(rollout, name) for rollout in rollouts) for name in PROMPT + RESPONSE}
+    arrays["prompt_lengths"] = _lengths(rollout.prompt for rollout in rollouts)
+    arrays["response_lengths"] = _lengths(rollout.response for rollout in rollouts)
+    return "".join(lines).encode(), save(arrays, {"schema": str(SCHEMA)})
+
+
+def played_from_bytes(lines: bytes, arrays: bytes, where: str) -> list[Played]:
+    rows: list[Row] = [json.loads(line) for line in lines.splitlines()]
+    flat = load(arrays)
+    told = [text for row in rows for text in (*row["rollouts"], *row["broken"])]
+    if len(told) != len(flat["response_lengths"]):
+        raise FolderError(
+            f"{where}: tells of {len(told)} rollouts, but there are arrays for {len(flat['response_lengths'])}"
+        )
+    parts = {name: iter(_parted(flat[name], flat["prompt_lengths"])) for name in PROMPT}
+    parts |= {name: iter(_parted(flat[name], flat["response_lengths"])) for name in RESPONSE}
+
+    def rollout(text: Row, tools: Sequence[Any]) -> Rollout:
+        return _rollout(text, tools, {name: next(part) for name, part in parts.items()})
+
+    groups: list[Played] = []
+    for number, row in enumerate(rows, start=1):
+        check_schema(row, f"{where}, line {number}")
+        task = Task(**row["task"])
+        played = tuple(rollout(text, row["tools"]) for text in row["rollouts"])
+        broken = tuple(rollout(text, row["tools"]) for text in row["broken"])
+        groups.append(Played(Siblings(task, played, broken), row["kept"]))
+    return groups
+
+
+def _texts(rollout: Rollout, tools: list[Any]) -> Row:
+    """All of a rollout but its arrays and its task; its tools, which siblings share, by their place among the group's."""
+    own = list(rollout.tools)
+    if own not in tools:
+        tools.append(own)
+    return {
+        "task": rollout.task,
+        "category": rollout.category,
+        "sibling": rollout.sibling,
+        "seed": rollout.seed,
+        "insert_at": rollout.insert_at,
+        "ending": rollout.ending,
+        "broken": rollout.broken,
+        "verdict": _verdict(rollout.verdict),
+        "cuts": dict(rollout.cuts),
+        "turns": [_turn(turn) for turn in rollout.turns],
+        "messages": list(rollout.messages),
+        "private": list(rollout.private),
+        "tools": tools.index(own),
+    }
+
+
+def _verdict(verdict: Verdict | None) -> Row | None:
+    if verdict is None:
+        return None
+    return {"reward": verdict.reward, "success": verdict.success, "facts": dict(verdict.facts)}
+
+
+def _turn(turn: Turn) -> Row:
+    calls = [{"name": call.name, "arguments": dict(call.arguments), "failed": call.failed} for call in turn.calls]
+    return {"start": turn.start, "stop": turn.stop, "calls": calls, "malformed": turn.malformed}
+
+
+def _rollout(text: Row, tools: Sequence[Any], arrays: Arrays) -> Rollout:
+    turns = tuple(Turn(**{**turn, "calls": tuple(Call(**call) for call in turn["calls"])}) for turn in text["turns"])
+    whole: Row = {
+        **text,
+        **arrays,
+        "verdict": None if text["verdict"] is None else Verdict(**text["verdict"]),
+        "turns": turns,
+        "messages": tuple(text["messages"]),
+        "private": tuple(text["private"]),
+        "tools": tuple(tools[text["tools"]]),
+    }
+    return Rollout(**whole)
+
+
+def credit_to_bytes(credits: Mapping[str, Credit]) -> bytes:
+    """Credit of rollouts, by their names; the weights stand end to end."""
+    arrays: Arrays = {
+        "weight": _joined(credit.weight for credit in credits.values()),
+        "lengths": _lengths(credit.weight for credit in credits.values()),
+    }
+    for name in ("advantage", "cap", "floor"):
+        arrays[name] = np.array([getattr(credit, name) for credit in credits.values()], np.float64)
+    return save(arrays, {"schema": str(SCHEMA), "rollouts": json.dumps(list(credits))})
+
+
+def credit_from_bytes(data: bytes, where: str) -> dict[str, Credit]:
+    told: Row = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
+    check_schema({"schema": int(told["schema"])}, where)
+    flat = load(data)
+    names: list[str] = json.loads(told["rollouts"])
+    credits: dict[str, Credit] = {}
+    for index, weight in enumerate(_parted(flat["weight"], flat["lengths"])):
+        advantage, cap, floor = (float(flat[name][index]) for name in ("advantage", "cap", "floor"))
+        credits[names[index]] = Credit(advantage, weight, cap, floor)
+    return credits
+
+
+def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+    parts = list(arrays)
+    return np.concatenate(parts) if parts else np.zeros(0, np.float32)
+
+
+def _lengths(arrays: Iterable[NDArray[Any]]) -> NDArray[np.int64]:
+    return np.array([len(array) for array in arrays], np.int64)
+
+
+def _parted(array: NDArray[Any], lengths: NDArray[np.int64]) -> list[NDArray[Any]]:
+    return np.split(array, np.cumsum(lengths)[:-1]) if len(lengths) else []
+
+
+def _refused(value: object) -> Any:
+    raise RecordError(
+        f"a rollout holds {value!r} of type {type(value).__name__}; expected plain JSON in rows, messages, tools and facts"
+    )
