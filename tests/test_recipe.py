@@ -1,0 +1,186 @@
+"""A recipe is read whole: what is wrong is named by its full path, with the nearest right key."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgcd.errors import RecipeError
+from sgcd.keys import keys, nearest
+from sgcd.recipe import FREE, Recipe, differences, dump, load, reference
+
+LAB = Path("recipes/lab/grpo.yaml")
+SMALL = 'version: 1\nsteps: 3\npolicy: {start: "lab:plain"}\nenvironment: {name: lab}\nmethod: {name: grpo}\n'
+OWN = "environment={name: own, class: desk:Desk, tasks: tasks.jsonl}"
+
+
+def refused(source: Path | str, *overrides: str) -> str:
+    with pytest.raises(RecipeError) as caught:
+        load(source, overrides)
+    message = str(caught.value)
+    assert "\n" not in message
+    return message
+
+
+def test_the_lab_recipe_is_read_whole():
+    recipe = load(LAB)
+    assert (recipe.steps, recipe.optimizer.lr, recipe.siblings.limits.tokens) == (40, 4e-4, 224)
+
+
+@pytest.mark.parametrize(
+    ("override", "read", "expected"),
+    [
+        ("optimizer.lr=1e-4", lambda r: r.optimizer.lr, 1e-4),
+        ("optimizer.lr=1", lambda r: r.optimizer.lr, 1.0),
+        ("seed=12", lambda r: r.seed, 12),
+        ("surrogate.std=false", lambda r: r.surrogate.std, False),
+        ("surrogate.clip_high=0.3", lambda r: r.surrogate.clip_high, 0.3),
+        ("evaluation.tasks=null", lambda r: r.evaluation.tasks, None),
+        ("evaluation.tasks=", lambda r: r.evaluation.tasks, None),
+        ("optimizer.betas=[0.8, 0.9]", lambda r: r.optimizer.betas, (0.8, 0.9)),
+        ("siblings.limits={turns: 3}", lambda r: (r.siblings.limits.turns, r.siblings.limits.tokens), (3, 512)),
+        ("environment.chatty=no", lambda r: r.environment.chatty, "no"),
+        ("policy.start=runs/a=b: c #d", lambda r: r.policy.start, "runs/a=b: c #d"),
+        ("policy.start='lab:own'", lambda r: r.policy.start, "lab:own"),
+        (OWN, lambda r: r.environment.class_, "desk:Desk"),
+    ],
+)
+def test_key_equals_value_is_laid_over_the_file(override: str, read: Any, expected: Any):
+    assert read(load(LAB, [override])) == expected
+
+
+def test_the_last_of_two_overrides_wins():
+    assert load(SMALL, ["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("surrogate.clp=0.3", "surrogate.clp=0.3: no such key; did you mean surrogate.clip?"),
+        ("lr=1e-4", "did you mean optimizer.lr?"),
+        ("optimiser.lr=1e-4", "optimiser.lr=0.0001: no such key; did you mean optimizer.lr?"),
+        ("tokens=9", "did you mean scoring.tokens or optimizer.tokens or siblings.limits.tokens?"),
+        ("surrogate.xyzzy=1", "expected one of surrogate.ratio, surrogate.clip, "),
+        ("surrogate.clip=1.0", "surrogate.clip: expected a number, at least 0 and below 1, got 1.0"),
+        ("surrogate.clip=.nan", "surrogate.clip: expected a number, at least 0 and below 1, got NaN"),
+        ("siblings.size=1", "siblings.size: expected a whole number, at least 2, got 1"),
+        ("seed=true", "seed: expected a whole number, at least 0, got true"),
+        ('seed="1"', 'seed: expected a whole number, at least 0, got "1"'),
+        ("steps=3.0", "steps: expected a whole number, at least 1, got 3.0"),
+        ("seed.x=1", "seed holds 0"),
+        ("method=grpo", "method: expected a mapping with "),
+        ("method.name=gpro", "method.name: expected grpo"),
+        ("environment.name=moon", 'environment.name: expected lab or own, got "moon"'),
+        ("environment={horizon: 2}", "environment.name: missing; expected lab or own"),
+        ("environment={name: own, class: desk, tasks: t}", "environment.class: expected text that matches"),
+        ("environment={name: own, tasks: t}", "environment.class: missing"),
+        ("environment.class=a:B", "environment.class: only exists with environment.name=own"),
+        ("optimizer.betas=[0.9, 1.0]", "optimizer.betas: expected a list of 2"),
+        ("surrogate.dual_clip=1", "surrogate.dual_clip: expected a number, above 1, or null, got 1"),
+        ("siblings.limits=[1", "not valid YAML"),
+        ("seed", "seed: expected key=value"),
+        (".seed=1", ".seed=1: expected key=value"),
+        ("version=2", "this sgcd reads version 1 of the format, got 2"),
+        ("version=true", "this sgcd reads version 1 of the format, got true"),
+    ],
+)
+def test_a_wrong_key_or_value_is_named_by_its_full_path(override: str, said: str):
+    assert said in refused(LAB, override)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "empty; expected a recipe, which begins with version: 1"),
+        ("just words", 'expected a mapping of keys to values, got "just words"'),
+        ("seed: 1\nseed: 2", "line 2: not valid YAML: found duplicate key"),
+        ("seed: [1", "line 1: not valid YAML"),
+        ("seed: &a [*a]", "contains itself"),
+        ("seed: 2024-99-99", "not valid YAML"),
+        (SMALL + 'seed: "\\ud800"', "not valid Unicode"),
+        (SMALL + "1: 2", "1=2: no such key"),
+        ("steps: 1", "version: missing"),
+    ],
+)
+def test_a_text_that_is_no_recipe_is_refused(text: str, said: str):
+    assert said in refused(text)
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path: Path):
+    assert "nowhere.yaml: expected a recipe's YAML file" in refused(tmp_path / "nowhere.yaml")
+    assert "Is a directory" in refused(tmp_path)
+    (tmp_path / "picture.yaml").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in refused(tmp_path / "picture.yaml")
+
+
+def test_every_problem_is_in_the_one_line():
+    message = refused(SMALL, "seed=-1", "surrogate.clp=1", "steps=0", "environment.horizon=9")
+    assert all(path in message for path in ("seed:", "surrogate.clip", "steps:", "environment.horizon:"))
+
+
+def test_an_anchor_shares_text_and_not_what_is_laid_over_it():
+    text = SMALL + "scoring: &s {tokens: 5}\noptimizer: *s\n"
+    recipe = load(text, ["scoring.tokens=6"])
+    assert (recipe.scoring.tokens, recipe.optimizer.tokens) == (6, 5)
+
+
+@pytest.mark.parametrize("key", sorted({key.path for key in keys(Recipe) if "." in key.path}))
+def test_a_key_with_a_letter_dropped_is_guessed(key: str):
+    section, _, leaf = key.rpartition(".")
+    if len(leaf) > 3:
+        assert key in nearest(f"{section}.{leaf[:-2]}{leaf[-1]}", keys(Recipe))
+
+
+def test_dump_writes_every_key_in_the_order_of_the_recipe():
+    text = dump(load(LAB))
+    assert load(text) == load(LAB)
+    assert text.startswith("version: 1\nseed: 0\nsteps: 40\npolicy:\n  start: lab:plain\n  dtype: float32\n")
+    assert 'chatty: "no"' in text  # PyYAML would read it as false
+    assert "clip_high: null" in text
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    lr=st.floats(min_value=1e-30, max_value=1e10, exclude_min=True),
+    clip=st.floats(min_value=0, max_value=1, exclude_max=True),
+    high=st.none() | st.floats(min_value=1e-9, max_value=5),
+    seed=st.integers(min_value=0, max_value=2**80),
+    system=st.text(st.characters(codec="utf-8")),
+    start=st.sampled_from(
+        ["1e-4", "no", "null", "~", "2020-01-01", "a: b", "- x", "'", '"', " x ", "0x1f", "é\n\tü", ""]
+    ),
+)
+def test_load_undoes_dump(lr: float, clip: float, high: float | None, seed: int, system: str, start: str):
+    base = load(SMALL, [OWN])
+    recipe = Recipe.model_validate(
+        base.model_dump(by_alias=True)
+        | {"seed": seed}
+        | {"policy": {"start": start}, "optimizer": {"lr": lr}, "surrogate": {"clip": clip, "clip_high": high}}
+        | {"environment": base.environment.model_dump(by_alias=True) | {"system": system}}
+    )
+    assert load(dump(recipe)) == recipe
+
+
+def test_differences_name_the_keys_that_a_person_types():
+    old, new = load(SMALL, ["seed=1"]), load(SMALL, ["seed=2", "optimizer.betas=[0.5, 0.6]", "steps=9"])
+    assert [tuple(each) for each in differences(old, new)] == [
+        ("seed", 1, 2),
+        ("steps", 3, 9),
+        ("optimizer.betas", [0.9, 0.999], [0.5, 0.6]),
+    ]
+    assert differences(old, old) == []
+    assert "environment.class" in {each.key for each in differences(old, load(SMALL, [OWN]))}
+
+
+def test_what_a_resumed_run_may_change_are_keys_of_the_recipe():
+    assert {key.path for key in keys(Recipe)} >= FREE
+
+
+def test_the_reference_in_the_docs_is_the_one_that_the_fields_give():
+    assert Path("docs/recipe.md").read_text() == reference(), "run: python -m sgcd.recipe > docs/recipe.md"
+
+
+def test_every_key_is_documented():
+    assert [key.path for key in keys(Recipe) if not key.doc and not key.section] == []
