@@ -43,11 +43,11 @@ async def evaluate(
 
     async def one(trial: Trial, cohort: Cohort, index: int) -> Row:
         own = seed_of(seed, "evaluation", settings.split, trial.task.id, trial.number)
-        rollout = await play(
-            trial.task, stage.environment(), chat, cohort.session(index, own), limits, trial.number, own
-        )
-        told = {"step": step, "split": settings.split, "mode": trial.mode, "temperature": trial.temperature}
-        return {"schema": SCHEMA, **told, "trial": trial.number, **outcome(rollout)}
+        session = cohort.session(index, own)
+        rollout = await play(trial.task, stage.environment(), chat, session, limits, trial.number, own)
+        place = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
+        how = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
+        return {**place, **how, **outcome(rollout)}
 
     rows: list[Row] = []
     for trials in cohorts(plan(held_out(stage, settings), settings), sampler.slots):

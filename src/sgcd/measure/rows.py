@@ -8,18 +8,19 @@ SCHEMA = 1
 Row = dict[str, Any]
 """One trial, as JSON.
 
-Where it stands: schema, step, split, mode (greedy or sampled), temperature, task, category, trial. What came of it:
-success, reward, broken (the cause, else empty), calls, failed_calls, malformed (turns whose call could not be read),
-looping, turns, tokens (that the policy wrote), ending."""
+Where it stands: schema, seed (the run's), step, split, mode (greedy or sampled), temperature, task, category, trial.
+What came of it: success, reward, broken (the cause, else empty), calls, failed_calls, malformed (turns whose call could
+not be read), looping, turns, tokens (that the policy wrote), ending."""
 
 MODES = ("greedy", "sampled")
 
 
-def last_step(rows: Iterable[Row]) -> list[Row]:
-    """The rows of the latest evaluation."""
-    rows = list(rows)
-    latest = max((row["step"] for row in rows), default=0)
-    return [row for row in rows if row["step"] == latest]
+def one_evaluation(rows: Sequence[Row], split: str | None = None, step: int | None = None) -> list[Row]:
+    """The rows of one split at one step, the latest unless told; of a trial that was played twice, the later one."""
+    split = split or next((row["split"] for row in reversed(rows)), None)
+    rows = [row for row in rows if row["split"] == split]
+    step = max((row["step"] for row in rows), default=0) if step is None else step
+    return list({(row["mode"], row["task"], row["trial"]): row for row in rows if row["step"] == step}.values())
 
 
 def whole(rows: Iterable[Row]) -> list[Row]:
