@@ -1,0 +1,148 @@
+"""How far the teacher's next-token distribution is from the student's, on K+2 outcomes, for numpy and torch alike.
+
+The outcomes of a position are the teacher's top-K ids, the observed token, and one tail bucket for all others; each
+function takes natural-log probabilities of them in that order (paper, section 4.3 and appendix B). Nothing here imports
+torch: an array brings its own namespace.
+"""
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from sgcd.credit.settings import Divergence
+
+Array = Any
+"""A numpy array or a torch tensor; what comes out is of the kind that went in."""
+
+SERVER_CLAMP = -1e-7
+"""Kept log-mass of a server's log-probabilities at most: rounding may leave no mass for the tail."""
+
+
+def dense_features(
+    student: Array, teacher: Array, observed: Array, k: int = 100, divergence: Divergence = "reverse_kl"
+) -> tuple[Array, Array, Array]:
+    """(d, H, gap) of each position from full rows of logits [tokens, vocabulary], already divided by the temperature.
+
+    d is the divergence between student p and teacher q, H the teacher's entropy on the same K+2 outcomes, and
+    gap = log q(y) - log p(y) of the observed token y.
+    """
+    ids = top_ids(teacher, k)
+    p, q = outcomes(student, ids, observed), outcomes(teacher, ids, observed)
+    gap = observed_logp(q, ids, observed) - observed_logp(p, ids, observed)
+    return divergence_of(p, q, divergence), entropy_of(q), gap
+
+
+def top_ids(logits: Array, k: int) -> Array:
+    """Ids of the k largest logits of each row, in ascending order; ties go to the lower id, NaN is never large."""
+    xp, z = _namespace(logits), _wide(logits)
+    k = min(k, z.shape[-1])
+    z = xp.where(xp.isnan(z), -math.inf, z)
+    level = _kth_largest(z, k)
+    above, tied = z > level, z == level
+    room = k - above.sum(-1)[:, None]
+    kept = above | (tied & (xp.cumsum(tied, axis=-1) <= room))
+    return xp.where(kept)[-1].reshape(-1, k)
+
+
+def outcomes(logits: Array, ids: Array, observed: Array) -> Array:
+    """Log-probabilities [tokens, K+2] of the outcomes: `ids`, the observed token, the tail.
+
+    The observed token's slot is empty (-inf) where `ids` holds it already. The tail is
+    logsumexp(logits outside the support) - logsumexp(logits), never one minus the kept mass; -inf when none is outside.
+    """
+    xp, z = _namespace(logits), _wide(logits)
+    with np.errstate(all="ignore"):
+        logp = z - _logsumexp(z)
+        row = xp.cumsum(xp.ones_like(observed), axis=0)[:, None] - 1
+        own = logp[row, observed[:, None]]
+        top = logp[row, ids]
+        logp[row, ids] = -math.inf
+        logp[row, observed[:, None]] = -math.inf
+        own = xp.where(_listed(ids, observed), -math.inf, own)
+        return xp.concatenate((top, own, _logsumexp(logp)), axis=-1)
+
+
+def server_outcomes(top_logp: Array, ids: Array, observed: Array, own_logp: Array) -> Array:
+    """The same K+2 outcomes when a server gives log-probabilities of `ids` and of the observed token, and nothing else.
+
+    tail = log(-expm1(min(kept log-mass, -1e-7))): for student and teacher alike, so that equal inputs still agree.
+    """
+    xp, top = _namespace(top_logp), _wide(top_logp)
+    with np.errstate(all="ignore"):
+        own = xp.where(_listed(ids, observed), -math.inf, _wide(own_logp)[:, None])
+        kept = _logsumexp(xp.concatenate((top, own), axis=-1))
+        kept = xp.where(kept > SERVER_CLAMP, SERVER_CLAMP, kept)
+        return xp.concatenate((top, own, xp.log(-xp.expm1(kept))), axis=-1)
+
+
+def divergence_of(student: Array, teacher: Array, kind: Divergence = "reverse_kl") -> Array:
+    """d >= 0 between two sets of outcomes: KL(p||q) (equation 2), KL(q||p), or the symmetric Jensen-Shannon divergence.
+
+    Merged outcomes never raise a KL, so d is at most the divergence over the whole vocabulary.
+    """
+    xp = _namespace(student)
+    with np.errstate(all="ignore"):
+        if kind == "reverse_kl":
+            d = _kl(student, teacher)
+        elif kind == "forward_kl":
+            d = _kl(teacher, student)
+        else:
+            middle = xp.logaddexp(student, teacher) - math.log(2)
+            d = (_kl(student, middle) + _kl(teacher, middle)) / 2
+        return xp.where(d < 0, 0.0, d)
+
+
+def entropy_of(outcome: Array) -> Array:
+    """H = -sum q log q over the outcomes, the tail as one of them; between 0 and ln(K+2)."""
+    xp = _namespace(outcome)
+    with np.errstate(all="ignore"):
+        h = -(xp.exp(outcome) * xp.where(outcome == -math.inf, 0.0, outcome)).sum(-1)
+        return xp.where(h > 0, h, h * 0)
+
+
+def observed_logp(outcome: Array, ids: Array, observed: Array) -> Array:
+    """The observed token's log-probability, found in its own slot or among `ids`."""
+    xp, listed = _namespace(outcome), _listed(ids, observed)
+    here = xp.concatenate((ids == observed[:, None], ~listed), axis=-1)
+    return xp.amax(xp.where(here, outcome[:, :-1], -math.inf), axis=-1)
+
+
+def _kl(a: Array, b: Array) -> Array:
+    """sum of a (log a - log b) over outcomes that have mass under a; an empty slot contributes nothing."""
+    xp, empty = _namespace(a), a == -math.inf
+    return (xp.exp(a) * xp.where(empty, 0.0, a - b)).sum(-1)
+
+
+def _listed(ids: Array, observed: Array) -> Array:
+    return (ids == observed[:, None]).any(-1)[:, None]
+
+
+def _logsumexp(x: Array) -> Array:
+    xp = _namespace(x)
+    top = xp.amax(x, axis=-1, keepdims=True)
+    top = xp.where(xp.isfinite(top), top, 0.0)
+    return xp.log(xp.sum(xp.exp(x - top), axis=-1, keepdims=True)) + top
+
+
+def _kth_largest(z: Array, k: int) -> Array:
+    """The one operation without a common name."""
+    xp = _namespace(z)
+    if hasattr(xp, "topk"):
+        return xp.topk(z, k).values[:, -1:]
+    place = z.shape[-1] - k
+    return xp.partition(z, place, axis=-1)[:, place : place + 1]
+
+
+def _wide(x: Array) -> Array:
+    """At least float32: half precision would be the dominant error."""
+    xp = _namespace(x)
+    return xp.asarray(x, dtype=xp.float32) if x.dtype.itemsize < 4 else x
+
+
+def _namespace(array: Array) -> Any:
+    """The module that an array's functions live in, by the array API's own method or by where its type comes from."""
+    if hasattr(array, "__array_namespace__"):
+        return array.__array_namespace__()
+    return sys.modules[type(array).__module__.partition(".")[0]]

@@ -1,0 +1,77 @@
+"""From saliency to weights: positive, bounded, and one wherever there is nothing to say."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcd.credit.segments import Doubles, Segments
+from sgcd.records import Flags, Floats, same_length
+
+
+def weigh(
+    saliency: NDArray[Any],
+    creditable: Flags | None = None,
+    gamma: float = 1.0,
+    cap: float = 2.0,
+    floor: float = 1.0,
+    mean_one: bool = False,
+) -> Floats:
+    """W_t = clip(1 + gamma s_t, floor, cap) (equation 4, where the floor is one); exactly 1 where not creditable.
+
+    `creditable` is True on tokens that the policy wrote and that are no masked literal. A NaN or an infinity has
+    saliency 0, before gamma is multiplied in.
+
+    A floor below one is an extension: in a rollout that has segments, s_t = -1 outside them, so that boilerplate loses
+    what segments gain. `mean_one` then finds the scale a > 0 at which clip(a W_t, floor, cap) has mean one over the
+    creditable tokens. A rollout without segments keeps weight one: nothing was located in it.
+    """
+    s = np.asarray(saliency, dtype=np.float64)
+    free = np.ones(len(s), dtype=bool) if creditable is None else np.asarray(creditable, dtype=bool)
+    same_length("weights", "creditable", free, len(s))
+    s = np.where(free & np.isfinite(s), s, 0.0)
+    if floor < 1 and (s > 0).any():
+        s = np.where(s > 0, s, -1.0)
+    with np.errstate(over="ignore"):
+        weight = np.clip(1.0 + gamma * s, floor, cap)
+    if mean_one and free.any():
+        weight[free] = _with_mean_one(weight[free], floor, cap)
+    weight[~free] = 1.0
+    return weight.astype(np.float32)
+
+
+def gate(segments: Segments, advantage: float, gap: Floats) -> Segments:
+    """Keep the segments whose first token has A * gap >= 0: the teacher moves it the way the advantage does.
+
+    An extension: the published divergence has no sign, so a success is credited most where the teacher would have done
+    otherwise.
+    """
+    kept = tuple(span for span in segments.spans if advantage * float(gap[span.start]) >= 0)
+    inside = np.zeros(len(segments.saliency), dtype=bool)
+    for span in kept:
+        inside[span.start : span.stop] = True
+    return replace(segments, spans=kept, saliency=np.where(inside, segments.saliency, np.float32(0)))
+
+
+def _with_mean_one(weight: Doubles, floor: float, cap: float) -> Doubles:
+    """clip(a w, floor, cap) with the a that gives mean one: the mean is linear in a between the points where a weight
+    meets a bound, so those points are searched and the last stretch is solved."""
+    values, counts = np.unique(weight, return_counts=True)
+    if values.size == 1:
+        return np.ones_like(weight)
+
+    def total(scale: float) -> float:
+        return float(counts @ np.clip(scale * values, floor, cap))
+
+    points = np.unique(np.concatenate((floor / values, cap / values)))
+    low, high = 0, points.size - 1  # all at the floor, all at the cap
+    while high - low > 1:
+        middle = (low + high) // 2
+        if total(float(points[middle])) <= weight.size:
+            low = middle
+        else:
+            high = middle
+    below, above = total(float(points[low])), total(float(points[high]))
+    share = 0.0 if above == below else (weight.size - below) / (above - below)
+    return np.clip((points[low] + share * (points[high] - points[low])) * weight, floor, cap)
