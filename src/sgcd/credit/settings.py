@@ -24,8 +24,7 @@ class SegmentSettings(Settings):
     """How spikes of the divergence become segments; the defaults are the published rule, completed."""
 
     scale: Scale = "published"
-    """published: a spike is so many robust deviations above the rollout's median; absolute: so many nats, and a calm
-    rollout may have none."""
+    """What a spike counts: published, robust deviations above the rollout's own median; absolute, nats."""
     spike: Positive | None = None
     """A token this high starts a segment (z_hi): 3, or 0.3 nat on the absolute scale, when not given."""
     full: Positive | None = None
