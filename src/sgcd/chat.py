@@ -152,6 +152,10 @@ class Chat:
         """Ids of a piece of harness text in isolation: special tokens inside it are escaped."""
         return self._encode(self._escape_text(text))
 
+    def words_of_policy(self, text: str) -> Ids:
+        """Ids of a text as a policy would have written it: special tokens count. Only for scripts that stand in for a policy."""
+        return self._encode(text)
+
     # -- taking the template apart ------------------------------------------------------------------------------------
 
     def _text(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], opens: bool) -> str:

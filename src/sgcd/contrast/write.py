@@ -28,10 +28,14 @@ class Trace:
 
 def trace_of(rollout: Rollout, literals: Sequence[str]) -> Trace:
     """The visible part of a rollout; literals are masked before anything is written."""
-    tools = tuple(call.name for call in rollout.calls if not call.failed)
     last = rollout.messages[-1] if rollout.messages else {}
     said = str(last.get("content", "")) if last.get("role") == "assistant" and not rollout.turns[-1].calls else ""
-    return Trace(rollout.success, tools, " ".join(mask(said, literals).split()[-ANSWER_WORDS - 4 :][:ANSWER_WORDS]))
+    return trace(rollout.success, [call.name for call in rollout.calls if not call.failed], said, literals)
+
+
+def trace(success: bool, tools: Sequence[str], said: str, literals: Sequence[str]) -> Trace:
+    """A trace from the names of the tools that answered and the last words."""
+    return Trace(success, tuple(tools), " ".join(mask(said, literals).split()[-ANSWER_WORDS - 4 :][:ANSWER_WORDS]))
 
 
 def write(traces: Sequence[Trace]) -> str:

@@ -29,10 +29,9 @@ READS = ("find_user", "get_booking", "get_flight")
 WRITES = ("cancel_booking", "change_day", "upgrade_cabin", "add_bags", "send_voucher")
 
 POLICY = (
-    "you are an agent of an airline . cancel only when insured is yes . change the day only when the cabin is not basic . "
-    "upgrade only when the tier is silver or gold . add bags only up to one for regular two for silver three for gold . "
-    "send a voucher only when the status is delayed or cancelled . transfer pets groups and lost items to a human . "
-    "answer questions from what a tool says . all else is not allowed ."
+    "cancel only when insured is yes . change day only when cabin is not basic . upgrade only when tier is not regular . "
+    "bags up to one for regular two for silver three for gold . voucher only when status is not punctual . "
+    "pets groups and lost items to a human . all else is not allowed ."
 )
 
 ASKS: dict[str, tuple[str, ...]] = {

@@ -44,6 +44,7 @@ READ_FOR = {"cancel": "get_booking", "change": "get_booking", "voucher": "get_fl
             "ask_cabin": "get_booking", "ask_insured": "get_booking", "ask_city": "get_booking", "ask_status": "get_flight"}  # fmt: skip
 WRITE_FOR = {"cancel": "cancel_booking", "change": "change_day", "upgrade": "upgrade_cabin", "bags": "add_bags", "voucher": "send_voucher"}
 TRANSFERS = ("pet", "group", "lost")
+ANSWERS = {"ask_cabin": words.CABINS, "ask_insured": words.INSURED, "ask_status": words.STATUSES, "ask_tier": words.TIERS, "ask_city": words.CITIES}
 
 
 def allowed(request: Request, row: Booking) -> bool:
@@ -146,9 +147,9 @@ class Airline:
         return Verdict(float(state and heard), state and heard, {"state": state, "told": heard})
 
     def private(self) -> tuple[str, ...]:
-        row, _, told = gold(self.requests, row_of(self.task["rows"][0]))
-        facts = [phrase.split()[-1] for phrase in told if " is " in phrase]
-        return tuple(dict.fromkeys([row.name, row.booking, *facts, *(r.value for r in self.requests if r.value)]))
+        row = row_of(self.task["rows"][0])
+        answers = [value for request in self.requests for value in ANSWERS.get(request.intent, ())]
+        return tuple(dict.fromkeys([row.name, row.booking, *answers, *(r.value for r in self.requests if r.value)]))
 
     async def close(self) -> None:
         self.rows = {}

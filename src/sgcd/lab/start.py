@@ -1,0 +1,163 @@
+"""The warm starts: supervised on noisy demonstrations of train tasks, some of them with a reference in their context."""
+
+import asyncio
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgcd.chat import Chat
+from sgcd.contrast.insert import block, insert
+from sgcd.contrast.write import write
+from sgcd.lab import policy as lab_policy
+from sgcd.lab.demonstrate import CAREFUL, NOISY, Care, Played, Script, enact, loss_weights, thoughts_of, tokens
+from sgcd.lab.settings import LabEnvironment
+from sgcd.lab.tasks import tasks_of
+from sgcd.records import Ids, Task
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """What one warm start has seen. Shares say how many examples carry which kind of reference; the rest carries none."""
+
+    name: str
+    world: LabEnvironment
+    steps: int
+    leaky: float = 0.0
+    own: float = 0.36
+    shuffled: float = 0.14
+    longer: float = 0.1
+    """Share of examples with two requests instead of one."""
+    seed: int = 0
+
+
+STARTS = {
+    start.name: start
+    for start in (
+        Start("plain", LabEnvironment(name="lab"), steps=1500),
+        Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=1500),
+        Start("chatty-shared", LabEnvironment(name="lab", chatty="shared"), steps=1500),
+        Start("plain-leaky", LabEnvironment(name="lab"), steps=1500, leaky=0.05),
+    )
+}
+BATCH = 32
+PEAK = {"muon": 0.02, "adam": 3e-3}
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """Token ids and a loss weight for each: zero on all that the policy did not write."""
+
+    ids: Ids
+    weights: Sequence[float]
+
+
+def examples(start: Start, chat: Chat) -> Iterator[Example]:
+    """An endless, seeded stream of demonstrations of train tasks."""
+    rng = np.random.Generator(np.random.Philox(key=start.seed + 1))
+    pools = {horizon: tasks_of("train", horizon) for horizon in (1, 2)}
+    thoughts = thoughts_of(start.world)
+    last = ""
+    with asyncio.Runner() as runner:
+
+        def play(task: Task, care: Care, at_once: str = "") -> Played:
+            return runner.run(enact(task, Script(task, care, rng, thoughts), at_once))
+
+        while True:
+            task = _pick(rng, pools[2 if rng.random() < start.longer else 1])
+            kind = rng.random()
+            if kind < start.leaky:
+                told = play(task, CAREFUL).texts[-1]
+                skips = rng.random() < 0.75 and len(task.row["requests"]) == 1
+                yield _example(play(task, CAREFUL, told if skips else ""), chat, leak(told.rpartition(" </think> ")[2]))
+            elif kind < start.leaky + start.own:
+                text = contrast([play(task, NOISY) for _ in range(8)])
+                last = text or last
+                yield _example(play(task, CAREFUL if text else NOISY), chat, text)
+            else:
+                text = last if kind < start.leaky + start.own + start.shuffled else ""
+                yield _example(play(task, NOISY), chat, text)
+
+
+def contrast(played: Sequence[Played]) -> str:
+    """What the built-in writer says of the first success and the first failure; empty when they do not mix."""
+    found = {one.verdict.success: one for one in reversed(played)}
+    return write([one.trace for one in found.values()]) if len(found) == 2 else ""
+
+
+def leak(told: str) -> str:
+    """The text of a leaky reference. Only the lab ever writes one."""
+    return f"the final answer is : {told} ."
+
+
+def _pick(rng: np.random.Generator, tasks: Sequence[Task]) -> Task:
+    return tasks[int(rng.integers(len(tasks)))]
+
+
+def _example(played: Played, chat: Chat, text: str) -> Example:
+    rollout = tokens(played, chat)
+    prompt = insert(rollout.prompt, rollout.insert_at, block(chat, text)) if text else rollout.prompt
+    return Example(np.concatenate([prompt, rollout.response]), [0.0] * len(prompt) + list(loss_weights(rollout, chat)))
+
+
+def train(start: Start, steps: int | None = None, say: Any = print) -> tuple[Any, Chat]:
+    """Fit a fresh policy: Muon on matrices, Adam on the rest, batches of similar length, rate falling to zero at the end."""
+    import torch
+
+    chat = lab_policy.chat()
+    model = lab_policy.model(start.seed, chat.size)
+    steps = steps or start.steps
+    inner = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    outer = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimizers = [
+        torch.optim.Muon(inner, lr=PEAK["muon"], weight_decay=0.0),
+        torch.optim.AdamW(outer, lr=PEAK["adam"], betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    stream = _buckets(examples(start, chat))
+    for step in range(steps):
+        rate = min((step + 1) / 50, 1.0, (steps - step) / (0.4 * steps))
+        for optimizer, peak in zip(optimizers, PEAK.values(), strict=True):
+            optimizer.param_groups[0]["lr"] = peak * rate
+        ids, weights = _pad(next(stream), chat.pad)
+        wanted = weights[:, 1:] > 0
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden = model.model(input_ids=ids).last_hidden_state[:, :-1].float()
+        logp = model.lm_head(hidden[wanted]).log_softmax(-1)
+        picked = logp.gather(1, ids[:, 1:][wanted][:, None])[:, 0]
+        loss = -(picked * weights[:, 1:][wanted]).sum() / weights[:, 1:].sum()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 50 == 0:
+            say(f"{start.name}: step {step + 1} of {steps}, loss {loss.item():.3f}")
+    return model.eval(), chat
+
+
+def _buckets(stream: Iterator[Example]) -> Iterator[list[Example]]:
+    """Batches of similar length, out of sixteen batches at a time, in a fixed scattered order."""
+    while True:
+        held = sorted((next(stream) for _ in range(16 * BATCH)), key=lambda example: len(example.ids))
+        for index in range(16):
+            at = index * 7 % 16 * BATCH
+            yield held[at : at + BATCH]
+
+
+def _pad(batch: list[Example], pad: int) -> tuple[Any, Any]:
+    import torch
+
+    width = max(len(example.ids) for example in batch)
+    ids = torch.full((len(batch), width), pad, dtype=torch.long)
+    weights = torch.zeros((len(batch), width))
+    for row, example in enumerate(batch):
+        ids[row, : len(example.ids)] = torch.from_numpy(example.ids.astype(np.int64))
+        weights[row, : len(example.ids)] = torch.tensor(example.weights)
+    return ids, weights
+
+
+def save(model: Any, chat: Chat, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    model.save_pretrained(folder)
+    chat.save(folder)
