@@ -15,6 +15,7 @@ from sgcd.measure.statistics import (
     paired_runs,
     pass_at_k,
     pass_hat_k,
+    resample,
     sign_flips,
     wilson,
 )
@@ -48,12 +49,12 @@ def test_wilson_is_honest_and_within_zero_and_one(cn: tuple[int, int]) -> None:
 
 
 def test_clustered_against_a_worked_example() -> None:
-    # Task means 1, .5, 0, .5: mean .5, sd sqrt(1/6), t(3) = 3.182446.
-    e = clustered([2, 1, 0, 1], [2, 2, 2, 2])
-    half = 3.182446305284263 * np.sqrt(1 / 6) / 2
+    # Sixteen task means: four times 1, .5, 0, .5. Mean .5, variance 2/15, t(15) = 2.131450.
+    e = clustered([2, 1, 0, 1] * 4, [2] * 16)
+    half = 2.1314495455597742 * np.sqrt(2 / 15) / 4
     assert e.value == 0.5
-    assert (e.low, e.high) == pytest.approx((max(0, 0.5 - half), min(1, 0.5 + half)))
-    assert e.kind == "clustered, t with 3 degrees of freedom"
+    assert (e.low, e.high) == pytest.approx((0.5 - half, 0.5 + half))
+    assert e.kind == "clustered, t with 15 degrees of freedom"
 
 
 @given(tasks)
@@ -121,6 +122,21 @@ def test_seeds_then_tasks_covers_the_true_difference_of_noisy_runs(matched: bool
         only_tasks += t.low <= 0.1 <= t.high
     assert 0.89 <= covered / 150 <= 0.995
     assert only_tasks < covered, "tasks alone miss the spread between seeds"
+
+
+def test_matching_by_seed_takes_out_what_the_seeds_share() -> None:
+    shared = np.array([[-0.3], [0.0], [0.3], [0.1]])
+    a, b = np.full((4, 20), 0.6) + shared, np.linspace(0.4, 0.6, 20) + shared
+    matched, loose = (paired_runs(a, b, m, draws=999) for m in (True, False))
+    assert matched.value == loose.value == pytest.approx(0.1)
+    assert matched.high - matched.low < 0.1 < loose.high - loose.low
+
+
+def test_few_seeds_spread_as_wide_as_their_sample_variance() -> None:
+    seeds = np.array([0.2, 0.5, 0.6])
+    drawn = resample(np.random.default_rng(0), 3, 20000) @ seeds
+    assert drawn.mean() == pytest.approx(seeds.mean(), abs=0.005)
+    assert drawn.var() == pytest.approx(seeds.var(ddof=1) / 3, rel=0.03)
 
 
 @given(rates)
