@@ -1,15 +1,13 @@
 """Many rollouts of one task, played until successes and failures mix."""
 
 import asyncio
-import random
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
-from itertools import chain, count
 from math import ceil
-from typing import Any
 
 from sgcd.act.environment import Cohort, Sampler, Stage
+from sgcd.act.order import Cursor, Order
 from sgcd.act.rollout import play, seed_of
 from sgcd.act.settings import Limits, SiblingsSettings
 from sgcd.chat import Chat
@@ -25,78 +23,6 @@ class Play:
     task: Task
     sibling: int
     seed: int
-
-
-@dataclass(frozen=True, slots=True)
-class Cursor:
-    """Where a run stands in the endless sequence of its tasks (one shuffled epoch after the other), and how many of the
-    groups so far were mixed. All of it is checkpointed.
-
-    >>> Cursor.restore(Cursor(position=5, waiting=(3,), groups=9, mixed=4).state()).share
-    0.5
-    """
-
-    position: int = 0
-    """Everything in the sequence from here on is still to come."""
-    waiting: tuple[int, ...] = ()
-    """Places before `position` that were passed over, because their task had been played in the same step."""
-    groups: int = 0
-    mixed: int = 0
-
-    @property
-    def share(self) -> float:
-        """How much of what is played turns out mixed: one at first, and never zero."""
-        return (self.mixed + 1) / (self.groups + 1)
-
-    def state(self) -> dict[str, Any]:
-        """As plain JSON."""
-        return {
-            "position": self.position,
-            "waiting": list(self.waiting),
-            "groups": self.groups,
-            "mixed": self.mixed,
-        }
-
-    def after(self, tried: Mapping[int, Siblings], last: int = -1) -> "Cursor":
-        """Having seen the groups at the places `tried`, of which those up to `last` count as done."""
-        position = max(self.position, last + 1)
-        before = (*self.waiting, *range(self.position, position))
-        waiting = tuple(place for place in before if place > last or place not in tried)
-        return Cursor(position, waiting, self.groups + len(tried), self.mixed + len(mixed_places(tried)))
-
-    @classmethod
-    def restore(cls, state: Mapping[str, Any]) -> "Cursor":
-        return cls(int(state["position"]), tuple(state["waiting"]), int(state["groups"]), int(state["mixed"]))
-
-
-class Order:
-    """The endless sequence of tasks: epoch after epoch, each in a shuffled order of its own."""
-
-    def __init__(self, tasks: Sequence[Task], seed: int) -> None:
-        self.tasks = tasks
-        self.seed = seed
-        self._epochs: dict[int, list[int]] = {}
-
-    def __getitem__(self, place: int) -> Task:
-        epoch, index = divmod(place, len(self.tasks))
-        if epoch not in self._epochs:
-            order = list(range(len(self.tasks)))
-            random.Random(seed_of(self.seed, "epoch", epoch)).shuffle(order)
-            self._epochs[epoch] = order
-        return self.tasks[self._epochs[epoch][index]]
-
-    def next(self, cursor: Cursor, tried: Mapping[int, Siblings], most: int) -> list[int]:
-        """The next places, at most `most`, whose tasks were not tried in this step."""
-        places: list[int] = []
-        known = {group.task.id for group in tried.values()}
-        for place in chain(cursor.waiting, count(cursor.position)):
-            if len(places) == most or len(known) == len(self.tasks):
-                break
-            task = self[place]
-            if task.id not in known:
-                known.add(task.id)
-                places.append(place)
-        return places
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,9 +55,9 @@ async def gather(
     """Play tasks until `settings.groups` groups are mixed, the rounds are used up, or every task was tried (method.md
     6(d), with the look-ahead of the design).
 
-    A round takes ceil(need / share of mixed groups so far) tasks at once. The first mixed groups in task order are kept,
-    whatever the order in which they were finished. The cursor is left after the last kept task when the step is full,
-    after the last task tried when it is not.
+    A round takes ceil(need / share of mixed groups so far) tasks at once. The first mixed groups in task order are
+    kept, whatever the order in which they were finished. The cursor is left after the last kept task when the step is
+    full, after the last task tried when it is not.
     """
     order = Order(tasks, seed)
     need = settings.groups
@@ -139,7 +65,7 @@ async def gather(
     tried: dict[int, Siblings] = {}  # place in the sequence -> its group, in task order
     rounds = 0
     while rounds < settings.rounds and (missing := need - len(mixed_places(tried))) > 0:
-        share = cursor.after(tried).share
+        share = cursor.seen(len(tried), len(mixed_places(tried))).share
         places = order.next(cursor, tried, min(ceil(missing / share), budget - len(tried)))
         if not places:
             break
@@ -158,7 +84,7 @@ async def gather(
         surplus=tuple(tried[place] for place in mixed[need:]),
         uniform=tuple(group for group in tried.values() if not group.mixed),
         rounds=rounds,
-        cursor=cursor.after(tried, last),
+        cursor=cursor.seen(len(tried), len(mixed)).past(last, tried),
     )
 
 
@@ -177,7 +103,7 @@ async def play_groups(
     seed: int,
     step: int,
 ) -> Played:
-    """Play `size` siblings of each task; groups come in task order, as many at a time as fit into the sampler's slots."""
+    """Play `size` siblings of each task. Groups come in task order, as many at a time as the sampler has slots for."""
     together = max(1, sampler.slots // size)
     for start in range(0, len(tasks), together):
         some = tasks[start : start + together]
@@ -200,7 +126,7 @@ async def play_cohort(
     limits: Limits,
     temperature: float | None = None,
 ) -> list[Rollout]:
-    """Play some rollouts side by side. If the sampler fails, or the caller is cancelled, none of them is left running."""
+    """Play some rollouts side by side. If the sampler fails or the caller is cancelled, none is left running."""
 
     async def one(index: int, wanted: Play, cohort: Cohort) -> Rollout:
         session = cohort.session(index, wanted.seed)

@@ -1,0 +1,124 @@
+"""Tasks from JSON lines; every row is checked before anything is played."""
+
+import inspect
+import json
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from sgcd.act.patience import in_words
+from sgcd.errors import EnvironmentFault
+from sgcd.records import CATEGORIES, Task
+
+HARNESS = ("id", "category", "prompt", "private", "verifier")
+"""Keys of a row that speak to the harness; reset() gets them only where it asks for them."""
+
+
+def load(where: str, name: str) -> Any:
+    """What `module:name` stands for; the current folder is on the path."""
+    module_name, _, attribute = name.partition(":")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.append(here)  # at the end: nothing here may hide an installed package
+    try:
+        module = import_module(module_name)
+    except Exception as problem:
+        raise EnvironmentFault(
+            f"{where}: {module_name} cannot be imported ({in_words(problem)}); expected a module in {here} or installed"
+        ) from problem
+    if not attribute or not hasattr(module, attribute):
+        near = get_close_matches(attribute, dir(module), 1)
+        hint = f"; did you mean {near[0]}?" if near else "; expected module:name"
+        raise EnvironmentFault(f"{where}: {module_name} has no {attribute!r}{hint}")
+    return getattr(module, attribute)
+
+
+def reset_arguments(plain: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row goes to reset()."""
+    parameters = inspect.signature(plain.reset).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {key: value for key, value in row.items() if takes_all or key in parameters or key not in HARNESS}
+
+
+def read_tasks(key: str, path: str, plain: type[Any]) -> tuple[Task, ...]:
+    """The tasks of one split, in the order of the file; `key` is the recipe's name for it."""
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8"
+        raise EnvironmentFault(
+            f"{key}: {path} cannot be read ({reason}); expected a file of JSON lines, seen from {Path.cwd()}"
+        ) from problem
+    tasks: dict[str, Task] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        task = _task(f"{path}, line {number}", number, line, plain)
+        if task.id in tasks:
+            raise EnvironmentFault(
+                f"{path}, line {number}: the id {task.id!r} was used before; expected one of its own"
+            )
+        tasks[task.id] = task
+    if not tasks:
+        raise EnvironmentFault(f"{key}: {path} holds no task; expected JSON lines, one task each")
+    return tuple(tasks.values())
+
+
+def _task(where: str, number: int, line: str, plain: type[Any]) -> Task:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as problem:
+        raise EnvironmentFault(f"{where}: not JSON ({problem}); expected one object on each line") from problem
+    if not isinstance(row, dict):
+        raise EnvironmentFault(f"{where}: expected an object with what reset() takes, got {line.strip()[:40]}")
+    row = cast(dict[str, Any], row)
+    category = row.get("category", "action")
+    if category not in CATEGORIES:
+        raise EnvironmentFault(f"{where}: category must be one of {', '.join(CATEGORIES)}, got {category!r}")
+    if not isinstance(row.get("id", ""), str | int):
+        raise EnvironmentFault(f"{where}: id must be a string or a whole number, got {row['id']!r}")
+    if "prompt" in row and not _is_prompt(row["prompt"]):
+        raise EnvironmentFault(
+            f"{where}: prompt must be a string or a list of messages with role and content, got {row['prompt']!r}"
+        )
+    if not _are_strings(row.get("private", [])):
+        raise EnvironmentFault(f"{where}: private must be a list of strings, got {row['private']!r}")
+    _check_verifier(where, row, plain)
+    signature = inspect.signature(plain.reset)
+    try:
+        signature.bind(None, **reset_arguments(plain, row))
+    except TypeError as problem:
+        raise EnvironmentFault(
+            f"{where}: the row does not fit {plain.__name__}.reset{signature}: {problem}; make its keys the arguments"
+        ) from problem
+    return Task(str(row.get("id", number)), category, row)
+
+
+def _check_verifier(where: str, row: Mapping[str, Any], plain: type[Any]) -> None:
+    if "verifier" not in row:
+        if not callable(getattr(plain, "get_reward", None)):
+            raise EnvironmentFault(
+                f"{where}: the task has no verifier; expected {plain.__name__}.get_reward(), or a key verifier in "
+                "the row that names a function as module:function: add either"
+            )
+    elif not isinstance(row["verifier"], str) or not callable(load(f"{where}: verifier", row["verifier"])):
+        raise EnvironmentFault(f"{where}: verifier must name a function as module:function, got {row['verifier']!r}")
+
+
+def _is_prompt(prompt: Any) -> bool:
+    if isinstance(prompt, str):
+        return bool(prompt)
+    return isinstance(prompt, list) and all(_is_message(message) for message in cast(list[Any], prompt))
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    return all(isinstance(cast(dict[str, Any], message).get(key), str) for key in ("role", "content"))
+
+
+def _are_strings(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in cast(list[Any], values))
