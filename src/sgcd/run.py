@@ -8,7 +8,7 @@ from typing import Any
 from sgcd.errors import FolderError
 from sgcd.files import SCHEMA, Row, append_rows, check_schema, line, read_rows, remove, write_whole
 from sgcd.records import Credit, Siblings
-from sgcd.stored import Played, credit_from_bytes, credit_to_bytes, played_from_bytes, played_to_bytes
+from sgcd.stored import Group, credit_from_bytes, credit_to_bytes, groups_from_bytes, groups_to_bytes
 
 NUMBERED = ("rollouts", "references", "credit")
 """Folders whose files are named after a step."""
@@ -72,20 +72,20 @@ class RunFolder:
 
     def write_rollouts(self, step: int, siblings: Sequence[Siblings], kept: Sequence[bool]) -> None:
         """Everything that a step played, in the order given, and which groups it learnt from."""
-        lines, arrays = played_to_bytes(step, siblings, kept)
+        lines, arrays = groups_to_bytes(step, siblings, kept)
         write_whole(self._numbered("rollouts", step, "safetensors"), arrays)
         write_whole(self._numbered("rollouts", step, "jsonl"), lines)
 
-    def read_rollouts(self, step: int) -> list[Played]:
+    def read_rollouts(self, step: int) -> list[Group]:
         lines, arrays = (self._numbered("rollouts", step, end) for end in ("jsonl", "safetensors"))
         for path in (lines, arrays):
             if not path.is_file():
                 raise FolderError(f"{path}: no rollouts of step {step}; this run has those of {self._span('rollouts')}")
-        return played_from_bytes(lines.read_bytes(), arrays.read_bytes(), str(lines))
+        return groups_from_bytes(lines.read_bytes(), arrays.read_bytes(), str(lines))
 
-    def write_credit(self, step: int, credits: Mapping[str, Credit]) -> None:
+    def write_credit(self, step: int, deserved: Mapping[str, Credit]) -> None:
         """What each rollout that was learnt from deserved, by its name."""
-        write_whole(self._numbered("credit", step, "safetensors"), credit_to_bytes(credits))
+        write_whole(self._numbered("credit", step, "safetensors"), credit_to_bytes(deserved))
 
     def read_credit(self, step: int) -> dict[str, Credit]:
         path = self._numbered("credit", step, "safetensors")

@@ -19,14 +19,14 @@ RESPONSE = ("response", "mask", "kinds", "sampled_logp")
 
 
 @dataclass(frozen=True, slots=True)
-class Played:
+class Group:
     """One group as a step played it, and whether the step learnt from it."""
 
     siblings: Siblings
     kept: bool
 
 
-def played_to_bytes(step: int, groups: Sequence[Siblings], kept: Sequence[bool]) -> tuple[bytes, bytes]:
+def groups_to_bytes(step: int, groups: Sequence[Siblings], kept: Sequence[bool]) -> tuple[bytes, bytes]:
     """JSON lines and safetensors. The arrays of all rollouts stand end to end, in the order of the lines."""
     lines: list[str] = []
     for group, flag in zip(groups, kept, strict=True):
@@ -48,32 +48,31 @@ def played_to_bytes(step: int, groups: Sequence[Siblings], kept: Sequence[bool])
     return "".join(lines).encode(), save(arrays, {"schema": str(SCHEMA)})
 
 
-def played_from_bytes(lines: bytes, arrays: bytes, where: str) -> list[Played]:
+def groups_from_bytes(lines: bytes, arrays: bytes, where: str) -> list[Group]:
     rows: list[Row] = [json.loads(line) for line in lines.splitlines()]
     flat = load(arrays)
     told = [text for row in rows for text in (*row["rollouts"], *row["broken"])]
     if len(told) != len(flat["response_lengths"]):
-        raise FolderError(
-            f"{where}: tells of {len(told)} rollouts, but there are arrays for {len(flat['response_lengths'])}"
-        )
+        stored = len(flat["response_lengths"])
+        raise FolderError(f"{where}: tells of {len(told)} rollouts, but the arrays beside it are of {stored}")
     parts = {name: iter(_parted(flat[name], flat["prompt_lengths"])) for name in PROMPT}
     parts |= {name: iter(_parted(flat[name], flat["response_lengths"])) for name in RESPONSE}
 
     def rollout(text: Row, tools: Sequence[Any]) -> Rollout:
         return _rollout(text, tools, {name: next(part) for name, part in parts.items()})
 
-    groups: list[Played] = []
+    groups: list[Group] = []
     for number, row in enumerate(rows, start=1):
         check_schema(row, f"{where}, line {number}")
         task = Task(**row["task"])
         played = tuple(rollout(text, row["tools"]) for text in row["rollouts"])
         broken = tuple(rollout(text, row["tools"]) for text in row["broken"])
-        groups.append(Played(Siblings(task, played, broken), row["kept"]))
+        groups.append(Group(Siblings(task, played, broken), row["kept"]))
     return groups
 
 
 def _texts(rollout: Rollout, tools: list[Any]) -> Row:
-    """All of a rollout but its arrays and its task; its tools, which siblings share, by their place among the group's."""
+    """All of a rollout but its arrays and its task; its tools by their place among the group's."""
     own = list(rollout.tools)
     if own not in tools:
         tools.append(own)
@@ -119,15 +118,15 @@ def _rollout(text: Row, tools: Sequence[Any], arrays: Arrays) -> Rollout:
     return Rollout(**whole)
 
 
-def credit_to_bytes(credits: Mapping[str, Credit]) -> bytes:
+def credit_to_bytes(deserved: Mapping[str, Credit]) -> bytes:
     """Credit of rollouts, by their names; the weights stand end to end."""
     arrays: Arrays = {
-        "weight": _joined(credit.weight for credit in credits.values()),
-        "lengths": _lengths(credit.weight for credit in credits.values()),
+        "weight": _joined(credit.weight for credit in deserved.values()),
+        "lengths": _lengths(credit.weight for credit in deserved.values()),
     }
     for name in ("advantage", "cap", "floor"):
-        arrays[name] = np.array([getattr(credit, name) for credit in credits.values()], np.float64)
-    return save(arrays, {"schema": str(SCHEMA), "rollouts": json.dumps(list(credits))})
+        arrays[name] = np.array([getattr(credit, name) for credit in deserved.values()], np.float64)
+    return save(arrays, {"schema": str(SCHEMA), "rollouts": json.dumps(list(deserved))})
 
 
 def credit_from_bytes(data: bytes, where: str) -> dict[str, Credit]:
@@ -135,11 +134,11 @@ def credit_from_bytes(data: bytes, where: str) -> dict[str, Credit]:
     check_schema({"schema": int(told["schema"])}, where)
     flat = load(data)
     names: list[str] = json.loads(told["rollouts"])
-    credits: dict[str, Credit] = {}
+    deserved: dict[str, Credit] = {}
     for index, weight in enumerate(_parted(flat["weight"], flat["lengths"])):
         advantage, cap, floor = (float(flat[name][index]) for name in ("advantage", "cap", "floor"))
-        credits[names[index]] = Credit(advantage, weight, cap, floor)
-    return credits
+        deserved[names[index]] = Credit(advantage, weight, cap, floor)
+    return deserved
 
 
 def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
@@ -157,5 +156,5 @@ def _parted(array: NDArray[Any], lengths: NDArray[np.int64]) -> list[NDArray[Any
 
 def _refused(value: object) -> Any:
     raise RecordError(
-        f"a rollout holds {value!r} of type {type(value).__name__}; expected plain JSON in rows, messages, tools and facts"
+        f"a rollout holds {value!r}, a {type(value).__name__}; expected plain JSON in rows, messages, tools and facts"
     )

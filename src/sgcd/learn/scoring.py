@@ -14,7 +14,7 @@ from sgcd.records import Floats, Rollout
 def written(model: Any, laid: Grid, temperature: float) -> tuple[Tensor, Tensor]:
     """log p(y_t) of every written token of a grid, row by row, and the entropy of its distribution (no gradient).
 
-    Logits are divided by the sampler's temperature and upcast before the softmax. Differentiable in the model's weights.
+    Logits are divided by the sampler's temperature and upcast before the softmax.
     """
     device = next(model.parameters()).device
     ids, mask = laid.ids.to(device), laid.mask.to(device)

@@ -32,7 +32,7 @@ def trusted(advantage: Tensor, settings: SurrogateSettings) -> tuple[Tensor, Ten
 
 
 def token_losses(logp: Tensor, old_logp: Tensor, advantage: Tensor, settings: SurrogateSettings) -> Tensor:
-    """-min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip_high) A_t) for each token (1707.06347); at most -dual_clip A_t for A_t < 0."""
+    """-min(rho_t A_t, clip(rho_t, 1 - clip, 1 + clip_high) A_t), token by token (1707.06347)."""
     low, high = trusted(advantage, settings)
     return -advantage * torch.clamp(ratio_of(logp, old_logp), low, high)
 
@@ -44,7 +44,7 @@ def k3(initial_logp: Tensor, logp: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True, slots=True)
-class Sums:
+class Micro:
     """What one micro-batch adds to the batch: the loss to differentiate, and sums over tokens for the metrics."""
 
     loss: Tensor
@@ -61,8 +61,8 @@ def surrogate(
     initial_logp: Tensor | None,
     count: int,
     settings: SurrogateSettings,
-) -> Sums:
-    """sum_t (l_t + kl * k3_t) / count over written tokens, `count` being those of the whole optimiser batch (token-mean).
+) -> Micro:
+    """sum_t (l_t + kl * k3_t) / count over written tokens, `count` being those of the whole batch (token-mean).
 
     The KL term knows nothing of advantages or weights.
     """
@@ -77,4 +77,4 @@ def surrogate(
         ratio = ratio_of(logp, old_logp)
         low, high = trusted(advantage, settings)
         clipped = ((ratio < low) | (ratio > high)).sum()
-    return Sums(loss / max(count, 1), float(clipped), float(ratio.sum()), float(kl.detach()))
+    return Micro(loss / max(count, 1), float(clipped), float(ratio.sum()), float(kl.detach()))

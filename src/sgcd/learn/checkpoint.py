@@ -1,0 +1,114 @@
+"""A checkpoint is a policy that can be loaded as any other, and beside it all that the run needs to go on exactly."""
+
+import json
+import os
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from sgcd.act.siblings import Cursor
+from sgcd.errors import FolderError
+from sgcd.files import SCHEMA, check_schema, remove, whole_folder
+from sgcd.learn.policy import Policy, save
+from sgcd.run import RunFolder
+
+WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Best:
+    """The step whose policy did best on held-out tasks, and how well."""
+
+    step: int
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Where a run stands after `step`, apart from weights and optimiser."""
+
+    step: int = 0
+    cursor: Cursor = Cursor()
+    best: Best | None = None
+
+
+def save_checkpoint(folder: RunFolder, policy: Policy, optimizer: torch.optim.Optimizer, state: State) -> None:
+    """Write the checkpoint of `state.step`: all of it, or none that counts."""
+    best = None if state.best is None else asdict(state.best)
+    told = {"schema": SCHEMA, "step": state.step, "cursor": state.cursor.state(), "best": best}
+    with whole_folder(folder.checkpoint_path(state.step)) as place:
+        save(policy, place, {"step": state.step})
+        save_file(_moments(policy.model, optimizer), place / OPTIMIZER)
+        (place / STATE).write_text(json.dumps(told) + "\n")
+
+
+def restore(folder: RunFolder, policy: Policy, optimizer: torch.optim.Optimizer) -> State | None:
+    """Put weights and optimiser back as the newest checkpoint has them; None when there is none."""
+    steps = folder.checkpoints()
+    if not steps:
+        return None
+    place = folder.checkpoint_path(steps[-1])
+    state = read_state(place)
+    weights, moments = load_file(place / WEIGHTS), load_file(place / OPTIMIZER)
+    with torch.no_grad():
+        for name, parameter in policy.model.named_parameters():
+            if name not in weights or weights[name].shape != parameter.shape:
+                found = list(weights[name].shape) if name in weights else "nothing"
+                raise FolderError(
+                    f"{place}: {name} should have shape {list(parameter.shape)}, found {found}; "
+                    "the checkpoint is of another policy, start a new run"
+                )
+            parameter.copy_(weights[name])
+            kept = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
+            if kept:
+                optimizer.state[parameter] = kept
+    return state
+
+
+def read_state(place: Path) -> State:
+    told = json.loads((place / STATE).read_text())
+    check_schema(told, place / STATE)
+    best = told["best"]
+    return State(told["step"], Cursor.restore(told["cursor"]), None if best is None else Best(**best))
+
+
+def place_best(folder: RunFolder, state: State) -> None:
+    """Make `checkpoints/best` the checkpoint of the best step, if it is not so already.
+
+    A best step is saved at once, so it is the newest checkpoint whenever `best` is not yet in place: a run that was
+    stopped in between finds it there. Files are linked where the disk can do that, and copied where it cannot.
+    """
+    if state.best is None:
+        return
+    best = folder.best_path
+    if (best / STATE).exists() and read_state(best).step == state.best.step:
+        return
+    with whole_folder(best) as place:
+        for file in folder.checkpoint_path(state.best.step).iterdir():
+            link_or_copy(file, place / file.name)
+
+
+def link_or_copy(source: Path, target: Path) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
+
+
+def retain(folder: RunFolder, keep: int) -> None:
+    """Remove all but the newest checkpoints; `best` is not counted among them."""
+    for step in folder.checkpoints()[:-keep]:
+        remove(folder.checkpoint_path(step))
+
+
+def _moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    """The optimiser's state, each tensor under its parameter's name."""
+    return {
+        f"{name}/{key}": value.detach().clone()
+        for name, parameter in model.named_parameters()
+        for key, value in optimizer.state.get(parameter, {}).items()
+    }
