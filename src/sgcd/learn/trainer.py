@@ -100,7 +100,8 @@ class Trainer:
         """Score what was kept, ask the method, and move the policy. Without a mixed group there is nothing to learn."""
         plan = self.plan
         if not gathered.kept:
-            return asdict(Update(rate(plan.optimizer, step), skipped=NO_MIXED))
+            nothing = Update(rate(plan.optimizer, step), skipped=NO_MIXED)
+            return {**asdict(nothing), "sampler_gap_mean": None, "sampler_gap_max": None}
         kept = [rollout for group in gathered.kept for rollout in group.rollouts]
         with self.clock.phase("scoring"):
             old = await self._score(self.model, kept)
