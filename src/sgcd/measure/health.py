@@ -1,0 +1,149 @@
+"""The health of a run in words, from its rows of metrics: what stops it from learning, and what it is losing."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+Row = Mapping[str, Any]
+
+# From where on something is said. They are rules of thumb; nothing but the words depends on them.
+AGREE = 0.75
+CUT = 1 / 3
+GAP = 0.05
+CLIPPED = 0.2
+IN_ERROR = 0.5
+UNREADABLE = 0.25
+WITHOUT_TOOL = 0.5
+FEW = 4
+"""Successes below this number are no base for a share."""
+
+
+def of_step(row: Row) -> list[str]:
+    """What is wrong with one step, the gravest first; empty when nothing is."""
+    return [*moved(row), *broken(row), *agreement(row), *endings(row), *trust(row), *tools(row)]
+
+
+def moved(row: Row) -> list[str]:
+    return [f"step skipped: {row['skipped']}"] if row["skipped"] else []
+
+
+def broken(row: Row) -> list[str]:
+    if not row["broken"]:
+        return []
+    cause, *others = sorted(row["causes"], key=lambda cause: -row["causes"][cause])
+    more = f", and {counted(len(others), 'other cause')}" if others else ""
+    return [f"{row['broken']} of {counted(row['rollouts'], 'rollout')} broken: {cause}{more}"]
+
+
+def agreement(row: Row) -> list[str]:
+    solved, failed, tasks = row["uniform_success"], row["uniform_failure"], row["tasks"]
+    if not tasks or (solved + failed) / tasks < AGREE:
+        return []
+    why = (
+        "all succeed" if not failed else "all fail" if not solved else f"all succeed in {solved}, all fail in {failed}"
+    )
+    return [f"{solved + failed} of {counted(tasks, 'task')}: siblings agree, nothing to learn ({why})"]
+
+
+def endings(row: Row) -> list[str]:
+    """How many rollouts a limit ended; broken ones have no ending of their own."""
+    played = row["rollouts"] - row["broken"]
+    said: list[str] = []
+    for ending, limit in (("token_limit", "token limit"), ("turn_limit", "turn limit")):
+        hit = row["endings"].get(ending, 0)
+        if played and hit == played:
+            said.append(f"every rollout hits the {limit}")
+        elif played and hit / played >= CUT:
+            said.append(f"{hit} of {counted(played, 'rollout')} hit the {limit}")
+    cut = row["cuts"].get("observation", 0)
+    if played and cut >= played:
+        said.append(f"observations were cut {counted(cut, 'time')} in {counted(played, 'rollout')}")
+    return said
+
+
+def trust(row: Row) -> list[str]:
+    """Whether the policy that learns is still the one that played."""
+    said: list[str] = []
+    gap, clipped = row.get("sampler_gap_mean"), row.get("clip_share")
+    if gap is not None and gap >= GAP:
+        said.append(f"sampler and trainer disagree by {gap:.2g} nats a token")
+    if clipped is not None and clipped >= CLIPPED:
+        said.append(f"clip share {percent(clipped)}")
+    return said
+
+
+def tools(row: Row) -> list[str]:
+    said: list[str] = []
+    if row["calls_in_error"] is not None and row["calls_in_error"] >= IN_ERROR:
+        said.append(f"{percent(row['calls_in_error'])} of {counted(row['calls'], 'call')} in error")
+    if row["rollouts"] and row["malformed_turns"] / row["rollouts"] >= UNREADABLE:
+        turns, rollouts = counted(row["malformed_turns"], "turn"), counted(row["rollouts"], "rollout")
+        said.append(f"{turns} in {rollouts} held a call that could not be read")
+    for category, audit in row["audit"].items():
+        bare, won = audit["without_tool"], audit["successes"]
+        if won >= FEW and bare / won >= WITHOUT_TOOL:
+            said.append(f"{bare} of {won} {category} successes called no tool")
+    return said
+
+
+def of_run(rows: Sequence[Row]) -> list[str]:
+    """What went wrong over a whole run: steps without an update, and what its last quarter lost against its first."""
+    return [*unmoved(rows), *machinery(rows), *losses(rows)]
+
+
+def unmoved(rows: Sequence[Row]) -> list[str]:
+    reasons = Counter(str(row["skipped"]) for row in rows if row["skipped"])
+    if not reasons:
+        return []
+    why = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    return [f"{reasons.total()} of {counted(len(rows), 'step')} moved nothing: {why}"]
+
+
+def machinery(rows: Sequence[Row]) -> list[str]:
+    causes: Counter[str] = Counter()
+    for row in rows:
+        causes.update(row["causes"])
+    every = {"broken": sum(row["broken"] for row in rows), "rollouts": sum(row["rollouts"] for row in rows)}
+    return broken({**every, "causes": causes})
+
+
+def losses(rows: Sequence[Row]) -> list[str]:
+    """The last quarter against the first; fewer than eight steps have no quarters to speak of."""
+    quarter = len(rows) // 4
+    if quarter < 2:
+        return []
+    first, last = rows[:quarter], rows[-quarter:]
+
+    def change(read: Callable[[Row], float | None]) -> tuple[float, float] | None:
+        before, after = average(first, read), average(last, read)
+        return None if before is None or after is None else (before, after)
+
+    said: list[str] = []
+    success = change(lambda row: row["success"])
+    if success and success[1] < success[0] - 0.1:
+        said.append(f"success in training fell from {percent(success[0])} to {percent(success[1])}")
+    for category in ("information", "action"):
+        used = change(lambda row, of=category: row["audit"][of]["tools_per_success"])
+        if used and used[1] < used[0] / 2:
+            said.append(f"calls per {category} success fell from {used[0]:.1f} to {used[1]:.1f}")
+    errors = change(lambda row: row["calls_in_error"])
+    if errors and errors[1] > errors[0] + 0.1:
+        said.append(f"calls in error rose from {percent(errors[0])} to {percent(errors[1])}")
+    entropy = change(lambda row: row["entropy"])
+    if entropy and entropy[1] < entropy[0] / 10:
+        said.append(f"entropy fell from {entropy[0]:.2g} to {entropy[1]:.2g} nats")
+    return said
+
+
+def average(rows: Sequence[Row], read: Callable[[Row], float | None]) -> float | None:
+    """Mean over the rows in which there was something to measure."""
+    values = [value for value in map(read, rows) if value is not None]
+    return sum(values) / len(values) if values else None
+
+
+def percent(share: float) -> str:
+    return f"{100 * share:.0f} %"
+
+
+def counted(number: int, thing: str) -> str:
+    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"

@@ -1,0 +1,122 @@
+"""Health speaks when there is something to say, in whole sentences, and is silent otherwise."""
+
+from typing import Any
+
+import pytest
+
+from sgcd.measure.health import of_run, of_step
+
+NONE = {"successes": 0, "without_tool": 0, "without_tool_share": None, "tools_per_success": None}
+
+
+def audit(successes: int, without_tool: int, tools: float | None) -> dict[str, Any]:
+    return {**NONE, "successes": successes, "without_tool": without_tool, "tools_per_success": tools}
+
+
+def row(**changes: Any) -> dict[str, Any]:
+    """A healthy step: half of the tasks mixed, 64 rollouts."""
+    told: dict[str, Any] = {
+        "step": 1,
+        "tasks": 8,
+        "kept": 4,
+        "mixed": 4,
+        "uniform_success": 1,
+        "uniform_failure": 3,
+        "rollouts": 64,
+        "broken": 0,
+        "causes": {},
+        "success": 0.4,
+        "calls": 100,
+        "calls_in_error": 0.1,
+        "malformed_turns": 2,
+        "cuts": {},
+        "endings": {"answered": 60, "turn_limit": 4},
+        "audit": {"information": audit(9, 0, 2.5), "action": audit(9, 0, 3.0)},
+        "skipped": "",
+        "clip_share": 0.0,
+        "entropy": 0.8,
+        "sampler_gap_mean": 1e-6,
+    }
+    return {**told, **changes}
+
+
+def test_a_healthy_step_and_a_healthy_run_say_nothing() -> None:
+    assert of_step(row()) == []
+    assert of_run([row()] * 40) == []
+    assert of_run([]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"tasks": 32, "uniform_success": 0, "uniform_failure": 31},
+            "31 of 32 tasks: siblings agree, nothing to learn (all fail)",
+        ),
+        (
+            {"tasks": 1, "uniform_success": 1, "uniform_failure": 0},
+            "1 of 1 task: siblings agree, nothing to learn (all succeed)",
+        ),
+        (
+            {"uniform_success": 2, "uniform_failure": 4},
+            "6 of 8 tasks: siblings agree, nothing to learn (all succeed in 2, all fail in 4)",
+        ),
+        ({"endings": {"token_limit": 64}}, "every rollout hits the token limit"),
+        ({"endings": {"turn_limit": 32, "answered": 32}}, "32 of 64 rollouts hit the turn limit"),
+        ({"cuts": {"observation": 99}}, "observations were cut 99 times in 64 rollouts"),
+        (
+            {"broken": 3, "causes": {"reply: timed out after 60 s": 3}},
+            "3 of 64 rollouts broken: reply: timed out after 60 s",
+        ),
+        ({"broken": 3, "causes": {"a": 1, "b": 2}}, "3 of 64 rollouts broken: b, and 1 other cause"),
+        ({"broken": 6, "causes": {"a": 1, "b": 2, "c": 3}}, "6 of 64 rollouts broken: c, and 2 other causes"),
+        ({"sampler_gap_mean": 0.3}, "sampler and trainer disagree by 0.3 nats a token"),
+        ({"clip_share": 0.4}, "clip share 40 %"),
+        ({"skipped": "the gradient was not finite"}, "step skipped: the gradient was not finite"),
+        ({"calls_in_error": 0.6}, "60 % of 100 calls in error"),
+        ({"malformed_turns": 20}, "20 turns in 64 rollouts held a call that could not be read"),
+        (
+            {"audit": {"information": audit(6, 5, 0.3), "action": audit(3, 3, 0.0)}},
+            "5 of 6 information successes called no tool",
+        ),
+    ],
+)
+def test_what_is_wrong_with_a_step(changes: dict[str, Any], words: str) -> None:
+    assert of_step(row(**changes)) == [words]
+
+
+def test_a_step_without_an_update_measured_nothing_and_still_speaks() -> None:
+    idle = row(tasks=0, uniform_failure=0, uniform_success=0, rollouts=0, endings={}, success=None, calls=0)
+    idle.update(calls_in_error=None, skipped="no mixed group", clip_share=None, audit={"action": NONE}, entropy=None)
+    del idle["sampler_gap_mean"]
+    assert of_step({**idle, "malformed_turns": 0}) == ["step skipped: no mixed group"]
+
+
+def test_what_a_run_lost() -> None:
+    late = row(
+        success=0.2,
+        entropy=0.01,
+        calls_in_error=0.4,
+        audit={"information": audit(9, 9, 0.0), "action": audit(0, 0, None)},
+    )
+    early = [row()] * 10
+    assert of_run([*early, *[late] * 10]) == [
+        "success in training fell from 40 % to 20 %",
+        "calls per information success fell from 2.5 to 0.0",
+        "calls in error rose from 10 % to 40 %",
+        "entropy fell from 0.8 to 0.01 nats",
+    ]
+    assert of_run([row(), late]) == []
+
+
+def test_steps_that_moved_nothing_and_what_broke_are_added_up() -> None:
+    rows = [
+        row(skipped="no mixed group"),
+        row(skipped="no mixed group", broken=1, causes={"open: boom": 1}),
+        row(skipped="the loss was not finite"),
+        row(),
+    ]
+    assert of_run(rows) == [
+        "3 of 4 steps moved nothing: no mixed group (2), the loss was not finite (1)",
+        "1 of 256 rollouts broken: open: boom",
+    ]
