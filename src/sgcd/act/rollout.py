@@ -52,8 +52,8 @@ async def _converse(tape: Tape, environment: Environment, chat: Chat, session: S
     """The policy and the environment in turn, until one of them or a limit ends it."""
     opening = await ask("open", lambda: environment.open(tape.task, tape.seed), limits.seconds)
     with blamed_on("open"):
-        tape.open(opening, chat.open(opening.messages, opening.tools, opening.harness))
         names = {str(tool["function"]["name"]) for tool in opening.tools}
+        tape.open(opening, chat.open(opening.messages, opening.tools, opening.harness))
     new = tape.prompt
     while tape.ending is None:
         sampled = await session.sample(new, limits.tokens - tape.length)

@@ -1,0 +1,178 @@
+"""A chat, a sampler and an environment that say what a script tells them, so that every token can be written out."""
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+
+from sgcd.act.environment import Opening, Reply, Sampled, Sampler, Stage
+from sgcd.chat import Chat, Opened
+from sgcd.records import Call, Ids, Kind, Kinds, Message, Said, Task, Verdict
+
+# A conversation is <role> words <end> <role> words <end> ...; the policy begins after <assistant>.
+MARKS = ["<end>", "<system>", "<user>", "<assistant>", "<tool>", "<think>", "</think>", "<call>", "</call>"]
+WORDS = ["be", "kind", "find", "mia", "get", "look", "name", "b12", "found", "error", ":", "unknown", "tool", "grab"]
+VOCABULARY = {word: number for number, word in enumerate([*MARKS, *WORDS])}
+# 0 <end> 1 <system> 2 <user> 3 <assistant> 4 <tool> 5 <think> 6 </think> 7 <call> 8 </call>
+# 9 be 10 kind 11 find 12 mia 13 get 14 look 15 name 16 b12 17 found 18 error 19 : 20 unknown 21 tool 22 grab
+
+
+def ids_of(text: str) -> Ids:
+    """New words get new numbers."""
+    return np.array([VOCABULARY.setdefault(word, len(VOCABULARY)) for word in text.split()], np.int32)
+
+
+class ScriptedChat:
+    """Word by word, with the marks above. A call is <call> tool name value </call>."""
+
+    end = 0
+
+    def open(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], harness: int) -> Opened:
+        ids = self.render(messages, opens=True)
+        before = self.render(messages[: harness + 1])
+        return Opened(ids, len(before) - 1, tuple(messages))
+
+    def extend(self, messages: Sequence[Message], opens: bool = True) -> tuple[Ids, tuple[Message, ...]]:
+        return self.render(messages, opens=opens), tuple(messages)
+
+    def render(self, messages: Sequence[Message], tools: object = (), opens: bool = False) -> Ids:
+        closed = [f"<{m['role']}> {m['content']}" + ("" if m.get("unfinished") else " <end>") for m in messages]
+        return ids_of(" ".join([*closed, "<assistant>"] if opens else closed))
+
+    def plain(self, ids: Ids) -> str:
+        return " ".join(list(VOCABULARY)[number] for number in ids)
+
+    def said_message(self, ids: Ids, stopped: bool) -> Message:
+        if stopped:
+            return {"role": "assistant", "content": self.plain(ids[:-1])}
+        return {"role": "assistant", "content": self.plain(ids), "unfinished": True}
+
+    def read(self, ids: Ids) -> tuple[Said, Kinds]:
+        kinds, kind = np.zeros(len(ids), np.uint8), Kind.ANSWER
+        for place, number in enumerate(ids):
+            kind = {5: Kind.THINKING, 7: Kind.CALL}.get(int(number), kind)
+            kinds[place] = kind
+            kind = Kind.ANSWER if number in (6, 8) else kind
+        words = self.plain(ids).replace(" <end>", "").split()
+        calls, malformed, text = list[Call](), "", list[str]()
+        while words:
+            word = words.pop(0)
+            if word != "<call>":
+                text.append(word)
+                continue
+            inside = words[: words.index("</call>")] if "</call>" in words else words
+            words = words[len(inside) + 1 :]
+            if len(inside) % 2 == 1:
+                calls.append(Call(inside[0], dict(zip(inside[1::2], inside[2::2], strict=True))))
+            else:
+                malformed = "look needs a value"
+        return Said("", " ".join(text), () if malformed else tuple(calls), malformed), kinds
+
+
+CHAT = cast(Chat, ScriptedChat())
+
+
+@dataclass
+class ScriptedSession:
+    """Says its turns one after the other and remembers all that it was fed; -1/8, -2/8, ... are its log-probs."""
+
+    turns: list[str]
+    delays: random.Random | None = None
+    context: list[int] = field(default_factory=list)
+    closed: int = 0
+    failure: Exception | None = None
+
+    async def sample(self, new: Ids, limit: int) -> Sampled:
+        assert not self.closed
+        assert limit > 0
+        if self.delays:
+            await asyncio.sleep(self.delays.random() / 500)
+        if not self.turns and self.failure:
+            raise self.failure
+        ids = ids_of(self.turns.pop(0) + " <end>")[:limit]
+        self.context += [*new.tolist(), *ids.tolist()]
+        return Sampled(ids, -np.arange(1, len(ids) + 1, dtype=np.float32) / np.float32(8), stopped=bool(ids[-1] == 0))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class ScriptedSampler:
+    """Sessions whose words follow from their seed alone, whatever the delays."""
+
+    script: Callable[[int], list[str]]
+    slots: int = 8
+    delays: random.Random | None = None
+    sizes: list[int] = field(default_factory=list)
+    sessions: list[ScriptedSession] = field(default_factory=list)
+    failure: Exception | None = None
+
+    @asynccontextmanager
+    async def cohort(self, size: int, temperature: float | None = None):
+        assert size <= self.slots
+        self.sizes.append(size)
+        yield self
+
+    def session(self, index: int, seed: int) -> ScriptedSession:
+        session = ScriptedSession(self.script(seed), self.delays, failure=self.failure)
+        self.sessions.append(session)
+        return session
+
+    def as_sampler(self) -> Sampler:
+        return cast(Sampler, self)
+
+
+LOOK = {"type": "function", "function": {"name": "look", "parameters": {}}}
+OPENING = Opening(({"role": "system", "content": "be kind"}, {"role": "user", "content": "find mia"}), (LOOK,))
+TASK = Task("t1", "action", {})
+
+
+def tool(content: str) -> Reply:
+    """A tool's answer."""
+    return Reply(({"role": "tool", "content": content},))
+
+
+WON = Verdict(1.0, True)
+
+
+class ScriptedEnvironment:
+    """Opens with OPENING, replies what it is told, then is done. Whatever is an exception is raised; None hangs."""
+
+    def __init__(self, *replies: Any, opening: Any = OPENING, verdict: Any = WON, private: Any = ("b12",)):
+        self.replies, self.opening, self.verdict, self.secret = list(replies), opening, verdict, private
+        self.heard: list[Said] = []
+        self.closed = 0
+
+    async def _give(self, value: Any) -> Any:
+        if isinstance(value, BaseException):
+            raise value
+        if value is None:
+            await asyncio.sleep(3600)
+        return value
+
+    async def open(self, task: Task, seed: int) -> Opening:
+        return await self._give(self.opening)
+
+    async def reply(self, said: Said) -> Reply:
+        self.heard.append(said)
+        return await self._give(self.replies.pop(0) if self.replies else Reply(done=True))
+
+    async def verify(self) -> Verdict:
+        return await self._give(self.verdict)
+
+    def private(self) -> tuple[str, ...]:
+        if isinstance(self.secret, BaseException):
+            raise self.secret
+        return self.secret
+
+    async def close(self) -> None:
+        self.closed += 1
+
+
+def stage_of(environment: Callable[[], Any], tasks: Sequence[Task] = (TASK,)) -> Stage:
+    return Stage(environment, {"train": tuple(tasks)})
