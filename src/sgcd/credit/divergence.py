@@ -89,7 +89,8 @@ def divergence_of(student: Array, teacher: Array, kind: Divergence = "reverse_kl
         elif kind == "forward_kl":
             d = _kl(teacher, student)
         else:
-            middle = xp.logaddexp(student, teacher) - math.log(2)
+            high, low = xp.maximum(student, teacher), xp.minimum(student, teacher)
+            middle = high + xp.log1p(xp.expm1(low - high) / 2)  # log of the mean; of equals, exactly themselves
             d = (_kl(student, middle) + _kl(teacher, middle)) / 2
         return xp.where(d < 0, 0.0, d)
 
