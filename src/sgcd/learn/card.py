@@ -1,0 +1,42 @@
+"""The model card that is saved with a policy."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from transformers import PreTrainedModel
+
+CARD = """\
+---
+library_name: transformers
+pipeline_tag: text-generation
+tags: [agent, tool-use, reinforcement-learning, sgcd]
+---
+
+# A policy trained with sgcd
+
+An agent that calls tools: {kind}, {size:,} parameters, trained by reinforcement on its own
+rollouts. It needs nothing of the trainer: plain transformers loads it, and its chat template
+renders a conversation as in training, earlier turns unchanged.
+
+```python
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+model = AutoModelForCausalLM.from_pretrained("path/of/this/folder")
+tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
+```
+
+{facts}"""
+
+
+def card(model: PreTrainedModel, facts: Mapping[str, Any]) -> str:
+    """README.md of a policy. It tells the facts that are given and nothing else: no paths, no machine, no date."""
+    rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in facts.items())
+    return CARD.format(
+        kind=type(model).__name__,
+        size=sum(parameter.numel() for parameter in model.parameters()),
+        facts="| fact | value |\n|---|---|\n" + rows if rows else "",
+    )
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")

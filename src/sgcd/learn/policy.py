@@ -1,0 +1,133 @@
+"""A policy is a model and its chat: loaded from a folder, saved as a folder that plain transformers loads."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from sgcd.chat import Chat
+from sgcd.errors import PolicyError
+from sgcd.learn.card import card
+
+WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
+TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+LAB = "lab:"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What acts, and what is trained."""
+
+    model: PreTrainedModel
+    chat: Chat
+
+
+def load(start: str | Path, dtype: str) -> Policy:
+    """Read a policy from a folder, or from lab:NAME. Nothing is fetched, and no code from the folder is run."""
+    folder = locate(start)
+    if not (folder / "config.json").is_file():
+        raise PolicyError(f"{folder}: no config.json there; expected weights, config, tokenizer and chat template")
+    if not any((folder / name).is_file() for name in WEIGHTS):
+        raise PolicyError(f"{folder}: no weights there; expected model.safetensors, save it with model.save_pretrained")
+    if not any((folder / name).is_file() for name in TOKENIZERS):
+        raise PolicyError(f"{folder}: no tokenizer there; save it beside the weights with tokenizer.save_pretrained")
+    with _quiet():
+        chat = Chat.load(folder)
+    model = _weights(folder, dtype)
+    rows: int = model.config.get_text_config().vocab_size
+    if chat.size > rows:
+        raise PolicyError(
+            f"{folder}: the tokenizer has {chat.size} ids, the weights only {rows}; "
+            "take the tokenizer that these weights were trained with, or resize the model's embeddings"
+        )
+    _stop_at(model, chat)
+    return Policy(model.eval(), chat)
+
+
+def save(policy: Policy, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write weights, config, tokenizer, template and a model card with `facts`; the same policy gives the same bytes.
+
+    The folder is written in place: where it must be whole or absent, the caller wraps it in `whole_folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _quiet():
+        policy.model.save_pretrained(folder, max_shard_size="1000TB")
+    policy.chat.save(folder)
+    (folder / "README.md").write_text(card(policy.model, facts), encoding="utf-8")
+
+
+def locate(start: str | Path) -> Path:
+    """The folder that `start` means."""
+    if isinstance(start, str) and start.startswith(LAB):
+        starts = Path(str(files("sgcd"))) / "lab" / "starts"
+        known = sorted(path.name for path in starts.iterdir()) if starts.is_dir() else []
+        if (name := start.removeprefix(LAB)) not in known:
+            there = ", ".join(LAB + other for other in known) or "none; make them with `sgcd lab warm-start`"
+            raise PolicyError(f"policy.start: the lab has no warm start {name!r}; there are: {there}")
+        return starts / name
+    folder = Path(start).expanduser()
+    if not folder.is_dir():
+        raise PolicyError(
+            f"policy.start: {start} is not a folder here; give the path of one that save_pretrained wrote, or lab:NAME "
+            "(a model on a hub has to be downloaded first)"
+        )
+    return folder
+
+
+def _weights(folder: Path, dtype: str) -> PreTrainedModel:
+    try:
+        with _quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # told below, by name
+                output_loading_info=True,
+            )
+    except Exception as problem:  # transformers and safetensors raise a dozen kinds for what a folder can have wrong
+        said = next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
+        raise PolicyError(f"{folder}: no causal language model can be read there ({said})") from problem
+    model, told = loaded
+    for wrong, how in (("missing_keys", "missing"), ("mismatched_keys", "of another shape than config.json says")):
+        names = sorted(str(key if isinstance(key, str) else key[0]) for key in told[wrong])
+        if names:
+            raise PolicyError(
+                f"{folder}: {len(names)} of the model's weights are {how}, the first is {names[0]}; "
+                "weights and config.json have to come from one save_pretrained"
+            )
+    return model
+
+
+def _stop_at(model: PreTrainedModel, chat: Chat) -> None:
+    """Whoever generates with the saved policy stops where a turn ends."""
+    generation = model.generation_config
+    if generation is None:
+        return
+    ends = generation.eos_token_id
+    ends = [] if ends is None else ends if isinstance(ends, list) else [ends]
+    if chat.end not in ends:
+        generation.eos_token_id = [chat.end, *ends] if ends else chat.end
+        generation._from_model_config = False
+    if generation.pad_token_id is None:
+        generation.pad_token_id = chat.pad
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """No bars and no reports: what is wrong is said in an error of ours."""
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
