@@ -1,0 +1,153 @@
+"""From a recipe to living objects: the only place where everything meets."""
+
+import os
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sgcd.act.environment import Stage
+from sgcd.act.own import own_stage
+from sgcd.act.settings import OwnEnvironment
+from sgcd.credit.methods import Method
+from sgcd.credit.methods.grpo import Grpo
+from sgcd.credit.methods.sgcd import Sgcd
+from sgcd.credit.settings import Sgcd as SgcdSettings
+from sgcd.errors import RecipeError
+from sgcd.lab.world import lab_stage
+from sgcd.learn.clock import ModelThread
+from sgcd.learn.living import Living, Observer
+from sgcd.learn.policy import Policy, load
+from sgcd.learn.sampler import TorchSampler
+from sgcd.learn.trainer import Trainer
+from sgcd.measure.evaluate import evaluate, held_out, plan
+from sgcd.measure.rows import Row
+from sgcd.recipe import Recipe
+from sgcd.run import RunFolder
+
+PACKAGES = ("sgcd", "torch", "transformers", "tokenizers", "numpy", "safetensors")
+
+
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """What a recipe stands for, alive."""
+
+    recipe: Recipe
+    stage: Stage
+    policy: Policy
+    sampler: TorchSampler
+    method: Method
+    thread: ModelThread
+
+    def trainer(self, folder: RunFolder, observer: Observer) -> Trainer:
+        living = Living(self.stage, self.policy, self.sampler, self.method, self.thread, folder)
+        return Trainer(self.recipe, living, observer)
+
+    def trials(self) -> int:
+        """How many trials one evaluation plays."""
+        return len(plan(held_out(self.stage, self.recipe.evaluation), self.recipe.evaluation))
+
+    async def evaluate(self, step: int) -> list[Row]:
+        told = self.recipe
+        chat, limits = self.policy.chat, told.siblings.limits
+        return await evaluate(self.stage, chat, self.sampler, limits, told.evaluation, told.seed, step)
+
+    def facts(self) -> dict[str, Any]:
+        """What it takes to repeat a run, and nothing secret: no environment variables, no paths, no names of people."""
+        return {
+            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "commit": _commit(),
+            "seed": self.recipe.seed,
+            "machine": {
+                "system": platform.system(),
+                "processor": _processor(),
+                "cores": os.cpu_count(),
+                "threads": torch.get_num_threads(),
+            },
+            "policy": {"start": self.recipe.policy.start, "parameters": self.parameters},
+            "tasks": {split: len(tasks) for split, tasks in self.stage.splits.items()},
+        }
+
+    @property
+    def parameters(self) -> int:
+        return sum(parameter.numel() for parameter in self.policy.model.parameters())
+
+
+def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
+    """The living objects of a recipe.
+
+    The number of threads decides the order in which a matrix product adds up, and so its last bits. A run keeps the
+    number it was started with: `threads` is the one that its facts name, None takes what torch has chosen.
+    """
+    torch.set_num_threads(threads or torch.get_num_threads())
+    method = method_of(recipe)
+    if method.needs_reference:
+        raise RecipeError(
+            f"method.name: {recipe.method.name} needs references, which training does not write yet; expected grpo"
+        )
+    stage = stage_of(recipe)
+    policy = load(recipe.policy.start, recipe.policy.dtype)
+    thread = ModelThread()
+    return Assembly(
+        recipe, stage, policy, TorchSampler(policy.model, policy.chat, recipe.sampler, thread), method, thread
+    )
+
+
+def stage_of(recipe: Recipe) -> Stage:
+    environment = recipe.environment
+    return own_stage(environment) if isinstance(environment, OwnEnvironment) else lab_stage(environment)
+
+
+def method_of(recipe: Recipe) -> Method:
+    return Sgcd(recipe.method) if isinstance(recipe.method, SgcdSettings) else Grpo()
+
+
+def moved(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Why a run that goes on here may not end the same to the last bit: what has changed since it was started."""
+    was = {**then["versions"], "processor": then["machine"]["processor"]}
+    here = {**now["versions"], "processor": now["machine"]["processor"]}
+    return [
+        f"{name} was {was.get(name)} when the run was started and is {value} now: it may not end the same to the bit"
+        for name, value in here.items()
+        if was.get(name) != value
+    ]
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    """The model of the processor, as far as the system tells."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _commit() -> str | None:
+    """The commit of sgcd's own sources, with a + when they were changed since; None when they are no checkout."""
+    here = Path(__file__)
+
+    def git(*arguments: str) -> str | None:
+        try:
+            done = subprocess.run(
+                ["git", "-C", str(here.parent), *arguments], capture_output=True, text=True, timeout=10
+            )
+        except (OSError, subprocess.TimeoutExpired):
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    if git("ls-files", "--error-unmatch", here.name) is None:
+        return None
+    return f"{git('rev-parse', 'HEAD')}{'+' if git('status', '--porcelain', '--', '.') else ''}"

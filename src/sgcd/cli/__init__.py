@@ -1,0 +1,157 @@
+"""The verbs a person types; each takes its heavy imports only when it is called."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from sgcd.errors import SgcdError
+
+UsageError: Any = typer.BadParameter.__base__  # newer versions of typer carry click with them, older ones ask for it
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else.")]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="RECIPE KEY=VALUE", help="A recipe's file, and keys to set, such as optimizer.lr=1e-4."),
+]
+Split = Annotated[Literal["dev", "test"] | None, typer.Option(help="Which held-out tasks.")]
+Runs = Annotated[list[str], typer.Argument(metavar="RUN", help="Runs; RUN@STEP is an earlier evaluation of one.")]
+
+plain: Any = {
+    "add_completion": False,
+    "rich_markup_mode": None,
+    "pretty_exceptions_enable": False,
+    "context_settings": {"help_option_names": ["-h", "--help"]},
+}
+app = typer.Typer(name="sgcd", no_args_is_help=True, **plain)
+lab = typer.Typer(invoke_without_command=True, **plain)
+app.add_typer(lab, name="lab")
+
+
+class WithKeys(TyperCommand):
+    """A verb whose help ends with the keys of a recipe."""
+
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
+        from sgcd.keys import keys
+        from sgcd.recipe import Recipe
+
+        known = [(key.path, f"{key.doc} Expects {key.expected}.") for key in keys(Recipe) if not key.section]
+        with formatter.section("Keys"):
+            formatter.write_dl(known)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0 when all went well, 2 with one line for what a person can put right, 130 when stopped; a bug is a traceback."""
+    try:
+        typed = repeated(sys.argv[1:] if arguments is None else arguments)
+        return app(args=typed, prog_name="sgcd", standalone_mode=False) or 0
+    except SgcdError as error:
+        return refuse(str(error))
+    except UsageError as error:
+        said = error.format_message()
+        if said.startswith("Usage:"):  # nothing was typed: the answer is the help
+            print(said)
+            return 2
+        return refuse(f"{said} (see {error.ctx.command_path if error.ctx else 'sgcd'} --help)")
+
+
+def repeated(typed: Sequence[str]) -> list[str]:
+    """--against A B as --against A --against B, since an option takes one value at a time."""
+    words: list[str] = []
+    for word in typed:
+        if words and words[-1] != "--against" and "--against" in words and not word.startswith("-"):
+            words.append("--against")
+        words.append(word)
+    return words
+
+
+def refuse(said: str) -> int:
+    print(f"sgcd: {' '.join(said.split())}", file=sys.stderr)
+    return 2
+
+
+@app.callback()
+def top() -> None:
+    """Train tool-use agents, and see which tokens deserved the credit."""
+
+
+@app.command(cls=WithKeys)
+def check(words: Words = None, json: Json = False) -> None:
+    """Say what a recipe would run; train nothing."""
+    from sgcd.cli import checking
+
+    checking.check(words or [], json)
+
+
+@app.command(cls=WithKeys)
+def train(
+    run: Annotated[Path, typer.Option(help="The run's folder: a new one, or with --resume the one to go on with.")],
+    words: Words = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped, to the bit.")] = False,
+    json: Json = False,
+) -> None:
+    """Train a policy, or go on with a run."""
+    from sgcd.cli import training
+
+    training.train(words or [], run, resume, json)
+
+
+@app.command()
+def evaluate(
+    what: Annotated[Path, typer.Argument(metavar="RUN_OR_POLICY", help="A run's folder, or the folder of a policy.")],
+    split: Split = None,
+    trials: Annotated[int | None, typer.Option(min=0, help="Sampled trials of each task.")] = None,
+    tasks: Annotated[int | None, typer.Option(min=1, help="How many tasks, from the first on.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="For a policy's folder: the recipe of its environment.")] = None,
+    json: Json = False,
+) -> None:
+    """Play held-out tasks with a trained policy.
+
+    What is not given is as the recipe has it. The rows of a run's policy join the run's evaluation.jsonl.
+    """
+    from sgcd.cli import evaluating
+
+    evaluating.evaluate(what, split, trials, tasks, recipe, json)
+
+
+@app.command()
+def compare(
+    runs: Runs,
+    against: Annotated[list[str], typer.Option(metavar="RUN ...", help="The runs that they are compared with.")],
+    split: Split = None,
+    json: Json = False,
+) -> None:
+    """Compare runs by their held-out tasks, with intervals.
+
+    sgcd compare A1 A2 --against B1 B2 takes the latest evaluation of each; sgcd compare A --against A@0 compares a run
+    with its own start.
+    """
+    from sgcd.cli import comparing
+
+    comparing.compare(runs, against, split, json)
+
+
+@lab.callback()
+def demo(context: typer.Context, json: Json = False) -> None:
+    """Train a tiny agent, here and now, in minutes.
+
+    Runs recipes/lab/grpo.yaml into a new folder under runs/.
+    """
+    if context.invoked_subcommand is None:
+        from sgcd.cli import labs
+
+        labs.demo(json)
+
+
+@lab.command("warm-start")
+def warm_start(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Which; all when none is named.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to put them; into the package when not given.")] = None,
+) -> None:
+    """Make the lab's warm starts anew, from demonstrations."""
+    from sgcd.cli import labs
+
+    labs.warm_start(names or [], out)

@@ -1,0 +1,46 @@
+"""sgcd check: what a recipe would run; policy and environment are loaded, so that problems show before training."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from sgcd.cli.answer import print_json, recipe_and_keys, results
+from sgcd.errors import RecipeError
+from sgcd.recipe import Recipe, load
+
+if TYPE_CHECKING:
+    from sgcd.assemble import Assembly
+
+
+def check(words: Sequence[str], as_json: bool) -> None:
+    path, keys = recipe_and_keys(words)
+    if path is None:
+        raise RecipeError("a recipe is needed: sgcd check RECIPE key=value ...")
+    recipe = load(path, keys)
+    from sgcd.assemble import assemble
+
+    built = assemble(recipe)
+    if as_json:
+        told = recipe.model_dump(mode="json", by_alias=True)
+        print_json({"schema": 1, "recipe": told, "trials": built.trials(), "facts": built.facts()})
+    else:
+        for name, line in lines(recipe, built).items():
+            results().print(f"{name:<12} {line}", soft_wrap=True)
+
+
+def lines(recipe: Recipe, built: "Assembly") -> dict[str, str]:
+    """What would be run, in words."""
+    facts, groups, limits = built.facts(), recipe.siblings, recipe.siblings.limits
+    tasks: dict[str, Any] = facts["tasks"]
+    measured = f"{built.trials()} trials of {recipe.evaluation.split} tasks every {recipe.evaluation.every} steps"
+    splits = ", ".join(f"{count} {split}" for split, count in tasks.items())
+    return {
+        "policy": f"{recipe.policy.start}: {facts['policy']['parameters']:,} parameters, {recipe.policy.dtype}",
+        "environment": f"{recipe.environment.name}: {splits} tasks",
+        "rollouts": f"at most {limits.turns} turns and {limits.tokens} tokens; sampled {recipe.sampler.mode}, "
+        f"{recipe.sampler.slots} at a time",
+        "method": recipe.method.name,
+        "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.size} rollouts, learning rate "
+        f"{recipe.optimizer.lr:g}",
+        "evaluation": measured if built.trials() else f"none: there are no {recipe.evaluation.split} tasks",
+        "machine": f"{facts['machine']['processor']}, {facts['machine']['threads']} threads",
+    }

@@ -1,0 +1,129 @@
+"""sgcd train: a new run, or one that goes on."""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from sgcd.cli.answer import print_json, progress, recipe_and_keys, results
+from sgcd.errors import FolderError, RecipeError
+from sgcd.measure.compare import compare
+from sgcd.measure.compare import load as evaluated
+from sgcd.measure.health import of_run
+from sgcd.measure.summary import summarise
+from sgcd.recipe import FREE, Recipe, differences, dump, load
+from sgcd.run import RunFolder
+from sgcd.show.tables import change_table, remarks
+from sgcd.show.terminal import Terminal
+
+if TYPE_CHECKING:
+    from sgcd.assemble import Assembly
+
+
+def train(words: Sequence[str], run: Path, resume: bool, as_json: bool) -> None:
+    recipe, keys = recipe_and_keys(words)
+    if resume:
+        go_on(recipe, keys, run, as_json)
+    elif recipe is None:
+        raise RecipeError(
+            f"a new run needs a recipe: sgcd train RECIPE --run {run}; "
+            f"to go on with a run that was stopped: sgcd train --run {run} --resume"
+        )
+    else:
+        begin(recipe, keys, run, as_json)
+
+
+def begin(path: Path, keys: Sequence[str], run: Path, as_json: bool) -> None:
+    recipe = load(path, keys)
+    if (run / "recipe.yaml").exists():
+        raise FolderError(
+            f"{run}: there is a run in this folder already; go on with it (sgcd train --run {run} --resume), "
+            "or choose another folder"
+        )
+    from sgcd.assemble import assemble
+
+    built = assemble(recipe)
+    folder = RunFolder.create(run, dump(recipe), built.facts())
+    work(recipe, folder, built, as_json)
+
+
+def go_on(path: Path | None, keys: Sequence[str], run: Path, as_json: bool) -> None:
+    folder = RunFolder.open(run)
+    started = load(run / "recipe.yaml")
+    recipe = load(path or run / "recipe.yaml", keys)
+    refuse_changes(folder, started, recipe)
+    from sgcd.assemble import assemble, moved
+
+    built = assemble(recipe, threads=folder.facts["machine"]["threads"])
+    for warning in moved(folder.facts, built.facts()):
+        progress().print(warning, soft_wrap=True)
+    if recipe != started:
+        folder.replace_recipe(dump(recipe))
+    work(recipe, folder, built, as_json)
+
+
+def refuse_changes(folder: RunFolder, started: Recipe, recipe: Recipe) -> None:
+    """Refuse what would make the rest of the run another run's."""
+    changed = [each for each in differences(started, recipe) if each.key not in FREE]
+    if changed:
+        was = ", ".join(f"{each.key}={_typed(each.old)}" for each in changed)
+        now = ", ".join(f"{each.key}={_typed(each.new)}" for each in changed)
+        raise FolderError(
+            f"{folder.path}: the run was started with {was}; {now} cannot be resumed, only {', '.join(sorted(FREE))} "
+            "may change; start a new run in another folder"
+        )
+    reached = max(folder.checkpoints(), default=0)
+    if recipe.steps < reached:
+        raise FolderError(
+            f"{folder.path}: the run has done {reached} steps already, steps={recipe.steps} lies behind it; give "
+            f"steps={reached} or more, or start a new run in another folder"
+        )
+
+
+def work(recipe: Recipe, folder: RunFolder, built: "Assembly", as_json: bool) -> None:
+    with Terminal(progress(), recipe.steps) as terminal:
+        try:
+            asyncio.run(built.trainer(folder, terminal).run())
+        except KeyboardInterrupt:
+            terminal.say(f"stopped; to go on: sgcd train --run {folder.path} --resume")
+            raise typer.Exit(130) from None
+    told = answer(folder, recipe.evaluation.split)
+    if as_json:
+        print_json(told)
+    else:
+        show(told)
+
+
+def answer(folder: RunFolder, split: str) -> dict[str, Any]:
+    """What a finished run came to, read from its folder."""
+    metrics = folder.metrics()
+    step = metrics[-1]["step"] if metrics else 0
+    told: dict[str, Any] = {"schema": 1, "run": str(folder.path), "policy": str(folder.policy_path), "step": step}
+    measured = any(row["split"] == split for row in folder.evaluations())
+    if measured:
+        start, end = evaluated(folder.path, split, 0), evaluated(folder.path, split)
+        played = {(row["mode"], row["task"]) for row in start.rows}  # `sgcd evaluate` may have added more since
+        end = replace(end, rows=[row for row in end.rows if (row["mode"], row["task"]) in played])
+        told |= {"start": summarise(start.rows), "end": summarise(end.rows), "change": compare([end], [start])}
+    return told | {"health": of_run(metrics)}
+
+
+def show(told: dict[str, Any]) -> None:
+    out = results()
+    if "change" in told:
+        out.print(change_table(told["start"], told["end"], told["change"]))
+        for line in remarks(told["end"]):
+            out.print(line, soft_wrap=True)
+    else:
+        out.print("no held-out tasks, so nothing was measured; name some by environment.dev")
+    for concern in told["health"]:
+        out.print(concern, soft_wrap=True)
+    out.print(f"policy: {told['policy']}", soft_wrap=True)
+
+
+def _typed(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)

@@ -1,0 +1,103 @@
+"""What a run, an evaluation or a comparison came to, as tables with intervals."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from sgcd.records import CATEGORIES
+
+Numbers = Mapping[str, Any]
+
+
+def evaluation_table(summary: Numbers) -> Table:
+    """One evaluation: a row for each category, a column for each mode."""
+    modes: Mapping[str, Numbers] = summary["modes"]
+    table = _table(f"{summary['split']} tasks after step {summary['step']}", "", "tasks")
+    for mode in modes:
+        table.add_column(mode, justify="right", no_wrap=True)
+        table.add_column("won of", justify="right", no_wrap=True)
+    for name in ("all", *CATEGORIES):
+        parts = [_part(modes[mode], name) for mode in modes]
+        if parts and parts[0]["tasks"]:
+            cells = [cell for part in parts for cell in (interval(part), f"{part['successes']} of {part['trials']}")]
+            table.add_row(name, str(parts[0]["tasks"]), *cells)
+    return table
+
+
+def change_table(start: Numbers, end: Numbers, change: Numbers) -> Table:
+    """What training did: both ends of a run on the same tasks, and the paired difference."""
+    table = _table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "", "tasks")
+    for name in ("start", "end", "difference"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for mode, both in change["modes"].items():
+        for name in ("all", *CATEGORIES):
+            before, after = _part(start["modes"][mode], name), _part(end["modes"][mode], name)
+            if before["tasks"]:
+                cells = interval(before), interval(after), interval(_part(both, name)["difference"], "+")
+                table.add_row(mode if name == "all" else "", name, str(before["tasks"]), *cells)
+    return table
+
+
+def comparison_table(compared: Numbers) -> Table:
+    """Runs against runs: means of both sides, the paired difference and its p."""
+    sides = [", ".join(f"{run['run']}@{run['step']}" for run in compared[side]) for side in ("a", "b")]
+    table = _table(f"{sides[0]}  against  {sides[1]}  ({compared['split']} tasks)", "", "", "tasks")
+    for name in ("first", "second", "difference", "p"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for mode, both in compared["modes"].items():
+        for name in ("all", *CATEGORIES):
+            part = _part(both, name)
+            if part["tasks"]:
+                p = "" if part["p"] is None else f"{part['p']:.3f}"
+                cells = number(part["a"]), number(part["b"]), interval(part["difference"], "+"), p
+                table.add_row(mode if name == "all" else "", name, str(part["tasks"]), *cells)
+    return table
+
+
+def remarks(summary: Numbers) -> list[str]:
+    """How the successes of an evaluation came about, one line a mode, and what broke."""
+    lines: list[str] = []
+    for mode, told in summary["modes"].items():
+        bare = ", ".join(
+            f"{told['audit'][name]['without_tool']} of {told['audit'][name]['successes']} on {name} tasks"
+            for name in ("information", "action")
+        )
+        lines.append(
+            f"{mode}: calls in error {share(told['calls_in_error'])}, turns that could not be read "
+            f"{share(told['malformed_turns'])}, looping {share(told['looping'])}; successes without a tool: {bare}"
+        )
+        broken = told["broken"]
+        if broken["trials"]:
+            cause, times = next(iter(broken["causes"].items()))
+            lines.append(f"{mode}: {broken['trials']} trials broke and are left out, {times} of them by: {cause}")
+    return lines
+
+
+def interval(estimate: Numbers, sign: str = "") -> str:
+    """0.47 [0.41, 0.53]"""
+    if estimate["value"] is None:
+        return "-"
+    if estimate["low"] is None:
+        return f"{estimate['value']:{sign}.3f} [no interval]"
+    return f"{estimate['value']:{sign}.3f} [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"
+
+
+def number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def share(value: float | None) -> str:
+    return "-" if value is None else f"{100 * value:.1f} %"
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for column in columns:
+        table.add_column(column, justify="right" if column == "tasks" else "left", no_wrap=True)
+    return table
+
+
+def _part(told: Numbers, name: str) -> Numbers:
+    return told["overall"] if name == "all" else told["categories"][name]

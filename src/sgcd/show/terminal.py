@@ -1,0 +1,79 @@
+"""Live progress of a run: one moving display in a terminal, one plain line for each step anywhere else."""
+
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from sgcd.measure import health
+from sgcd.show.tables import interval, number
+
+Row = Mapping[str, Any]
+
+
+class Terminal:
+    """Watches a run. It is told what is on disk already, and shows it.
+
+    A line of a step: `step   3/40  success 0.430  8 of 13 tasks mixed  loss 0.0132  gradient 0.31  2.1 s`
+    """
+
+    def __init__(self, console: Console, steps: int) -> None:
+        self.console = console
+        self.steps = steps
+        self.step = 0
+        self.phase = "starting"
+        self.rows: list[Row] = []
+        self.live = Live(console=console, get_renderable=self._display, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> "Terminal":
+        if self.console.is_terminal:
+            self.live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.live.stop()
+
+    def on_phase(self, name: str) -> None:
+        self.phase = name
+
+    def on_step(self, row: Row) -> None:
+        self.step = row["step"]
+        self.rows.append(row)
+        if not self.console.is_terminal:
+            for line in self._of_step(row):
+                self.say(line)
+
+    def on_evaluation(self, summary: Row) -> None:
+        for mode, told in summary["modes"].items():
+            tasks = f"{told['overall']['tasks']} {summary['split']} tasks"
+            self.say(f"after step {summary['step']}: {tasks}, {mode}: {interval(told['overall'])}")
+
+    def say(self, text: str) -> None:
+        self.console.print(text, soft_wrap=True, markup=False, highlight=False)
+
+    def _of_step(self, row: Row) -> list[str]:
+        """Its numbers on one line, and below it what is wrong with it."""
+        moved = "no update" if row["skipped"] else f"loss {number(row['loss'])}  gradient {number(row['grad_norm'])}"
+        place = f"step {row['step']:>{len(str(self.steps))}}/{self.steps}"
+        mixed = f"{row['mixed']} of {row['tasks']} tasks mixed"
+        told = f"{place}  success {number(row['success'])}  {mixed}  {moved}  {row['seconds']['total']:.1f} s"
+        return [told, *(f"  {concern}" for concern in health.of_step(row))]
+
+    def _display(self) -> RenderableType:
+        grid = Table.grid(padding=(0, 1))
+        bar = ProgressBar(total=self.steps, completed=self.step, width=30)
+        grid.add_row(f"step {self.step} of {self.steps}", bar, self.phase, self._left())
+        return Group(grid, *map(Text, self._of_step(self.rows[-1]) if self.rows else ()))
+
+    def _left(self) -> str:
+        """How long the rest will take, by the steps of this sitting."""
+        if not self.rows:
+            return ""
+        each = sum(row["seconds"]["total"] for row in self.rows) / len(self.rows)
+        minutes, seconds = divmod(round(each * (self.steps - self.step)), 60)
+        return f"about {minutes}:{seconds:02d} left"
