@@ -59,8 +59,10 @@ def run(monkeypatch: pytest.MonkeyPatch):
             return rollout(task, sibling, seed, **changes)
 
         monkeypatch.setattr(measured, "play", play)
-        sampler, stage = Stub(), Stage(environment=object, splits={"train": (), "dev": TASKS})
-        rows = asyncio.run(measured.evaluate(stage, None, sampler, Limits(), settings, seed, step))
+        nothing: Any = SimpleNamespace
+        sampler: Any = Stub()
+        stage = Stage(environment=nothing, splits={"train": (), "dev": TASKS})
+        rows = asyncio.run(measured.evaluate(stage, nothing, sampler, Limits(), settings, seed, step))
         return rows, sampler
 
     return run
