@@ -50,5 +50,6 @@ def draw(
 def nucleus(p: Tensor, top_p: float) -> Tensor:
     """Zero all but the likeliest ids, the fewest whose probabilities reach `top_p`."""
     ordered, order = p.sort(dim=-1, descending=True, stable=True)
-    beyond = ordered.cumsum(dim=-1) - ordered >= top_p
+    likelier = torch.nn.functional.pad(ordered.cumsum(dim=-1)[:, :-1], (1, 0))
+    beyond = likelier >= top_p
     return p.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), 0.0)
