@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +57,18 @@ def test_help_imports_nothing_heavy(verb: list[str]):
     imported = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
     assert "typer" in imported
     assert not imported & {"torch", "transformers", "tokenizers", "scipy.stats", "safetensors"}
+
+
+@pytest.mark.parametrize("verb", [["check"], ["train", "--run", "nowhere"]])
+def test_a_verb_that_needs_torch_says_how_to_get_it(verb: list[str]):
+    script = """
+import sys
+for heavy in ("torch", "transformers", "tokenizers"):
+    sys.modules[heavy] = None
+from sgcd.cli import main
+sys.exit(main())
+"""
+    recipe = str(Path(__file__).parents[1] / "recipes/lab/grpo.yaml")
+    done = python("-c", script, *verb, recipe)
+    assert done.returncode == 2
+    assert done.stderr == "sgcd: torch is not installed, and this verb needs it: pip install 'sgcd[train]'\n"

@@ -70,6 +70,13 @@ def test_help_comes_up(slim: Path, tmp_path: Path):
     assert "train" in done.stdout
 
 
+def test_a_run_is_read_without_torch(slim: Path, tmp_path: Path):
+    done = run(slim / "sgcd", "compare", "nowhere", "--against", "nowhere", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "nowhere" in done.stderr
+    assert "torch" not in done.stderr
+
+
 @pytest.mark.parametrize("verb", ["check", "train"])
 def test_what_needs_torch_says_how_to_get_it(slim: Path, tmp_path: Path, verb: str):
     where = ["--run", "A"] if verb == "train" else []

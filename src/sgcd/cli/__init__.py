@@ -10,6 +10,8 @@ from typer.core import TyperCommand
 
 from sgcd.errors import SgcdError
 
+EXTRA = ("torch", "transformers", "tokenizers")
+"""What the extra `train` brings."""
 UsageError: Any = typer.BadParameter.__base__  # newer versions of typer carry click with them, older ones ask for it
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else.")]
@@ -50,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return app(args=typed, prog_name="sgcd", standalone_mode=False) or 0
     except SgcdError as error:
         return refuse(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRA:
+            raise
+        return refuse(f"{error.name} is not installed, and this verb needs it: pip install 'sgcd[train]'")
     except UsageError as error:
         said = error.format_message()
         if said.startswith("Usage:"):  # nothing was typed: the answer is the help
