@@ -146,6 +146,14 @@ def test_equal_contexts_give_exactly_zero(kind: str):
     assert (h > 0).all()
 
 
+def test_rounding_never_makes_a_divergence_negative():
+    student = logits(1, tokens=500)[0].astype(np.float32)
+    teacher = student + np.random.default_rng(2).normal(0, 1e-6, student.shape).astype(np.float32)
+    d = dense_features(student, teacher, np.zeros(500, int), 4)[0]
+    assert ((d >= 0) & (d < 1e-5)).all()
+    assert d.any()
+
+
 @quick
 @given(seeds, st.integers(1, 14))
 def test_between_zero_and_the_full_divergence(seed: int, k: int):

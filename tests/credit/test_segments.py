@@ -57,6 +57,10 @@ def weaker_spike(x: Drawn) -> None:
     x.d[12] = 0.2
 
 
+def equal_spike(x: Drawn) -> None:
+    x.d[12] = 0.4
+
+
 def stronger_spike(x: Drawn) -> None:
     x.d[12] = 0.8
 
@@ -79,6 +83,7 @@ def flat(x: Drawn) -> None:
         (observation, at((10, 12)), [(10, 13)]),
         (new_turn, at((10, 12)), [(10, 13)]),
         (weaker_spike, at((10, 19)), [(10, 20)]),
+        (equal_spike, at((10, 19)), [(10, 20)]),
         (stronger_spike, at((10, 19)), [(10, 12), (12, 20)]),
         (a_nan, at((10, 17)), [(10, 18)]),
         (flat, [], []),
