@@ -1,0 +1,146 @@
+"""Docs that name a file, a function, a command or a recipe key name one that exists."""
+
+import ast
+import re
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from sgcd.cli import checking, comparing, evaluating, main, training
+from sgcd.cli.answer import recipe_and_keys
+from sgcd.recipe import load
+
+ROOT = Path(__file__).parents[1]
+HOUSE = ROOT / "src/sgcd"
+METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def defined(path: Path) -> set[str]:
+    """Names that a file defines: functions, classes, constants, and Class.member."""
+    names: set[str] = set()
+
+    def walk(body: list[ast.stmt], prefix: str) -> None:
+        for node in body:
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                names.add(prefix + node.name)
+                if isinstance(node, ast.ClassDef):
+                    walk(node.body, f"{prefix}{node.name}.")
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.add(prefix + node.target.id)
+            elif isinstance(node, ast.Assign):
+                names.update(prefix + target.id for target in node.targets if isinstance(target, ast.Name))
+
+    walk(ast.parse(path.read_text(encoding="utf-8")).body, "")
+    return names
+
+
+def blocks(text: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+FUNCTIONS = sorted(set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE)))
+
+
+def test_the_method_names_functions():
+    assert len(FUNCTIONS) >= 10
+
+
+@pytest.mark.parametrize(("path", "name"), FUNCTIONS)
+def test_every_function_named_in_the_docs_exists(path: str, name: str):
+    file = HOUSE / path
+    assert file.is_file(), f"{path} does not exist"
+    assert name in defined(file), f"{path} defines no {name}"
+
+
+def drawn() -> set[str]:
+    """The files in the picture of the house: each line begins with a path."""
+    [picture] = blocks(ARCHITECTURE, "house")
+    return {line.split()[0] for line in picture.splitlines() if line.strip()}
+
+
+def test_the_picture_of_the_house_is_the_house():
+    files = {path.relative_to(HOUSE).as_posix() for path in HOUSE.rglob("*.py") if path.stat().st_size}
+    assert drawn() == {path for path in files if not path.endswith("settings.py") or path == "settings.py"}
+
+
+@pytest.mark.parametrize("text", [README, ARCHITECTURE, METHOD], ids=["README", "architecture", "method"])
+def test_every_path_named_in_the_docs_exists(text: str):
+    named = set(re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`|\]\(((?!http)[^)#]+)\)", text))
+    for inline, linked in named:
+        path = inline or linked
+        assert (ROOT / path).exists() or (ROOT / "docs" / path).exists(), f"{path} does not exist"
+
+
+def commands() -> list[str]:
+    """Every line of the README's shell blocks, without its comment."""
+    lines = "\n".join(blocks(README, "sh")).splitlines()
+    return [command for line in lines if (command := line.split("  #")[0].strip())]
+
+
+def test_every_make_target_of_the_readme_exists():
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {shlex.split(command)[1] for command in commands() if command.startswith("make ")}
+    assert named
+    assert named <= targets
+
+
+def test_every_command_of_the_readme_is_known():
+    assert {shlex.split(command)[0] for command in commands()} == {"make", "sgcd"}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The README's own environment, file by file, and the recipes, in a folder in which we stand."""
+    for language, name in (("python", "desk.py"), ("jsonl", "tasks.jsonl"), ("yaml", "desk.yaml")):
+        [text] = blocks(README, language)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delitem(sys.modules, "desk", raising=False)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [line for line in commands() if line.startswith("sgcd ")])
+def test_every_sgcd_command_of_the_readme_can_be_typed(
+    command: str, desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """The line is parsed as if it were typed, and its recipe read; only the work is not done."""
+    worked: list[str] = []
+
+    def trained(words: list[str], run: Path, resume: bool, json: bool) -> None:
+        recipe, keys = recipe_and_keys(words)
+        assert (recipe is None) == resume
+        load(recipe or Path("recipes/lab/grpo.yaml"), keys)
+        worked.append("train")
+
+    def checked(words: list[str], json: bool) -> None:
+        load(Path(words[0]), words[1:])
+        worked.append("check")
+
+    monkeypatch.setattr(training, "train", trained)
+    monkeypatch.setattr(checking, "check", checked)
+    monkeypatch.setattr(evaluating, "evaluate", lambda *given: worked.append("evaluate"))
+    monkeypatch.setattr(comparing, "compare", lambda *given: worked.append("compare"))
+    words = shlex.split(command)[1:]
+    assert main(words) == 0, capsys.readouterr().err
+    assert worked == ([] if "--help" in words else words[:1])
+
+
+def test_the_environment_of_the_readme_is_twenty_lines():
+    [text] = blocks(README, "python")
+    assert len([line for line in text.splitlines() if line.strip()]) <= 20
+    [recipe] = blocks(README, "yaml")
+    assert load(recipe).environment.name == "own"
+
+
+@pytest.mark.slow
+def test_the_environment_of_the_readme_is_trained(desk: Path):
+    assert main(["check", "desk.yaml"]) == 0
+    assert main(["train", "desk.yaml", "--run", "runs/desk", "steps=2"]) == 0
+    assert (desk / "runs/desk/policy/model.safetensors").is_file()
