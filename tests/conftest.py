@@ -1,6 +1,11 @@
 """What every test stands on: one thread, and nothing asked of the network."""
 
 import os
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -13,3 +18,21 @@ except ModuleNotFoundError:
     pass
 else:
     torch.set_num_threads(1)
+
+sys.path.append(str(Path(__file__).parent))  # desk.py stands beside this file
+
+
+@pytest.fixture(scope="session")
+def built_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    import desk
+
+    return desk.build(tmp_path_factory.mktemp("desk"))
+
+
+@pytest.fixture
+def at_desk(built_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """All that the smallest run takes: policy/, front.py, train.jsonl, dev.jsonl, recipe.yaml. We stand in it."""
+    here = tmp_path / "desk"
+    shutil.copytree(built_desk, here)
+    monkeypatch.chdir(here)
+    return here

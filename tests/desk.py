@@ -95,7 +95,7 @@ def build(folder: Path) -> Path:
         model.model.embed_tokens.weight[:, 0] = 4.0  # the same everywhere, so its column of the head acts as a bias
         model.lm_head.weight.zero_()
         for word, share in said.items():
-            model.lm_head.weight[words.words(word)[0], 0] = log(words.size * share) / 4.0
+            model.lm_head.weight[words.tokenizer.convert_tokens_to_ids(word), 0] = log(words.size * share) / 4.0
     model.save_pretrained(folder / "policy")
     words.save(folder / "policy")
     (folder / "front.py").write_text(CLASS)

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sgcd.errors import RecipeError
@@ -152,6 +152,7 @@ def test_dump_writes_every_key_in_the_order_of_the_recipe():
         ["1e-4", "no", "null", "~", "2020-01-01", "a: b", "- x", "'", '"', " x ", "0x1f", "é\n\tü", ""]
     ),
 )
+@example(lr=1.0, clip=0.0, high=None, seed=0, system="a\x85b", start="")  # a line break to some, not to others
 def test_load_undoes_dump(lr: float, clip: float, high: float | None, seed: int, system: str, start: str):
     base = load(SMALL, [OWN])
     recipe = Recipe.model_validate(

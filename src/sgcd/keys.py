@@ -127,15 +127,15 @@ def nearest(path: str, known: Sequence[Key]) -> tuple[str, ...]:
         elsewhere.sort(key=lambda right: -_alike(path, right))
         return tuple(elsewhere[:1] if _alike(path, elsewhere[0]) >= 0.8 else elsewhere[:3])
     best = max(closeness, key=closeness.__getitem__)
-    return (best,) if closeness[best] >= (0.6 if _section(best) == _section(path) else 0.75) else ()
+    return (best,) if closeness[best] >= (0.6 if _section(best) == _section(path) else 0.7) else ()
 
 
 def _closeness(path: str, right: str) -> float:
-    """Alike in the last word; where the sections differ too, alike as a whole, and in the last word a little less."""
+    """Alike in the last word; where the sections differ too, alike as a whole, and in the last word less."""
     words = _alike(_last(path), _last(right))
     if _section(path) == _section(right):
         return words
-    return max(_alike(path, right), 0.95 * words)
+    return max(_alike(path, right), 0.85 * words)
 
 
 def _alike(a: str, b: str) -> float:

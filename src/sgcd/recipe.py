@@ -98,7 +98,7 @@ def _problem(error: Mapping[str, Any], data: Mapping[str, Any], known: Sequence[
     """One of pydantic's findings in the words of a person who typed a key: where, what was expected, what came."""
     path, kind = typed(error["loc"], known), str(error["type"])
     if kind == "extra_forbidden":
-        return _unknown(path, error["input"], known)
+        return _unknown(path, error["input"], data, known)
     if kind == "json_invalid":
         return "holds text that is not valid Unicode"
     if kind.startswith("union_tag_"):
@@ -109,13 +109,14 @@ def _problem(error: Mapping[str, Any], data: Mapping[str, Any], known: Sequence[
     return f"{path}: expected {expected}, got {shown(_at(data, path))}"
 
 
-def _unknown(path: str, value: Any, known: Sequence[Key]) -> str:
+def _unknown(path: str, value: Any, data: Mapping[str, Any], known: Sequence[Key]) -> str:
     while isinstance(value, dict) and len(cast(dict[str, Any], value)) == 1:
         [(inner, value)] = cast(dict[str, Any], value).items()
         path = f"{path}.{inner}"
     for key in known:
         if key.path == path and key.variant:
             return f"{path}: only exists with {key.variant[0]}={key.variant[1]}"
+    known = [key for key in known if key.variant is None or _at(data, key.variant[0]) == key.variant[1]]
     right = nearest(path, known)
     if right:
         return f"{path}={shown(value)}: no such key; did you mean {' or '.join(right)}?"

@@ -107,13 +107,15 @@ def _plain(value: Any, where: str, depth: int = 0) -> Any:
 
 
 class _Writer(SafeRepresenter):
-    """Keys in their own order; quotes around the words that YAML 1.1, which PyYAML reads, takes for truth values."""
+    """Keys in their own order; quotes around line breaks, which would be folded, and around the words that YAML 1.1,
+    which PyYAML reads, takes for truth values."""
 
     def in_order(self, data: Data) -> Any:
         return self.represent_mapping("tag:yaml.org,2002:map", list(data.items()))
 
     def text(self, text: str) -> Any:
-        style = '"' if text.lower() in {"yes", "no", "on", "off", "y", "n"} else None
+        quoted = text.lower() in {"yes", "no", "on", "off", "y", "n"} or not text.isprintable()
+        style = '"' if quoted else None
         return self.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 

@@ -1,0 +1,212 @@
+"""What a person can put right ends with exit code 2 and one line; a bug is a traceback; a stop says how to go on."""
+
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgcd.cli import app, main
+from sgcd.errors import (
+    EnvironmentFault,
+    FolderError,
+    PolicyError,
+    RecipeError,
+    RecordError,
+    SgcdError,
+    TemplateError,
+)
+
+Capture = pytest.CaptureFixture[str]
+
+
+def refused(capture: Capture, *typed: str) -> str:
+    """The one line that was said."""
+    capture.readouterr()
+    assert main(typed) == 2
+    said = capture.readouterr()
+    assert said.out == ""
+    [line] = said.err.splitlines()
+    assert line.startswith("sgcd: ")
+    return line
+
+
+def swapped(file: str, old: str, new: str) -> None:
+    text = Path(file).read_text()
+    assert old in text
+    Path(file).write_text(text.replace(old, new))
+
+
+def test_a_misspelt_key_names_the_right_one(capsys: Capture):
+    assert "surrogate.clip" in refused(capsys, "check", "recipes/lab/grpo.yaml", "surrogate.clp=0.3")
+
+
+@pytest.mark.parametrize(
+    ("typed", "said"),
+    [
+        (["check"], "check RECIPE"),
+        (["check", "nowhere.yaml"], "nowhere.yaml: expected a recipe's YAML file"),
+        (["check", "recipe.yaml", "siblings.size=1"], "siblings.size: expected a whole number, at least 2, got 1"),
+        (["check", "recipe.yaml", "policy.start=nowhere"], "policy.start: nowhere is not a folder"),
+        (["check", "recipe.yaml", "policy.start=lab:moon"], "no warm start 'moon'"),
+        (["check", "recipe.yaml", "environment.tasks=nowhere.jsonl"], "environment.tasks: nowhere.jsonl"),
+        (["check", "recipe.yaml", "environment.class=front:Dsk"], "Desk"),
+        (["check", "recipe.yaml", "environment.class=nowhere:Desk"], "nowhere"),
+        (["check", "recipe.yaml", "environment.class=front:Mute"], "environment.class: Mute has no tools"),
+        (["check", "recipe.yaml", "again.yaml"], "again.yaml: expected key=value"),
+        (["train", "--run", "A"], "sgcd train RECIPE --run A"),
+        (["train", "--run", "nowhere", "--resume"], "nowhere: does not exist"),
+        (["train", "--run", "policy", "--resume"], "policy: is not a run's folder"),
+        (["train", "recipe.yaml", "--run", "policy"], "policy: the folder is not empty"),
+        (["train", "recipe.yaml"], "--run"),
+        (["evaluate", "nowhere"], "nowhere: does not exist"),
+        (["evaluate", "policy"], "--recipe"),
+        (["evaluate", "policy", "--recipe", "recipe.yaml", "--split", "test"], "no test tasks"),
+        (["compare", "nowhere", "--against", "policy"], "nowhere: does not exist"),
+        (["compare", "policy"], "--against"),
+        (["trian", "recipe.yaml"], "train"),
+    ],
+)
+@pytest.mark.usefixtures("at_desk")
+def test_each_mistake_is_one_line(capsys: Capture, typed: list[str], said: str):
+    assert said in refused(capsys, *typed)
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_an_occupied_folder_is_left_as_it_is(capsys: Capture):
+    Path("A").mkdir()
+    Path("A/recipe.yaml").write_text("mine")
+    assert "there is a run in this folder already; go on with it (sgcd train --run A --resume)" in refused(
+        capsys, "train", "recipe.yaml", "--run", "A"
+    )
+    assert [path.name for path in Path("A").iterdir()] == ["recipe.yaml"]
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_recipe_that_cannot_be_run_makes_no_folder(capsys: Capture):
+    refused(capsys, "train", "recipe.yaml", "--run", "A", "policy.start=nowhere")
+    assert not Path("A").exists()
+
+
+def nothing() -> None:
+    pass
+
+
+def no_template() -> None:
+    Path("policy/chat_template.jinja").unlink()
+
+
+def no_suffix() -> None:
+    """The whole conversation in capitals as soon as it has an answer: no turn extends the one before."""
+    path = Path("policy/chat_template.jinja")
+    path.write_text(
+        "{% if messages | length > 1 %}{% for message in messages | reverse %}{{ message.content | upper }}{% endfor %}"
+        f"{{% else %}}{path.read_text()}{{% endif %}}"
+    )
+
+
+def no_verifier() -> None:
+    swapped("train.jsonl", ', "verifier": "front:heard"', "")
+
+
+def no_weights() -> None:
+    Path("policy/model.safetensors").unlink()
+
+
+def no_tasks() -> None:
+    Path("train.jsonl").write_text("\n")
+
+
+REACHED: dict[type[SgcdError], tuple[Any, list[str], str]] = {
+    RecipeError: (nothing, ["check", "recipe.yaml", "sead=1"], "seed"),
+    FolderError: (nothing, ["train", "--run", "policy", "--resume"], "is not a run's folder"),
+    PolicyError: (no_weights, ["check", "recipe.yaml"], "policy: no weights there"),
+    TemplateError: (no_template, ["check", "recipe.yaml"], "template"),
+    EnvironmentFault: (no_verifier, ["check", "recipe.yaml"], "train.jsonl, line 1: the task has no verifier"),
+}
+
+
+@pytest.mark.parametrize("kind", REACHED, ids=lambda kind: kind.__name__)
+@pytest.mark.usefixtures("at_desk")
+def test_each_class_of_error_is_reached_and_said_in_one_line(capsys: Capture, kind: type[SgcdError]):
+    spoil, typed, said = REACHED[kind]
+    spoil()
+    with pytest.raises(kind):
+        app(args=typed, standalone_mode=False)
+    assert said in refused(capsys, *typed)
+
+
+def test_no_class_of_error_is_left_out():
+    assert {*REACHED, RecordError} == set(SgcdError.__subclasses__())
+
+
+@pytest.mark.parametrize(("spoil", "said"), [(no_suffix, "template"), (no_tasks, "train.jsonl holds no task")])
+@pytest.mark.usefixtures("at_desk")
+def test_what_a_recipe_names_is_checked_before_anything_is_trained(capsys: Capture, spoil: Any, said: str):
+    spoil()
+    assert said in refused(capsys, "check", "recipe.yaml")
+    assert said in refused(capsys, "train", "recipe.yaml", "--run", "A")
+    assert not Path("A").exists()
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_record_that_does_not_fit_stops_the_run(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
+    from sgcd.credit.methods.grpo import Grpo
+    from sgcd.records import Credit, Signal
+
+    def signal(self: Grpo, rollout: Any, advantage: float, features: Any) -> Signal:
+        return Signal(Credit(advantage=float("inf"), weight=rollout.mask.astype("float32")))
+
+    monkeypatch.setattr(Grpo, "signal", signal)
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1"]) == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "sgcd: credit: the advantage must be finite, got inf"
+    assert Path("A/rollouts/0001.jsonl").exists(), "what was played is on disk"
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_changed_recipe_is_refused_and_its_keys_are_named(capsys: Capture):
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1", "evaluation.greedy=false"]) == 0
+    line = refused(capsys, "train", "--run", "A", "--resume", "seed=4", "steps=2", "environment.class=front:Mute")
+    assert "started with seed=3, environment.class=front:Desk; seed=4, environment.class=front:Mute cannot" in line
+    assert "steps=2" not in line
+    line = refused(capsys, "train", "recipe.yaml", "--run", "A", "--resume")
+    assert "started with evaluation.greedy=false; evaluation.greedy=true cannot be resumed" in line
+    assert main(["train", "--run", "A", "--resume", "steps=2", "checkpoint.every=5"]) == 0
+    assert "has done 2 steps already" in refused(capsys, "train", "--run", "A", "--resume", "steps=1")
+    assert "--recipe" in refused(capsys, "evaluate", "A", "--recipe", "recipe.yaml")
+    assert "no evaluation" in refused(capsys, "compare", "A@1", "--against", "A@7")
+    facts = json.loads(Path("A/facts.json").read_text())
+    Path("A/facts.json").write_text(json.dumps(facts | {"schema": 99}))
+    assert "schema 99" in refused(capsys, "train", "--run", "A", "--resume")
+    shutil.rmtree("A/policy")
+    swapped("A/facts.json", "99", str(facts["schema"]))
+    assert "no policy/ yet" in refused(capsys, "evaluate", "A")
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_stop_by_hand_says_how_to_go_on(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
+    from sgcd.show.terminal import Terminal
+
+    def stop(self: Terminal, row: Any) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Terminal, "on_step", stop)
+        assert main(["train", "recipe.yaml", "--run", "A"]) == 130
+    assert "stopped; to go on: sgcd train --run A --resume" in capsys.readouterr().err
+    assert main(["train", "--run", "A", "--resume"]) == 0
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch):
+    from sgcd import assemble
+
+    def bug(recipe: Any, threads: Any = None) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(assemble, "assemble", bug)
+    with pytest.raises(ZeroDivisionError):
+        main(["check", "recipe.yaml"])
