@@ -10,7 +10,7 @@ from sgcd.chat import Chat, parse_words
 from sgcd.contrast.write import Trace, trace
 from sgcd.lab import words
 from sgcd.lab.settings import LabEnvironment
-from sgcd.lab.world import READ_FOR, TRANSFERS, WRITE_FOR, Airline, Request, allowed, row_of
+from sgcd.lab.world import READ_FOR, TRANSFERS, WRITE_FOR, Airline, Booking, Request, allowed, row_of, written
 from sgcd.records import Call, Ids, Kind, Kinds, Message, Rollout, Said, Task, Turn, Verdict
 
 
@@ -33,6 +33,7 @@ class Care:
 
 
 NOISY = Care(lookup=0.1, check=0.42, refuse=0.4, comply=0.5, keep=0.56, tell=0.25)
+PERFECT = Care(lookup=0.0, check=0.0, refuse=0.0, comply=0.0, keep=0.0, tell=0.0)
 CAREFUL = Care(lookup=0.01, check=0.05, refuse=0.06, comply=0.08, keep=0.06, tell=0.03)
 
 
@@ -46,19 +47,26 @@ class Script:
     thoughts: tuple[tuple[str, ...], ...] = ()
     done: set[str] = field(default_factory=set)
     answered: int = 0
+    row: Booking = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.row = row_of(self.task.row["rows"][0])
 
     def turn(self) -> str:
         thinking = f"<think> {' '.join(str(self.rng.choice(p)) for p in self.thoughts)} </think> " if self.thoughts else ""
         return thinking + self._decide()
 
-    def heard(self, tool: str) -> None:
-        self.done.add(tool)
+    def heard(self, call: Call) -> None:
+        """A call was carried out; the script knows what it changed."""
+        self.done.add(call.name)
+        if call.name in words.WRITES:
+            self.row = written(call.name, self.row, [*call.arguments.values()][-1])
 
     def _errs(self, rate: float) -> bool:
         return bool(self.rng.random() < rate)
 
     def _decide(self) -> str:
-        row = row_of(self.task.row["rows"][0])
+        row = self.row
         request = Request(**self.task.row["requests"][self.answered])
         if self.done & {*words.WRITES}:
             return self._say(words.CONFIRMATION)
@@ -77,7 +85,7 @@ class Script:
         return self._act(request, informed)
 
     def _act(self, request: Request, informed: bool) -> str:
-        row = row_of(self.task.row["rows"][0])
+        row = self.row
         if request.intent.startswith("ask_"):
             return self._tell(request.intent.removeprefix("ask_"), informed)
         if request.intent in TRANSFERS:
@@ -91,13 +99,12 @@ class Script:
         return _call("transfer_to_human") if may and self._errs(0.3) else self._say(words.REFUSAL)
 
     def _tell(self, attribute: str, informed: bool) -> str:
-        row = row_of(self.task.row["rows"][0])
         known = {"cabin": words.CABINS, "insured": words.INSURED, "status": words.STATUSES, "tier": words.TIERS, "city": words.CITIES}
         if not informed:
             return self._say(words.FACT.format(attribute=attribute, value=str(self.rng.choice(known[attribute]))))
         if self._errs(self.care.tell):
             return self._say(words.REFUSAL)
-        return self._say(words.FACT.format(attribute=attribute, value=getattr(row, attribute)))
+        return self._say(words.FACT.format(attribute=attribute, value=getattr(self.row, attribute)))
 
     def _say(self, text: str) -> str:
         self.answered += 1
@@ -150,7 +157,7 @@ async def enact(task: Task, script: Script, said_at_once: str = "") -> Played:
         said = Said("", spoken, (call,) if call else ())
         reply = await world.reply(said)
         if call:
-            script.heard(call.name)
+            script.heard(call)
         texts.append(text)
         calls.append(said.calls)
         replies.append(reply.messages)

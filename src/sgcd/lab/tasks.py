@@ -11,6 +11,7 @@ from sgcd.records import CATEGORIES, Category, Task
 
 SIZES = {"train": 2000, "dev": 400, "test": 400}
 SHARES: dict[Category, float] = {"action": 0.4, "information": 0.25, "transfer": 0.15, "no_action": 0.2}
+INTENTS = tuple(words.ASKS)
 SALT = {"train": 1, "dev": 2, "test": 3}
 
 
@@ -68,29 +69,36 @@ def _draw(
 ) -> tuple[Booking, list[Request], list[str]]:
     """Draw until the first request has the category and every request's structure belongs to the split."""
     while True:
-        row = Booking(*pair, *(str(rng.choice(known)) for known in (words.TIERS, words.CABINS, words.INSURED, words.STATUSES, words.CITIES)))
-        intents = [str(intent) for intent in rng.permutation(list(words.ASKS))]
-        requests, said, now, fits = list[Request](), list[str](), row, True
-        for index, intent in enumerate(intents[:horizon]):
-            request, wording = _request(rng, intent), int(rng.integers(3))
-            fits &= split_of("structure", *_structure(request, wording, now)) == split and now.open
-            fits &= not (intent == "upgrade" and now.cabin == request.value)  # what is asked for must change something
-            if index == 0:
-                fits &= category_of(request, now) == category
-            if not fits:
-                break
-            ask = words.ASKS[intent][wording].format(day=request.value, cabin=request.value, bags=request.value)
-            opening = words.GREETINGS[int(rng.integers(3))].format(name=row.name) if index == 0 else words.FURTHER[int(rng.integers(3))]
+        row = Booking(*pair, *_attributes(rng))
+        now, requests, said = row, list[Request](), list[str]()
+        for _ in range(40 * horizon):
+            if len(requests) == horizon:
+                return row, requests, said
+            request, wording = _request(rng), int(rng.integers(3))
+            first = not requests
+            if (
+                split_of("structure", *_structure(request, wording, now)) != split
+                or request.intent in {asked.intent for asked in requests}
+                or (request.intent == "upgrade" and now.cabin == request.value)  # what is asked for must change something
+                or (first and category_of(request, now) != category)
+                or not now.open
+            ):
+                continue
+            ask = words.ASKS[request.intent][wording].format(day=request.value, cabin=request.value, bags=request.value)
+            opening = words.GREETINGS[int(rng.integers(3))] if first else words.FURTHER[int(rng.integers(3))]
             requests.append(request)
-            said.append(f"{opening} {ask}")
+            said.append(f"{opening.format(name=row.name)} {ask}")
             now, _, _ = gold((request,), now)
-        if fits:
-            return row, requests, said
 
 
-def _request(rng: np.random.Generator, intent: str) -> Request:
+def _attributes(rng: np.random.Generator) -> list[str]:
+    return [str(rng.choice(known)) for known in (words.TIERS, words.CABINS, words.INSURED, words.STATUSES, words.CITIES)]
+
+
+def _request(rng: np.random.Generator) -> Request:
+    intent = INTENTS[int(rng.integers(len(INTENTS)))]
     values = {"change": words.DAYS, "upgrade": ("economy", "business"), "bags": words.COUNTS}.get(intent, ("",))
-    return Request(intent, str(rng.choice(values)))
+    return Request(intent, values[int(rng.integers(len(values)))])
 
 
 def _others(rng: np.random.Generator, pairs: list[tuple[str, str]], mine: tuple[str, str]) -> list[Booking]:
@@ -99,6 +107,5 @@ def _others(rng: np.random.Generator, pairs: list[tuple[str, str]], mine: tuple[
     while len(rows) < 3:
         name, booking = pairs[int(rng.integers(len(pairs)))]
         if name not in {mine[0], *(r.name for r in rows)} and booking not in {mine[1], *(r.booking for r in rows)}:
-            drawn = (str(rng.choice(known)) for known in (words.TIERS, words.CABINS, words.INSURED, words.STATUSES, words.CITIES))
-            rows.append(Booking(name, booking, *drawn))
+            rows.append(Booking(name, booking, *_attributes(rng)))
     return rows

@@ -1,0 +1,158 @@
+"""The world: its verifier knows, its splits share words and nothing else, its tools say what is wrong."""
+
+import asyncio
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from sgcd.lab import policy, words
+from sgcd.lab.demonstrate import NOISY, PERFECT, Script, enact, loss_weights, thoughts_of, tokens
+from sgcd.lab.settings import LabEnvironment
+from sgcd.lab.tasks import structure, tasks_of
+from sgcd.lab.world import Airline, Booking, Request, allowed, lab_stage
+from sgcd.records import Call, Kind, Said, Task
+
+SPLITS = ("train", "dev", "test")
+ROW = Booking("mia", "b12", "silver", "basic", "no", "delayed", "rome")
+
+
+def play(task: Task, *texts_or_calls: str | Call) -> bool:
+    async def run() -> bool:
+        world = Airline()
+        await world.open(task, 0)
+        for one in texts_or_calls:
+            await world.reply(Said("", one if isinstance(one, str) else "", () if isinstance(one, str) else (one,)))
+        return (await world.verify()).success
+
+    return asyncio.run(run())
+
+
+def task_for(request: Request, row: Booking = ROW) -> Task:
+    other = replace(row, name="zoe", booking="b40")
+    rows = [{f: getattr(r, f) for f in Booking.__slots__} for r in (row, other)]
+    return Task("t", "action", {"rows": rows, "requests": [{"intent": request.intent, "value": request.value}], "said": ["hello"]})
+
+
+@pytest.mark.parametrize(
+    ("request_", "row", "expected"),
+    [
+        (Request("cancel"), ROW, False),
+        (Request("cancel"), replace(ROW, insured="yes"), True),
+        (Request("change", "monday"), ROW, False),
+        (Request("change", "monday"), replace(ROW, cabin="economy"), True),
+        (Request("upgrade", "business"), ROW, True),
+        (Request("upgrade", "business"), replace(ROW, tier="regular"), False),
+        (Request("bags", "two"), ROW, True),
+        (Request("bags", "three"), ROW, False),
+        (Request("voucher"), ROW, True),
+        (Request("voucher"), replace(ROW, status="punctual"), False),
+        (Request("pet"), ROW, False),
+    ],
+)
+def test_the_written_policy(request_: Request, row: Booking, expected: bool) -> None:
+    assert allowed(request_, row) is expected
+
+
+def test_the_verdict_looks_at_the_final_state_and_at_what_was_told() -> None:
+    add = Call("add_bags", {"booking": "b12", "bags": "two"})
+    assert play(task_for(Request("bags", "two")), add, words.CONFIRMATION)
+    assert not play(task_for(Request("bags", "two")), words.CONFIRMATION)
+    assert not play(task_for(Request("bags", "two")), Call("add_bags", {"booking": "b40", "bags": "two"}), words.CONFIRMATION)
+    assert not play(task_for(Request("bags", "two")), add, Call("transfer_to_human", {}), words.CONFIRMATION)
+    assert play(task_for(Request("cancel")), words.REFUSAL)
+    assert not play(task_for(Request("cancel")), words.CONFIRMATION)
+    assert play(task_for(Request("ask_city")), "your city is rome thank you")
+    assert not play(task_for(Request("ask_city")), "your city is romeo thank you")
+    assert play(task_for(Request("lost")), Call("transfer_to_human", {}), words.HANDOVER)
+
+
+@pytest.mark.parametrize(
+    ("call", "answer"),
+    [
+        (Call("fly", {}), "error : unknown tool fly"),
+        (Call("get_booking", {}), "error : get_booking needs booking"),
+        (Call("find_user", {"name": "mia", "day": "monday"}), "error : find_user takes no day"),
+        (Call("find_user", {"name": "leo"}), "error : no such customer"),
+        (Call("get_flight", {"booking": "b13"}), "error : no such booking"),
+        (Call("upgrade_cabin", {"booking": "b12", "cabin": "monday"}), "error : wrong value for cabin"),
+    ],
+)
+def test_a_call_that_cannot_be_carried_out_is_answered(call: Call, answer: str) -> None:
+    async def run() -> tuple[str, tuple[bool, ...]]:
+        world = Airline()
+        await world.open(task_for(Request("cancel")), 0)
+        reply = await world.reply(Said("", "", (call,)))
+        return reply.messages[0]["content"], reply.failed
+
+    assert asyncio.run(run()) == (answer, (True,))
+
+
+@pytest.mark.parametrize("horizon", [1, 2])
+def test_splits_are_disjoint_in_records_ids_and_structure(horizon: int) -> None:
+    splits = {split: tasks_of(split, horizon) for split in SPLITS}
+    for kind in (
+        lambda task: {tuple(row.values()) for row in task.row["rows"]},
+        lambda task: {(row["name"], row["booking"]) for row in task.row["rows"]},
+        lambda task: set(structure(task)),
+    ):
+        found = [set().union(*(kind(task) for task in tasks)) for tasks in splits.values()]
+        assert all(found) and not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
+
+
+def words_of(tasks: tuple[Task, ...]) -> set[str]:
+    """All that a careful and a noisy agent would read and write."""
+    rng = np.random.default_rng(0)
+    seen: set[str] = set()
+    for task in tasks:
+        for care in (PERFECT, NOISY):
+            played = asyncio.run(enact(task, Script(task, care, rng)))
+            texts = [*played.texts, *(m["content"] for m in (*played.opening.messages, *(m for r in played.replies for m in r)))]
+            seen |= {word for text in texts for word in text.split()}
+    return seen
+
+
+def test_every_word_of_dev_and_test_occurs_in_train() -> None:
+    train = words_of(tasks_of("train"))
+    assert words_of(tasks_of("dev")) | words_of(tasks_of("test")) <= train
+    assert train <= set(words.vocabulary())
+
+
+def test_the_first_tasks_of_a_split_have_the_shares_of_the_whole() -> None:
+    first = Counter(task.category for task in tasks_of("dev")[:40])
+    assert first == {"action": 16, "information": 10, "transfer": 6, "no_action": 8}
+
+
+@pytest.mark.parametrize(("chatty", "horizon"), [("no", 1), ("own", 1), ("shared", 2), ("no", 4)])
+def test_a_script_without_errors_solves_every_task_and_renders_to_its_ids(chatty: str, horizon: int) -> None:
+    chat = policy.chat()
+    settings = LabEnvironment(name="lab", chatty=chatty, horizon=horizon)
+    rng = np.random.default_rng(0)
+    for task in lab_stage(settings).splits["dev"][:60]:
+        rollout = tokens(asyncio.run(enact(task, Script(task, PERFECT, rng, thoughts_of(settings)))), chat)
+        assert rollout.success, (task, chat.plain(rollout.response))
+        whole = np.concatenate([rollout.prompt, rollout.response])
+        assert chat.render(rollout.messages, rollout.tools).tolist() == whole.tolist()
+        if chatty != "no":
+            per_turn = [(rollout.kinds[t.start : t.stop] == Kind.THINKING).sum() for t in rollout.turns]
+            assert set(per_turn) == {settings.thinking + 2}
+
+
+def test_shared_thoughts_are_words_that_decide_elsewhere_and_own_thoughts_are_not() -> None:
+    deciding = {*words.TOOLS, *words.TIERS, *words.CABINS, *words.INSURED, *words.STATUSES, *words.DAYS, *words.COUNTS, *words.CITIES}
+    deciding |= {*words.NAMES, *words.BOOKINGS}
+    assert all(len(set(four)) == 4 and set(four) <= deciding for four in words.shared_thoughts())
+    assert not {word for four in words.THOUGHTS for word in four} & deciding
+
+
+def test_the_supervised_loss_counts_arguments_four_times_and_tools_twice() -> None:
+    chat = policy.chat()
+    task = task_for(Request("change", "monday"), replace(ROW, cabin="economy"))
+    rollout = tokens(asyncio.run(enact(task, Script(task, PERFECT, np.random.default_rng(0)))), chat)
+    turn = rollout.turns[2]
+    text = chat.plain(rollout.response[turn.start : turn.stop])
+    assert text == "one moment please <call> change_day booking b12 day monday </call> <|end|>"
+    weights = loss_weights(rollout, chat)
+    assert list(weights[turn.start : turn.stop]) == [1, 1, 1, 1, 2, 1, 4, 1, 4, 1, 1]
+    assert all(w == 0 for w, own in zip(weights, rollout.mask, strict=True) if not own)
