@@ -1,0 +1,108 @@
+"""The calibrated spike: the smallest candidate that keeps credit localised, chosen once, recorded as plain JSON."""
+
+import json
+
+import numpy as np
+import pytest
+
+from sgcd.credit.calibration import Calibration, calibrate
+from sgcd.credit.methods.sgcd import Sgcd
+from sgcd.credit.segments import segment
+from sgcd.credit.settings import SegmentSettings
+from sgcd.credit.settings import Sgcd as SgcdSettings
+from sgcd.records import Features, Rollout, Turn, Verdict
+
+
+@pytest.mark.parametrize(
+    ("shares", "spike", "share"),
+    [
+        ((0.15, 0.1, 0.1, 0.1), 3.0, 0.15),
+        ((0.19, 0.14, 0.11, 0.09), 4.0, 0.14),
+        ((0.3, 0.2, 0.16, 0.15), 6.0, 0.15),
+        ((0.3, 0.3, 0.3, 0.3), 6.0, 0.3),  # none is localised: the largest
+    ],
+)
+def test_the_smallest_that_credits_at_most_fifteen_percent(shares: tuple[float, ...], spike: float, share: float):
+    tried: list[SegmentSettings] = []
+
+    def credited(settings: SegmentSettings) -> float:
+        tried.append(settings)
+        return shares[len(tried) - 1]
+
+    assert calibrate(credited, SegmentSettings()) == Calibration(spike, share)
+    assert [s.spike for s in tried] == [3.0, 4.0, 5.0, 6.0][: len(tried)]
+    assert all(s.spike is not None and s.full == 2 * s.spike for s in tried)
+    assert tried[-1].spike == spike
+
+
+def test_the_absolute_scale_is_calibrated_in_nats():
+    assert calibrate(lambda s: 0.0, SegmentSettings(scale="absolute")).spike == 0.3
+
+
+def rollout(size: int, sibling: int = 0) -> Rollout:
+    return Rollout(
+        task="t",
+        category="action",
+        sibling=sibling,
+        seed=0,
+        prompt=np.zeros(1, np.int32),
+        insert_at=0,
+        response=np.zeros(size, np.int32),
+        mask=np.ones(size, bool),
+        kinds=np.full(size, 2, np.uint8),
+        sampled_logp=np.zeros(size, np.float32),
+        turns=(Turn(0, size),),
+        messages=(),
+        tools=(),
+        ending="answered",
+        verdict=Verdict(1.0, True),
+    )
+
+
+def heavy(seed: int, size: int = 2000) -> Features:
+    rng = np.random.default_rng(seed)
+    d, h = rng.lognormal(-2, 1.8, size), np.abs(rng.normal(1, 0.5, size))
+    return Features(d.astype(np.float32), h.astype(np.float32), np.zeros(size, np.float32))
+
+
+def test_shares_on_log_normal_divergences():
+    """Of the order that the rule was made for: about a sixth at three deviations, a tenth at five."""
+    shares = []
+    for spike in (3.0, 4.0, 5.0, 6.0):
+        settings = SegmentSettings(spike=spike)
+        found = [segment(f.divergence, f.entropy, np.ones(2000, bool), settings=settings) for f in map(heavy, range(8))]
+        shares.append(sum((s.saliency > 0).sum() for s in found) / 16000)
+    assert shares == pytest.approx([0.17, 0.13, 0.11, 0.09], abs=0.02)
+
+
+def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
+    method = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
+    batch = [(rollout(2000, i), heavy(i), None) for i in range(4)]
+    plain = [segment(f.divergence, f.entropy, r.mask) for r, f, _ in batch]
+    assert sum((s.saliency > 0).sum() for s in plain) / 8000 > 0.15  # three deviations are too few here
+
+    method.calibrate(batch)
+    chosen = method.calibration
+    assert chosen is not None
+    assert (chosen.spike > 3, chosen.share <= 0.15) == (True, True)
+    weights = [method.signal(r, 1.0, f).credit.weight for r, f, _ in batch]
+    assert sum((w > 1).sum() for w in weights) / 8000 == pytest.approx(chosen.share)
+
+    method.calibrate([(rollout(50), heavy(9, 50), None)])
+    assert method.calibration == chosen
+    again = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
+    again.restore(json.loads(json.dumps(method.state())))
+    assert again.calibration == chosen
+    assert again.signal(batch[0][0], 1.0, batch[0][1]).credit.weight.tobytes() == weights[0].tobytes()
+
+
+def test_off_by_default_and_nothing_to_learn_from_an_empty_batch():
+    method = Sgcd(SgcdSettings(name="sgcd"))
+    method.calibrate([(rollout(2000), heavy(0), None)])
+    assert method.calibration is None
+    method.restore(json.loads(json.dumps(method.state())))
+    assert method.calibration is None
+    asked = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
+    asked.calibrate([])
+    asked.calibrate([(rollout(0), heavy(0, 0), None)])
+    assert asked.calibration is None
