@@ -1,0 +1,264 @@
+"""No key of a recipe is dead: changing it changes a living object, and a run looks at it."""
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from enum import Enum
+from functools import cache
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import pytest
+import torch
+
+from sgcd.assemble import assemble, method_of, moved
+from sgcd.errors import RecipeError
+from sgcd.keys import Key, keys
+from sgcd.learn.living import Plan
+from sgcd.learn.trainer import Trainer
+from sgcd.recipe import Recipe, dump, load
+from sgcd.run import RunFolder
+from sgcd.settings import Settings
+
+BASES = {
+    "own": ["environment.test=dev.jsonl"],
+    "lab": ["environment={name: lab}", "siblings.limits.turns=2"],
+}
+TEXTS = {
+    "policy.start": "other",
+    "environment.class": "front:Unjudged",
+    "environment.tasks": "dev.jsonl",
+    "environment.dev": "train.jsonl",
+    "environment.test": "train.jsonl",
+    "environment.system": "please be kind",
+}
+
+
+class Nobody:
+    def on_phase(self, name: str) -> None: ...
+    def on_step(self, row: Mapping[str, Any]) -> None: ...
+    def on_evaluation(self, summary: Mapping[str, Any]) -> None: ...
+
+
+@pytest.fixture
+def other_policy(at_desk: Path) -> None:
+    from sgcd.learn.policy import load, save
+
+    policy = load("policy", "float32")
+    with torch.no_grad():
+        policy.model.get_input_embeddings().weight += 0.125
+    save(policy, at_desk / "other", {})
+
+
+def another(schema: Mapping[str, Any], path: str, value: Any) -> Any:
+    """A valid value that is not `value`."""
+    if path in TEXTS:
+        return TEXTS[path]
+    if "anyOf" in schema:
+        return None if value is not None else another(schema["anyOf"][0], path, None)
+    if "enum" in schema:
+        return next(choice for choice in schema["enum"] if choice != value)
+    match schema["type"]:
+        case "boolean":
+            return not value
+        case "array":
+            return [0.5 * item for item in value]
+        case "integer":
+            low, high = schema.get("minimum", 0), schema.get("maximum", 2**31)
+            return next(n for n in (low + 1, low) if n != value and n <= high)
+        case _:
+            low = schema.get("minimum", schema.get("exclusiveMinimum", 0))
+            high = schema.get("maximum", schema.get("exclusiveMaximum", low + 1))
+            return next(x for x in (low + (high - low) / 4, low + (high - low) / 2) if x != value)
+
+
+def at(recipe: Recipe, path: str) -> Any:
+    value: Any = recipe.model_dump(mode="json", by_alias=True)
+    for part in path.split("."):
+        value = value[part]
+    return value
+
+
+def changed(recipe: Recipe, path: str, value: Any) -> Recipe:
+    data = recipe.model_dump(mode="json", by_alias=True)
+    *sections, last = path.split(".")
+    inner = data
+    for section in sections:
+        inner = inner[section]
+    inner[last] = value
+    return Recipe.model_validate(data)
+
+
+def fingerprint(recipe: Recipe) -> dict[str, str]:
+    """What the living objects hold, each walked by itself; of the recipe only what the trainer declares to read."""
+    built = assemble(recipe)
+    trainer = built.trainer(RunFolder(Path("nowhere"), {}), Nobody())
+    assert isinstance(trainer, Trainer)
+    declared = [name for name, value in vars(Plan).items() if isinstance(value, property)]
+    living: dict[str, Any] = {
+        "splits": trainer.living.stage.splits,
+        "environment": trainer.living.stage.environment(),
+        "model": trainer.living.policy.model,
+        "sampler": trainer.living.sampler,
+        "method": trainer.living.method,
+        "plan": {name: getattr(trainer.plan, name) for name in declared},
+    }
+    return {name: hashlib.sha256("\n".join(told(thing)).encode()).hexdigest() for name, thing in living.items()}
+
+
+def told(thing: Any, depth: int = 0) -> Iterator[str]:
+    """Every number and word that can be reached from an object, in a fixed order."""
+    yield type(thing).__name__
+    if isinstance(thing, torch.nn.Module):
+        for name, weight in thing.state_dict().items():
+            yield f"{name} {weight.dtype} {weight.float().sum().item()}"
+    elif thing is None or isinstance(thing, str | int | float | type | np.dtype | Enum | torch.dtype):
+        yield repr(thing)
+    elif depth > 6 or isinstance(thing, Recipe):
+        return
+    elif isinstance(thing, Mapping):
+        for key, value in thing.items():
+            yield repr(key)
+            yield from told(value, depth + 1)
+    elif isinstance(thing, Sequence):
+        for value in thing:
+            yield from told(value, depth + 1)
+    else:
+        for name, value in sorted(inside(thing).items()):
+            yield name
+            yield from told(value, depth + 1)
+
+
+def inside(thing: Any) -> dict[str, Any]:
+    if type(thing).__module__.partition(".")[0] != "sgcd":
+        return {}
+    if dataclasses.is_dataclass(thing):
+        return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+    return dict(vars(thing))
+
+
+@cache
+def fingerprint_of_base(base: str) -> dict[str, str]:
+    return fingerprint(load(Path("recipe.yaml"), BASES[base]))
+
+
+WAITING = {"environment.chatty", "environment.thinking"}
+"""Only the making of the lab's warm starts looks at these; in a run they change nothing yet."""
+
+
+def live_keys() -> list[Any]:
+    """Every key that can have another value, with the base recipe in which it exists."""
+    wanted: list[Any] = []
+    for key in keys(Recipe):
+        base = key.variant[1] if key.variant and key.variant[0] == "environment.name" else "own"
+        if not key.section and "const" not in key.schema and not key.path.startswith("method."):
+            marks = [pytest.mark.xfail(reason="changes nothing in a run yet")] if key.path in WAITING else []
+            wanted.append(pytest.param(base, key, id=key.path, marks=marks))
+    return wanted
+
+
+@pytest.mark.parametrize(("base", "key"), live_keys())
+@pytest.mark.usefixtures("other_policy")
+def test_changing_any_key_changes_a_living_object(base: str, key: Key):
+    recipe = load(Path("recipe.yaml"), BASES[base])
+    other = changed(recipe, key.path, another(key.schema, key.path, at(recipe, key.path)))
+    assert other != recipe
+    assert fingerprint(other) != fingerprint_of_base(base)
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_the_fingerprint_of_a_recipe_is_always_the_same():
+    recipe = load(Path("recipe.yaml"), BASES["own"])
+    assert fingerprint(recipe) == fingerprint(load(dump(recipe)))
+    assert fingerprint_of_base("own") == fingerprint(recipe)
+
+
+def method_keys() -> list[Any]:
+    return [
+        pytest.param(key, id=key.path)
+        for key in keys(Recipe)
+        if key.path.startswith("method.") and not key.section and "const" not in key.schema
+    ]
+
+
+@pytest.mark.parametrize("key", method_keys())
+@pytest.mark.usefixtures("at_desk")
+def test_changing_any_key_of_a_method_changes_the_method(key: Key):
+    assert key.variant is not None
+    recipe = load(Path("recipe.yaml"), [f"method={{name: {key.variant[1]}}}"])
+    other = changed(recipe, key.path, another(key.schema, key.path, at(recipe, key.path)))
+    assert list(told(method_of(other))) != list(told(method_of(recipe)))
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_method_that_training_cannot_serve_yet_is_refused():
+    with pytest.raises(RecipeError, match=r"method\.name: sgcd needs references"):
+        assemble(load(Path("recipe.yaml"), ["method={name: sgcd}"]))
+
+
+def fields_of(model: type[Settings]) -> Iterator[tuple[str, str]]:
+    for name, field in model.model_fields.items():
+        inner = [each for each in (field.annotation, *get_args(field.annotation)) if isinstance(each, type)]
+        sections = [each for each in inner if issubclass(each, Settings)]
+        if sections:
+            for section in sections:
+                yield from fields_of(section)
+        else:
+            yield model.__name__, name
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    seen: set[tuple[str, str]] = set()
+
+    def spy(self: Settings, name: str) -> Any:
+        seen.add((type(self).__name__, name))
+        return object.__getattribute__(self, name)
+
+    for base, overrides in BASES.items():
+        recipe = load(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=1"])
+        with monkeypatch.context() as patched:
+            patched.setattr(Settings, "__getattribute__", spy)
+            built = assemble(recipe)
+            trainer = built.trainer(RunFolder.create(tmp_path / base, "", built.facts()), Nobody())
+            asyncio.run(trainer.run())
+    one_value = {key.path.rpartition(".")[2] for key in keys(Recipe) if "const" in key.schema}  # checked, then known
+    waiting = {path.rpartition(".")[2] for path in WAITING}
+    sgcd = {"Sgcd", "SegmentSettings"}  # not trained yet
+    expected = {(owner, name) for owner, name in fields_of(Recipe) if owner not in sgcd and name not in one_value}
+    assert {name for _, name in expected - seen} == waiting
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("A_SECRET", "hunter2")
+    built = assemble(load(Path("recipe.yaml")))
+    facts = built.facts()
+    assert set(facts) == {"versions", "commit", "seed", "machine", "policy", "tasks"}
+    assert facts["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
+    assert facts["machine"]["threads"] == torch.get_num_threads()
+    assert facts["policy"] == {"start": "policy", "parameters": 14048}
+    assert facts["tasks"] == {"train": 12, "dev": 6}
+    text = repr(facts)
+    assert "hunter2" not in text
+    assert str(Path.home()) not in text
+    assert str(Path.cwd()) not in text
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_run_keeps_the_number_of_threads_that_it_was_started_with():
+    before = torch.get_num_threads()
+    try:
+        built = assemble(load(Path("recipe.yaml")), threads=before + 1)
+        assert built.facts()["machine"]["threads"] == before + 1
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_what_has_changed_since_a_run_was_started_is_said():
+    then = {"versions": {"python": "3.11.1", "torch": "2.12.0"}, "machine": {"processor": "A"}}
+    now = {"versions": {"python": "3.11.1", "torch": "2.13.0"}, "machine": {"processor": "B"}}
+    assert [line.split(" when")[0] for line in moved(then, now)] == ["torch was 2.12.0", "processor was A"]
+    assert moved(now, now) == []
