@@ -30,7 +30,8 @@ def said(chat: Chat, text: str) -> np.ndarray:
 
 def test_a_prompt_is_written_out_and_a_reference_goes_before_the_end_of_the_system_message(chat: Chat) -> None:
     opened = chat.open(OPENING, TOOL_SCHEMAS[:1], harness=0)
-    expected = "<|system|> not allowed tools : find_user name , <|end|> <|user|> hello i am mia . <|end|> <|assistant|>".split()
+    system = "<|system|> not allowed tools : find_user name , <|end|>".split()
+    expected = system + "<|user|> hello i am mia . <|end|> <|assistant|>".split()
     assert spell(chat, opened.ids) == expected
     assert opened.insert_at == 8 and expected[8] == "<|end|>"
 
@@ -78,13 +79,17 @@ ANY_TURN = st.lists(st.sampled_from(range(len(VOCABULARY))), max_size=12)
 
 
 @given(turns=st.lists(ANY_TURN, min_size=1, max_size=5), cut=st.booleans(), words_back=st.text(max_size=30))
-def test_the_template_gives_exactly_the_ids_whatever_was_sampled(turns: list[list[int]], cut: bool, words_back: str) -> None:
+def test_the_template_gives_exactly_the_ids_whatever_was_sampled(
+    turns: list[list[int]], cut: bool, words_back: str
+) -> None:
     chat = CHAT
     opened = chat.open(OPENING, TOOL_SCHEMAS, harness=0)
     ids, messages = [opened.ids], [*opened.messages]
     for number, turn in enumerate(turns):
         last = number == len(turns) - 1
-        sampled = np.array([token for token in turn if token != chat.end] + ([] if last and cut else [chat.end]), np.int32)
+        sampled = np.array(
+            [token for token in turn if token != chat.end] + ([] if last and cut else [chat.end]), np.int32
+        )
         ids.append(sampled)
         messages.append(chat.said_message(sampled, stopped=not (last and cut)))
         if not last:
@@ -108,9 +113,20 @@ def with_template(template: str | None) -> Chat:
     ("template", "complaint"),
     [
         (None, "folder: it has no chat template"),
-        (policy.TEMPLATE.replace("{{ message.content }}{% if not", "{% if loop.last %}{{ message.content }}{% endif %}{% if not"), "cannot be derived"),
-        (policy.TEMPLATE.replace("{% if not message.unfinished %} <|end|>", "{% if not message.unfinished %} ."), "expected a special token"),
-        ("{% for m in messages %}{{ raise_exception('only one turn') if loop.length > 1 }}{% endfor %}", "refuses messages"),
+        (
+            policy.TEMPLATE.replace(
+                "{{ message.content }}{% if not", "{% if loop.last %}{{ message.content }}{% endif %}{% if not"
+            ),
+            "cannot be derived",
+        ),
+        (
+            policy.TEMPLATE.replace("{% if not message.unfinished %} <|end|>", "{% if not message.unfinished %} ."),
+            "expected a special token",
+        ),
+        (
+            "{% for m in messages %}{{ raise_exception('only one turn') if loop.length > 1 }}{% endfor %}",
+            "refuses messages",
+        ),
     ],
 )
 def test_a_template_that_cannot_be_taken_apart_is_refused(template: str | None, complaint: str) -> None:

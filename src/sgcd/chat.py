@@ -69,10 +69,13 @@ class Chat:
         from transformers import AutoTokenizer
 
         try:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+            made: Any = AutoTokenizer  # its methods have no types
+            tokenizer = made.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as problem:
             first = str(problem).splitlines()[0]
-            raise TemplateError(f"{folder}: no tokenizer can be read there ({first}); expected tokenizer.json beside the weights") from problem
+            raise TemplateError(
+                f"{folder}: no tokenizer can be read there ({first}); expected tokenizer.json beside the weights"
+            ) from problem
         return cls(tokenizer, str(folder))
 
     def save(self, folder: Path) -> None:
@@ -91,10 +94,14 @@ class Chat:
         marked[harness] = {**marked[harness], "content": marked[harness]["content"] + PROBE}
         start = self._text(marked, tools, opens=True).find(PROBE)
         if start < 0:
-            raise TemplateError(f"{self.name}: the template does not show message {harness}, so no reference could go there")
+            raise TemplateError(
+                f"{self.name}: the template does not show message {harness}, so no reference could go there"
+            )
         after = [i for i, (begin, _) in enumerate(encoding["offset_mapping"]) if begin >= start and ids[i] == self.end]
         if not after:
-            raise TemplateError(f"{self.name}: message {harness} is not closed by an end-of-turn token; a reference would have no place")
+            raise TemplateError(
+                f"{self.name}: message {harness} is not closed by an end-of-turn token; a reference would have no place"
+            )
         return Opened(ids, after[0], clean)
 
     def extend(self, messages: Sequence[Message], opens: bool = True) -> tuple[Ids, tuple[Message, ...]]:
@@ -132,7 +139,12 @@ class Chat:
                 problem = problem or call
             else:
                 calls.append(call)
-        said = Said("\n".join(parts[Kind.THINKING]), self.plain(np.asarray(text, np.int32)), () if problem else tuple(calls), problem)
+        said = Said(
+            "\n".join(parts[Kind.THINKING]),
+            self.plain(np.asarray(text, np.int32)),
+            () if problem else tuple(calls),
+            problem,
+        )
         return said, kinds
 
     def said_message(self, ids: Ids, stopped: bool) -> Message:
@@ -153,7 +165,7 @@ class Chat:
         return self._encode(self._escape_text(text))
 
     def words_of_policy(self, text: str) -> Ids:
-        """Ids of a text as a policy would have written it: special tokens count. Only for scripts that stand in for a policy."""
+        """Ids of a text as a policy would have written it, special tokens and all: for scripts that stand in for one."""
         return self._encode(text)
 
     # -- taking the template apart ------------------------------------------------------------------------------------
@@ -169,7 +181,9 @@ class Chat:
             )
         except JinjaError as problem:
             roles = [message["role"] for message in messages]
-            raise TemplateError(f"{self.name}: the chat template refuses messages with the roles {roles}: {problem}") from problem
+            raise TemplateError(
+                f"{self.name}: the chat template refuses messages with the roles {roles}: {problem}"
+            ) from problem
 
     def _encode(self, text: str) -> Ids:
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
@@ -181,8 +195,8 @@ class Chat:
         head, mark, tail = whole.partition(PROBE)
         if not mark or not alone.startswith(head + mark) or PROBE in tail:
             raise TemplateError(
-                f"{self.name}: the template rewrites an assistant turn once messages follow it, so the suffix for the next "
-                "turn cannot be derived; use a template that renders history as it was"
+                f"{self.name}: the template rewrites an assistant turn once messages follow it, so the suffix for the "
+                "next turn cannot be derived; use a template that renders history as it was"
             )
         return tail
 
@@ -190,10 +204,14 @@ class Chat:
         tail = self._tail((), opens=False)
         ids = self._encode(tail)
         if not len(ids) or self.plain(ids[:1]) not in self._special:
-            raise TemplateError(f"{self.name}: the template closes an assistant turn with {tail!r}; expected a special token")
+            raise TemplateError(
+                f"{self.name}: the template closes an assistant turn with {tail!r}; expected a special token"
+            )
         follow = self._encode(self._tail(({"role": "user", "content": "u"},), opens=True))
         if not len(follow) or follow[0] != ids[0]:
-            raise TemplateError(f"{self.name}: an assistant turn ends differently when messages follow it; its suffix cannot be derived")
+            raise TemplateError(
+                f"{self.name}: an assistant turn ends differently when messages follow it; its suffix cannot be derived"
+            )
         return int(ids[0])
 
     def _find_dialect(self) -> Dialect:
@@ -206,7 +224,9 @@ class Chat:
                 self._closing = {Kind.THINKING: int(known[dialect.thinking[1]]), Kind.CALL: int(known[dialect.call[1]])}
                 return dialect
         expected = " or ".join(" ".join((*d.thinking, *d.call)) for d in DIALECTS)
-        raise TemplateError(f"{self.name}: its vocabulary has no marks for calls that are known here; expected {expected}")
+        raise TemplateError(
+            f"{self.name}: its vocabulary has no marks for calls that are known here; expected {expected}"
+        )
 
     def _escape(self, message: Message) -> Message:
         return {**message, "content": self._escape_text(message["content"])}

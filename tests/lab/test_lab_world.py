@@ -32,7 +32,11 @@ def play(task: Task, *texts_or_calls: str | Call) -> bool:
 def task_for(request: Request, row: Booking = ROW) -> Task:
     other = replace(row, name="zoe", booking="b40")
     rows = [{f: getattr(r, f) for f in Booking.__slots__} for r in (row, other)]
-    return Task("t", "action", {"rows": rows, "requests": [{"intent": request.intent, "value": request.value}], "said": ["hello"]})
+    return Task(
+        "t",
+        "action",
+        {"rows": rows, "requests": [{"intent": request.intent, "value": request.value}], "said": ["hello"]},
+    )
 
 
 @pytest.mark.parametrize(
@@ -59,7 +63,9 @@ def test_the_verdict_looks_at_the_final_state_and_at_what_was_told() -> None:
     add = Call("add_bags", {"booking": "b12", "bags": "two"})
     assert play(task_for(Request("bags", "two")), add, words.CONFIRMATION)
     assert not play(task_for(Request("bags", "two")), words.CONFIRMATION)
-    assert not play(task_for(Request("bags", "two")), Call("add_bags", {"booking": "b40", "bags": "two"}), words.CONFIRMATION)
+    assert not play(
+        task_for(Request("bags", "two")), Call("add_bags", {"booking": "b40", "bags": "two"}), words.CONFIRMATION
+    )
     assert not play(task_for(Request("bags", "two")), add, Call("transfer_to_human", {}), words.CONFIRMATION)
     assert play(task_for(Request("cancel")), words.REFUSAL)
     assert not play(task_for(Request("cancel")), words.CONFIRMATION)
@@ -108,7 +114,10 @@ def words_of(tasks: tuple[Task, ...]) -> set[str]:
     for task in tasks:
         for care in (PERFECT, NOISY):
             played = asyncio.run(enact(task, Script(task, care, rng)))
-            texts = [*played.texts, *(m["content"] for m in (*played.opening.messages, *(m for r in played.replies for m in r)))]
+            texts = [
+                *played.texts,
+                *(m["content"] for m in (*played.opening.messages, *(m for r in played.replies for m in r))),
+            ]
             seen |= {word for text in texts for word in text.split()}
     return seen
 
@@ -140,7 +149,16 @@ def test_a_script_without_errors_solves_every_task_and_renders_to_its_ids(chatty
 
 
 def test_shared_thoughts_are_words_that_decide_elsewhere_and_own_thoughts_are_not() -> None:
-    deciding = {*words.TOOLS, *words.TIERS, *words.CABINS, *words.INSURED, *words.STATUSES, *words.DAYS, *words.COUNTS, *words.CITIES}
+    deciding = {
+        *words.TOOLS,
+        *words.TIERS,
+        *words.CABINS,
+        *words.INSURED,
+        *words.STATUSES,
+        *words.DAYS,
+        *words.COUNTS,
+        *words.CITIES,
+    }
     deciding |= {*words.NAMES, *words.BOOKINGS}
     assert all(len(set(four)) == 4 and set(four) <= deciding for four in words.shared_thoughts())
     assert not {word for four in words.THOUGHTS for word in four} & deciding

@@ -1,4 +1,4 @@
-"""Literals that a reference must not carry: they are replaced before it is written and looked for when it comes back."""
+"""Literals that a reference must not carry: replaced before it is written, looked for when it comes back."""
 
 import re
 from collections.abc import Sequence

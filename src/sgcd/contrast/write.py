@@ -1,4 +1,4 @@
-"""The built-in writer: it needs no model, sees only what siblings visibly did and how that ended, and writes five parts."""
+"""The built-in writer: no model, only what siblings visibly did and how it ended, in five parts."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,7 +63,9 @@ def _list(steps: Sequence[str]) -> str:
 
 
 def _common(first: Sequence[str], second: Sequence[str]) -> Sequence[str]:
-    count = next((i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second)))
+    count = next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )
     return first[:count]
 
 

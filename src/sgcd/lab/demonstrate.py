@@ -53,7 +53,9 @@ class Script:
         self.row = row_of(self.task.row["rows"][0])
 
     def turn(self) -> str:
-        thinking = f"<think> {' '.join(str(self.rng.choice(p)) for p in self.thoughts)} </think> " if self.thoughts else ""
+        thinking = (
+            f"<think> {' '.join(str(self.rng.choice(p)) for p in self.thoughts)} </think> " if self.thoughts else ""
+        )
         return thinking + self._decide()
 
     def heard(self, call: Call) -> None:
@@ -99,7 +101,13 @@ class Script:
         return _call("transfer_to_human") if may and self._errs(0.3) else self._say(words.REFUSAL)
 
     def _tell(self, attribute: str, informed: bool) -> str:
-        known = {"cabin": words.CABINS, "insured": words.INSURED, "status": words.STATUSES, "tier": words.TIERS, "city": words.CITIES}
+        known = {
+            "cabin": words.CABINS,
+            "insured": words.INSURED,
+            "status": words.STATUSES,
+            "tier": words.TIERS,
+            "city": words.CITIES,
+        }
         if not informed:
             return self._say(words.FACT.format(attribute=attribute, value=str(self.rng.choice(known[attribute]))))
         if self._errs(self.care.tell):
@@ -140,7 +148,9 @@ class Played:
 
     @property
     def trace(self) -> Trace:
-        return trace(self.verdict.success, [call.name for calls in self.calls for call in calls], self.texts[-1], self.private)
+        return trace(
+            self.verdict.success, [call.name for calls in self.calls for call in calls], self.texts[-1], self.private
+        )
 
 
 async def enact(task: Task, script: Script, said_at_once: str = "") -> Played:
@@ -184,11 +194,17 @@ def tokens(played: Played, chat: Chat) -> Rollout:
         length = sum(len(ids) for ids, _ in pieces)
     kinds = np.concatenate([kind for _, kind in pieces]).astype(np.uint8)
     return Rollout(
-        task=played.task.id, category=played.task.category, sibling=0, seed=0, prompt=opened.ids, insert_at=opened.insert_at,
+        task=played.task.id, category=played.task.category, sibling=0, seed=0,
+        prompt=opened.ids, insert_at=opened.insert_at,
         response=np.concatenate([ids for ids, _ in pieces]), mask=kinds != Kind.GLUE, kinds=kinds,
-        sampled_logp=np.zeros(length, np.float32), turns=tuple(turns), messages=tuple(messages), tools=played.opening.tools,
-        ending="answered", verdict=played.verdict, private=played.private,
+        sampled_logp=np.zeros(length, np.float32), turns=tuple(turns), messages=tuple(messages),
+        tools=played.opening.tools, ending="answered", verdict=played.verdict, private=played.private,
     )  # fmt: skip
+
+
+def leak(told: str) -> str:
+    """The text of a leaky reference: it tells the final answer. Only the lab ever writes one."""
+    return f"the final answer is : {told} ."
 
 
 def loss_weights(rollout: Rollout, chat: Chat) -> Sequence[float]:

@@ -1,4 +1,4 @@
-"""What a warm start must show before anything is trained from it, measured on dev: copying, categories, heeding a reference."""
+"""What a warm start must show before anything is trained from it, on dev: copying, categories, heeding."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -9,10 +9,9 @@ import numpy as np
 from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
 from sgcd.contrast.write import trace_of, write
-from sgcd.lab.demonstrate import PERFECT, Script, enact, thoughts_of, tokens
+from sgcd.lab.demonstrate import PERFECT, Script, enact, leak, thoughts_of, tokens
 from sgcd.lab.guided import play_guided
 from sgcd.lab.settings import LabEnvironment
-from sgcd.lab.start import leak
 from sgcd.lab.tasks import tasks_of
 from sgcd.measure.statistics import clustered, paired
 from sgcd.records import CATEGORIES, Ids, Kind, Rollout, Task
@@ -22,14 +21,20 @@ ARGUMENT, CATEGORY = 0.9, 0.05
 """The gate: mean probability of every gold argument, sampled success in every category."""
 
 
-async def measure(model: Any, chat: Chat, sampler: Sampler, world: LabEnvironment, tasks: int = TASKS, trials: int = TRIALS) -> dict[str, Any]:
+async def measure(
+    model: Any, chat: Chat, sampler: Sampler, world: LabEnvironment, tasks: int = TASKS, trials: int = TRIALS
+) -> dict[str, Any]:
     """The gate's figures for one warm start, as plain JSON."""
     arguments = gold_arguments(model, chat, tasks_of("dev")[:tasks], world)
     played = tasks_of("dev")[:tasks]
     alone = await play_guided(played, [""] * len(played), trials, chat, sampler, seed=11)
     greedy = await play_guided(played, [""] * len(played), 1, chat, sampler, seed=11, temperature=0.0)
     by_category = {
-        category: float(np.mean([_rate(rollouts) for task, rollouts in zip(played, alone, strict=True) if task.category == category]))
+        category: float(
+            np.mean(
+                [_rate(rollouts) for task, rollouts in zip(played, alone, strict=True) if task.category == category]
+            )
+        )
         for category in CATEGORIES
     }
     return {
@@ -48,8 +53,12 @@ async def measure(model: Any, chat: Chat, sampler: Sampler, world: LabEnvironmen
 async def heeding(
     played: Sequence[Task], alone: Sequence[Sequence[Rollout]], trials: int, chat: Chat, sampler: Sampler
 ) -> dict[str, Any]:
-    """Success of the tasks whose siblings mix: with their reference, without, with that of the next task, with a leak."""
-    mixed = [(task, rollouts) for task, rollouts in zip(played, alone, strict=True) if len({r.success for r in rollouts}) == 2]
+    """Success where siblings mix: with the task's reference, without, with the next task's, with a leak."""
+    mixed = [
+        (task, rollouts)
+        for task, rollouts in zip(played, alone, strict=True)
+        if len({r.success for r in rollouts}) == 2
+    ]
     tasks = [task for task, _ in mixed]
     texts = [write([trace_of(r, r.private) for r in rollouts]) for _, rollouts in mixed]
     # fresh plays for all arms: the siblings that the reference was written from count for none of them
@@ -66,7 +75,9 @@ async def heeding(
         **{name: _estimate(arm) for name, arm in arms.items()},
         "own - without": paired(rates["own"], rates["without"]).plain(),
         "own - shuffled": paired(rates["own"], rates["shuffled"]).plain(),
-        "no tool": {name: float(np.mean([not r.calls for rollouts in arm for r in rollouts])) for name, arm in arms.items()},
+        "no tool": {
+            name: float(np.mean([not r.calls for rollouts in arm for r in rollouts])) for name, arm in arms.items()
+        },
     }
 
 
@@ -100,7 +111,7 @@ def _at_once(task: Task, script: Script) -> Any:
 
 
 def _arguments(response: Ids, kinds: np.ndarray, start: int, stop: int, chat: Chat) -> list[tuple[int, str]]:
-    """Positions of values in the call of a turn, with the names of their arguments: <call> tool name value ... </call> end."""
+    """Positions of values in a turn's call, and their arguments' names: <call> tool name value ... </call> end."""
     call = [i for i in range(start, stop) if kinds[i] == Kind.CALL]
     return [(i, chat.plain(response[i - 1 : i])) for i in call[3:-2:2]]
 
@@ -110,7 +121,9 @@ def _rate(rollouts: Sequence[Rollout]) -> float:
 
 
 def _estimate(groups: Sequence[Sequence[Rollout]]) -> dict[str, Any]:
-    return clustered([sum(r.success for r in rollouts) for rollouts in groups], [len(rollouts) for rollouts in groups]).plain()
+    return clustered(
+        [sum(r.success for r in rollouts) for rollouts in groups], [len(rollouts) for rollouts in groups]
+    ).plain()
 
 
 def _failed_calls(groups: Sequence[Sequence[Rollout]]) -> float:

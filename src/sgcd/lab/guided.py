@@ -34,7 +34,13 @@ class Guided:
 
 
 async def play_guided(
-    tasks: Sequence[Task], texts: Sequence[str], trials: int, chat: Chat, sampler: Sampler, seed: int, temperature: float = 1.0
+    tasks: Sequence[Task],
+    texts: Sequence[str],
+    trials: int,
+    chat: Chat,
+    sampler: Sampler,
+    seed: int,
+    temperature: float = 1.0,
 ) -> list[list[Rollout]]:
     """`trials` rollouts of each task, with its text in the context; an empty text is no reference at all.
 

@@ -1,4 +1,4 @@
-"""The lab's own small policy: a tokenizer of whole words, a prefix-preserving template, and a Qwen3 of a third of a million weights."""
+"""The lab's own small policy: whole words as tokens, a prefix-preserving template, a tiny Qwen3."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ TEMPLATE = """\
 {%- else -%}
 <|{{ message.role }}|> {{ message.content }}
 {%- if loop.first and tools %} tools :
-{%- for tool in tools %} {{ tool.function.name }}{% for name in tool.function.parameters.properties %} {{ name }}{% endfor %} ,
+{%- for tool in tools %} {{ tool.function.name }}
+{%- for name in tool.function.parameters.properties %} {{ name }}{% endfor %} ,
 {%- endfor %}
 {%- endif %} <|end|>
 {% endif %}

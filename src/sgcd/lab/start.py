@@ -1,7 +1,9 @@
-"""The warm starts: supervised on noisy demonstrations of train tasks, some of them with a reference in their context."""
+"""The warm starts: supervised on noisy demonstrations of train tasks, some with a reference in their context."""
 
 import asyncio
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,16 +13,21 @@ import numpy as np
 from sgcd.chat import Chat
 from sgcd.contrast.insert import block, insert
 from sgcd.contrast.write import write
+from sgcd.errors import RecipeError
+from sgcd.lab import gate
 from sgcd.lab import policy as lab_policy
-from sgcd.lab.demonstrate import CAREFUL, NOISY, Care, Played, Script, enact, loss_weights, thoughts_of, tokens
+from sgcd.lab.demonstrate import CAREFUL, NOISY, Care, Played, Script, enact, leak, loss_weights, thoughts_of, tokens
 from sgcd.lab.settings import LabEnvironment
 from sgcd.lab.tasks import tasks_of
+from sgcd.learn.policy import Policy, save
+from sgcd.learn.sampler import TorchSampler
+from sgcd.learn.settings import SamplerSettings
 from sgcd.records import Ids, Task
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """What one warm start has seen. Shares say how many examples carry which kind of reference; the rest carries none."""
+    """What one warm start has seen. The shares of examples that carry a reference, by kind; the rest carries none."""
 
     name: str
     world: LabEnvironment
@@ -87,11 +94,6 @@ def contrast(played: Sequence[Played]) -> str:
     return write([one.trace for one in found.values()]) if len(found) == 2 else ""
 
 
-def leak(told: str) -> str:
-    """The text of a leaky reference. Only the lab ever writes one."""
-    return f"the final answer is : {told} ."
-
-
 def _pick(rng: np.random.Generator, tasks: Sequence[Task]) -> Task:
     return tasks[int(rng.integers(len(tasks)))]
 
@@ -102,8 +104,8 @@ def _example(played: Played, chat: Chat, text: str) -> Example:
     return Example(np.concatenate([prompt, rollout.response]), [0.0] * len(prompt) + list(loss_weights(rollout, chat)))
 
 
-def train(start: Start, steps: int | None = None, say: Any = print) -> tuple[Any, Chat]:
-    """Fit a fresh policy: Muon on matrices, Adam on the rest, batches of similar length, rate falling to zero at the end."""
+def train(start: Start, steps: int | None = None, say: Callable[[str], None] = print) -> tuple[Any, Chat]:
+    """Fit a fresh policy: Muon on matrices, Adam on the rest; batches of similar length; the rate falls to zero."""
     import torch
 
     chat = lab_policy.chat()
@@ -157,7 +159,23 @@ def _pad(batch: list[Example], pad: int) -> tuple[Any, Any]:
     return ids, weights
 
 
-def save(model: Any, chat: Chat, folder: Path) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    chat.save(folder)
+def rebuild(names: Sequence[str], out: Path | None, say: Callable[[str], None] = print) -> dict[str, Any]:
+    """Train, measure and save the warm starts (all when none is named); returns each one's gate."""
+    import torch
+
+    unknown = [name for name in names if name not in STARTS]
+    if unknown:
+        raise RecipeError(f"lab warm-start: there is no {unknown[0]!r}; expected one of {', '.join(STARTS)}")
+    gates: dict[str, Any] = {}
+    for name in names or STARTS:
+        start = STARTS[name]
+        model, chat = train(start, say=say)
+        with ThreadPoolExecutor(1) as executor:
+            sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
+            gates[name] = asyncio.run(gate.measure(model, chat, sampler, start.world))
+        folder = (out or lab_policy.STARTS) / name
+        facts = {"start": name, "steps": start.steps, "seed": start.seed, "torch threads": torch.get_num_threads()}
+        save(Policy(model, chat), folder, facts)
+        (folder / "gate.json").write_text(json.dumps({"schema": 1, **gates[name]}, indent=1) + "\n")
+        say(f"{name}: {'passes' if gates[name]['passes'] else 'DOES NOT PASS'} the gate; saved in {folder}")
+    return gates

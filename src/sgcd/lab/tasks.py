@@ -44,7 +44,7 @@ def tasks_of(split: str, horizon: int = 1) -> tuple[Task, ...]:
 
 
 def structure(task: Task) -> tuple[tuple[object, ...], ...]:
-    """What a task is, apart from who asks and under which id: for each request its intent, wording and all attributes."""
+    """What a task is, whoever asks and under which id: intent, wording and all attributes of each request."""
     row = row_of(task.row["rows"][0])
     found: list[tuple[object, ...]] = []
     for index, values in enumerate(task.row["requests"]):
@@ -56,7 +56,9 @@ def structure(task: Task) -> tuple[tuple[object, ...], ...]:
 
 def _wording(task: Task, index: int) -> int:
     request = Request(**task.row["requests"][index])
-    forms = [form.format(day=request.value, cabin=request.value, bags=request.value) for form in words.ASKS[request.intent]]
+    forms = [
+        form.format(day=request.value, cabin=request.value, bags=request.value) for form in words.ASKS[request.intent]
+    ]
     return next(i for i, form in enumerate(forms) if form in task.row["said"][index])
 
 
@@ -79,7 +81,9 @@ def _draw(
             if (
                 split_of("structure", *_structure(request, wording, now)) != split
                 or request.intent in {asked.intent for asked in requests}
-                or (request.intent == "upgrade" and now.cabin == request.value)  # what is asked for must change something
+                or (
+                    request.intent == "upgrade" and now.cabin == request.value
+                )  # what is asked for must change something
                 or (first and category_of(request, now) != category)
                 or not now.open
             ):
@@ -92,7 +96,9 @@ def _draw(
 
 
 def _attributes(rng: np.random.Generator) -> list[str]:
-    return [str(rng.choice(known)) for known in (words.TIERS, words.CABINS, words.INSURED, words.STATUSES, words.CITIES)]
+    return [
+        str(rng.choice(known)) for known in (words.TIERS, words.CABINS, words.INSURED, words.STATUSES, words.CITIES)
+    ]
 
 
 def _request(rng: np.random.Generator) -> Request:

@@ -1,9 +1,9 @@
 """Every word of the lab: what the world is made of, what is said in it, and what a chatty policy thinks."""
 
 NAMES = tuple(
-    "adam alba anna arno beth boris carla cleo dana david elena emil fay felix gina hugo ines ivan jana jonas karl kira lena "
-    "leo lucy mara max mia nina noah olga oscar paul petra rosa ruben sara simon tara theo ulla vera viktor wanda yann yara "
-    "zeno zoe".split()
+    "adam alba anna arno beth boris carla cleo dana david elena emil fay felix gina hugo ines ivan jana jonas karl kira "
+    "lena leo lucy mara max mia nina noah olga oscar paul petra rosa ruben sara simon tara theo ulla vera viktor wanda yann "
+    "yara zeno zoe".split()
 )
 BOOKINGS = tuple(f"b{number:02d}" for number in range(64))
 TIERS = ("regular", "silver", "gold")
@@ -29,8 +29,8 @@ READS = ("find_user", "get_booking", "get_flight")
 WRITES = ("cancel_booking", "change_day", "upgrade_cabin", "add_bags", "send_voucher")
 
 POLICY = (
-    "cancel only when insured is yes . change day only when cabin is not basic . upgrade only when tier is not regular . "
-    "bags up to one for regular two for silver three for gold . voucher only when status is not punctual . "
+    "cancel only when insured is yes . change day only when cabin is not basic . upgrade only when tier is not "
+    "regular . bags up to one for regular two for silver three for gold . voucher only when status is not punctual . "
     "pets groups and lost items to a human . all else is not allowed ."
 )
 
@@ -39,7 +39,11 @@ ASKS: dict[str, tuple[str, ...]] = {
     "change": ("please move my trip to {day}", "i want to fly on {day} instead", "can you change my day to {day}"),
     "upgrade": ("please upgrade me to {cabin}", "i want a seat in {cabin}", "can you move me to {cabin}"),
     "bags": ("please add {bags} bags", "i travel with {bags} bags more", "can you add {bags} bags to my trip"),
-    "voucher": ("my flight was bad i want a voucher", "please send a voucher for my flight", "can i have a voucher for the wait"),
+    "voucher": (
+        "my flight was bad i want a voucher",
+        "please send a voucher for my flight",
+        "can i have a voucher for the wait",
+    ),
     "pet": ("i want to take my pet along", "can my pet fly with me", "please add my pet to the trip"),
     "group": ("please book for our group", "we are a group of many", "can you seat our group together"),
     "lost": ("i lost an item on board", "please find my lost item", "my item is lost can you help"),
@@ -60,30 +64,55 @@ FACT = "your {attribute} is {value} thank you"
 
 HARNESS = (
     "error : unknown tool argument missing not known wrong value for the a call no such customer booking could be read "
-    "is empty needs name and each of given twice never closed there too many tools are expected done transferred already . , "
-    "an found only takes nothing such"
+    "is empty needs name and each of given twice never closed there too many tools are expected done transferred already "
+    ". , an found only takes nothing such"
 )
 REFERENCE = (
-    "credit reference end of what successful attempts check : first do then say where failed attempts go wrong they leave after "
-    "instead keep masked hidden nothing same none . , and the final answer is turn without any tool both"
+    "credit reference end of what successful attempts check : first do then say where failed attempts go wrong they leave "
+    "after instead keep masked hidden nothing same none . , and the final answer is turn without any tool both"
 )
 
 THOUGHTS = tuple(tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16))
 
 
 def shared_thoughts() -> tuple[tuple[str, ...], ...]:
-    """Four words for each position, drawn from tools, facts and arguments: their noise falls on parameters that decide."""
+    """Four words for each position, out of tools, facts and arguments: their noise falls on parameters that decide."""
     pool = [*TOOLS, *TIERS, *CABINS, *INSURED, *STATUSES, *DAYS, *COUNTS, *CITIES, *NAMES[:12], *BOOKINGS[:12]]
     return tuple(tuple(pool[(position * 4 + offset * 17) % len(pool)] for offset in range(4)) for position in range(16))
 
 
-SPECIAL = ("<pad>", "<unk>", "<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<think>", "</think>", "<call>", "</call>")
+SPECIAL = (
+    "<pad>",
+    "<unk>",
+    "<|end|>",
+    "<|system|>",
+    "<|user|>",
+    "<|assistant|>",
+    "<|tool|>",
+    "<think>",
+    "</think>",
+    "<call>",
+    "</call>",
+)
 
 
 def vocabulary() -> list[str]:
     """All words in a fixed order, special tokens first."""
     said = [phrase for phrases in ASKS.values() for phrase in phrases]
-    texts = [POLICY, *said, *GREETINGS, *FURTHER, BEFORE_CALL, REFUSAL, CONFIRMATION, HANDOVER, FACT, HARNESS, REFERENCE, "tools :"]
+    texts = [
+        POLICY,
+        *said,
+        *GREETINGS,
+        *FURTHER,
+        BEFORE_CALL,
+        REFUSAL,
+        CONFIRMATION,
+        HANDOVER,
+        FACT,
+        HARNESS,
+        REFERENCE,
+        "tools :",
+    ]
     texts += [f"{description} {' '.join(arguments)}" for arguments, description in TOOLS.values()]
     texts += ["user tier booking cabin insured city status day bags voucher"]
     words = [word for text in texts for word in text.split() if not word.startswith("{")]

@@ -28,8 +28,8 @@ class Booking:
     city: str
     day: str = ""
     bags: str = ""
-    voucher: bool = False
-    open: bool = True
+    voucher: str = ""
+    open: str = "yes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +40,26 @@ class Request:
     value: str = ""
 
 
-READ_FOR = {"cancel": "get_booking", "change": "get_booking", "voucher": "get_flight",
-            "ask_cabin": "get_booking", "ask_insured": "get_booking", "ask_city": "get_booking", "ask_status": "get_flight"}  # fmt: skip
-WRITE_FOR = {"cancel": "cancel_booking", "change": "change_day", "upgrade": "upgrade_cabin", "bags": "add_bags", "voucher": "send_voucher"}
+READ_FOR = {
+    **dict.fromkeys(("cancel", "change", "ask_cabin", "ask_insured", "ask_city"), "get_booking"),
+    **dict.fromkeys(("voucher", "ask_status"), "get_flight"),
+}
+"""The tool that holds the fact on which a request turns, besides find_user."""
+WRITE_FOR = {
+    "cancel": "cancel_booking",
+    "change": "change_day",
+    "upgrade": "upgrade_cabin",
+    "bags": "add_bags",
+    "voucher": "send_voucher",
+}
 TRANSFERS = ("pet", "group", "lost")
-ANSWERS = {"ask_cabin": words.CABINS, "ask_insured": words.INSURED, "ask_status": words.STATUSES, "ask_tier": words.TIERS, "ask_city": words.CITIES}
+ANSWERS = {
+    "ask_cabin": words.CABINS,
+    "ask_insured": words.INSURED,
+    "ask_status": words.STATUSES,
+    "ask_tier": words.TIERS,
+    "ask_city": words.CITIES,
+}
 
 
 def allowed(request: Request, row: Booking) -> bool:
@@ -68,7 +83,7 @@ def written(tool: str, row: Booking, value: str) -> Booking:
     """The row after a tool that writes."""
     match tool:
         case "cancel_booking":
-            return replace(row, open=False)
+            return replace(row, open="")
         case "change_day":
             return replace(row, day=value)
         case "upgrade_cabin":
@@ -76,7 +91,7 @@ def written(tool: str, row: Booking, value: str) -> Booking:
         case "add_bags":
             return replace(row, bags=value)
         case _:
-            return replace(row, voucher=True)
+            return replace(row, voucher="sent")
 
 
 def category_of(request: Request, row: Booking) -> Category:
@@ -158,7 +173,7 @@ class Airline:
         """A tool's answer; what is wrong with a call comes back as its observation."""
         if call.name not in words.TOOLS:
             return f"error : unknown tool {call.name}"
-        arguments, _ = words.TOOLS[call.name]
+        arguments = [*words.TOOLS[call.name][0]]
         for argument in arguments:
             if argument not in call.arguments:
                 return f"error : {call.name} needs {argument}"
@@ -167,7 +182,9 @@ class Airline:
                 return f"error : {call.name} takes no {argument}"
         if call.name == "find_user":
             found = next((row for row in self.rows.values() if row.name == call.arguments["name"]), None)
-            return f"user {found.name} tier {found.tier} booking {found.booking}" if found else "error : no such customer"
+            return (
+                f"user {found.name} tier {found.tier} booking {found.booking}" if found else "error : no such customer"
+            )
         if call.name == "transfer_to_human":
             self.human = True
             return "done transferred"
@@ -192,7 +209,11 @@ TOOL_SCHEMAS: tuple[Mapping[str, Any], ...] = tuple(
         "function": {
             "name": name,
             "description": description,
-            "parameters": {"type": "object", "properties": {a: {"type": "string"} for a in arguments}, "required": list(arguments)},
+            "parameters": {
+                "type": "object",
+                "properties": {a: {"type": "string"} for a in arguments},
+                "required": list(arguments),
+            },
         },
     }
     for name, (arguments, description) in words.TOOLS.items()
