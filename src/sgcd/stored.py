@@ -126,14 +126,16 @@ def credit_to_bytes(deserved: Mapping[str, Credit]) -> bytes:
     }
     for name in ("advantage", "cap", "floor"):
         arrays[name] = np.array([getattr(credit, name) for credit in deserved.values()], np.float64)
-    return save(arrays, {"schema": str(SCHEMA), "rollouts": json.dumps(list(deserved))})
+    # Names are an array too: a header with several entries comes out in any order, and records are exact to the byte.
+    arrays["names"] = np.frombuffer(json.dumps(list(deserved)).encode(), np.uint8)
+    return save(arrays, {"schema": str(SCHEMA)})
 
 
 def credit_from_bytes(data: bytes, where: str) -> dict[str, Credit]:
     told: Row = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     check_schema({"schema": int(told["schema"])}, where)
     flat = load(data)
-    names: list[str] = json.loads(told["rollouts"])
+    names: list[str] = json.loads(flat["names"].tobytes())
     deserved: dict[str, Credit] = {}
     for index, weight in enumerate(_parted(flat["weight"], flat["lengths"])):
         advantage, cap, floor = (float(flat[name][index]) for name in ("advantage", "cap", "floor"))

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from sgcd.act.siblings import Cursor
@@ -41,7 +42,7 @@ def save_checkpoint(folder: RunFolder, policy: Policy, optimizer: torch.optim.Op
     best = None if state.best is None else asdict(state.best)
     told = {"schema": SCHEMA, "step": state.step, "cursor": state.cursor.state(), "best": best}
     with whole_folder(folder.checkpoint_path(state.step)) as place:
-        save(policy, place, {"step": state.step})
+        save(policy, place, {"steps": state.step})
         save_file(_moments(policy.model, optimizer), place / OPTIMIZER)
         (place / STATE).write_text(json.dumps(told) + "\n")
 
@@ -52,8 +53,13 @@ def restore(folder: RunFolder, policy: Policy, optimizer: torch.optim.Optimizer)
     if not steps:
         return None
     place = folder.checkpoint_path(steps[-1])
-    state = read_state(place)
-    weights, moments = load_file(place / WEIGHTS), load_file(place / OPTIMIZER)
+    try:
+        state = read_state(place)
+        weights, moments = load_file(place / WEIGHTS), load_file(place / OPTIMIZER)
+    except (OSError, ValueError, KeyError, SafetensorError) as problem:
+        raise FolderError(
+            f"{place}: the checkpoint cannot be read ({problem}); remove this folder to go on from the one before"
+        ) from problem
     with torch.no_grad():
         for name, parameter in policy.model.named_parameters():
             if name not in weights or weights[name].shape != parameter.shape:
@@ -84,11 +90,11 @@ def place_best(folder: RunFolder, state: State) -> None:
     """
     if state.best is None:
         return
-    best = folder.best_path
-    if (best / STATE).exists() and read_state(best).step == state.best.step:
+    best, source = folder.best_path, folder.checkpoint_path(state.best.step)
+    if not source.exists() or ((best / STATE).exists() and read_state(best).step == state.best.step):
         return
     with whole_folder(best) as place:
-        for file in folder.checkpoint_path(state.best.step).iterdir():
+        for file in source.iterdir():
             link_or_copy(file, place / file.name)
 
 

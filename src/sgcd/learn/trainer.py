@@ -189,7 +189,7 @@ class Trainer:
     def _deploy(self) -> None:
         """The last step's policy, as anyone would load it."""
         with whole_folder(self.folder.policy_path) as place:
-            save(self.living.policy, place, {"step": self.state.step})
+            save(self.living.policy, place, {"steps": self.state.step, "seed": self.plan.seed})
             (place / TRAINED).write_text(json.dumps({"schema": SCHEMA, "step": self.state.step}) + "\n")
 
 

@@ -1,0 +1,123 @@
+"""A policy of a few thousand weights, drawn rollouts, and a task that such a policy can learn in a few steps."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import Qwen3Config, Qwen3ForCausalLM
+
+from sgcd.act.environment import Opening, Reply, Stage
+from sgcd.credit.methods.grpo import Grpo
+from sgcd.lab import policy as lab
+from sgcd.learn.clock import ModelThread
+from sgcd.learn.living import Living
+from sgcd.learn.policy import Policy
+from sgcd.learn.sampler import TorchSampler
+from sgcd.recipe import Recipe
+from sgcd.records import Rollout, Said, Task, Verdict
+from sgcd.run import RunFolder
+
+CHAT = lab.chat()
+
+
+def model(dtype: torch.dtype = torch.float32, size: int = CHAT.size, seed: int = 3) -> Any:
+    torch.manual_seed(seed)
+    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "head_dim": 8}
+    heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Qwen3Config(vocab_size=size, max_position_embeddings=256, tie_word_embeddings=True, **shape, **heads)
+    made: Any = Qwen3ForCausalLM(config)
+    return made.to(dtype).eval()
+
+
+def rollout(mask: str, task: str = "t", sibling: int = 0, prompt: int = 3, seed: int = 0, size: int = 50) -> Rollout:
+    """A rollout of drawn tokens: the policy wrote where `mask` has an x."""
+    draws = np.random.default_rng([seed, sibling, *task.encode()])
+    written = np.array([letter == "x" for letter in mask], bool)
+    logp = np.where(written, -draws.exponential(size=len(mask)), 0.0).astype(np.float32)
+    return Rollout(
+        task=task,
+        category="action",
+        sibling=sibling,
+        seed=seed,
+        prompt=draws.integers(0, size, prompt).astype(np.int32),
+        insert_at=1,
+        response=draws.integers(0, size, len(mask)).astype(np.int32),
+        mask=written,
+        kinds=np.where(written, 3, 0).astype(np.uint8),
+        sampled_logp=logp,
+        turns=(),
+        messages=(),
+        tools=(),
+        ending="answered",
+        verdict=Verdict(1.0, True),
+    )
+
+
+class Brevity:
+    """A policy that ends its turn in time has succeeded; a fresh one does so every other time."""
+
+    async def open(self, task: Task, seed: int) -> Opening:
+        return Opening(({"role": "system", "content": "cabin"}, {"role": "user", "content": task.row["ask"]}), (), 0)
+
+    async def reply(self, said: Said) -> Reply:
+        return Reply(done=True)
+
+    async def verify(self) -> Verdict:
+        return Verdict(1.0, True)
+
+    def private(self) -> tuple[str, ...]:
+        return ()
+
+    async def close(self) -> None:
+        pass
+
+
+TASKS = tuple(Task(f"t{number}", "no_action", {"ask": "seat"}) for number in range(9))
+STAGE = Stage(Brevity, {"train": TASKS[:6], "dev": TASKS[6:]})
+
+
+def recipe(**changes: Any) -> Recipe:
+    told: dict[str, Any] = {
+        "version": 1,
+        "seed": 5,
+        "steps": 4,
+        "policy": {"start": "lab:plain"},
+        "environment": {"name": "lab"},
+        "siblings": {"groups": 2, "size": 3, "limits": {"turns": 1, "tokens": 60}},
+        "sampler": {"slots": 6},
+        "method": {"name": "grpo"},
+        "optimizer": {"lr": 0.05, "warmup": 2},
+        "evaluation": {"every": 2, "trials": 2},
+        "checkpoint": {"every": 3},
+    }
+    return Recipe.model_validate({**told, **changes})
+
+
+class Watcher:
+    """Remembers what it was told."""
+
+    def __init__(self) -> None:
+        self.phases: list[str] = []
+        self.rows: list[Any] = []
+        self.summaries: list[Any] = []
+
+    def on_phase(self, name: str) -> None:
+        self.phases.append(name)
+
+    def on_step(self, row: Any) -> None:
+        self.rows.append(row)
+
+    def on_evaluation(self, summary: Any) -> None:
+        self.summaries.append(summary)
+
+
+def living(path: Path, plan: Recipe, stage: Stage = STAGE) -> Living:
+    """A fresh policy, and the run's folder as it is found."""
+    begun = (path / "recipe.yaml").exists()
+    folder = RunFolder.open(path) if begun else RunFolder.create(path, "version: 1\n", {})
+    thread = ModelThread()
+    fresh = model()
+    with torch.no_grad():
+        fresh.get_input_embeddings().weight *= 8
+    return Living(stage, Policy(fresh, CHAT), TorchSampler(fresh, CHAT, plan.sampler, thread), Grpo(), thread, folder)

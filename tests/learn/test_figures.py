@@ -1,0 +1,78 @@
+"""What a step's rollouts amount to, counted by hand; and where its time goes."""
+
+import time
+from dataclasses import replace
+from typing import Any
+
+from small import rollout
+
+from sgcd.act.siblings import Cursor, Gathered
+from sgcd.learn.clock import PHASES, Clock, ModelThread, peak_memory
+from sgcd.learn.figures import figures
+from sgcd.records import Call, Category, Rollout, Siblings, Task, Turn, Verdict
+
+
+def played(task: str, outcomes: str, category: Category = "action", broken: int = 0, **changes: Any) -> Siblings:
+    """A group whose rollouts succeeded (+) or failed (-), three tokens written by each."""
+    whole: list[Rollout] = []
+    for index, letter in enumerate(outcomes):
+        won = letter == "+"
+        one = rollout("xx.x", task, index)
+        whole.append(replace(one, category=category, verdict=Verdict(float(won), won), **changes))
+    lost = [
+        replace(rollout("x", task, 9 - index), verdict=None, broken="reply: it hung", ending="broken")
+        for index in range(broken)
+    ]
+    return Siblings(Task(task, category, {}), tuple(whole), tuple(lost))
+
+
+def test_counts_by_hand() -> None:
+    calls = (Turn(0, 2, (Call("a", {}), Call("b", {}, failed=True))),)
+    gathered = Gathered(
+        kept=(played("k", "+-", turns=calls, cuts={"tokens": 1}, ending="token_limit"),),
+        surplus=(played("s", "+-", "information", broken=1, cuts={"tokens": 1, "observation": 2}),),
+        uniform=(played("u", "++"), played("v", "--"), played("w", "+", broken=2)),
+        rounds=2,
+        cursor=Cursor(),
+    )
+    told = figures(gathered)
+    assert told["tasks"] == 5
+    assert (told["kept"], told["mixed"], told["rounds"]) == (1, 2, 2)
+    assert (told["uniform_success"], told["uniform_failure"], told["too_few"]) == (1, 1, 1)
+    assert (told["rollouts"], told["broken"]) == (12, 3)
+    assert told["causes"] == {"reply: it hung": 3}
+    assert (told["tokens_sampled"], told["tokens_learnt"]) == (9 * 3 + 3, 6)
+    assert told["success"] == told["reward"] == 5 / 9
+    assert (told["calls"], told["calls_in_error"]) == (4, 0.5)
+    assert told["cuts"] == {"observation": 4, "tokens": 4}
+    assert told["endings"] == {"answered": 7, "token_limit": 2}
+    assert told["audit"]["information"]["without_tool"] == 1
+    assert told["audit"]["action"] == {
+        "successes": 4,
+        "without_tool": 3,
+        "without_tool_share": 0.75,
+        "tools_per_success": 0.5,
+    }
+
+
+def test_time_is_split_by_phase() -> None:
+    told: list[str] = []
+    with ModelThread() as thread:
+        clock = Clock(thread, told.append)
+        with clock.phase("sampling"):
+            thread.submit(time.sleep, 0.05).result()
+            time.sleep(0.03)  # an environment at work
+        with clock.phase("training"):
+            time.sleep(0.02)
+        time.sleep(0.01)
+        seconds = clock.split()
+    assert told == ["sampling", "training"]
+    assert tuple(seconds) == (*PHASES, "total")
+    least = {"sampling": 0.05, "environment": 0.03, "training": 0.02, "other": 0.01, "total": 0.11}
+    assert all(seconds[phase] >= 0.95 * expected for phase, expected in least.items())
+    assert abs(sum(seconds[phase] for phase in PHASES) - seconds["total"]) < 1e-4
+    assert clock.split()["training"] == 0
+
+
+def test_memory_is_in_bytes() -> None:
+    assert 10**7 < peak_memory() < 10**12

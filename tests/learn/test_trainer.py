@@ -1,0 +1,267 @@
+"""Whole runs of a tiny policy: what is written, what is learnt, and that a run stopped anywhere ends the same."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small import STAGE, Watcher, living, recipe
+from torch.nn import Parameter
+
+from sgcd import files
+from sgcd.act.environment import Stage
+from sgcd.errors import FolderError
+from sgcd.learn import trainer as room
+from sgcd.learn.trainer import NO_MIXED, Trained, Trainer
+from sgcd.run import RunFolder
+
+
+def train(path: Path, watcher: Watcher | None = None, stage: Stage = STAGE, **changes: Any) -> Trained:
+    plan = recipe(**changes)
+    alive = living(path, plan, stage)
+    try:
+        return asyncio.run(Trainer(plan, alive, watcher or Watcher()).run())
+    finally:
+        alive.thread.shutdown()
+
+
+def contents(path: Path) -> dict[str, bytes]:
+    """Every file of a run, but for times and memory."""
+    there = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+    rows = [dict(row) for row in RunFolder.open(path).metrics()]
+    for row in rows:
+        del row["seconds"], row["peak_memory"]
+    return {**there, "metrics.jsonl": repr(rows).encode()}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of four steps that nobody stopped."""
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(path) == Trained(step=4, now=4)
+    return path
+
+
+def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
+    folder = RunFolder.open(whole)
+    assert folder.checkpoints() == [3, 4]
+    assert sorted(file.name for file in folder.best_path.iterdir()) == sorted(
+        file.name for file in folder.checkpoint_path(4).iterdir()
+    )
+    assert {row["step"] for row in folder.evaluations()} == {0, 2, 4}
+    assert [row["step"] for row in folder.metrics()] == [1, 2, 3, 4]
+    for step in (1, 2, 3, 4):
+        groups = folder.read_rollouts(step)
+        kept = [rollout.name for group in groups if group.kept for rollout in group.siblings.rollouts]
+        assert kept
+        assert list(folder.read_credit(step)) == kept
+    assert (folder.policy_path / "model.safetensors").read_bytes() == (
+        folder.checkpoint_path(4) / "model.safetensors"
+    ).read_bytes()
+    assert not list(whole.rglob(".*"))
+
+
+def test_a_row_holds_what_happened(whole: Path) -> None:
+    folder = RunFolder.open(whole)
+    for row in folder.metrics():
+        groups = folder.read_rollouts(row["step"])
+        rollouts = [rollout for group in groups for rollout in group.siblings.rollouts]
+        assert row["tasks"] == len(groups) == row["mixed"] + row["uniform_success"] + row["uniform_failure"]
+        assert row["rollouts"] == len(rollouts)
+        assert row["tokens_sampled"] == sum(rollout.written for rollout in rollouts)
+        assert row["success"] == pytest.approx(sum(rollout.success for rollout in rollouts) / len(rollouts))
+        assert row["ratio"] == pytest.approx(1)  # one update a batch: the policy that learns is the one that played
+        assert row["clip_share"] == 0
+        assert row["sampler_gap_max"] < 1e-4
+        assert row["grad_norm"] > 0
+        assert row["kl"] is None
+        assert row["skipped"] == ""
+        assert row["cuts"]["tokens"] == row["endings"]["token_limit"]
+        assert sum(seconds for phase, seconds in row["seconds"].items() if phase != "total") == pytest.approx(
+            row["seconds"]["total"], rel=0.01
+        )
+    assert [row["lr"] for row in folder.metrics()] == [0.025, 0.05, 0.05, 0.05]
+
+
+def test_the_same_again_is_the_same_to_the_byte(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path / "again")
+    assert contents(tmp_path / "again") == contents(whole)
+
+
+def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path / "other", seed=6)
+    assert contents(tmp_path / "other")["policy/model.safetensors"] != contents(whole)["policy/model.safetensors"]
+
+
+def test_validation_leaves_no_trace_on_training(whole: Path, tmp_path: Path) -> None:
+    unwatched = Stage(STAGE.environment, {"train": STAGE.splits["train"]})
+    train(tmp_path / "blind", stage=unwatched)
+    assert contents(tmp_path / "blind")["policy/model.safetensors"] == contents(whole)["policy/model.safetensors"]
+    assert not RunFolder.open(tmp_path / "blind").evaluations()
+
+
+def test_the_policy_learns(tmp_path: Path) -> None:
+    watcher = Watcher()
+    train(tmp_path / "run", watcher, steps=8, siblings={"groups": 2, "size": 6, "limits": {"turns": 1, "tokens": 60}})
+    first, *_, last = watcher.summaries
+    assert (first["step"], last["step"]) == (0, 8)
+    rates = [summary["modes"]["sampled"]["overall"]["value"] for summary in (first, last)]
+    assert rates[1] > rates[0]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the house catches it."""
+
+
+def count_syncs(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> list[int]:
+    """Die at the disk's `limit`-th operation: a write forced to disk, a rename, a removal."""
+    seen = [0]
+
+    def watched(operation: Any) -> Any:
+        def called(*given: Any, **named: Any) -> Any:
+            seen[0] += 1
+            if seen[0] == limit:
+                raise Killed
+            return operation(*given, **named)
+
+        return called
+
+    monkeypatch.setattr(files.os, "fsync", watched(files.os.fsync))
+    monkeypatch.setattr(files.shutil, "rmtree", watched(files.shutil.rmtree))
+    monkeypatch.setattr(Path, "rename", watched(Path.rename))
+    monkeypatch.setattr(Path, "replace", watched(Path.replace))
+    return seen
+
+
+SHORT: dict[str, Any] = {"steps": 2, "evaluation": {"every": 1, "trials": 2}, "checkpoint": {"every": 1, "keep": 1}}
+
+
+def test_stopped_between_any_two_operations_of_the_disk_it_ends_the_same(tmp_path: Path) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        seen = count_syncs(patch, None)
+        train(tmp_path / "whole", **SHORT)
+        operations = seen[0]
+    expected = contents(tmp_path / "whole")
+    assert operations > 60
+    for instant in range(4, operations + 1, 11):
+        path = tmp_path / f"stopped-{instant}"
+        with pytest.MonkeyPatch.context() as patch:
+            count_syncs(patch, instant)
+            with pytest.raises(Killed):
+                train(path, **SHORT)
+        train(path, **SHORT)
+        assert contents(path) == expected, f"stopped at operation {instant} of {operations}"
+
+
+def test_stopped_in_every_phase_and_again_while_it_recovers_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
+    class Killer(Watcher):
+        def __init__(self, phase: str, times: int) -> None:
+            super().__init__()
+            self.phase, self.left = phase, times
+
+        def on_phase(self, name: str) -> None:
+            self.left -= name == self.phase
+            if not self.left:
+                raise Killed
+
+    path = tmp_path / "run"
+    for phase, times in (("evaluation", 1), ("sampling", 2), ("scoring", 2), ("credit", 2), ("training", 1)):
+        with pytest.raises(Killed):
+            train(path, Killer(phase, times))
+    with pytest.raises(Killed):
+        train(path, Killer("saving", 3))
+    train(path)
+    assert contents(path) == contents(whole)
+
+
+def test_a_finished_run_is_left_alone(whole: Path) -> None:
+    before = {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")}
+    assert train(whole) == Trained(step=4, now=0)
+    assert {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")} == before
+
+
+def test_more_steps_end_as_a_longer_run_does(whole: Path, tmp_path: Path) -> None:
+    train(tmp_path / "run")
+    assert train(tmp_path / "run", steps=6) == Trained(step=6, now=2)
+    train(tmp_path / "long", steps=6)
+    assert (
+        contents(tmp_path / "run")["policy/model.safetensors"]
+        == contents(tmp_path / "long")["policy/model.safetensors"]
+    )
+    with pytest.raises(FolderError, match="6 steps already"):
+        train(tmp_path / "run", steps=4)
+
+
+def test_a_step_without_a_mixed_group_is_skipped_and_counted(tmp_path: Path) -> None:
+    train(
+        tmp_path / "run", steps=1, siblings={"groups": 2, "size": 3, "rounds": 1, "limits": {"turns": 1, "tokens": 1}}
+    )
+    (row,) = RunFolder.open(tmp_path / "run").metrics()
+    assert row["skipped"] == NO_MIXED
+    assert (row["mixed"], row["uniform_failure"], row["loss"]) == (0, 2, None)
+    weights = [
+        (tmp_path / "run" / place / "model.safetensors").read_bytes() for place in ("checkpoints/0000", "policy")
+    ]
+    assert weights[0] == weights[1]
+
+
+def test_the_best_is_the_first_of_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = {0: 0.25, 1: 0.5, 2: 0.5, 3: 0.75, 4: 0.5}
+
+    def scored(rows: Any) -> Any:
+        step = rows[0]["step"]
+        return {
+            "step": step,
+            "modes": {"greedy": {"overall": {"value": 1.0}}, "sampled": {"overall": {"value": scores[step]}}},
+        }
+
+    monkeypatch.setattr(room, "summarise", scored)
+    best: list[int] = []
+
+    class Looking(Watcher):
+        def on_step(self, row: Any) -> None:
+            told = RunFolder.open(tmp_path / "run").best_path / "state.json"
+            best.append(0 if '"step": 0' in told.read_text() else int(told.read_text().split('"step": ')[1][0]))
+
+    train(tmp_path / "run", Looking(), evaluation={"every": 1, "trials": 1}, checkpoint={"every": 9, "keep": 1})
+    assert best == [0, 1, 1, 3]  # told before the step's own checkpoint is written
+    folder = RunFolder.open(tmp_path / "run")
+    assert '"step": 3' in (folder.best_path / "state.json").read_text()
+    assert folder.checkpoints() == [4]
+
+
+def test_kl_is_taken_to_the_policy_that_the_run_began_with(tmp_path: Path) -> None:
+    train(tmp_path / "run", surrogate={"kl": 0.1})
+    train(tmp_path / "stopped", surrogate={"kl": 0.1}, steps=2)
+    train(tmp_path / "stopped", surrogate={"kl": 0.1})
+    rows = RunFolder.open(tmp_path / "run").metrics()
+    assert rows[0]["kl"] == pytest.approx(0, abs=1e-9)
+    assert rows[-1]["kl"] > 0
+    assert [row["kl"] for row in RunFolder.open(tmp_path / "stopped").metrics()] == [row["kl"] for row in rows]
+
+
+def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    healthy = room.update
+
+    def poisoned(model: Any, *given: Any) -> Any:
+        if given[-1] != 2:
+            return healthy(model, *given)
+        weight: Parameter = model.model.norm.weight
+        hook = weight.register_hook(lambda gradient: gradient * float("nan"))
+        try:
+            return healthy(model, *given)
+        finally:
+            hook.remove()
+
+    monkeypatch.setattr(room, "update", poisoned)
+    train(tmp_path / "run", steps=3)
+    rows = RunFolder.open(tmp_path / "run").metrics()
+    assert [row["skipped"] for row in rows] == ["", "the gradient was not finite", ""]
+    assert rows[1]["grad_norm"] is None
+    from safetensors.torch import load_file
+
+    weights = load_file(tmp_path / "run" / "policy" / "model.safetensors")
+    assert all(torch.isfinite(weight).all() for weight in weights.values())
