@@ -71,6 +71,7 @@ def build(folder: Path) -> Path:
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     from sgcd.lab.policy import chat
+    from sgcd.learn.policy import Policy, save
 
     words = chat()
     torch.manual_seed(0)
@@ -96,8 +97,7 @@ def build(folder: Path) -> Path:
         model.lm_head.weight.zero_()
         for word, share in said.items():
             model.lm_head.weight[words.tokenizer.convert_tokens_to_ids(word), 0] = log(words.size * share) / 4.0
-    model.save_pretrained(folder / "policy")
-    words.save(folder / "policy")
+    save(Policy(model.eval(), words), folder / "policy", {})
     (folder / "front.py").write_text(CLASS)
     for split, count in (("train", 12), ("dev", 6)):
         rows = [{"id": f"{split}-{i}", "word": ("yes", "no")[i % 2], "verifier": "front:heard"} for i in range(count)]

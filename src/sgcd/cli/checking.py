@@ -42,5 +42,5 @@ def lines(recipe: Recipe, built: "Assembly") -> dict[str, str]:
         "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.size} rollouts, learning rate "
         f"{recipe.optimizer.lr:g}",
         "evaluation": measured if built.trials() else f"none: there are no {recipe.evaluation.split} tasks",
-        "machine": f"{facts['machine']['processor']}, {facts['machine']['threads']} threads",
+        "machine": f"{facts['machine']['processor']}, threads used: {facts['machine']['threads']}",
     }

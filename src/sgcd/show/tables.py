@@ -79,13 +79,13 @@ def interval(estimate: Numbers, sign: str = "") -> str:
     """0.47 [0.41, 0.53]"""
     if estimate["value"] is None:
         return "-"
-    if estimate["low"] is None:
-        return f"{estimate['value']:{sign}.3f} [no interval]"
-    return f"{estimate['value']:{sign}.3f} [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"
+    value, low, high = (number(estimate[name], sign) for name in ("value", "low", "high"))
+    return f"{value} [no interval]" if estimate["low"] is None else f"{value} [{low}, {high}]"
 
 
-def number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
+def number(value: float | None, sign: str = "") -> str:
+    """Three places, and no zero that is less than nothing."""
+    return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"
 
 
 def share(value: float | None) -> str:

@@ -1,0 +1,125 @@
+"""What the verbs answer: tables with intervals for people, one JSON object for programs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sgcd.cli import labs, main, repeated
+from sgcd.recipe import load
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture
+def trained(at_desk: Path, capsys: Capture) -> str:
+    """What training said on standard output, and the run A that it left."""
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=2"]) == 0
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", [[], ["check"], ["train"], ["evaluate"], ["compare"], ["lab"], ["lab", "warm-start"]])
+def test_every_verb_explains_itself(capsys: Capture, verb: list[str]):
+    for ask in ("-h", "--help"):
+        assert main([*verb, ask]) == 0
+        assert capsys.readouterr().out.startswith(f"Usage: {' '.join(['sgcd', *verb])}")
+
+
+def test_the_help_of_training_lists_every_key(capsys: Capture):
+    main(["train", "--help"])
+    said = capsys.readouterr().out
+    assert "siblings.limits.tokens" in said
+    assert "Learning rate after warm-up" in said
+
+
+def test_nothing_typed_is_answered_with_help(capsys: Capture):
+    assert main([]) == 2
+    assert capsys.readouterr().out.startswith("Usage: sgcd")
+
+
+def test_against_takes_all_that_follows():
+    typed = ["compare", "a", "b", "--against", "c", "d", "--json"]
+    assert repeated(typed) == ["compare", "a", "b", "--against", "c", "--against", "d", "--json"]
+    assert repeated(["train", "r.yaml", "--run", "A"]) == ["train", "r.yaml", "--run", "A"]
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_check_says_what_would_be_run_and_writes_nothing(capsys: Capture):
+    before = sorted(Path().rglob("*.yaml"))
+    assert main(["check", "recipe.yaml", "steps=7"]) == 0
+    said = capsys.readouterr().out
+    assert "14,048 parameters" in said
+    assert "12 train, 6 dev tasks" in said
+    assert "7 steps of 2 mixed groups of 4 rollouts" in said
+    assert "18 trials of dev tasks every 2 steps" in said
+    assert sorted(Path().rglob("*.yaml")) == before
+
+
+def test_training_ends_with_a_table_of_intervals(trained: str):
+    assert "dev tasks: step 0 against step 2" in trained
+    rows = [line.split() for line in trained.splitlines()]
+    [greedy] = [row for row in rows if row[:2] == ["greedy", "all"]]
+    assert greedy[2] == "6"
+    assert trained.count("[") >= 2 * 3 * 3  # modes x (all, action, information) x (start, end, difference)
+    assert "successes without a tool" in trained
+    assert trained.rstrip().endswith("policy: A/policy")
+    assert load(Path("A/recipe.yaml")) == load(Path("recipe.yaml"), ["steps=2"])
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_json_is_one_object_and_progress_goes_elsewhere(capsys: Capture):
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1", "--json"]) == 0
+    said = capsys.readouterr()
+    told = json.loads(said.out)
+    assert said.out.count("\n") == 1
+    assert (told["run"], told["step"], told["policy"]) == ("A", 1, "A/policy")
+    assert told["change"]["modes"]["sampled"]["overall"]["difference"].keys() >= {"value", "low", "high"}
+    assert "step 1/1" in said.err
+    assert "after step 0: 6 dev tasks, greedy: 0.000 [0.000, 0.390]" in said.err
+
+
+def test_an_evaluation_joins_its_run(trained: str, capsys: Capture):
+    rows = Path("A/evaluation.jsonl").read_text().splitlines()
+    assert main(["evaluate", "A", "--trials", "1", "--tasks", "2"]) == 0
+    said = capsys.readouterr()
+    assert "dev tasks after step 2" in said.out
+    assert "playing 4 trials of dev tasks with A/policy" in said.err
+    more = [json.loads(line) for line in Path("A/evaluation.jsonl").read_text().splitlines()[len(rows) :]]
+    assert [(row["step"], row["mode"], row["task"]) for row in more] == [
+        (2, "greedy", "dev-0"),
+        (2, "greedy", "dev-1"),
+        (2, "sampled", "dev-0"),
+        (2, "sampled", "dev-1"),
+    ]
+    played: Any = [json.loads(line) for line in rows if '"step": 2' in line]
+    same = {(row["mode"], row["task"], row["trial"]): row["success"] for row in played}
+    assert [same[row["mode"], row["task"], row["trial"]] for row in more] == [row["success"] for row in more]
+
+
+def test_a_run_is_compared_with_its_own_start(trained: str, capsys: Capture):
+    assert main(["compare", "A", "--against", "A@0"]) == 0
+    said = capsys.readouterr().out
+    assert "A@2  against  A@0  (dev tasks)" in said
+    assert "permutation over tasks" in said or "the same on all" in said
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_run_without_held_out_tasks_says_so(capsys: Capture):
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1", "environment.dev="]) == 0
+    assert "no held-out tasks, so nothing was measured; name some by environment.dev" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
+    small = Path("small.yaml")
+    small.write_text(Path("recipe.yaml").read_text().replace("steps: 3", "steps: 1"))
+    monkeypatch.setattr(labs, "recipe", lambda: small)
+    assert main(["lab"]) == 0
+    assert main(["lab", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == "runs/lab-grpo-2"
+    assert Path("runs/lab-grpo-1/policy/model.safetensors").exists()
+
+
+def test_the_demo_runs_the_recipe_that_people_read():
+    assert labs.recipe().resolve() == (Path(__file__).parents[2] / "recipes" / "lab" / "grpo.yaml").resolve()
