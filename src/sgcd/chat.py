@@ -165,7 +165,7 @@ class Chat:
         return self._encode(self._escape_text(text))
 
     def words_of_policy(self, text: str) -> Ids:
-        """Ids of a text as a policy would have written it, special tokens and all: for scripts that stand in for one."""
+        """Ids of a text as a policy would have written it, special tokens included: for scripts that stand in."""
         return self._encode(text)
 
     # -- taking the template apart ------------------------------------------------------------------------------------

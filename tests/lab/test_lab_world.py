@@ -136,7 +136,7 @@ def test_the_first_tasks_of_a_split_have_the_shares_of_the_whole() -> None:
 @pytest.mark.parametrize(("chatty", "horizon"), [("no", 1), ("own", 1), ("shared", 2), ("no", 4)])
 def test_a_script_without_errors_solves_every_task_and_renders_to_its_ids(chatty: str, horizon: int) -> None:
     chat = policy.chat()
-    settings = LabEnvironment(name="lab", chatty=chatty, horizon=horizon)
+    settings = LabEnvironment.model_validate({"name": "lab", "chatty": chatty, "horizon": horizon})
     rng = np.random.default_rng(0)
     for task in lab_stage(settings).splits["dev"][:60]:
         rollout = tokens(asyncio.run(enact(task, Script(task, PERFECT, rng, thoughts_of(settings)))), chat)

@@ -1,9 +1,11 @@
 """Every word of the lab: what the world is made of, what is said in it, and what a chatty policy thinks."""
 
 NAMES = tuple(
-    "adam alba anna arno beth boris carla cleo dana david elena emil fay felix gina hugo ines ivan jana jonas karl kira "
-    "lena leo lucy mara max mia nina noah olga oscar paul petra rosa ruben sara simon tara theo ulla vera viktor wanda yann "
-    "yara zeno zoe".split()
+    (
+        "adam alba anna arno beth boris carla cleo dana david elena emil fay felix gina hugo ines ivan jana jonas "
+        "karl kira lena leo lucy mara max mia nina noah olga oscar paul petra rosa ruben sara simon tara theo ulla "
+        "vera viktor wanda yann yara zeno zoe"
+    ).split()
 )
 BOOKINGS = tuple(f"b{number:02d}" for number in range(64))
 TIERS = ("regular", "silver", "gold")
@@ -30,8 +32,8 @@ WRITES = ("cancel_booking", "change_day", "upgrade_cabin", "add_bags", "send_vou
 
 POLICY = (
     "cancel only when insured is yes . change day only when cabin is not basic . upgrade only when tier is not "
-    "regular . bags up to one for regular two for silver three for gold . voucher only when status is not punctual . "
-    "pets groups and lost items to a human . all else is not allowed ."
+    "regular . bags up to one for regular two for silver three for gold . voucher only when status is not "
+    "punctual . pets groups and lost items to a human . all else is not allowed ."
 )
 
 ASKS: dict[str, tuple[str, ...]] = {
@@ -63,13 +65,14 @@ HANDOVER = "a human will help you thank you"
 FACT = "your {attribute} is {value} thank you"
 
 HARNESS = (
-    "error : unknown tool argument missing not known wrong value for the a call no such customer booking could be read "
-    "is empty needs name and each of given twice never closed there too many tools are expected done transferred already "
-    ". , an found only takes nothing such"
+    "error : unknown tool argument missing not known wrong value for the a call no such customer booking could "
+    "be read is empty needs name and each of given twice never closed there too many tools are expected done "
+    "transferred already . , an found only takes nothing such"
 )
 REFERENCE = (
-    "credit reference end of what successful attempts check : first do then say where failed attempts go wrong they leave "
-    "after instead keep masked hidden nothing same none . , and the final answer is turn without any tool both"
+    "credit reference end of what successful attempts check : first do then say where failed attempts go wrong "
+    "they leave after instead keep masked hidden nothing same none . , and the final answer is turn without "
+    "any tool both"
 )
 
 THOUGHTS = tuple(tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16))
