@@ -164,6 +164,9 @@ async def test_a_tool_that_hangs_breaks_its_rollout_and_no_other():
     assert time.monotonic() - started < 1
     assert Guess.closed == 1  # the other is closed when its call comes back
     assert len(aside._overdue) == 1
+    left = [thread for thread in threading.enumerate() if thread.name == "sgcd-aside"]
+    assert left
+    assert all(thread.daemon for thread in left)  # it would not keep the program from ending
     Guess.hold.set()
     await until(lambda: Guess.closed == 2 and not aside._overdue)
 

@@ -303,10 +303,9 @@ async def test_when_the_sampler_fails_nothing_is_left_running():
 
     sampler = ScriptedSampler(lambda seed: ["<call> look </call>"] if seed else [], failure=MemoryError("no room"))
     before = asyncio.all_tasks()
+    plays = [Play(TASK, i, i) for i in range(3)]
     with pytest.raises(MemoryError):
-        await play_cohort(
-            [Play(TASK, i, i) for i in range(3)], stage_of(make), CHAT, sampler.as_sampler(), Limits(seconds=30)
-        )
+        await asyncio.wait_for(play_cohort(plays, stage_of(make), CHAT, sampler.as_sampler(), Limits(seconds=30)), 2)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     assert all(session.closed == 1 for session in sampler.sessions)

@@ -27,7 +27,8 @@ class Desk:
         Args:
             booking: Id of the booking,
                 as the customer says it.
-            count (int): How many: at least one.
+            count (int): How many,
+                counted: at least one.
 
         Returns:
             What was added.
@@ -51,7 +52,7 @@ def test_the_schema_of_a_method_is_its_hints_and_its_docstring():
                 "type": "object",
                 "properties": {
                     "booking": {"type": "string", "description": "Id of the booking, as the customer says it."},
-                    "count": {"type": "integer", "description": "How many: at least one."},
+                    "count": {"type": "integer", "description": "How many, counted: at least one."},
                     "tags": {"anyOf": [{"items": {"type": "string"}, "type": "array"}, {"type": "null"}]},
                 },
                 "required": ["booking", "count"],
