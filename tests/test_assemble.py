@@ -48,7 +48,7 @@ def other_policy(at_desk: Path) -> None:
 
     policy = load("policy", "float32")
     with torch.no_grad():
-        policy.model.get_input_embeddings().weight += 0.125
+        next(policy.model.parameters()).add_(0.125)
     save(policy, at_desk / "other", {})
 
 
