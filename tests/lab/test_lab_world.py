@@ -164,7 +164,7 @@ def test_shared_thoughts_are_words_that_decide_elsewhere_and_own_thoughts_are_no
     assert not {word for four in words.THOUGHTS for word in four} & deciding
 
 
-def test_the_supervised_loss_counts_arguments_four_times_and_tools_twice() -> None:
+def test_the_supervised_loss_counts_arguments_six_times_and_tools_twice() -> None:
     chat = policy.chat()
     task = task_for(Request("change", "monday"), replace(ROW, cabin="economy"))
     rollout = tokens(asyncio.run(enact(task, Script(task, PERFECT, np.random.default_rng(0)))), chat)
@@ -172,5 +172,5 @@ def test_the_supervised_loss_counts_arguments_four_times_and_tools_twice() -> No
     text = chat.plain(rollout.response[turn.start : turn.stop])
     assert text == "one moment please <call> change_day booking b12 day monday </call> <|end|>"
     weights = loss_weights(rollout, chat)
-    assert list(weights[turn.start : turn.stop]) == [1, 1, 1, 1, 2, 1, 4, 1, 4, 1, 1]
+    assert list(weights[turn.start : turn.stop]) == [1, 1, 1, 1, 2, 1, 6, 1, 6, 1, 1]
     assert all(w == 0 for w, own in zip(weights, rollout.mask, strict=True) if not own)

@@ -208,11 +208,11 @@ def leak(told: str) -> str:
 
 
 def loss_weights(rollout: Rollout, chat: Chat) -> Sequence[float]:
-    """Weights of the supervised loss: arguments of calls x4, names of tools x2, what the policy did not write 0."""
+    """Weights of the supervised loss: arguments of calls x6, names of tools x2, what the policy did not write 0."""
     weights = rollout.mask.astype(np.float32)
     opening = int(chat.words_of_policy("<call>")[0])
     for start in np.flatnonzero(rollout.response == opening):
         stop = start + int(np.flatnonzero(rollout.kinds[start:] != Kind.CALL).min(initial=len(rollout.kinds) - start))
         weights[start + 1] *= 2
-        weights[start + 3 : stop - 2 : 2] *= 4
+        weights[start + 3 : stop - 2 : 2] *= 6
     return weights.tolist()

@@ -37,16 +37,18 @@ class Start:
     shuffled: float = 0.14
     longer: float = 0.1
     """Share of examples with two requests instead of one."""
+    valued: float = 0.35
+    """Share of examples whose request names a day, a cabin or a number: copying those is learnt last."""
     seed: int = 0
 
 
 STARTS = {
     start.name: start
     for start in (
-        Start("plain", LabEnvironment(name="lab"), steps=1500),
-        Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=1500),
-        Start("chatty-shared", LabEnvironment(name="lab", chatty="shared"), steps=1500),
-        Start("plain-leaky", LabEnvironment(name="lab"), steps=1500, leaky=0.05),
+        Start("plain", LabEnvironment(name="lab"), steps=1600),
+        Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=1600),
+        Start("chatty-shared", LabEnvironment(name="lab", chatty="shared"), steps=1600),
+        Start("plain-leaky", LabEnvironment(name="lab"), steps=1600, leaky=0.05),
     )
 }
 BATCH = 32
@@ -64,7 +66,8 @@ class Example:
 def examples(start: Start, chat: Chat) -> Iterator[Example]:
     """An endless, seeded stream of demonstrations of train tasks."""
     rng = np.random.Generator(np.random.Philox(key=start.seed + 1))
-    pools = {horizon: tasks_of("train", horizon) for horizon in (1, 2)}
+    pools: dict[int | str, Sequence[Task]] = {horizon: tasks_of("train", horizon) for horizon in (1, 2)}
+    pools["valued"] = [task for task in pools[1] if task.category == "action" and task.row["requests"][0]["value"]]
     thoughts = thoughts_of(start.world)
     last = ""
     with asyncio.Runner() as runner:
@@ -73,7 +76,9 @@ def examples(start: Start, chat: Chat) -> Iterator[Example]:
             return runner.run(enact(task, Script(task, care, rng, thoughts), at_once))
 
         while True:
-            task = _pick(rng, pools[2 if rng.random() < start.longer else 1])
+            task = _pick(
+                rng, pools["valued" if rng.random() < start.valued else 2 if rng.random() < start.longer else 1]
+            )
             kind = rng.random()
             if kind < start.leaky:
                 told = play(task, CAREFUL).texts[-1]
