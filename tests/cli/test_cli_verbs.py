@@ -1,6 +1,7 @@
 """What the verbs answer: tables with intervals for people, one JSON object for programs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +50,7 @@ def test_check_says_what_would_be_run_and_writes_nothing(capsys: Capture):
     before = sorted(Path().rglob("*.yaml"))
     assert main(["check", "recipe.yaml", "steps=7"]) == 0
     said = capsys.readouterr().out
-    assert "14,048 parameters" in said
+    assert re.search(r"policy: 1\d,\d{3} parameters, float32", said)
     assert "12 train, 6 dev tasks" in said
     assert "7 steps of 2 mixed groups of 4 rollouts" in said
     assert "18 trials of dev tasks every 2 steps" in said
@@ -59,8 +60,8 @@ def test_check_says_what_would_be_run_and_writes_nothing(capsys: Capture):
 def test_training_ends_with_a_table_of_intervals(trained: str):
     assert "dev tasks: step 0 against step 2" in trained
     rows = [line.split() for line in trained.splitlines()]
-    [greedy] = [row for row in rows if row[:2] == ["greedy", "all"]]
-    assert greedy[2] == "6"
+    [greedy] = [row for row in rows if row[:1] == ["greedy"]]
+    assert greedy[1] == "6"
     assert trained.count("[") >= 2 * 3 * 3  # modes x (all, action, information) x (start, end, difference)
     assert "successes without a tool" in trained
     assert trained.rstrip().endswith("policy: A/policy")
@@ -76,7 +77,7 @@ def test_json_is_one_object_and_progress_goes_elsewhere(capsys: Capture):
     assert (told["run"], told["step"], told["policy"]) == ("A", 1, "A/policy")
     assert told["change"]["modes"]["sampled"]["overall"]["difference"].keys() >= {"value", "low", "high"}
     assert "step 1/1" in said.err
-    assert "after step 0: 6 dev tasks, greedy: 0.000 [0.000, 0.390]" in said.err
+    assert "after step 0: 6 dev tasks, greedy: .000 [.000, .390]" in said.err
 
 
 def test_an_evaluation_joins_its_run(trained: str, capsys: Capture):

@@ -50,15 +50,15 @@ def watch(terminal: bool) -> str:
 
 def test_without_a_terminal_a_step_is_a_plain_line_and_its_health_stands_below():
     assert watch(terminal=False).splitlines() == [
-        "after step 0: 20 dev tasks, greedy: 0.500 [0.299, 0.701]",
-        "step  3/40  success 0.430  1 of 32 tasks mixed  loss 0.000  gradient 0.310  2.1 s",
+        "after step 0: 20 dev tasks, greedy: .500 [.299, .701]",
+        "step  3/40  success .430  1 of 32 tasks mixed  loss .000  gradient .310  2.1 s",
         "  31 of 32 tasks: siblings agree, nothing to learn (all fail)",
     ]
 
 
 def test_in_a_terminal_one_display_moves():
     said = watch(terminal=True)
-    assert "after step 0: 20 dev tasks, greedy: 0.500 [0.299, 0.701]" in said
+    assert "after step 0: 20 dev tasks, greedy: .500 [.299, .701]" in said
     assert "step 3 of 40" in said
     assert "scoring" in said
     assert "about 1:16 left" in said
@@ -77,9 +77,9 @@ def test_a_step_that_moved_nothing_says_why():
 @pytest.mark.parametrize(
     ("estimate", "sign", "shown"),
     [
-        ({"value": 0.5, "low": 0.25, "high": 0.75}, "", "0.500 [0.250, 0.750]"),
-        ({"value": 0.1, "low": -0.2, "high": 0.4}, "+", "+0.100 [-0.200, +0.400]"),
-        ({"value": -0.0001, "low": None, "high": None}, "+", "+0.000 [no interval]"),
+        ({"value": 0.5, "low": 0.25, "high": 0.75}, "", ".500 [.250, .750]"),
+        ({"value": 0.1, "low": -0.2, "high": 0.4}, "+", "+.100 [-.200, +.400]"),
+        ({"value": -0.0001, "low": None, "high": None}, "+", "+.000 [no interval]"),
         ({"value": None, "low": None, "high": None}, "", "-"),
     ],
 )

@@ -16,8 +16,8 @@ def evaluation_table(summary: Numbers) -> Table:
     modes: Mapping[str, Numbers] = summary["modes"]
     table = _table(f"{summary['split']} tasks after step {summary['step']}", "", "tasks")
     for mode in modes:
-        table.add_column(mode, justify="right", no_wrap=True)
-        table.add_column("won of", justify="right", no_wrap=True)
+        table.add_column(mode, justify="right", overflow="fold")
+        table.add_column("won of", justify="right", overflow="fold")
     for name in ("all", *CATEGORIES):
         parts = [_part(modes[mode], name) for mode in modes]
         if parts and parts[0]["tasks"]:
@@ -28,31 +28,31 @@ def evaluation_table(summary: Numbers) -> Table:
 
 def change_table(start: Numbers, end: Numbers, change: Numbers) -> Table:
     """What training did: both ends of a run on the same tasks, and the paired difference."""
-    table = _table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "", "tasks")
+    table = _table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
     for name in ("start", "end", "difference"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for mode, both in change["modes"].items():
         for name in ("all", *CATEGORIES):
             before, after = _part(start["modes"][mode], name), _part(end["modes"][mode], name)
             if before["tasks"]:
                 cells = interval(before), interval(after), interval(_part(both, name)["difference"], "+")
-                table.add_row(mode if name == "all" else "", name, str(before["tasks"]), *cells)
+                table.add_row(mode if name == "all" else f" {name}", str(before["tasks"]), *cells)
     return table
 
 
 def comparison_table(compared: Numbers) -> Table:
     """Runs against runs: means of both sides, the paired difference and its p."""
     sides = [", ".join(f"{run['run']}@{run['step']}" for run in compared[side]) for side in ("a", "b")]
-    table = _table(f"{sides[0]}  against  {sides[1]}  ({compared['split']} tasks)", "", "", "tasks")
+    table = _table(f"{sides[0]}  against  {sides[1]}  ({compared['split']} tasks)", "", "tasks")
     for name in ("first", "second", "difference", "p"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right", overflow="fold")
     for mode, both in compared["modes"].items():
         for name in ("all", *CATEGORIES):
             part = _part(both, name)
             if part["tasks"]:
                 p = "" if part["p"] is None else f"{part['p']:.3f}"
                 cells = number(part["a"]), number(part["b"]), interval(part["difference"], "+"), p
-                table.add_row(mode if name == "all" else "", name, str(part["tasks"]), *cells)
+                table.add_row(mode if name == "all" else f" {name}", str(part["tasks"]), *cells)
     return table
 
 
@@ -76,7 +76,7 @@ def remarks(summary: Numbers) -> list[str]:
 
 
 def interval(estimate: Numbers, sign: str = "") -> str:
-    """0.47 [0.41, 0.53]"""
+    """.473 [.412, .534]"""
     if estimate["value"] is None:
         return "-"
     value, low, high = (number(estimate[name], sign) for name in ("value", "low", "high"))
@@ -84,8 +84,8 @@ def interval(estimate: Numbers, sign: str = "") -> str:
 
 
 def number(value: float | None, sign: str = "") -> str:
-    """Three places, and no zero that is less than nothing."""
-    return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}"
+    """Three places, no zero before the point, and none that is less than nothing."""
+    return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
 
 
 def share(value: float | None) -> str:
@@ -93,9 +93,17 @@ def share(value: float | None) -> str:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(
+        title=title,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        show_edge=False,
+        pad_edge=False,
+        padding=(0, 1, 0, 0),
+    )
     for column in columns:
-        table.add_column(column, justify="right" if column == "tasks" else "left", no_wrap=True)
+        table.add_column(column, justify="right" if column == "tasks" else "left", overflow="fold")
     return table
 
 

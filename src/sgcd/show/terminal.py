@@ -19,7 +19,7 @@ Row = Mapping[str, Any]
 class Terminal:
     """Watches a run. It is told what is on disk already, and shows it.
 
-    A line of a step: `step   3/40  success 0.430  8 of 13 tasks mixed  loss 0.0132  gradient 0.31  2.1 s`
+    A line of a step: `step  3/40  success .430  8 of 13 tasks mixed  loss .013  gradient .310  2.1 s`
     """
 
     def __init__(self, console: Console, steps: int) -> None:
