@@ -176,3 +176,7 @@ class ScriptedEnvironment:
 
 def stage_of(environment: Callable[[], Any], tasks: Sequence[Task] = (TASK,)) -> Stage:
     return Stage(environment, {"train": tuple(tasks)})
+
+
+def tasks_of(number: int) -> list[Task]:
+    return [Task(f"t{i}", "action", {}) for i in range(number)]

@@ -289,7 +289,7 @@ REPLIES = st.sampled_from(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(st.lists(TURNS, min_size=1, max_size=5), st.lists(REPLIES, max_size=4), st.integers(1, 40), st.integers(1, 5))
 def test_whatever_is_said_the_tokens_agree_with_the_messages_and_with_what_was_fed(
     turns: list[str], replies: list[Reply], tokens: int, most: int

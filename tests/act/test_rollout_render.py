@@ -45,7 +45,7 @@ TURNS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(TURNS, st.integers(0, 50), st.integers(1, 200))
 def test_messages_render_to_the_ids(turns: list[list[int]], number: int, tokens: int):
     session = Sampling(iter([np.array([*turn, CHAT.end], np.int32) for turn in turns]))
