@@ -91,7 +91,7 @@ def build(folder: Path) -> Path:
             pad_token_id=words.pad,
         )
     )
-    said = {"<|end|>": 0.6, "yes": 0.3, "no": 0.3, "<call>": 0.05, "</call>": 0.1}
+    said = {"<|end|>": 0.6, "yes": 0.3, "no": 0.3, "<call>": 0.15, "</call>": 0.1}
     with torch.no_grad():
         model.model.embed_tokens.weight[:, 0] = 4.0  # the same everywhere, so its column of the head acts as a bias
         model.lm_head.weight.zero_()

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
 from functools import cache
@@ -13,9 +14,11 @@ import numpy as np
 import pytest
 import torch
 
+import sgcd.assemble
 from sgcd.assemble import assemble, method_of, moved
 from sgcd.errors import RecipeError
 from sgcd.keys import Key, keys
+from sgcd.learn import policy
 from sgcd.learn.living import Plan
 from sgcd.learn.trainer import Trainer
 from sgcd.recipe import Recipe, dump, load
@@ -42,14 +45,19 @@ class Nobody:
     def on_evaluation(self, summary: Mapping[str, Any]) -> None: ...
 
 
-@pytest.fixture
-def other_policy(at_desk: Path) -> None:
-    from sgcd.learn.policy import load, save
-
-    policy = load("policy", "float32")
+@pytest.fixture(scope="module", autouse=True)
+def _in_one_folder(built_desk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Nothing here changes a policy, so each is read once; `other` is a second one."""
+    here = tmp_path_factory.mktemp("assembled")
+    shutil.copytree(built_desk, here, dirs_exist_ok=True)
+    other = policy.load(here / "policy", "float32")
     with torch.no_grad():
-        next(policy.model.parameters()).add_(0.125)
-    save(policy, at_desk / "other", {})
+        next(other.model.parameters()).add_(0.125)
+    policy.save(other, here / "other", {})
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(here)
+        patched.setattr(sgcd.assemble, "load", cache(policy.load))
+        yield
 
 
 def another(schema: Mapping[str, Any], path: str, value: Any) -> Any:
@@ -160,7 +168,6 @@ def live_keys() -> list[Any]:
 
 
 @pytest.mark.parametrize(("base", "key"), live_keys())
-@pytest.mark.usefixtures("other_policy")
 def test_changing_any_key_changes_a_living_object(base: str, key: Key):
     recipe = load(Path("recipe.yaml"), BASES[base])
     other = changed(recipe, key.path, another(key.schema, key.path, at(recipe, key.path)))
@@ -168,7 +175,6 @@ def test_changing_any_key_changes_a_living_object(base: str, key: Key):
     assert fingerprint(other) != fingerprint_of_base(base)
 
 
-@pytest.mark.usefixtures("at_desk")
 def test_the_fingerprint_of_a_recipe_is_always_the_same():
     recipe = load(Path("recipe.yaml"), BASES["own"])
     assert fingerprint(recipe) == fingerprint(load(dump(recipe)))
@@ -184,7 +190,6 @@ def method_keys() -> list[Any]:
 
 
 @pytest.mark.parametrize("key", method_keys())
-@pytest.mark.usefixtures("at_desk")
 def test_changing_any_key_of_a_method_changes_the_method(key: Key):
     assert key.variant is not None
     recipe = load(Path("recipe.yaml"), [f"method={{name: {key.variant[1]}}}"])
@@ -192,7 +197,6 @@ def test_changing_any_key_of_a_method_changes_the_method(key: Key):
     assert list(told(method_of(other))) != list(told(method_of(recipe)))
 
 
-@pytest.mark.usefixtures("at_desk")
 def test_a_method_that_training_cannot_serve_yet_is_refused():
     with pytest.raises(RecipeError, match=r"method\.name: sgcd needs references"):
         assemble(load(Path("recipe.yaml"), ["method={name: sgcd}"]))
@@ -209,7 +213,6 @@ def fields_of(model: type[Settings]) -> Iterator[tuple[str, str]]:
             yield model.__name__, name
 
 
-@pytest.mark.usefixtures("at_desk")
 def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     seen: set[tuple[str, str]] = set()
 
@@ -218,20 +221,20 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return object.__getattribute__(self, name)
 
     for base, overrides in BASES.items():
-        recipe = load(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=1"])
+        recipe = load(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=2"])
         with monkeypatch.context() as patched:
+            patched.setattr(sgcd.assemble, "load", policy.load)  # one of its own, since it is trained
             patched.setattr(Settings, "__getattribute__", spy)
             built = assemble(recipe)
             trainer = built.trainer(RunFolder.create(tmp_path / base, "", built.facts()), Nobody())
             asyncio.run(trainer.run())
     one_value = {key.path.rpartition(".")[2] for key in keys(Recipe) if "const" in key.schema}  # checked, then known
     waiting = {path.rpartition(".")[2] for path in WAITING}
-    sgcd = {"Sgcd", "SegmentSettings"}  # not trained yet
-    expected = {(owner, name) for owner, name in fields_of(Recipe) if owner not in sgcd and name not in one_value}
+    untrained = {"Sgcd", "SegmentSettings"}  # not trained yet
+    expected = {(owner, name) for owner, name in fields_of(Recipe) if owner not in untrained and name not in one_value}
     assert {name for _, name in expected - seen} == waiting
 
 
-@pytest.mark.usefixtures("at_desk")
 def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("A_SECRET", "hunter2")
     built = assemble(load(Path("recipe.yaml")))
@@ -247,7 +250,6 @@ def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch:
     assert str(Path.cwd()) not in text
 
 
-@pytest.mark.usefixtures("at_desk")
 def test_a_run_keeps_the_number_of_threads_that_it_was_started_with():
     before = torch.get_num_threads()
     try:
