@@ -10,7 +10,7 @@ import pytest
 
 from sgcd.errors import FolderError, RecordError
 from sgcd.files import append_rows, read_rows, remove, whole_folder, write_whole
-from sgcd.records import Call, Credit, Rollout, Siblings, Task, Turn, Verdict
+from sgcd.records import Call, Credit, Features, Rollout, Scored, Siblings, Task, Turn, Verdict
 from sgcd.run import RunFolder
 
 
@@ -55,7 +55,7 @@ def same(a: Any, b: Any) -> None:
     assert type(a) is type(b)
     if isinstance(a, np.ndarray):
         assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
-    elif isinstance(a, Rollout | Siblings | Task | Turn | Call | Verdict | Credit):
+    elif isinstance(a, Rollout | Siblings | Task | Turn | Call | Verdict | Credit | Features | Scored):
         for field in fields(a):
             same(getattr(a, field.name), getattr(b, field.name))
     elif isinstance(a, tuple | list):
@@ -95,25 +95,40 @@ def test_the_same_rollouts_are_the_same_bytes(folder: RunFolder) -> None:
 
     def written() -> list[bytes]:
         folder.write_rollouts(3, groups(), [True, False])
-        folder.write_credit(3, {f"t/{number}": Credit(0.5, np.ones(number, np.float32)) for number in range(9)})
+        folder.write_credit(3, {f"t/{n}": Scored(Credit(0.5, np.ones(n, np.float32))) for n in range(9)})
         return [(folder.path / name).read_bytes() for name in names]
 
     assert written() == written()
 
 
 def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
-    deserved = {
-        "t-1/0": Credit(-0.3, np.array([1, 1.5, 2], np.float32), cap=2.0),
-        "t-1/1": Credit(2.47487, np.zeros(0, np.float32)),
-        "ü/2": Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2),
+    few, none = np.array([0.1, -1e-30, np.nan], np.float32), np.zeros(0, np.float32)
+    scored = {
+        "t-1/0": Scored(
+            Credit(-0.3, np.array([1, 1.5, 2], np.float32), cap=2.0),
+            Features(few, few * 2, few * 3),
+            np.array([1, 0, 1], bool),
+            np.array([0, 0.5, 1], np.float32),
+        ),
+        "t-1/1": Scored(Credit(2.47487, none), Features(none, none, none)),
+        "ü/2": Scored(Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), creditable=np.array([False])),
+        "t-1/3": Scored(Credit(-0.3, few[:2] * 0 + 1)),
     }
-    folder.write_credit(12, deserved)
+    folder.write_credit(12, scored)
     read = folder.read_credit(12)
-    assert list(read) == list(deserved)
-    for name, credit in deserved.items():
-        same(read[name], credit)
+    assert list(read) == list(scored)
+    for name, each in scored.items():
+        same(read[name], each)
     folder.write_credit(13, {})
     assert folder.read_credit(13) == {}
+
+
+def test_scores_are_one_for_each_token() -> None:
+    credit = Credit(1.0, np.ones(3, np.float32))
+    with pytest.raises(RecordError, match="scored: saliency must have 3 entries"):
+        Scored(credit, saliency=np.ones(2, np.float32))
+    with pytest.raises(RecordError, match="scored: features must have 3 entries"):
+        Scored(credit, Features(*[np.ones(4, np.float32)] * 3))
 
 
 def test_what_is_no_json_is_named(folder: RunFolder) -> None:

@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +28,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 @contextmanager
-def whole_folder(final: Path) -> Iterator[Path]:
+def whole_folder(final: Path) -> Generator[Path, None, None]:
     """A folder that is filled under a temporary name and takes the place of `final` when all of it is on disk.
 
     Stopped between its two renames there is no `final` for a moment; whoever resumes must write it again.

@@ -7,7 +7,7 @@ from typing import Any
 
 from sgcd.errors import FolderError
 from sgcd.files import SCHEMA, Row, append_rows, check_schema, line, read_rows, remove, write_whole
-from sgcd.records import Credit, Siblings
+from sgcd.records import Scored, Siblings
 from sgcd.stored import Group, credit_from_bytes, credit_to_bytes, groups_from_bytes, groups_to_bytes
 
 NUMBERED = ("rollouts", "references", "credit")
@@ -83,11 +83,11 @@ class RunFolder:
                 raise FolderError(f"{path}: no rollouts of step {step}; this run has those of {self._span('rollouts')}")
         return groups_from_bytes(lines.read_bytes(), arrays.read_bytes(), str(lines))
 
-    def write_credit(self, step: int, deserved: Mapping[str, Credit]) -> None:
+    def write_credit(self, step: int, scored: Mapping[str, Scored]) -> None:
         """What each rollout that was learnt from deserved, by its name."""
-        write_whole(self._numbered("credit", step, "safetensors"), credit_to_bytes(deserved))
+        write_whole(self._numbered("credit", step, "safetensors"), credit_to_bytes(scored))
 
-    def read_credit(self, step: int) -> dict[str, Credit]:
+    def read_credit(self, step: int) -> dict[str, Scored]:
         path = self._numbered("credit", step, "safetensors")
         if not path.is_file():
             raise FolderError(f"{path}: no credit of step {step}; this run has that of {self._span('credit')}")

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +11,12 @@ from safetensors.numpy import load, save
 
 from sgcd.errors import FolderError, RecordError
 from sgcd.files import SCHEMA, Row, check_schema
-from sgcd.records import Call, Credit, Rollout, Siblings, Task, Turn, Verdict
+from sgcd.records import Call, Credit, Features, Rollout, Scored, Siblings, Task, Turn, Verdict
 
 Arrays = dict[str, NDArray[Any]]
 PROMPT = ("prompt",)
 RESPONSE = ("response", "mask", "kinds", "sampled_logp")
+FEATURES = ("divergence", "entropy", "gap")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,12 +106,15 @@ def _turn(turn: Turn) -> Row:
 
 
 def _rollout(text: Row, tools: Sequence[Any], arrays: Arrays) -> Rollout:
-    turns = tuple(Turn(**{**turn, "calls": tuple(Call(**call) for call in turn["calls"])}) for turn in text["turns"])
+    turns: list[Turn] = []
+    for turn in text["turns"]:
+        calls = tuple(Call(**call) for call in turn["calls"])
+        turns.append(Turn(turn["start"], turn["stop"], calls, turn["malformed"]))
     whole: Row = {
         **text,
         **arrays,
         "verdict": None if text["verdict"] is None else Verdict(**text["verdict"]),
-        "turns": turns,
+        "turns": tuple(turns),
         "messages": tuple(text["messages"]),
         "private": tuple(text["private"]),
         "tools": tuple(tools[text["tools"]]),
@@ -118,29 +122,58 @@ def _rollout(text: Row, tools: Sequence[Any], arrays: Arrays) -> Rollout:
     return Rollout(**whole)
 
 
-def credit_to_bytes(deserved: Mapping[str, Credit]) -> bytes:
-    """Credit of rollouts, by their names; the weights stand end to end."""
+def credit_to_bytes(scored: Mapping[str, Scored]) -> bytes:
+    """Credit of rollouts and what it was read from, by their names; the arrays stand end to end.
+
+    Of the optional arrays, only those that some rollout has are stored, each beside a flag for every rollout.
+    """
+    credits = [each.credit for each in scored.values()]
     arrays: Arrays = {
-        "weight": _joined(credit.weight for credit in deserved.values()),
-        "lengths": _lengths(credit.weight for credit in deserved.values()),
+        "weight": _joined(credit.weight for credit in credits),
+        "lengths": _lengths(credit.weight for credit in credits),
     }
     for name in ("advantage", "cap", "floor"):
-        arrays[name] = np.array([getattr(credit, name) for credit in deserved.values()], np.float64)
+        arrays[name] = np.array([getattr(credit, name) for credit in credits], np.float64)
     # Names are an array too: a header with several entries comes out in any order, and records are exact to the byte.
-    arrays["names"] = np.frombuffer(json.dumps(list(deserved)).encode(), np.uint8)
+    arrays["names"] = np.frombuffer(json.dumps(list(scored)).encode(), np.uint8)
+    optional: dict[str, list[NDArray[Any] | None]] = {
+        name: [each.features and getattr(each.features, name) for each in scored.values()] for name in FEATURES
+    }
+    optional |= {name: [getattr(each, name) for each in scored.values()] for name in ("creditable", "saliency")}
+    for name, parts in optional.items():
+        some = [part for part in parts if part is not None]
+        if some:
+            arrays[name] = _joined(some)
+            arrays[f"has_{name}"] = np.array([part is not None for part in parts])
     return save(arrays, {"schema": str(SCHEMA)})
 
 
-def credit_from_bytes(data: bytes, where: str) -> dict[str, Credit]:
+def credit_from_bytes(data: bytes, where: str) -> dict[str, Scored]:
     told: Row = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])["__metadata__"]
     check_schema({"schema": int(told["schema"])}, where)
     flat = load(data)
     names: list[str] = json.loads(flat["names"].tobytes())
-    deserved: dict[str, Credit] = {}
+    optional = {name: _optional(flat, name) for name in (*FEATURES, "creditable", "saliency")}
+    scored: dict[str, Scored] = {}
     for index, weight in enumerate(_parted(flat["weight"], flat["lengths"])):
         advantage, cap, floor = (float(flat[name][index]) for name in ("advantage", "cap", "floor"))
-        deserved[names[index]] = Credit(advantage, weight, cap, floor)
-    return deserved
+        own = {name: parts[index] for name, parts in optional.items()}
+        features = {name: own.pop(name) for name in FEATURES}
+        scored[names[index]] = Scored(
+            Credit(advantage, weight, cap, floor),
+            None if features["divergence"] is None else Features(**cast("Arrays", features)),
+            **own,
+        )
+    return scored
+
+
+def _optional(flat: Arrays, name: str) -> list[NDArray[Any] | None]:
+    """The array of each rollout, None for those that have none."""
+    if name not in flat:
+        return [None] * len(flat["lengths"])
+    has = flat[f"has_{name}"]
+    parts = iter(_parted(flat[name], flat["lengths"][has]))
+    return [next(parts) if here else None for here in has]
 
 
 def _joined(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:

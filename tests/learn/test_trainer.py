@@ -1,6 +1,7 @@
 """Whole runs of a tiny policy: what is written, what is learnt, and that a run stopped anywhere ends the same."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from sgcd import files
 from sgcd.act.environment import Stage
 from sgcd.errors import FolderError
 from sgcd.learn import trainer as room
+from sgcd.learn.checkpoint import read_state
 from sgcd.learn.trainer import NO_MIXED, Trained, Trainer
 from sgcd.run import RunFolder
 
@@ -82,6 +84,14 @@ def test_a_row_holds_what_happened(whole: Path) -> None:
             row["seconds"]["total"], rel=0.01
         )
     assert [row["lr"] for row in folder.metrics()] == [0.025, 0.05, 0.05, 0.05]
+
+
+def test_each_step_goes_on_where_the_one_before_left_off(whole: Path) -> None:
+    folder = RunFolder.open(whole)
+    cursors = [read_state(folder.checkpoint_path(step)).cursor for step in (3, 4)]
+    kept = [row["kept"] for row in folder.metrics()]
+    assert [cursor.mixed for cursor in cursors] == [sum(kept[:3]), sum(kept)]
+    assert cursors[1].position > cursors[0].position >= sum(kept[:3])
 
 
 def test_the_same_again_is_the_same_to_the_byte(whole: Path, tmp_path: Path) -> None:
@@ -179,6 +189,15 @@ def test_a_finished_run_is_left_alone(whole: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")}
     assert train(whole) == Trained(step=4, now=0)
     assert {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")} == before
+
+
+def test_what_a_stop_after_the_last_checkpoint_left_undone_is_done(whole: Path, tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(whole, path)
+    shutil.rmtree(path / "checkpoints" / "best")
+    shutil.rmtree(path / "policy")
+    assert train(path) == Trained(step=4, now=0)
+    assert contents(path) == contents(whole)
 
 
 def test_more_steps_end_as_a_longer_run_does(whole: Path, tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from sgcd.learn.scoring import gap, logps
 from sgcd.learn.update import Update, optimizer_of, rate, update
 from sgcd.measure.evaluate import evaluate, held_out
 from sgcd.measure.summary import summarise
-from sgcd.records import Credit, Floats, Rollout, Siblings
+from sgcd.records import Credit, Floats, Rollout, Scored, Siblings
 
 T = TypeVar("T")
 NO_MIXED = "no mixed group"
@@ -116,7 +116,7 @@ class Trainer:
             told = (examples, plan.surrogate, plan.optimizer, plan.sampler.temperature, step)
             moved = await self._think(update, self.model, self.optimizer, *told)
         with self.clock.phase("saving"):
-            by_name = {rollout.name: credit for rollout, credit in zip(kept, deserved, strict=True)}
+            by_name = {rollout.name: Scored(credit) for rollout, credit in zip(kept, deserved, strict=True)}
             self.folder.write_credit(step, by_name)
         mean, largest = gap(kept, old)
         return {**asdict(moved), "sampler_gap_mean": mean, "sampler_gap_max": largest}
