@@ -103,6 +103,16 @@ def test_where_there_is_nothing_to_say_every_weight_is_one_and_the_reason_is_giv
     assert (got.segments.reason, got.segments.spans) == (reason, ())
 
 
+def test_neither_literals_nor_observations_are_attenuated():
+    free = np.ones(40, bool)
+    free[[2, 18]] = False
+    weight = options(floor=0.25).signal(rollout(), 1.0, features(d17=0.4), free).credit.weight
+    expected = np.full(40, 0.25, np.float32)
+    expected[[2, 18, 20, 21, 22, 23]] = 1
+    expected[[17, 19]] = 2
+    assert weight.tolist() == expected.tolist()
+
+
 def test_a_zero_advantage_stays_zero():
     credit = PUBLISHED.signal(rollout(), 0.0, features(d10=0.4)).credit
     assert credit.weight.max() == 2

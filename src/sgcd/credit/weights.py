@@ -58,8 +58,6 @@ def _with_mean_one(weight: Doubles, floor: float, cap: float) -> Doubles:
     """clip(a w, floor, cap) with the a that gives mean one: the mean is linear in a between the points where a weight
     meets a bound, so those points are searched and the last stretch is solved."""
     values, counts = np.unique(weight, return_counts=True)
-    if values.size == 1:
-        return np.ones_like(weight)
 
     def total(scale: float) -> float:
         return float(counts @ np.clip(scale * values, floor, cap))
@@ -73,5 +71,5 @@ def _with_mean_one(weight: Doubles, floor: float, cap: float) -> Doubles:
         else:
             high = middle
     below, above = total(float(points[low])), total(float(points[high]))
-    share = 0.0 if above == below else (weight.size - below) / (above - below)
+    share = (weight.size - below) / (above - below)
     return np.clip((points[low] + share * (points[high] - points[low])) * weight, floor, cap)
