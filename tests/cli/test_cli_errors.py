@@ -68,6 +68,7 @@ def test_a_misspelt_key_names_the_right_one(capsys: Capture):
         (["compare", "nowhere", "--against", "policy"], "nowhere: does not exist"),
         (["compare", "policy"], "--against"),
         (["trian", "recipe.yaml"], "train"),
+        (["lab", "warm-start", "moon"], "there is no 'moon'; expected one of plain, "),
     ],
 )
 @pytest.mark.usefixtures("at_desk")

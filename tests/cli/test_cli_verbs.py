@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,6 +121,20 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
     assert main(["lab", "--json"]) == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == "runs/lab-grpo-2"
     assert Path("runs/lab-grpo-1/policy/model.safetensors").exists()
+
+
+def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
+    from sgcd.lab import start
+
+    def rebuild(names: list[str], out: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
+        say("training")
+        return {names[0]: {"sampled": {"value": 0.4, "low": 0.3, "high": 0.5}, "categories": {"action": 0.25}}}
+
+    monkeypatch.setattr(start, "rebuild", rebuild)
+    assert main(["lab", "warm-start", "plain", "--out", "x"]) == 0
+    assert capsys.readouterr() == ("plain: sampled .400 [.300, .500] (action .250)\n", "training\n")
+    assert main(["lab", "warm-start", "plain", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["gates"]["plain"]["categories"] == {"action": 0.25}
 
 
 def test_the_demo_runs_the_recipe_that_people_read():

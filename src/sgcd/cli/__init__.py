@@ -156,8 +156,9 @@ def demo(context: typer.Context, json: Json = False) -> None:
 def warm_start(
     names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Which; all when none is named.")] = None,
     out: Annotated[Path | None, typer.Option(help="Where to put them; into the package when not given.")] = None,
+    json: Json = False,
 ) -> None:
     """Make the lab's warm starts anew, from demonstrations."""
     from sgcd.cli import labs
 
-    labs.warm_start(names or [], out)
+    labs.warm_start(names or [], out, json)
