@@ -282,6 +282,31 @@ class Signal:
     credit: Credit
 
 
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What one rollout deserved and the numbers it was read from; None where nothing was scored.
+
+    >>> import numpy as np
+    >>> Scored(Credit(advantage=1.0, weight=np.ones(3, np.float32))).features is None
+    True
+    """
+
+    credit: Credit
+    features: Features | None = None
+    creditable: Flags | None = None
+    """False on masked literals: they keep weight one."""
+    saliency: Floats | None = None
+    """How much a token belongs to a segment, between 0 and 1."""
+
+    def __post_init__(self) -> None:
+        tokens = len(self.credit.weight)
+        if self.features is not None:
+            same_length("scored", "features", self.features.divergence, tokens)
+        for name in ("creditable", "saliency"):
+            if getattr(self, name) is not None:
+                same_length("scored", name, getattr(self, name), tokens)
+
+
 def same_length(record: str, name: str, array: NDArray[Any], expected: int) -> None:
     """Refuse an array that is not one number for each token."""
     if len(array) != expected:

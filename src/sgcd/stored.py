@@ -127,13 +127,13 @@ def credit_to_bytes(scored: Mapping[str, Scored]) -> bytes:
 
     Of the optional arrays, only those that some rollout has are stored, each beside a flag for every rollout.
     """
-    credits = [each.credit for each in scored.values()]
+    credit = [each.credit for each in scored.values()]
     arrays: Arrays = {
-        "weight": _joined(credit.weight for credit in credits),
-        "lengths": _lengths(credit.weight for credit in credits),
+        "weight": _joined(one.weight for one in credit),
+        "lengths": _lengths(one.weight for one in credit),
     }
     for name in ("advantage", "cap", "floor"):
-        arrays[name] = np.array([getattr(credit, name) for credit in credits], np.float64)
+        arrays[name] = np.array([getattr(one, name) for one in credit], np.float64)
     # Names are an array too: a header with several entries comes out in any order, and records are exact to the byte.
     arrays["names"] = np.frombuffer(json.dumps(list(scored)).encode(), np.uint8)
     optional: dict[str, list[NDArray[Any] | None]] = {
