@@ -37,8 +37,8 @@ class Start:
     shuffled: float = 0.14
     longer: float = 0.1
     """Share of examples with two requests instead of one."""
-    valued: float = 0.35
-    """Share of examples whose request names a day, a cabin or a number: copying those is learnt last."""
+    valued: float = 0.4
+    """Share of examples whose request names a day (twice as many), a cabin or a number: copying those is learnt last."""
     seed: int = 0
 
 
@@ -67,7 +67,8 @@ def examples(start: Start, chat: Chat) -> Iterator[Example]:
     """An endless, seeded stream of demonstrations of train tasks."""
     rng = np.random.Generator(np.random.Philox(key=start.seed + 1))
     pools: dict[int | str, Sequence[Task]] = {horizon: tasks_of("train", horizon) for horizon in (1, 2)}
-    pools["valued"] = [task for task in pools[1] if task.category == "action" and task.row["requests"][0]["value"]]
+    valued = [task for task in pools[1] if task.category == "action" and task.row["requests"][0]["value"]]
+    pools["valued"] = valued + [task for task in valued if task.row["requests"][0]["intent"] == "change"]
     thoughts = thoughts_of(start.world)
     last = ""
     with asyncio.Runner() as runner:
