@@ -38,7 +38,7 @@ class Start:
     longer: float = 0.1
     """Share of examples with two requests instead of one."""
     valued: float = 0.4
-    """Share of examples whose request names a day (twice as many), a cabin or a number: copying those is learnt last."""
+    """Share of examples whose request names a day (most of them), a cabin or a number: copying is learnt last."""
     seed: int = 0
 
 
