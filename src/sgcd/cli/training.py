@@ -87,10 +87,12 @@ def refuse_changes(folder: RunFolder, started: Recipe, recipe: Recipe) -> None:
 def work(recipe: Recipe, folder: RunFolder, built: "Assembly", as_json: bool) -> None:
     with Terminal(progress(), recipe.steps) as terminal:
         try:
-            asyncio.run(built.trainer(folder, terminal).run())
+            trained = asyncio.run(built.trainer(folder, terminal).run())
         except KeyboardInterrupt:
             terminal.say(f"stopped; to go on: sgcd train --run {folder.path} --resume")
             raise typer.Exit(130) from None
+        if not trained.now:
+            terminal.say(f"nothing to do: the run was at step {trained.step} already; for more of it give steps=N")
     told = answer(folder, recipe.evaluation.split)
     if as_json:
         print_json(told)
