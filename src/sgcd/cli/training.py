@@ -92,7 +92,7 @@ def work(recipe: Recipe, folder: RunFolder, built: "Assembly", as_json: bool) ->
             terminal.say(f"stopped; to go on: sgcd train --run {folder.path} --resume")
             raise typer.Exit(130) from None
         if not trained.now:
-            terminal.say(f"nothing to do: the run was at step {trained.step} already; for more of it give steps=N")
+            terminal.say(f"no step is left: the run had reached step {trained.step}; to go further give steps=N")
     told = answer(folder, recipe.evaluation.split)
     if as_json:
         print_json(told)
