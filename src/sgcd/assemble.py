@@ -13,12 +13,14 @@ import torch
 
 from sgcd.act.environment import Stage
 from sgcd.act.own import own_stage
+from sgcd.act.rollout import seed_of
 from sgcd.act.settings import OwnEnvironment
+from sgcd.act.siblings import Play, play_cohort
 from sgcd.credit.methods import Method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import Sgcd as SgcdSettings
-from sgcd.errors import RecipeError
+from sgcd.errors import EnvironmentFault, RecipeError
 from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.living import Living, Observer
@@ -28,6 +30,7 @@ from sgcd.learn.trainer import Trainer
 from sgcd.measure.evaluate import evaluate, held_out, plan
 from sgcd.measure.rows import Row
 from sgcd.recipe import Recipe
+from sgcd.records import Rollout
 from sgcd.run import RunFolder
 
 PACKAGES = ("sgcd", "torch", "transformers", "tokenizers", "numpy", "safetensors")
@@ -56,6 +59,16 @@ class Assembly:
         told = self.recipe
         chat, limits = self.policy.chat, told.siblings.limits
         return await evaluate(self.stage, chat, self.sampler, limits, told.evaluation, told.seed, step)
+
+    async def rehearse(self) -> Rollout:
+        """The first training task, played once as training would play it; refused when the machinery breaks."""
+        task, told = self.stage.splits["train"][0], self.recipe
+        play = Play(task, 0, seed_of(told.seed, "rehearsal", task.id))
+        chat, limits = self.policy.chat, told.siblings.limits
+        [rollout] = await play_cohort([play], self.stage, chat, self.sampler, limits)
+        if rollout.broken:
+            raise EnvironmentFault(f"environment: task {task.id} breaks ({rollout.broken}); mend what it names")
+        return rollout
 
     def facts(self) -> dict[str, Any]:
         """What it takes to repeat a run, and nothing secret: no environment variables, no paths, no names of people."""

@@ -144,6 +144,14 @@ def test_no_class_of_error_is_left_out():
     assert {*REACHED, RecordError} == set(SgcdError.__subclasses__())
 
 
+@pytest.mark.usefixtures("at_desk")
+def test_a_task_that_breaks_is_found_by_the_check(capsys: Capture):
+    shutil.copy("front.py", "closed.py")
+    swapped("closed.py", 'return f"please say {word}"', 'raise OSError("the desk is closed")')
+    line = refused(capsys, "check", "recipe.yaml", "environment.class=closed:Desk")
+    assert "task train-0 breaks (open: OSError: the desk is closed)" in line
+
+
 @pytest.mark.parametrize(("spoil", "said"), [(no_suffix, "template"), (no_tasks, "train.jsonl holds no task")])
 @pytest.mark.usefixtures("at_desk")
 def test_what_a_recipe_names_is_checked_before_anything_is_trained(capsys: Capture, spoil: Any, said: str):

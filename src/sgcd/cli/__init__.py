@@ -86,7 +86,10 @@ def top() -> None:
 
 @app.command(cls=WithKeys)
 def check(words: Words = None, json: Json = False) -> None:
-    """Say what a recipe would run; train nothing."""
+    """Say what a recipe would run; train nothing.
+
+    Policy and environment are loaded, and the first task is played once.
+    """
     from sgcd.cli import checking
 
     checking.check(words or [], json)

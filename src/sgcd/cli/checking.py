@@ -1,11 +1,13 @@
-"""sgcd check: what a recipe would run; policy and environment are loaded, so that problems show before training."""
+"""sgcd check: what a recipe would run; one task is played with its policy, so that problems show before training."""
 
+import asyncio
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sgcd.cli.answer import print_json, recipe_and_keys, results
 from sgcd.errors import RecipeError
 from sgcd.recipe import Recipe, load
+from sgcd.records import Rollout
 
 if TYPE_CHECKING:
     from sgcd.assemble import Assembly
@@ -19,15 +21,18 @@ def check(words: Sequence[str], as_json: bool) -> None:
     from sgcd.assemble import assemble
 
     built = assemble(recipe)
+    rehearsal = asyncio.run(built.rehearse())
     if as_json:
         told = recipe.model_dump(mode="json", by_alias=True)
-        print_json({"schema": 1, "recipe": told, "trials": built.trials(), "facts": built.facts()})
+        played = {"task": rehearsal.task, "prompt": len(rehearsal.prompt), "response": len(rehearsal.response)}
+        answer = {"recipe": told, "trials": built.trials(), "rehearsal": played, "facts": built.facts()}
+        print_json({"schema": 1, **answer})
     else:
-        for name, line in lines(recipe, built).items():
+        for name, line in lines(recipe, built, rehearsal).items():
             results().print(f"{name:<12} {line}", soft_wrap=True)
 
 
-def lines(recipe: Recipe, built: "Assembly") -> dict[str, str]:
+def lines(recipe: Recipe, built: "Assembly", rehearsal: Rollout) -> dict[str, str]:
     """What would be run, in words."""
     facts, groups, limits = built.facts(), recipe.siblings, recipe.siblings.limits
     tasks: dict[str, Any] = facts["tasks"]
@@ -38,6 +43,8 @@ def lines(recipe: Recipe, built: "Assembly") -> dict[str, str]:
         "environment": f"{recipe.environment.name}: {splits} tasks",
         "rollouts": f"at most {limits.turns} turns and {limits.tokens} tokens; sampled {recipe.sampler.mode}, "
         f"{recipe.sampler.slots} at a time",
+        "rehearsal": f"task {rehearsal.task}: {len(rehearsal.prompt)} tokens of prompt, {len(rehearsal.response)} of "
+        f"response in {len(rehearsal.turns)} turns, {rehearsal.ending}, reward {rehearsal.reward:g}",
         "method": recipe.method.name,
         "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.size} rollouts, learning rate "
         f"{recipe.optimizer.lr:g}",
