@@ -102,7 +102,7 @@ async def play_with(sampler: TorchSampler, timing: int | None = None, temperatur
 
     async with sampler.cohort(7, temperature) as cohort:
         jobs = {index: asyncio.create_task(rollout(cohort, index, pause)) for index in order}
-        return [await asyncio.wait_for(jobs[index], 20) for index in range(7)]
+        return [await asyncio.wait_for(jobs[index], 60) for index in range(7)]
 
 
 def play(sampler: TorchSampler, timing: int | None = None, temperature: float | None = None) -> list[Played]:
@@ -225,8 +225,8 @@ def test_a_session_that_closes_or_is_cancelled_holds_nobody_up(model: Any, threa
             sessions[2].close()
             sessions[2].close()
             cancelled.cancel()
-            await asyncio.wait_for(sessions[3].sample(PROMPT, 4), 20)
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(sessions[3].sample(PROMPT, 4), 60)
+            await asyncio.wait_for(waiting, 60)
             assert cancelled.cancelled()
             for gone in sessions[1:3]:
                 with pytest.raises(RuntimeError, match="closed"):
@@ -244,7 +244,7 @@ def test_leaving_a_cohort_wakes_whoever_still_waits(model: Any, thread: Executor
             waiting = asyncio.create_task(cohort.session(0, 0).sample(PROMPT, 400))
             await asyncio.sleep(0.01)
         with pytest.raises(RuntimeError, match="closed while it waited"):
-            await asyncio.wait_for(waiting, 20)
+            await asyncio.wait_for(waiting, 60)
         with pytest.raises(ValueError, match="no session 1 to open"):
             cohort.session(1, 0)
 
@@ -267,11 +267,47 @@ def test_an_error_in_the_models_thread_reaches_every_session(thread: Executor, m
         model.forward = breaks
         async with sampler.cohort(2) as cohort:
             asked = [cohort.session(i, i).sample(PROMPT, 400) for i in range(2)]
-            answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 20)
+            answers = await asyncio.wait_for(asyncio.gather(*asked, return_exceptions=True), 60)
         assert [str(answer) for answer in answers] == ["out of memory"] * 2
         assert len(await play_with(sampler)) == 7
 
     asyncio.run(main())
+
+
+def test_a_cancelled_session_leaves_the_free_batch_at_once(thread: Executor) -> None:
+    model = policy()
+    forward = model.forward
+    widths: list[int] = []
+
+    async def main() -> None:
+        loop, fifth = asyncio.get_running_loop(), asyncio.Event()
+
+        def counts(**kwargs: Any) -> Any:
+            widths.append(len(kwargs["input_ids"]))
+            if len(widths) == 5:
+                loop.call_soon_threadsafe(fifth.set)
+            return forward(**kwargs)
+
+        model.forward = counts
+        async with TorchSampler(model, ENDLESS, SamplerSettings(mode="free"), thread).cohort(2) as cohort:
+            first = asyncio.create_task(cohort.session(0, 0).sample(PROMPT, 400))
+            second = asyncio.create_task(cohort.session(1, 1).sample(PROMPT, 200))
+            await asyncio.wait_for(fifth.wait(), 60)
+            first.cancel()
+            assert len((await asyncio.wait_for(second, 60)).ids) == 200
+
+    asyncio.run(main())
+    assert widths[:5] == [1, 2, 2, 2, 2]  # the prompt that they share is computed once
+    assert len(widths) == 200
+    assert widths[-1] == 1
+
+
+def test_a_model_that_keeps_its_memory_elsewhere_is_refused(thread: Executor) -> None:
+    model = policy()
+    forward = model.forward
+    model.forward = lambda past_key_values, **kwargs: forward(**kwargs)
+    with pytest.raises(PolicyError, match="qwen3 cached 0 of 2 layers; only models with full attention"):
+        play(sampler_of(model, thread))
 
 
 @both

@@ -87,12 +87,14 @@ class Engine:
     @contextmanager
     def _sampling(self) -> Iterator[None]:
         training = self._model.training
-        self._model.eval()
+        if training:  # asked first: setting the mode walks over every module
+            self._model.eval()
         try:
             with torch.inference_mode():
                 yield
         finally:
-            self._model.train(training)
+            if training:
+                self._model.train()
 
     def _running(self) -> list[Place]:
         return [place for place in self._tenants[: self._active] if place]
