@@ -131,6 +131,20 @@ def test_scores_are_one_for_each_token() -> None:
         Scored(credit, Features(*[np.ones(4, np.float32)] * 3))
 
 
+def test_references_come_back_and_a_method_without_them_has_none(folder: RunFolder) -> None:
+    told = [{"task": "t-1", "text": "a\u2028b", "cause": ""}, {"task": "t-2", "text": "", "cause": "writer: timed out"}]
+    folder.write_references(3, told)
+    assert folder.read_references(3) == [{"schema": 1, "step": 3, **row} for row in told]
+    assert folder.read_references(4) == []
+
+
+def test_the_steps_that_were_played_are_known(folder: RunFolder) -> None:
+    assert folder.played() == []
+    for step in (10, 2):
+        folder.write_rollouts(step, [], [])
+    assert folder.played() == [2, 10]
+
+
 def test_what_is_no_json_is_named(folder: RunFolder) -> None:
     strange = rollout(0, verdict=Verdict(1.0, True, {"seen": {1, 2}}))
     with pytest.raises(RecordError, match=r"\{1, 2\}, a set; expected plain JSON"):

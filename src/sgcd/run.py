@@ -93,6 +93,19 @@ class RunFolder:
             raise FolderError(f"{path}: no credit of step {step}; this run has that of {self._span('credit')}")
         return credit_from_bytes(path.read_bytes(), str(path))
 
+    def write_references(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
+        """What the teacher was shown in each group that was learnt from, or why nothing: task, text, hash, cause."""
+        path = self._numbered("references", step, "jsonl")
+        write_whole(path, b"".join(line({"schema": SCHEMA, "step": step, **row}) for row in rows))
+
+    def read_references(self, step: int) -> list[Row]:
+        """None for a method that needs no reference."""
+        return read_rows(self._numbered("references", step, "jsonl"))
+
+    def played(self) -> list[int]:
+        """Steps whose rollouts are still here, oldest first."""
+        return self._steps("rollouts")
+
     # -- going on -----------------------------------------------------------------------------------------------------
 
     def rewind(self, step: int) -> None:
@@ -129,8 +142,11 @@ class RunFolder:
     def _numbered(self, name: str, step: int, end: str) -> Path:
         return self.path / name / f"{step:04d}.{end}"
 
+    def _steps(self, name: str) -> list[int]:
+        return sorted({int(path.name.split(".")[0]) for path in (self.path / name).glob("[0-9]*")})
+
     def _span(self, name: str) -> str:
-        steps = sorted({int(path.name.split(".")[0]) for path in (self.path / name).glob("[0-9]*")})
+        steps = self._steps(name)
         return f"steps {steps[0]} to {steps[-1]}" if steps else "no step"
 
 
