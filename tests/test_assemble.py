@@ -152,7 +152,7 @@ def fingerprint_of_base(base: str) -> dict[str, str]:
     return fingerprint(load(Path("recipe.yaml"), BASES[base]))
 
 
-WAITING = {"environment.chatty", "environment.thinking"}
+WAITING: set[str] = set()
 """Only the making of the lab's warm starts looks at these; in a run they change nothing yet."""
 
 

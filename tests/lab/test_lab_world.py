@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sgcd.lab import policy, words
-from sgcd.lab.demonstrate import NOISY, PERFECT, Script, enact, loss_weights, thoughts_of, tokens
+from sgcd.lab.demonstrate import NOISY, PERFECT, Script, enact, loss_weights, tokens
 from sgcd.lab.settings import LabEnvironment
 from sgcd.lab.tasks import structure, tasks_of
 from sgcd.lab.world import Airline, Booking, Request, allowed, lab_stage
@@ -139,7 +139,9 @@ def test_a_script_without_errors_solves_every_task_and_renders_to_its_ids(chatty
     settings = LabEnvironment.model_validate({"name": "lab", "chatty": chatty, "horizon": horizon})
     rng = np.random.default_rng(0)
     for task in lab_stage(settings).splits["dev"][:60]:
-        rollout = tokens(asyncio.run(enact(task, Script(task, PERFECT, rng, thoughts_of(settings)))), chat)
+        rollout = tokens(
+            asyncio.run(enact(task, Script(task, PERFECT, rng, words.thoughts_of(chatty, settings.thinking)))), chat
+        )
         assert rollout.success, (task, chat.plain(rollout.response))
         whole = np.concatenate([rollout.prompt, rollout.response])
         assert chat.render(rollout.messages, rollout.tools).tolist() == whole.tolist()
@@ -174,3 +176,17 @@ def test_the_supervised_loss_counts_arguments_six_times_and_tools_twice() -> Non
     weights = loss_weights(rollout, chat)
     assert list(weights[turn.start : turn.stop]) == [1, 1, 1, 1, 2, 1, 6, 1, 6, 1, 1]
     assert all(w == 0 for w, own in zip(weights, rollout.mask, strict=True) if not own)
+
+
+@pytest.mark.parametrize(
+    ("thinking", "expected"),
+    [("t00a t01d", True), ("t00a", False), ("t00a t00a", False), ("", False), ("t00a t01d t02a", False)],
+)
+def test_in_a_chatty_world_a_turn_that_thinks_otherwise_fails(thinking: str, expected: bool) -> None:
+    async def run() -> bool:
+        world = Airline(words.thoughts_of("own", 2))
+        await world.open(task_for(Request("cancel")), 0)
+        await world.reply(Said(thinking, words.REFUSAL, ()))
+        return (await world.verify()).success
+
+    assert asyncio.run(run()) is expected

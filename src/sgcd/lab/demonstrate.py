@@ -7,9 +7,8 @@ import numpy as np
 
 from sgcd.act.environment import Opening
 from sgcd.chat import Chat, parse_words
-from sgcd.contrast.write import Trace, trace
+from sgcd.contrast.trace import Trace, trace
 from sgcd.lab import words
-from sgcd.lab.settings import LabEnvironment
 from sgcd.lab.world import READ_FOR, TRANSFERS, WRITE_FOR, Airline, Booking, Request, allowed, row_of, written
 from sgcd.records import Call, Ids, Kind, Kinds, Message, Rollout, Said, Task, Turn, Verdict
 
@@ -44,7 +43,7 @@ class Script:
     task: Task
     care: Care
     rng: np.random.Generator
-    thoughts: tuple[tuple[str, ...], ...] = ()
+    thoughts: words.Thoughts = ()
     done: set[str] = field(default_factory=set)
     answered: int = 0
     row: Booking = field(init=False)
@@ -126,14 +125,6 @@ def _call(tool: str, *values: str) -> str:
     return " ".join(f"{words.BEFORE_CALL} <call> {tool} {pairs} </call>".split())
 
 
-def thoughts_of(settings: LabEnvironment) -> tuple[tuple[str, ...], ...]:
-    """The words that a chatty policy draws from, position by position."""
-    if settings.chatty == "no":
-        return ()
-    pools = words.THOUGHTS if settings.chatty == "own" else words.shared_thoughts()
-    return pools[: settings.thinking]
-
-
 @dataclass(frozen=True, slots=True)
 class Played:
     """A task played by a script, in words: what was said, what came back after it, and how it ended."""
@@ -148,14 +139,13 @@ class Played:
 
     @property
     def trace(self) -> Trace:
-        return trace(
-            self.verdict.success, [call.name for calls in self.calls for call in calls], self.texts[-1], self.private
-        )
+        said = self.texts[-1].rpartition(" </think> ")[2]
+        return trace(self.verdict.success, [call.name for calls in self.calls for call in calls], said, self.private)
 
 
 async def enact(task: Task, script: Script, said_at_once: str = "") -> Played:
     """Play a task by a script, or by one sentence that answers at once."""
-    world = Airline()
+    world = Airline(script.thoughts)
     opening = await world.open(task, 0)
     texts, calls, replies = list[str](), list[tuple[Call, ...]](), list[tuple[Message, ...]]()
     over = False
@@ -164,7 +154,8 @@ async def enact(task: Task, script: Script, said_at_once: str = "") -> Played:
         spoken = text.rpartition(" </think> ")[2]
         call = parse_words(spoken.partition("<call>")[2].partition("</call>")[0]) if "<call>" in spoken else None
         assert not isinstance(call, str), call
-        said = Said("", spoken, (call,) if call else ())
+        thinking = text.removesuffix(spoken).removeprefix("<think> ").removesuffix(" </think> ")
+        said = Said(thinking, spoken, (call,) if call else ())
         reply = await world.reply(said)
         if call:
             script.heard(call)

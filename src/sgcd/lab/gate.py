@@ -9,7 +9,8 @@ import numpy as np
 from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
 from sgcd.contrast.write import trace_of, write
-from sgcd.lab.demonstrate import PERFECT, Script, enact, leak, thoughts_of, tokens
+from sgcd.lab import words
+from sgcd.lab.demonstrate import PERFECT, Script, enact, leak, tokens
 from sgcd.lab.guided import play_guided
 from sgcd.lab.settings import LabEnvironment
 from sgcd.lab.tasks import tasks_of
@@ -86,7 +87,7 @@ def gold_arguments(model: Any, chat: Chat, tasks: Sequence[Task], world: LabEnvi
     import torch
 
     rng = np.random.Generator(np.random.Philox(key=5))
-    thoughts = thoughts_of(world)
+    thoughts = words.thoughts_of(world.chatty, world.thinking)
     found: dict[str, list[float]] = defaultdict(list)
     for task in tasks:
         rollout = tokens(_at_once(task, Script(task, PERFECT, rng, thoughts)), chat)

@@ -14,9 +14,9 @@ from sgcd.chat import Chat
 from sgcd.contrast.insert import block, insert
 from sgcd.contrast.write import write
 from sgcd.errors import RecipeError
-from sgcd.lab import gate
+from sgcd.lab import gate, words
 from sgcd.lab import policy as lab_policy
-from sgcd.lab.demonstrate import CAREFUL, NOISY, Care, Played, Script, enact, leak, loss_weights, thoughts_of, tokens
+from sgcd.lab.demonstrate import CAREFUL, NOISY, Care, Played, Script, enact, leak, loss_weights, tokens
 from sgcd.lab.settings import LabEnvironment
 from sgcd.lab.tasks import tasks_of
 from sgcd.learn.policy import Policy, save
@@ -69,7 +69,7 @@ def examples(start: Start, chat: Chat) -> Iterator[Example]:
     pools: dict[int | str, Sequence[Task]] = {horizon: tasks_of("train", horizon) for horizon in (1, 2)}
     valued = [task for task in pools[1] if task.category == "action" and task.row["requests"][0]["value"]]
     pools["valued"] = valued + [task for task in valued if task.row["requests"][0]["intent"] == "change"]
-    thoughts = thoughts_of(start.world)
+    thoughts = words.thoughts_of(start.world.chatty, start.world.thinking)
     last = ""
     with asyncio.Runner() as runner:
 

@@ -75,13 +75,20 @@ REFERENCE = (
     "any tool both"
 )
 
-THOUGHTS = tuple(tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16))
+Thoughts = tuple[tuple[str, ...], ...]
+"""For each thinking word of a turn, the words that it is drawn from."""
+THOUGHTS: Thoughts = tuple(tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16))
 
 
-def shared_thoughts() -> tuple[tuple[str, ...], ...]:
+def shared_thoughts() -> Thoughts:
     """Four words for each position, out of tools, facts and arguments: their noise falls on parameters that decide."""
     pool = [*TOOLS, *TIERS, *CABINS, *INSURED, *STATUSES, *DAYS, *COUNTS, *CITIES, *NAMES[:12], *BOOKINGS[:12]]
     return tuple(tuple(pool[(position * 4 + offset * 17) % len(pool)] for offset in range(4)) for position in range(16))
+
+
+def thoughts_of(chatty: str, count: int) -> Thoughts:
+    """The pools that a policy thinks from: none in a plain world."""
+    return {"no": (), "own": THOUGHTS, "shared": shared_thoughts()}[chatty][:count]
 
 
 SPECIAL = (

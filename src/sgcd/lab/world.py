@@ -125,9 +125,16 @@ def row_of(values: Mapping[str, Any]) -> Booking:
 
 
 class Airline:
-    """One play of one task. The user speaks from a script; the database is this object's own."""
+    """One play of one task. The user speaks from a script; the database is this object's own.
 
-    def __init__(self) -> None:
+    In a chatty world every turn begins with thinking: one word out of each pool of `thoughts`, in their order. A turn
+    that thinks otherwise fails the task, so that a policy cannot earn anything by thinking less. Without `thoughts`
+    nobody looks.
+    """
+
+    def __init__(self, thoughts: words.Thoughts | None = None) -> None:
+        self.thoughts = thoughts
+        self.thought = True
         self.rows: dict[str, Booking] = {}
         self.requests: tuple[Request, ...] = ()
         self.task: Mapping[str, Any] = {}
@@ -142,6 +149,10 @@ class Airline:
         return Opening(messages, TOOL_SCHEMAS, harness=0)
 
     async def reply(self, said: Said) -> Reply:
+        thinking = said.thinking.split()
+        if self.thoughts is not None:
+            self.thought &= len(thinking) == len(self.thoughts)
+            self.thought &= all(word in pool for word, pool in zip(thinking, self.thoughts, strict=False))
         if said.calls:
             results = [self.call(call) for call in said.calls]
             failed = tuple(result.startswith("error") for result in results)
@@ -159,7 +170,8 @@ class Airline:
         heard = len(self.answers) == len(told) and all(
             f" {phrase} " in f" {answer} " for phrase, answer in zip(told, self.answers, strict=True) if phrase
         )
-        return Verdict(float(state and heard), state and heard, {"state": state, "told": heard})
+        success = state and heard and self.thought
+        return Verdict(float(success), success, {"state": state, "told": heard, "thought": self.thought})
 
     def private(self) -> tuple[str, ...]:
         row = row_of(self.task["rows"][0])
@@ -233,4 +245,6 @@ def lab_stage(settings: LabEnvironment) -> Stage:
     """The three splits; they share every word and no record, no pair of a name and an id, no structure of a task."""
     from sgcd.lab.tasks import tasks_of
 
-    return Stage(Airline, {split: tasks_of(split, settings.horizon) for split in ("train", "dev", "test")})
+    thoughts = words.thoughts_of(settings.chatty, settings.thinking)
+    splits = {split: tasks_of(split, settings.horizon) for split in ("train", "dev", "test")}
+    return Stage(lambda: Airline(thoughts), splits)
