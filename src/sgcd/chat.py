@@ -2,14 +2,19 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from os.path import commonprefix
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcd.errors import TemplateError
 from sgcd.records import Call, Ids, Kind, Kinds, Message, Said
 
+Spans = NDArray[np.int64]
+BROKEN = "\ufffd"  # what is decoded where bytes make no whole character
 PROBE = "probeprobe"  # stands for an assistant turn while the template is taken apart
 
 
@@ -58,6 +63,7 @@ class Chat:
         if not tokenizer.chat_template:
             raise TemplateError(f"{name}: it has no chat template; add chat_template.jinja to the policy's folder")
         self.size = len(tokenizer)
+        self._pieces: dict[int, str] = {}
         self._special = sorted({str(token) for token in tokenizer.all_special_tokens}, key=len, reverse=True)
         self.end = self._find_end()
         self.pad = self.end if tokenizer.pad_token_id is None else int(tokenizer.pad_token_id)
@@ -156,6 +162,25 @@ class Chat:
     def plain(self, ids: Ids) -> str:
         return str(self.tokenizer.decode(ids.tolist(), skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
+    def spell(self, ids: Ids) -> tuple[str, Spans]:
+        """The text of `plain`, and for each id the stretch [start, stop) of it that the id has a part in.
+
+        A character that several ids make together belongs to each of them.
+        """
+        text, tokens = self.plain(ids), ids.tolist()
+        spelt, stretches = list[str](), list[tuple[int, int]]()
+        at = 0
+        for whole, run in groupby(tokens, lambda token: BROKEN not in self._piece(token)):
+            for part, inside in [(self._piece(token), None) for token in run] if whole else [self._together([*run])]:
+                stretches += [(at + start, at + stop) for start, stop in inside or [(0, len(part))]]
+                spelt.append(part)
+                at += len(part)
+        if not "".join(spelt).endswith(text) or at > len(text) + 1:  # an id's text depends on more than its neighbour
+            part, stretches = self._together(tokens)
+            at = len(part)
+        lost = at - len(text)  # the very first id may lose a space
+        return text, np.maximum(np.array(stretches, np.int64).reshape(-1, 2) - lost, 0)
+
     def render(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> Ids:
         """A whole conversation through the template, as anyone who loads the policy would do it."""
         return self._encode(self._text(messages, tools, opens=False))
@@ -167,6 +192,24 @@ class Chat:
     def words_of_policy(self, text: str) -> Ids:
         """Ids of a text as a policy would have written it, special tokens included: for scripts that stand in."""
         return self._encode(text)
+
+    def _piece(self, token: int) -> str:
+        """What an id spells when another stands before it; nothing whole when it is a byte."""
+        if token not in self._pieces:
+            byte = str(self.tokenizer.convert_ids_to_tokens(token)).startswith("<0x")
+            self._pieces[token] = BROKEN if byte else self._behind([token])
+        return self._pieces[token]
+
+    def _behind(self, tokens: Sequence[int]) -> str:
+        first = self.plain(np.array([self.end], np.int32))
+        return self.plain(np.array([self.end, *tokens], np.int32))[len(first) :]
+
+    def _together(self, tokens: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
+        """For ids that spell characters together, such as the bytes of an emoji: each begins where those before it end."""
+        text = self._behind(tokens)
+        known = [len(commonprefix([text, self._behind(tokens[:count])])) for count in range(len(tokens))] + [len(text)]
+        known = [max(known[: i + 1]) for i in range(len(known))]
+        return text, [(at, next((end for end in known[i + 1 :] if end > at), at)) for i, at in enumerate(known[:-1])]
 
     # -- taking the template apart ------------------------------------------------------------------------------------
 

@@ -1,15 +1,110 @@
-"""Literals that a reference must not carry: replaced before it is written, looked for when it comes back."""
+"""Literals in a text: found whatever their case, quotes and Unicode form, and replaced by a placeholder."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from json import dumps
+
+from sgcd.contrast.fold import QUOTES, fold
 
 PLACEHOLDER = "hidden"
+PLACEHOLDERS = {"token": "hidden_token", "number": "hidden_number", "secret": "hidden_secret", "code": "hidden_code"}
+"""By the kind of a literal; every other kind is plainly hidden. The lab's policies know that one word."""
+SHORTEST = 3
+"""Characters of a literal, unless an environment has declared it: shorter ones are everywhere."""
+LONG = 12
+"""A literal of so many characters is found inside longer words too: a key with something glued to it is still a key."""
+PASSES = 8
+
+_WORD = r"[\w\u0300-\u036f]"
 
 
-def mask(text: str, literals: Sequence[str]) -> str:
-    """The text with every literal, as a word of its own and in whatever case, replaced by a placeholder."""
-    known = sorted({literal for literal in literals if literal.strip()}, key=len, reverse=True)
-    if not known:
-        return text
-    pattern = "|".join(re.escape(literal) for literal in known)
-    return re.sub(rf"(?<!\w)(?:{pattern})(?!\w)", PLACEHOLDER, text, flags=re.IGNORECASE)
+@dataclass(frozen=True, slots=True)
+class Found:
+    """Where in a text a literal stands, and what it is replaced by."""
+
+    start: int
+    stop: int
+    placeholder: str
+
+
+@dataclass(frozen=True, slots=True)
+class Literals:
+    """What a reference must not carry and credit must not touch (method.md 6(g)); the same value, the same placeholder.
+
+    >>> Literals.of(["b12", "Basic"]).mask("your cabin is “basic”, b12 not b123")
+    'your cabin is “hidden”, hidden not b123'
+    """
+
+    placeholders: Mapping[str, str]
+    """By the folded literal."""
+    _patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_patterns", _patterns(self.placeholders))
+
+    @classmethod
+    def of(cls, values: Iterable[str], kind: str = "", shortest: int = 1) -> "Literals":
+        """Literals of one kind; those with fewer than `shortest` characters are left out, as are empty ones."""
+        placeholder = PLACEHOLDERS.get(kind, PLACEHOLDER)
+        known: dict[str, str] = {}
+        for value in values:
+            for spelt in (value, dumps(value)[1:-1]):  # in a call's JSON some characters are escaped
+                bare = " ".join(fold(spelt).text.strip(QUOTES + " \t\r\n").split())
+                if len(bare) >= max(1, shortest) and bare not in {PLACEHOLDER, *PLACEHOLDERS.values()}:
+                    known[bare] = placeholder
+        return cls(known)
+
+    def joined(self, more: "Literals") -> "Literals":
+        """These and more; where both know a value, its placeholder stays what it was."""
+        return Literals({**more.placeholders, **self.placeholders})
+
+    def find(self, text: str) -> list[Found]:
+        """Every occurrence, the longest at each place, overlapping ones too."""
+        folded = fold(text)
+        found = [
+            Found(*folded.origin(*match.span(1)), self.placeholders[" ".join(match[1].split())])
+            for pattern in self._patterns
+            for match in pattern.finditer(folded.text)
+        ]
+        return sorted(found, key=lambda one: (one.start, -one.stop))
+
+    def mask(self, text: str) -> str:
+        """The text without any literal."""
+        return self.masked(text)[0]
+
+    def masked(self, text: str) -> tuple[str, int]:
+        """The text without any literal, and how many places were replaced."""
+        count = 0
+        for _ in range(PASSES):
+            found = self.find(text)
+            if not found:
+                break
+            parts, at = list[str](), 0
+            for one in found:
+                if one.start >= at:
+                    parts += [text[at : one.start], one.placeholder]
+                    count += 1
+                at = max(at, one.stop)
+            text = "".join([*parts, text[at:]])  # what was apart may now be a literal of several words: look again
+        return text, count
+
+
+def _patterns(literals: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    """Those that begin where a word begins, and those that begin anywhere; the longest of each first."""
+    words, anywhere = list[str](), list[str]()
+    for literal in sorted(literals, key=lambda literal: (-len(literal), literal)):
+        free = (len(literal) >= LONG and " " not in literal) or not re.match(r"\w", literal)
+        (anywhere if free else words).append(literal)
+    return tuple(
+        re.compile(f"{before}(?=[{''.join(sorted({re.escape(one[0]) for one in some}))}])(?=({'|'.join(map(_searched, some))}))")
+        for before, some in ((f"(?<!{_WORD})", words), ("", anywhere))
+        if some
+    )
+
+
+def _searched(literal: str) -> str:
+    """Any white space between its words; a shorter one has no letter or digit behind it."""
+    core = r"\s+".join(map(re.escape, literal.split(" ")))
+    whole = (len(literal) < LONG or " " in literal) and re.search(r"\w$", literal)
+    return f"{core}(?!{_WORD})" if whole else core

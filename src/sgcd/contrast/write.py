@@ -1,73 +1,100 @@
 """The built-in writer: no model, only what siblings visibly did and how it ended, in five parts."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Protocol, TypeVar
 
-from sgcd.contrast.mask import PLACEHOLDER, mask
-from sgcd.records import Rollout
+from sgcd.contrast.align import Parting, distance, middle, partings
+from sgcd.contrast.mask import PLACEHOLDER
+from sgcd.contrast.trace import Trace
 
-ANSWER_WORDS = 5  # enough to tell a refusal from a confirmation
+Thing = TypeVar("Thing", bound=Hashable)
+
+MOST = 2
+"""Alternatives in a part, and points of deviation, at most."""
+BRANCH = 2
+"""Moves at the end of an attempt that make its branch: what it did, and what it said of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What one sibling visibly did: tools in order, then the beginning of what it said; and whether it succeeded.
-
-    >>> Trace(True, ("find_user", "get_booking"), "it is done thank you").success
-    True
-    """
-
-    success: bool
-    tools: tuple[str, ...]
-    answer: str
+class Writer(Protocol):
+    """Whatever turns traces into the text of a reference."""
 
     @property
-    def steps(self) -> tuple[str, ...]:
-        return (*self.tools, f"say {self.answer}" if self.answer else "say nothing")
+    def name(self) -> str: ...
+
+    async def write(self, traces: Sequence[Trace]) -> str: ...
 
 
-def trace_of(rollout: Rollout, literals: Sequence[str]) -> Trace:
-    """The visible part of a rollout; literals are masked before anything is written."""
-    last = rollout.messages[-1] if rollout.messages else {}
-    said = str(last.get("content", "")) if last.get("role") == "assistant" and not rollout.turns[-1].calls else ""
-    return trace(rollout.success, [call.name for call in rollout.calls if not call.failed], said, literals)
+class BuiltIn:
+    """The same traces, the same text."""
 
+    name = "built-in"
 
-def trace(success: bool, tools: Sequence[str], said: str, literals: Sequence[str]) -> Trace:
-    """A trace from the names of the tools that answered and the last words."""
-    return Trace(success, tuple(tools), " ".join(mask(said, literals).split()[-ANSWER_WORDS - 4 :][:ANSWER_WORDS]))
+    async def write(self, traces: Sequence[Trace]) -> str:
+        return write(traces)
 
 
 def write(traces: Sequence[Trace]) -> str:
-    """The five parts: state checks, successful branches, failed branches, points of deviation, what stays masked."""
-    good = min((trace for trace in traces if trace.success), key=lambda trace: len(trace.steps))
-    bad = max((trace for trace in traces if not trace.success), key=lambda trace: len(trace.steps))
-    checks = _shared([trace.tools for trace in traces if trace.success])[: max(0, len(good.steps) - 2)]
-    fork = len(_common(good.steps, bad.steps))
-    left = bad.steps[fork] if fork < len(bad.steps) else "nothing"
-    kept = good.steps[fork] if fork < len(good.steps) else "nothing"
-    after = good.steps[fork - 1] if fork else "nothing"
+    """The five parts: state checks, successful branches, failed branches, points of deviation, what stays masked.
+
+    Every sibling counts: checks and branches are those that most of them share, and each failure is aligned with the
+    success that is nearest to it. Of alternatives the most frequent comes first.
+    """
+    good = [trace for trace in traces if trace.success]
+    bad = sorted((trace for trace in traces if not trace.success), key=lambda trace: -len(trace.moves))
+    model = good[middle([trace.moves for trace in good])]
+    then = _branches(sorted(good, key=lambda trace: (trace is not model, len(trace.moves))))
     return "\n".join(
         [
-            f"what successful attempts check : {_list(checks)} .",
-            f"then they do : {_list(good.steps[-2:])} .",
-            f"where failed attempts go wrong : {_list(bad.steps[-2:])} .",
-            f"after {after} they leave : {left} instead of {kept} .",
+            f"what successful attempts check : {_list(_checks(model, good))} .",
+            f"then they do : {_list(then)} .",
+            f"where failed attempts go wrong : {_list([*_branches(bad), *_errors(good, bad)])} .",
+            f"{_deviations(model, good, bad)} .",
             f"keep masked : {PLACEHOLDER} .",
         ]
     )
 
 
-def _list(steps: Sequence[str]) -> str:
-    return " , ".join(steps) if steps else "none"
+def _checks(model: Trace, good: Sequence[Trace]) -> list[str]:
+    """What comes before the branch, where at least half of the successes did it too."""
+    before = model.tools[: max(0, len(model.moves) - BRANCH)]
+    return [tool for tool in dict.fromkeys(before) if 2 * sum(tool in trace.tools for trace in good) >= len(good)]
 
 
-def _common(first: Sequence[str], second: Sequence[str]) -> Sequence[str]:
-    count = next(
-        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
-    )
-    return first[:count]
+def _branches(traces: Sequence[Trace]) -> list[str]:
+    """How attempts end."""
+    branches = _most(Counter(trace.moves[-BRANCH:] for trace in traces))
+    return [move for branch in branches for move in branch]
 
 
-def _shared(sequences: Sequence[Sequence[str]]) -> list[str]:
-    return [step for step in dict.fromkeys(sequences[0]) if all(step in other for other in sequences)]
+def _errors(good: Sequence[Trace], bad: Sequence[Trace]) -> list[str]:
+    """What tools complained of in failures more often than in successes."""
+    known = Counter(error for trace in good for error in trace.errors)
+    found = Counter(error for trace in bad for error in trace.errors)
+    return _most(Counter({error: n for error, n in found.items() if n * len(good) > known[error] * len(bad)}))
+
+
+def _deviations(model: Trace, good: Sequence[Trace], bad: Sequence[Trace]) -> str:
+    """After what failures part from the success that is nearest to them, and what they do instead."""
+    points: dict[tuple[str, str], list[Parting]] = {}
+    for trace in bad:
+        nearest = min(good, key=lambda other: (distance(other.moves, trace.moves), len(other.moves)))
+        for parting in partings(nearest.moves, trace.moves):
+            points.setdefault((parting.after, parting.kept), []).append(parting)
+    if not points:  # they made the same moves, with other values in them
+        points = {(model.moves[-1] if model.moves else "nothing", "nothing"): []}
+    told: list[str] = []
+    for after, kept in _most(Counter({point: len(points[point]) for point in points})):
+        left = _most(Counter(parting.left for parting in points[after, kept]))
+        told.append(f"after {after} they leave : {_list(left or ['nothing'])} instead of {kept}")
+    return _list(told)
+
+
+def _most(counts: Counter[Thing]) -> list[Thing]:
+    """The most frequent, and others that are no accident; among equals the one that was counted first."""
+    ranked = counts.most_common()
+    return [thing for at, (thing, count) in enumerate(ranked[:MOST]) if at == 0 or count > 1]
+
+
+def _list(moves: Sequence[str]) -> str:
+    return " , ".join(moves) if moves else "none"

@@ -1,0 +1,149 @@
+"""From siblings to a reference, or to the cause why there is none; nothing that a writer does gets past here."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any, cast
+
+from sgcd.chat import Chat
+from sgcd.contrast.choose import Chosen, choose
+from sgcd.contrast.fold import QUOTES
+from sgcd.contrast.insert import Fitted, fit
+from sgcd.contrast.literals import literals_of, shapes
+from sgcd.contrast.mask import PLACEHOLDER, PLACEHOLDERS, SHORTEST, Literals
+from sgcd.contrast.trace import trace_of
+from sgcd.contrast.write import Writer
+from sgcd.records import Reference, Siblings
+
+RETRIES = 2
+REPLACED = 5
+"""So many literals in what a writer wrote are slips and are replaced; one more, and it is not shown to anyone."""
+EVALUATOR = (
+    "gold_answer gold_action gold_actions ground_truth expected_answer expected_actions expected_output "
+    "evaluation_criteria reward_info reward_basis unit_tests test_cases"
+).split()
+"""Names of what only a verifier knows, wherever it comes from; those of the rollouts' own verifiers join them."""
+FIFTH = re.compile(r"^\W*keep masked\b[^:]*:(.*)$", re.IGNORECASE | re.MULTILINE)
+"""The template's fifth part: literals that the writer saw and that are to stay out of credit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Referred:
+    """What came of a group: a reference or a cause, and in either case the literals that credit keeps off."""
+
+    task: str
+    reference: Reference | None
+    cause: str
+    """Empty where there is a reference. Its first words, up to a colon, are what is counted: not mixed, too long,
+    writer raised, writer gave nothing, leak."""
+    literals: Literals
+    how: str = ""
+    """How the writer's siblings were chosen."""
+    siblings: tuple[int, ...] = ()
+    """Which the writer read."""
+    replaced: int = 0
+    """Literals that the writer let slip."""
+
+    def plain(self) -> dict[str, Any]:
+        """A line of the run's folder. Literals that were there before anything was written stay out of it."""
+        text = {"text": self.reference.text, "hash": self.reference.hash} if self.reference else {}
+        return {
+            "task": self.task,
+            **text,
+            "writer": self.reference.writer if self.reference else None,
+            "literals": list(self.reference.literals) if self.reference else [],
+            "cause": self.cause,
+            "how": self.how,
+            "siblings": list(self.siblings),
+            "replaced": self.replaced,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Contrast:
+    """What turns siblings into references: a writer, how much it reads, and where its words go."""
+
+    writer: Writer
+    chat: Chat
+    budget: int
+    least: int
+
+    async def refer(self, siblings: Siblings) -> Referred:
+        return await refer(siblings, self.chat, self.writer, self.budget)
+
+    def fit(self, reference: Reference, room: int) -> Fitted | None:
+        """The reference as ids, for a rollout that leaves `room` of them in the model's window."""
+        return fit(self.chat, reference.text, room, self.least)
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a writer wrote, without literals; what it listed to keep masked; or why nobody may see it."""
+
+    text: str
+    listed: tuple[str, ...] = ()
+    replaced: int = 0
+    leak: str = ""
+
+
+async def refer(siblings: Siblings, chat: Chat, writer: Writer, budget: int) -> Referred:
+    """Mask, choose, write, scan. A text that leaks is asked for again, twice at most."""
+    literals = literals_of(siblings, chat)
+    task = siblings.task.id
+    if not siblings.mixed:
+        return Referred(task, None, "not mixed", literals)
+    traces = [trace_of(rollout, literals, chat) for rollout in siblings.rollouts]
+    chosen = choose(traces, budget, lambda text: len(chat.words(text)))
+    if chosen is None:
+        cause = f"too long: not even one success and one failure fit into {budget} tokens"
+        return Referred(task, None, cause, literals)
+    fields = {*EVALUATOR, *_fields(siblings)}
+    read = tuple(trace.sibling for trace in chosen.traces)
+    cause, replaced = "", 0
+    for _ in range(1 + RETRIES):
+        text, cause = await _written(writer, chosen)
+        if cause:
+            break
+        received = receive(text, literals, fields)
+        replaced, cause = received.replaced, received.leak
+        if not cause:
+            literals = literals.joined(Literals.of(received.listed))
+            reference = Reference(task, received.text, writer.name, received.listed)
+            return Referred(task, reference, "", literals, chosen.how, read, replaced)
+    return Referred(task, None, cause, literals, chosen.how, read, replaced)
+
+
+def receive(text: str, literals: Literals, fields: Iterable[str]) -> Received:
+    """What a writer wrote, scanned for literals, for what looks like a secret, and for what only a verifier knows."""
+    named = [field for field in sorted(fields) if re.search(rf"(?<!\w){re.escape(field)}(?!\w)", text, re.IGNORECASE)]
+    if named:
+        return Received("", leak=f"leak: it names {named[0]}, which only a verifier knows")
+    masked, replaced = literals.joined(shapes(text)).masked(text)
+    if replaced > REPLACED:
+        return Received("", replaced=replaced, leak=f"leak: {replaced} literals, more than {REPLACED} in one reference")
+    listed = _listed(masked)
+    return Received(Literals.of(listed).mask(masked), listed, replaced)
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The literals of the fifth part."""
+    words = [word.strip().strip(".").strip().strip(QUOTES) for line in FIFTH.findall(text) for word in line.split(",")]
+    unsaid = {PLACEHOLDER, *PLACEHOLDERS.values(), "none", "nothing"}
+    return tuple(dict.fromkeys(word for word in words if len(word) >= SHORTEST and word.casefold() not in unsaid))
+
+
+def _fields(siblings: Siblings) -> list[str]:
+    """Names of the verifier's facts, where they are names and not everyday words."""
+    facts = [name for rollout in siblings.rollouts if rollout.verdict for name in rollout.verdict.facts]
+    return [name for name in facts if re.search(r"[_.]|[a-z][A-Z]", name)]
+
+
+async def _written(writer: Writer, chosen: Chosen) -> tuple[str, str]:
+    """What the writer wrote, or the cause why there is nothing."""
+    try:
+        text = cast(object, await writer.write(chosen.traces))
+    except Exception as problem:
+        return "", "writer raised: " + " ".join(f"{type(problem).__name__}: {problem}".split()).rstrip(":")
+    if not isinstance(text, str):
+        return "", f"writer gave nothing: expected a text, got {type(text).__name__}"
+    return text.strip(), "" if text.strip() else "writer gave nothing"
