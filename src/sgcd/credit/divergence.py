@@ -37,9 +37,15 @@ def dense_features(
 def top_ids(logits: Array, k: int) -> Array:
     """Ids of the k largest logits of each row, in ascending order; ties go to the lower id, NaN is never large."""
     xp, z = _namespace(logits), _wide(logits)
-    k = min(k, z.shape[-1])
-    z = xp.where(xp.isnan(z), -math.inf, z)
-    level = _kth_largest(z, k)
+    size = z.shape[-1]
+    k = min(k, size)
+    if xp.isnan(xp.amax(z, axis=-1)).any():
+        z = xp.where(xp.isnan(z), -math.inf, z)
+    values, ids = _largest(z, min(k + 1, size))
+    if k == size or (values[:, k - 1] > values[:, k]).all():
+        ids = ids[:, :k]
+        return ids[_rows(ids), xp.argsort(ids, -1)]
+    level = values[:, k - 1 : k]  # some row has a tie where it is cut off
     above, tied = z > level, z == level
     room = k - above.sum(-1)[:, None]
     kept = above | (tied & (xp.cumsum(tied, axis=-1) <= room))
@@ -52,16 +58,27 @@ def outcomes(logits: Array, ids: Array, observed: Array) -> Array:
     The observed token's slot is empty (-inf) where `ids` holds it already. The tail is
     logsumexp(logits outside the support) - logsumexp(logits), never one minus the kept mass; -inf when none is outside.
     """
+    return outcomes_of(log_softmax(logits), ids, observed)
+
+
+def log_softmax(logits: Array) -> Array:
+    """Log-probabilities [tokens, vocabulary]; at least float32."""
     xp, z = _namespace(logits), _wide(logits)
+    if hasattr(xp, "log_softmax"):  # torch reads the row once
+        return xp.log_softmax(z, -1)
     with np.errstate(all="ignore"):
-        logp = z - _logsumexp(z)
-        row = xp.cumsum(xp.ones_like(observed), axis=0)[:, None] - 1
-        own = logp[row, observed[:, None]]
-        top = logp[row, ids]
-        logp[row, ids] = -math.inf
-        logp[row, observed[:, None]] = -math.inf
-        own = xp.where(_listed(ids, observed), -math.inf, own)
-        return xp.concatenate((top, own, _logsumexp(logp)), axis=-1)
+        return z - _logsumexp(z)
+
+
+def outcomes_of(logp: Array, ids: Array, observed: Array) -> Array:
+    """The same from log-probabilities of the whole vocabulary."""
+    xp, row, own = _namespace(logp), _rows(ids), observed[:, None]
+    rest = logp + 0.0
+    rest[row, ids] = -math.inf
+    rest[row, own] = -math.inf
+    with np.errstate(all="ignore"):
+        observed_slot = xp.where(_listed(ids, observed), -math.inf, logp[row, own])
+        return xp.concatenate((logp[row, ids], observed_slot, _logsumexp(rest)), axis=-1)
 
 
 def server_outcomes(top_logp: Array, ids: Array, observed: Array, own_logp: Array) -> Array:
@@ -127,13 +144,20 @@ def _logsumexp(x: Array) -> Array:
     return xp.log(xp.sum(xp.exp(x - top), axis=-1, keepdims=True)) + top
 
 
-def _kth_largest(z: Array, k: int) -> Array:
-    """The one operation without a common name."""
+def _largest(z: Array, count: int) -> tuple[Array, Array]:
+    """The largest values of each row, falling, and their places: the one operation without a common name."""
     xp = _namespace(z)
     if hasattr(xp, "topk"):
-        return xp.topk(z, k).values[:, -1:]
-    place = z.shape[-1] - k
-    return xp.partition(z, place, axis=-1)[:, place : place + 1]
+        return xp.topk(z, count)
+    places = xp.argpartition(z, z.shape[-1] - count, axis=-1)[:, z.shape[-1] - count :]
+    places = places[_rows(places), xp.argsort(-z[_rows(places), places], -1)]
+    return z[_rows(places), places], places
+
+
+def _rows(ids: Array) -> Array:
+    """A column with the number of each row."""
+    xp = _namespace(ids)
+    return xp.cumsum(xp.ones_like(ids[:, :1]), axis=0) - 1
 
 
 def _wide(x: Array) -> Array:
