@@ -8,16 +8,18 @@ import numpy as np
 
 from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
-from sgcd.contrast.write import trace_of, write
+from sgcd.contrast.refer import refer
+from sgcd.contrast.write import BuiltIn
 from sgcd.lab import words
 from sgcd.lab.demonstrate import PERFECT, Script, enact, leak, tokens
 from sgcd.lab.guided import play_guided
 from sgcd.lab.settings import LabEnvironment
 from sgcd.lab.tasks import tasks_of
 from sgcd.measure.statistics import clustered, paired
-from sgcd.records import CATEGORIES, Ids, Kind, Rollout, Task
+from sgcd.records import CATEGORIES, Ids, Kind, Rollout, Siblings, Task
 
 TASKS, TRIALS = 200, 8
+BUDGET = 30720
 ARGUMENT, CATEGORY = 0.9, 0.05
 """The gate: mean probability of every gold argument, sampled success in every category."""
 
@@ -61,7 +63,7 @@ async def heeding(
         if len({r.success for r in rollouts}) == 2
     ]
     tasks = [task for task, _ in mixed]
-    texts = [write([trace_of(r, r.private) for r in rollouts]) for _, rollouts in mixed]
+    texts = [await _reference(task, rollouts, chat) for task, rollouts in mixed]
     # fresh plays for all arms: the siblings that the reference was written from count for none of them
     without = await play_guided(tasks, [""] * len(tasks), trials, chat, sampler, seed=12)
     guided = await play_guided(tasks, texts, trials, chat, sampler, seed=12)
@@ -80,6 +82,18 @@ async def heeding(
             name: float(np.mean([not r.calls for rollouts in arm for r in rollouts])) for name, arm in arms.items()
         },
     }
+
+
+async def _reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
+    """What the built-in writer says of mixed siblings, as training would hear it."""
+    referred = await refer(Siblings(task, tuple(rollouts)), chat, BuiltIn(), BUDGET)
+    assert referred.reference, referred.cause
+    return referred.reference.text
+
+
+def _reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
+    literals = literals_of(Siblings(task, tuple(rollouts)), chat)
+    return write([trace_of(rollout, literals, chat) for rollout in rollouts])
 
 
 def gold_arguments(model: Any, chat: Chat, tasks: Sequence[Task], world: LabEnvironment) -> dict[str, float]:
