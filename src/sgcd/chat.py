@@ -2,8 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
-from os.path import commonprefix
+from itertools import accumulate, groupby
 from pathlib import Path
 from typing import Any
 
@@ -205,11 +204,11 @@ class Chat:
         return self.plain(np.array([self.end, *tokens], np.int32))[len(first) :]
 
     def _together(self, tokens: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """For ids that spell characters together, such as the bytes of an emoji: each begins where those before it end."""
+        """For ids that spell characters together, as the bytes of an emoji do: each begins where those before it end."""
         text = self._behind(tokens)
-        known = [len(commonprefix([text, self._behind(tokens[:count])])) for count in range(len(tokens))] + [len(text)]
-        known = [max(known[: i + 1]) for i in range(len(known))]
-        return text, [(at, next((end for end in known[i + 1 :] if end > at), at)) for i, at in enumerate(known[:-1])]
+        sure = [_agreement(text, self._behind(tokens[:count])) for count in range(len(tokens))] + [len(text)]
+        sure = [*accumulate(sure, max)]
+        return text, [(at, next((end for end in sure[i + 1 :] if end > at), at)) for i, at in enumerate(sure[:-1])]
 
     # -- taking the template apart ------------------------------------------------------------------------------------
 
@@ -279,3 +278,10 @@ class Chat:
         for token in self._special:
             text = text.replace(token, f"{token[0]} {token[1:]}")
         return text
+
+
+def _agreement(first: str, second: str) -> int:
+    """How many characters two texts begin with together."""
+    return next(
+        (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )

@@ -8,9 +8,8 @@ Moves = Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class Parting:
-    """A place where one sequence leaves another: `place` moves of the kept one came before it."""
+    """Where one sequence leaves another: what came before, what was to come, what came instead."""
 
-    place: int
     after: str
     kept: str
     left: str
@@ -54,17 +53,17 @@ def middle(sequences: Sequence[Moves]) -> int:
 
 
 def partings(kept: Moves, other: Moves) -> list[Parting]:
-    """Every place where `other` leaves `kept`: what came before, what was to come, what came instead.
+    """Every place where `other` leaves `kept`, in order.
 
     >>> partings(["find", "check", "cancel"], ["find", "cancel"])
-    [Parting(place=1, after='find', kept='check', left='cancel')]
+    [Parting(after='find', kept='check', left='cancel')]
     """
     found: list[Parting] = []
     i = j = 0
     for next_i, next_j in [*aligned(kept, other), (len(kept), len(other))]:
         if (i, j) != (next_i, next_j):
             after = kept[i - 1] if i else "nothing"
-            found.append(Parting(i, after, _at(kept, i), _at(other, j)))
+            found.append(Parting(after, _at(kept, i), _at(other, j)))
         i, j = next_i + 1, next_j + 1
     return found
 

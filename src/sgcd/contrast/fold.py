@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from unicodedata import category, combining, normalize
 
-QUOTES = "\"'`´‘’‚‛“”„‟«»‹›′″"
+QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a\u2032\u2033"
 _STRAIGHT = str.maketrans(dict.fromkeys(QUOTES, "'"))
 _PIECE = re.compile(r"[\x00-\x7f]+|[^\x00-\x7f]")
 
@@ -28,8 +28,8 @@ def fold(text: str) -> Folded:
 
     Decomposed rather than composed forms are kept: those never join characters of different origin.
 
-    >>> fold("“ＡＢＣ” Ｐａß").text
-    "'abc' pass"
+    >>> fold("“Ｓｔｒａße”").text
+    "'strasse'"
     """
     if text.isascii():
         return Folded(text.lower().translate(_STRAIGHT), None)

@@ -45,7 +45,7 @@ def literals_of(siblings: Siblings, chat: Chat) -> Literals:
 
 
 def shapes(text: str) -> Literals:
-    """What looks like a secret: bearer tokens, numbers of 13 to 19 digits, values of password=, long hex or base64 runs.
+    """What looks like a secret: bearer tokens, 13 to 19 digits, values of password=, long runs of hex or base64.
 
     >>> shapes("login(user='mia', password='hunter2')").placeholders
     {'hunter2': 'hidden_secret'}

@@ -1,7 +1,7 @@
 """Literals in a text: found whatever their case, quotes and Unicode form, and replaced by a placeholder."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json import dumps
 
@@ -96,11 +96,13 @@ def _patterns(literals: Iterable[str]) -> tuple[re.Pattern[str], ...]:
     for literal in sorted(literals, key=lambda literal: (-len(literal), literal)):
         free = (len(literal) >= LONG and " " not in literal) or not re.match(r"\w", literal)
         (anywhere if free else words).append(literal)
-    return tuple(
-        re.compile(f"{before}(?=[{''.join(sorted({re.escape(one[0]) for one in some}))}])(?=({'|'.join(map(_searched, some))}))")
-        for before, some in ((f"(?<!{_WORD})", words), ("", anywhere))
-        if some
-    )
+    return tuple(_any(some, before) for some, before in ((words, f"(?<!{_WORD})"), (anywhere, "")) if some)
+
+
+def _any(literals: Sequence[str], before: str) -> re.Pattern[str]:
+    """Any of them, looked ahead for, so that those which overlap are all found; most places fail at the first letter."""
+    first = "".join(sorted({re.escape(literal[0]) for literal in literals}))
+    return re.compile(f"{before}(?=[{first}])(?=({'|'.join(map(_searched, literals))}))")
 
 
 def _searched(literal: str) -> str:
