@@ -99,7 +99,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     """
     torch.set_num_threads(threads or torch.get_num_threads())
     method = method_of(recipe)
-    if method.needs_reference:
+    if method.needs:
         raise RecipeError(
             f"method.name: {recipe.method.name} needs references, which training does not write yet; expected grpo"
         )

@@ -9,6 +9,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
+from sgcd.credit.methods import Needs
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import Method
@@ -141,21 +142,21 @@ def test_the_extensions_are_what_their_names_say():
     assert calm.max() == 1
 
 
-def test_one_nan_is_left_out_and_more_than_one_percent_is_refused():
+def test_one_nan_is_left_out_and_with_more_than_one_percent_the_rollout_has_no_credit():
     x = features(d17=0.4)
     x.divergence[3] = np.nan
     x.divergence[21] = np.nan  # in the observation, which nobody scored
     got = PUBLISHED.explain(rollout(), 1.0, x)
     assert (got.segments.nonfinite, np.flatnonzero(got.signal.credit.weight > 1).tolist()) == (1, [17, 18, 19])
     x.entropy[5] = np.inf
-    with pytest.raises(RecordError, match=r"rollout t1/3: 2 of 36 tokens .* expected at most 1 %"):
-        PUBLISHED.signal(rollout(), 1.0, x)
+    lost = PUBLISHED.explain(rollout(), 1.0, x)
+    assert (lost.segments.reason, lost.segments.nonfinite, lost.segments.spans) == ("nonfinite", 2, ())
+    assert (lost.signal.credit.weight == 1).all()
     long, wide = rollout(400, (Turn(0, 400),)), features(400, d17=0.4)
     wide.divergence[100:104] = np.nan
     assert PUBLISHED.explain(long, 1.0, wide).segments.nonfinite == 4
     wide.divergence[104] = np.nan
-    with pytest.raises(RecordError, match="5 of 400"):
-        PUBLISHED.signal(long, 1.0, wide)
+    assert PUBLISHED.explain(long, 1.0, wide).segments.reason == "nonfinite"
 
 
 def test_arrays_that_are_not_one_number_for_each_token_are_refused_by_name():
@@ -199,8 +200,9 @@ def test_the_name_alone_is_the_published_rule():
     s = method.segments
     assert (s.spike, s.full, s.quiet, s.least, s.spread) == (None, None, None, 0.1, 0.02)
     assert (s.reset, s.longest, s.rise, s.confident, s.tokens) == (8, 64, 0.3, 0.9, 16)
-    assert Sgcd(method).needs_reference
-    assert not Grpo().needs_reference
+    assert Sgcd(method).needs == Needs(100, "reverse_kl", weighs=True)
+    assert not options(gamma=0).needs.weighs
+    assert Grpo().needs is None
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sgcd.credit.settings import Scale, SegmentSettings
 from sgcd.records import Flags, Floats, Rollout, same_length
 
 Doubles = NDArray[np.float64]
-Reason = Literal["", "no_reference", "few_tokens", "flat"]
+Reason = Literal["", "no_reference", "few_tokens", "flat", "nonfinite"]
 DEFAULTS = SegmentSettings()
 SPIKE: dict[Scale, float] = {"published": 3.0, "absolute": 0.3}
 QUIET: dict[Scale, float] = {"published": 1.0, "absolute": 0.02}

@@ -1,14 +1,66 @@
 """What a method is: it says, for each rollout, what its tokens deserve, and the trainer never asks how."""
 
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from sgcd.records import Features, Rollout, Signal
+from sgcd.credit.segments import Segments
+from sgcd.credit.settings import Divergence
+from sgcd.records import Features, Flags, Rollout, Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What is scored before a method is asked: the student against a teacher that was shown a reference.
+
+    >>> Needs(k=100, divergence="reverse_kl").weighs
+    True
+    """
+
+    k: int
+    """The teacher's likeliest ids, told apart; see credit/divergence.py."""
+    divergence: Divergence
+    weighs: bool = True
+    """Whether any weight can come of it; where gamma is zero none can, and health judges none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """A signal with what led to it."""
+
+    signal: Signal
+    segments: Segments
+    """`segments.reason` says why there could be none."""
+    clipped: int = 0
+    """Tokens whose weight a bound held back."""
 
 
 class Method(Protocol):
     @property
-    def needs_reference(self) -> bool:
-        """Whether siblings are contrasted and the teacher scored before `signal` is asked."""
+    def needs(self) -> Needs | None:
+        """None: siblings are not contrasted, no teacher is scored, and features are None."""
         ...
 
-    def signal(self, rollout: Rollout, advantage: float, features: Features | None) -> Signal: ...
+    def signal(
+        self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
+    ) -> Signal:
+        """`features` is None where a rollout has no reference; `creditable` is False on masked literals."""
+        ...
+
+    def explain(
+        self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
+    ) -> Explained:
+        """The same signal, for whoever wants to see how it came about."""
+        ...
+
+    def calibrate(self, batch: Sequence[tuple[Rollout, Features, Flags | None]]) -> None:
+        """A step's scored rollouts, before any of them is asked about."""
+        ...
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the method, as plain JSON."""
+        ...
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """From what `state` gave."""
+        ...

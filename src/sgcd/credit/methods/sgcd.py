@@ -5,37 +5,28 @@ student is cut into segments, a segment's saliency becomes a weight between one 
 the advantage inside an ordinary GRPO update. No gradient passes through any of it, and gamma = 0 is GRPO.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from sgcd.credit.calibration import Calibration, calibrate
+from sgcd.credit.methods import Explained, Needs
 from sgcd.credit.segments import Segments, segment, turn_numbers
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.settings import Sgcd as SgcdSettings
 from sgcd.credit.weights import gate, weigh
-from sgcd.errors import RecordError
 from sgcd.records import Credit, Features, Flags, Rollout, Signal, same_length
 
 NONFINITE = 0.01
-"""Share of a rollout's tokens that may have a NaN or an infinity; one token may always."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explained:
-    """A signal with what led to it: `segments.reason` says why there could be none."""
-
-    signal: Signal
-    segments: Segments
+"""Share of a rollout's tokens that may have a NaN or an infinity; one token may always. Beyond it, none has credit."""
 
 
 class Sgcd:
-    needs_reference = True
-
     def __init__(self, settings: SgcdSettings) -> None:
         self.settings = settings
+        self.needs = Needs(settings.k, settings.divergence, weighs=settings.gamma > 0)
         self.calibration: Calibration | None = None
         """The spike chosen on the first batch; None until then, and always where the settings ask for none."""
 
@@ -65,7 +56,8 @@ class Sgcd:
         weight = weigh(
             segments.saliency, rollout.mask & free, settings.gamma, settings.cap, settings.floor, settings.mean_one
         )
-        return Explained(Signal(Credit(advantage, weight, settings.cap, settings.floor)), segments)
+        clipped = int((settings.gamma * segments.saliency > settings.cap - 1).sum())
+        return Explained(Signal(Credit(advantage, weight, settings.cap, settings.floor)), segments, clipped)
 
     @property
     def segmenting(self) -> SegmentSettings:
@@ -88,7 +80,8 @@ class Sgcd:
         """What a checkpoint keeps of the method, as plain JSON."""
         return {"calibration": self.calibration.state() if self.calibration else None}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """From what `state` gave."""
         found = state["calibration"]
         self.calibration = Calibration(**found) if found else None
 
@@ -100,8 +93,6 @@ class Sgcd:
             features.divergence, features.entropy, rollout.mask, creditable, turn_numbers(rollout), settings
         )
         if segments.nonfinite > max(1, NONFINITE * rollout.written):
-            raise RecordError(
-                f"rollout {rollout.name}: {segments.nonfinite} of {rollout.written} tokens have a divergence or "
-                f"teacher entropy that is not finite, expected at most 1 %; look for NaN or infinite logits"
-            )
+            nothing = np.zeros(len(rollout.response), np.float32)
+            return replace(segments, saliency=nothing, spans=(), reason="nonfinite")
         return segments
