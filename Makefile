@@ -41,4 +41,4 @@ learning: setup
 	$(BIN)/python bench/learning.py
 
 bench: setup
-	$(BIN)/python bench/speed.py
+	$(BIN)/python bench/sampling.py
