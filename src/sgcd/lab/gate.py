@@ -91,11 +91,6 @@ async def _reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str
     return referred.reference.text
 
 
-def _reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
-    literals = literals_of(Siblings(task, tuple(rollouts)), chat)
-    return write([trace_of(rollout, literals, chat) for rollout in rollouts])
-
-
 def gold_arguments(model: Any, chat: Chat, tasks: Sequence[Task], world: LabEnvironment) -> dict[str, float]:
     """Mean probability of the right value of every argument, along demonstrations without an error."""
     import torch

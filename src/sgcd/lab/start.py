@@ -176,12 +176,12 @@ def rebuild(names: Sequence[str], out: Path | None, say: Callable[[str], None] =
     for name in names or STARTS:
         start = STARTS[name]
         model, chat = train(start, say=say)
-        with ThreadPoolExecutor(1) as executor:
-            sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
-            gates[name] = asyncio.run(gate.measure(model, chat, sampler, start.world))
         folder = (out or lab_policy.STARTS) / name
         facts = {"start": name, "steps": start.steps, "seed": start.seed, "torch threads": torch.get_num_threads()}
         save(Policy(model, chat), folder, facts)
+        with ThreadPoolExecutor(1) as executor:
+            sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
+            gates[name] = asyncio.run(gate.measure(model, chat, sampler, start.world))
         (folder / "gate.json").write_text(json.dumps({"schema": 1, **gates[name]}, indent=1) + "\n")
         say(f"{name}: {'passes' if gates[name]['passes'] else 'DOES NOT PASS'} the gate; saved in {folder}")
     return gates
