@@ -12,6 +12,8 @@ from sgcd.errors import SgcdError
 
 EXTRA = ("torch", "transformers", "tokenizers")
 """What the extra `train` brings."""
+MANY = ("--against", "--step")
+"""Options that take all the words that follow."""
 UsageError: Any = typer.BadParameter.__base__  # newer versions of typer carry click with them, older ones ask for it
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on standard output and nothing else.")]
@@ -67,9 +69,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def repeated(typed: Sequence[str]) -> list[str]:
     """--against A B as --against A --against B, since an option takes one value at a time."""
     words: list[str] = []
+    listing = ""
     for word in typed:
-        if words and words[-1] != "--against" and "--against" in words and not word.startswith("-"):
-            words.append("--against")
+        if word.startswith("-"):
+            listing = word if word in MANY else ""
+        elif listing and words[-1] != listing:
+            words.append(listing)
         words.append(word)
     return words
 
@@ -141,6 +146,22 @@ def compare(
     from sgcd.cli import comparing
 
     comparing.compare(runs, against, split, json)
+
+
+@app.command()
+def report(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, also of one that is still going on.")],
+    step: Annotated[list[int] | None, typer.Option(metavar="N ...", help="Steps whose tokens to show.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write it; RUN/report.html when not given.")] = None,
+) -> None:
+    """Show a run on one page: its curves, and which tokens deserved the credit.
+
+    The page is one file that asks nothing of the network. Without --step it shows the first step, the last and two
+    between.
+    """
+    from sgcd.cli import reporting
+
+    reporting.report(run, step or [], out)
 
 
 @lab.callback()

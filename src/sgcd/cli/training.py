@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +10,7 @@ import typer
 
 from sgcd.cli.answer import print_json, progress, recipe_and_keys, results
 from sgcd.errors import FolderError, RecipeError
-from sgcd.measure.compare import compare
-from sgcd.measure.compare import load as evaluated
+from sgcd.measure.compare import compare, ends
 from sgcd.measure.health import of_run
 from sgcd.measure.summary import summarise
 from sgcd.recipe import FREE, Recipe, differences, dump, load
@@ -107,9 +105,7 @@ def answer(folder: RunFolder, split: str) -> dict[str, Any]:
     told: dict[str, Any] = {"schema": 1, "run": str(folder.path), "policy": str(folder.policy_path), "step": step}
     measured = any(row["split"] == split for row in folder.evaluations())
     if measured:
-        start, end = evaluated(folder.path, split, 0), evaluated(folder.path, split)
-        played = {(row["mode"], row["task"]) for row in start.rows}  # `sgcd evaluate` may have added more since
-        end = replace(end, rows=[row for row in end.rows if (row["mode"], row["task"]) in played])
+        start, end = ends(folder.path, split)
         told |= {"start": summarise(start.rows), "end": summarise(end.rows), "change": compare([end], [start])}
     return told | {"health": of_run(metrics)}
 

@@ -1,7 +1,7 @@
 """Runs against runs on the same held-out tasks: paired differences, overall and per category, with intervals."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,13 @@ def load(path: Path, split: str | None = None, step: int | None = None) -> Evalu
         asked = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
         raise FolderError(f"{path}: no evaluation in this run{asked}; `sgcd evaluate` makes one")
     return Evaluated(str(path), rows, read(folder.recipe_text, f"{path}/recipe.yaml")["environment"])
+
+
+def ends(path: Path, split: str | None = None) -> tuple[Evaluated, Evaluated]:
+    """What a run was at its start and what it is now, on the tasks that it played both times."""
+    start, end = load(path, split, 0), load(path, split)
+    played = {(row["mode"], row["task"]) for row in start.rows}  # `sgcd evaluate` may have added more since
+    return start, replace(end, rows=[row for row in end.rows if (row["mode"], row["task"]) in played])
 
 
 def compare(a: Sequence[Evaluated], b: Sequence[Evaluated], seed: int = 0) -> dict[str, Any]:

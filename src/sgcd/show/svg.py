@@ -1,0 +1,66 @@
+"""A figure of matplotlib as an SVG that may stand in a page: no style, no script, and the page's own colours."""
+
+import io
+import xml.etree.ElementTree as ElementTree
+from re import fullmatch
+from typing import Any
+
+SVG = "{http://www.w3.org/2000/svg}"
+LINK = "{http://www.w3.org/1999/xlink}href"
+COLOURS = {
+    "ink": "#010101",
+    "faint": "#020202",
+    "rule": "#030303",
+    **{f"line-{number}": f"#0{number}0{number}0{number}" for number in range(4, 10)},
+}
+"""What stands for a colour while matplotlib draws; on the page it is the variable of that name, light or dark."""
+_VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in COLOURS.items()}
+
+
+def svg(figure: Any, label: str) -> str:
+    """The same figure is the same text: no date, no version, and ids that follow from the content."""
+    import matplotlib
+
+    out = io.StringIO()
+    fixed: dict[str, Any] = {"svg.hashsalt": "sgcd", "svg.fonttype": "none", "text.parse_math": False}
+    with matplotlib.rc_context(fixed):
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    root = ElementTree.fromstring(out.getvalue())
+    return _plain(root, label)
+
+
+def _plain(root: ElementTree.Element, label: str) -> str:
+    for parent in list(root.iter()):
+        for child in list(parent):
+            if child.tag in (f"{SVG}style", f"{SVG}metadata") or "}" not in child.tag:
+                parent.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.removeprefix(SVG)
+        element.text, element.tail = (element.text or "").strip() or None, None
+        if element.tag == "g":
+            element.attrib.pop("id", None)  # every figure has an axes_1
+        if LINK in element.attrib:
+            element.set("href", element.attrib.pop(LINK))
+        for name, value in _declarations(element.attrib.pop("style", "")):
+            element.set(name, value)
+        for name, value in element.attrib.items():
+            element.set(name, _VARIABLES.get(value, value))
+    width, height = (root.attrib.pop(side) for side in ("width", "height"))
+    assert width.endswith("pt") and height.endswith("pt")
+    root.attrib.pop("version", None)
+    root.set("role", "img")
+    root.set("aria-label", label)
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def _declarations(style: str) -> list[tuple[str, str]]:
+    """A style's declarations as attributes: a strict page takes no inline style."""
+    found: list[tuple[str, str]] = []
+    for declaration in filter(None, map(str.strip, style.split(";"))):
+        name, value = (part.strip() for part in declaration.split(":", 1))
+        if name == "font":
+            size = fullmatch(r"(?:\w+ )*?([\d.]+)px .*", value)
+            found.append(("font-size", size[1] if size else "10"))
+        else:
+            found.append((name, value))
+    return found
