@@ -204,7 +204,7 @@ class Chat:
         return self.plain(np.array([self.end, *tokens], np.int32))[len(first) :]
 
     def _together(self, tokens: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """For ids that spell characters together, as the bytes of an emoji do: each begins where those before it end."""
+        """Ids that spell characters together, as the bytes of an emoji do: each begins where those before it end."""
         text = self._behind(tokens)
         sure = [_agreement(text, self._behind(tokens[:count])) for count in range(len(tokens))] + [len(text)]
         sure = [*accumulate(sure, max)]

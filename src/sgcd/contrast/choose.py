@@ -44,7 +44,7 @@ def choose(traces: Sequence[Trace], budget: int, length_of: Callable[[str], int]
         if picked := _fitting(good, bad, 1, budget):
             return _chosen(picked, "shortened")
     pair = _cut((good[0][1], bad[-1][1]), budget, length_of)
-    return pair and Chosen(tuple(sorted(pair, key=lambda trace: trace.sibling)), "cut")
+    return Chosen(tuple(sorted(pair, key=lambda trace: trace.sibling)), "cut") if pair else None
 
 
 def _ranked(traces: Sequence[Trace], length_of: Callable[[str], int]) -> tuple[list[Sized], list[Sized]]:

@@ -24,11 +24,11 @@ class Folded:
 
 
 def fold(text: str) -> Folded:
-    """Two texts that NFKC and case-folding make equal are equal here. What cannot be seen (Unicode's Cf) is left out.
+    r"""Two texts that NFKC and case-folding make equal are equal here. What cannot be seen (Unicode's Cf) is left out.
 
     Decomposed rather than composed forms are kept: those never join characters of different origin.
 
-    >>> fold("“Ｓｔｒａße”").text
+    >>> fold("\u201cStraße\u201d").text
     "'strasse'"
     """
     if text.isascii():

@@ -100,7 +100,7 @@ def _patterns(literals: Iterable[str]) -> tuple[re.Pattern[str], ...]:
 
 
 def _any(literals: Sequence[str], before: str) -> re.Pattern[str]:
-    """Any of them, looked ahead for, so that those which overlap are all found; most places fail at the first letter."""
+    """Any of them, looked ahead for, so that all are found which overlap; most places fail at the first letter."""
     first = "".join(sorted({re.escape(literal[0]) for literal in literals}))
     return re.compile(f"{before}(?=[{first}])(?=({'|'.join(map(_searched, literals))}))")
 

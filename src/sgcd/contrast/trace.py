@@ -134,8 +134,10 @@ def _heard(rollout: Rollout) -> list[Sequence[Message]]:
     """For each turn, what came back. Every turn has one message of its own, and they are the conversation's last."""
     own = [at for at, message in enumerate(rollout.messages) if message["role"] == "assistant"]
     own = own[max(0, len(own) - len(rollout.turns)) :]
-    heard = [rollout.messages[at + 1 : after] for at, after in pairwise([*own, len(rollout.messages)])]
-    return [()] * (len(rollout.turns) - len(heard)) + heard
+    heard: list[Sequence[Message]] = [
+        rollout.messages[at + 1 : after] for at, after in pairwise([*own, len(rollout.messages)])
+    ]
+    return [*[()] * (len(rollout.turns) - len(heard)), *heard]
 
 
 def _arguments(call: Call, literals: Literals) -> str:
