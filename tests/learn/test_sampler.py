@@ -102,7 +102,7 @@ async def play_with(sampler: TorchSampler, timing: int | None = None, temperatur
 
     async with sampler.cohort(7, temperature) as cohort:
         jobs = {index: asyncio.create_task(rollout(cohort, index, pause)) for index in order}
-        return [await asyncio.wait_for(jobs[index], 60) for index in range(7)]
+        return await asyncio.wait_for(asyncio.gather(*(jobs[index] for index in range(7))), 60)
 
 
 def play(sampler: TorchSampler, timing: int | None = None, temperature: float | None = None) -> list[Played]:

@@ -164,11 +164,10 @@ class Engine:
         for row in range(self._active, self._cache.slots):
             if (tenant := self._tenants[row]) and tenant.closed:
                 self._tenants[row] = None
-        free = (row for row in range(self._cache.slots) if self._tenants[row] is None)
-        for place in places:
-            if place.row < 0:
-                place.row = next(free)
-                self._tenants[place.row] = place
+        free = [row for row, tenant in enumerate(self._tenants) if tenant is None]
+        arriving = [place for place in places if place.row < 0]
+        for row, place in zip(free[: len(arriving)], arriving, strict=True):
+            self._tenants[row], place.row = place, row
 
     def _feed(self, places: Sequence[Place]) -> Tensor:
         """Padding stands on the left: every row's last id is in the last column, the only one that needs the head."""

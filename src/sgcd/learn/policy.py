@@ -12,7 +12,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from sgcd.chat import Chat
-from sgcd.errors import PolicyError
+from sgcd.errors import PolicyError, SgcdError
 from sgcd.learn.card import card
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -37,8 +37,7 @@ def load(start: str | Path, dtype: str) -> Policy:
         raise PolicyError(f"{folder}: no weights there; expected model.safetensors, save it with model.save_pretrained")
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise PolicyError(f"{folder}: no tokenizer there; save it beside the weights with tokenizer.save_pretrained")
-    with _quiet():
-        chat = Chat.load(folder)
+    chat = _chat(folder)
     model = _weights(folder, dtype)
     rows: int = model.config.get_text_config().vocab_size
     if chat.size > rows:
@@ -80,6 +79,16 @@ def locate(start: str | Path) -> Path:
     return folder
 
 
+def _chat(folder: Path) -> Chat:
+    try:
+        with _quiet():
+            return Chat.load(folder)
+    except SgcdError:
+        raise
+    except Exception as problem:  # as below
+        raise PolicyError(f"{folder}: no tokenizer can be read there ({_first_line(problem)})") from problem
+
+
 def _weights(folder: Path, dtype: str) -> PreTrainedModel:
     try:
         with _quiet():
@@ -92,8 +101,7 @@ def _weights(folder: Path, dtype: str) -> PreTrainedModel:
                 output_loading_info=True,
             )
     except Exception as problem:  # transformers and safetensors raise a dozen kinds for what a folder can have wrong
-        said = next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
-        raise PolicyError(f"{folder}: no causal language model can be read there ({said})") from problem
+        raise PolicyError(f"{folder}: no causal language model can be read there ({_first_line(problem)})") from problem
     model, told = loaded
     for wrong, how in (("missing_keys", "missing"), ("mismatched_keys", "of another shape than config.json says")):
         names = sorted(str(key if isinstance(key, str) else key[0]) for key in told[wrong])
@@ -103,6 +111,10 @@ def _weights(folder: Path, dtype: str) -> PreTrainedModel:
                 "weights and config.json have to come from one save_pretrained"
             )
     return model
+
+
+def _first_line(problem: Exception) -> str:
+    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
 
 
 def _stop_at(model: PreTrainedModel, chat: Chat) -> None:
