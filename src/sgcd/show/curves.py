@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from sgcd.measure.rows import one_evaluation
 from sgcd.measure.summary import summarise
-from sgcd.show.svg import COLOURS, svg
+from sgcd.show.svg import COLOURS, drawing, svg
 from sgcd.show.tables import number
 
 Row = Mapping[str, Any]
@@ -44,6 +44,11 @@ PLAIN = (
 
 def curves(metrics: Sequence[Row], evaluations: Sequence[Row], split: str | None) -> tuple[list[Curve], list[str]]:
     """Whatever there is to draw, and in words what was the same in every step; what was not measured is left out."""
+    with drawing():
+        return _curves(metrics, evaluations, split)
+
+
+def _curves(metrics: Sequence[Row], evaluations: Sequence[Row], split: str | None) -> tuple[list[Curve], list[str]]:
     drawn = [held_out(evaluations, split), training(metrics)]
     flat: list[str] = []
     groups = ("Mixed groups", "tasks whose siblings did not agree", {"": points(metrics, mixed)})
@@ -62,7 +67,7 @@ def constant(lines: Mapping[str, Points]) -> bool:
 
 def held_out(evaluations: Sequence[Row], split: str | None) -> Curve | None:
     """Success on held-out tasks at every evaluation, by mode, with intervals."""
-    rows = [row for row in evaluations if row["split"] == split]
+    rows = [dict(row) for row in evaluations if row["split"] == split]
     if not rows:
         return None
     figure, axes = _figure(share=True)
@@ -106,10 +111,14 @@ def credited(metrics: Sequence[Row]) -> list[tuple[str, str, dict[str, Points]]]
         for name in dict.fromkeys(name for _, told in rows for name in told):
             values = [(step, told.get(name)) for step, told in rows]
             inner = dict.fromkeys(key for _, value in values if isinstance(value, dict) for key in cast(Row, value))
-            lines = {_words(key): numbers([(step, (value or {}).get(key)) for step, value in values]) for key in inner}
+            lines = {_words(key): numbers([(step, _part(value, key)) for step, value in values]) for key in inner}
             lines = lines if 0 < len(lines) <= len(LINES) else {"": numbers(values)}
-            found.append((_words(name).capitalize(), f"of a step's {part}", {k: v for k, v in lines.items() if v}))
+            found.append((f"{part}: {_words(name)}".capitalize(), "", {k: v for k, v in lines.items() if v}))
     return [each for each in found if each[2]]
+
+
+def _part(value: Any, key: str) -> Any:
+    return cast(Row, value).get(key) if isinstance(value, dict) else None
 
 
 def seconds(metrics: Sequence[Row]) -> Curve | None:
@@ -148,7 +157,7 @@ def plot(title: str, note: str, lines: Mapping[str, Points], mean: bool = False)
     told: list[str] = []
     named: list[tuple[str, str]] = []
     for (name, line), colour in zip(lines.items(), LINES, strict=False):
-        steps, values = zip(*line, strict=True)
+        steps, values = [step for step, _ in line], [value for _, value in line]
         marker = "o" if len(steps) <= 16 else None
         faint = {"alpha": 0.45, "linewidth": 1} if mean else {"linewidth": 1.7}
         axes.plot(steps, values, color=colour, marker=marker, markersize=3, **faint)
@@ -198,7 +207,7 @@ def _curve(figure: Any, axes: Any, title: str, note: str, told: str, lines: Sequ
     axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.margins(x=0.03)
     named = tuple((name, NAMES[colour]) for name, colour in lines)
-    return Curve(title, note, svg(figure, f"{title}, {note}: {told}"), named)
+    return Curve(title, note, svg(figure, f"{title}{note and ', '}{note}: {told}"), named)
 
 
 def _words(name: str) -> str:

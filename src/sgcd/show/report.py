@@ -19,7 +19,7 @@ from sgcd.run import RunFolder
 from sgcd.show import siblings as shown
 from sgcd.show.curves import curves
 from sgcd.show.siblings import Played, Spell, kinds, played
-from sgcd.show.tables import interval, number
+from sgcd.show.tables import number
 from sgcd.show.visible import visible
 from sgcd.stored import Group
 from sgcd.yaml import read
@@ -70,7 +70,7 @@ def page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         step=metrics[-1]["step"] if metrics else 0,
         planned=recipe.get("steps"),
         last=metrics[-1] if metrics else None,
-        invalid=[line for line in words if line.startswith("INVALID")],
+        invalid=[line.removeprefix("INVALID").lstrip(": ") for line in words if line.startswith("INVALID")],
         health=[line for line in words if not line.startswith("INVALID")],
         remarks=[],
         measured=measured(folder, split),
@@ -84,6 +84,7 @@ def page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         unspelt=unspelt,
         numbers=numbers,
         bounds=bounds,
+        has={name: any(name in own for own in numbers.values()) for name in ("divergence", "masked")},
         mode="weight" if weighed else "advantage",
         kinds=kinds(),
         limits={
@@ -105,7 +106,8 @@ def rendered(**told: Any) -> str:
     room = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    room.filters |= {"number": number, "interval": interval, "svg": Markup}
+    filters: dict[str, Any] = {"number": number, "svg": Markup}
+    room.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]
     own = {
         name: (HERE / f"report.{end}").read_text(encoding="utf-8") for name, end in (("style", "css"), ("script", "js"))
     }

@@ -156,7 +156,7 @@ def _levels(values: Floats, above: float, below: float) -> Any:
 def _column(key: str, rollout: Rollout, scored: Scored | None, spelt: list[str], scale: float) -> Column:
     mask = rollout.mask
     weights = None if scored is None or not mask.any() else scored.credit.weight[mask]
-    facts = {} if rollout.verdict is None else rollout.verdict.facts
+    facts: Mapping[str, Any] = rollout.verdict.facts if rollout.verdict else {}
     how = "broken" if rollout.broken else "success" if rollout.success else "failure"
     return Column(
         key=key,
@@ -263,11 +263,9 @@ def _reference(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _fact(value: Any) -> str:
-    return (
-        {True: "✓", False: "✗", None: "-"}.get(value, "")
-        if value is None or isinstance(value, bool)
-        else visible(str(value))
-    )
+    if isinstance(value, bool):
+        return "✓" if value else "✗"
+    return "-" if value is None else visible(str(value))
 
 
 def kinds() -> dict[int, str]:

@@ -1,9 +1,12 @@
 """A figure of matplotlib as an SVG that may stand in a page: no style, no script, and the page's own colours."""
 
 import io
-import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
 from re import fullmatch
 from typing import Any
+from xml.etree import ElementTree
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINK = "{http://www.w3.org/1999/xlink}href"
@@ -17,16 +20,21 @@ COLOURS = {
 _VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in COLOURS.items()}
 
 
+@contextmanager
+def drawing() -> Iterator[None]:
+    """Figures drawn herein look the same whatever the user's own settings of matplotlib are."""
+    matplotlib: Any = import_module("matplotlib")  # its types are unknown in part
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update({"svg.hashsalt": "sgcd", "svg.fonttype": "none", "text.parse_math": False})
+        yield
+
+
 def svg(figure: Any, label: str) -> str:
     """The same figure is the same text: no date, no version, and ids that follow from the content."""
-    import matplotlib
-
     out = io.StringIO()
-    fixed: dict[str, Any] = {"svg.hashsalt": "sgcd", "svg.fonttype": "none", "text.parse_math": False}
-    with matplotlib.rc_context(fixed):
-        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    root = ElementTree.fromstring(out.getvalue())
-    return _plain(root, label)
+    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _plain(ElementTree.fromstring(out.getvalue()), label)
 
 
 def _plain(root: ElementTree.Element, label: str) -> str:
@@ -45,9 +53,8 @@ def _plain(root: ElementTree.Element, label: str) -> str:
             element.set(name, value)
         for name, value in element.attrib.items():
             element.set(name, _VARIABLES.get(value, value))
-    width, height = (root.attrib.pop(side) for side in ("width", "height"))
-    assert width.endswith("pt") and height.endswith("pt")
-    root.attrib.pop("version", None)
+    for name in ("width", "height", "version"):
+        del root.attrib[name]
     root.set("role", "img")
     root.set("aria-label", label)
     return ElementTree.tostring(root, encoding="unicode")
