@@ -43,8 +43,8 @@ def test_a_session_that_closes_or_is_cancelled_holds_nobody_up(model: Any, threa
         sampler = TorchSampler(model, ENDLESS, SamplerSettings(mode=mode), thread)
         async with sampler.cohort(4) as cohort:
             sessions = [cohort.session(i, i) for i in range(4)]
-            waiting = asyncio.create_task(sessions[0].sample(PROMPT, 400))
-            cancelled = asyncio.create_task(sessions[1].sample(PROMPT, 400))
+            waiting = asyncio.create_task(sessions[0].sample(PROMPT, 150))
+            cancelled = asyncio.create_task(sessions[1].sample(PROMPT, 150))
             await asyncio.sleep(0.01)
             sessions[2].close()
             sessions[2].close()
