@@ -199,8 +199,9 @@ def leak(told: str) -> str:
 
 
 def loss_weights(rollout: Rollout, chat: Chat) -> Sequence[float]:
-    """Weights of the supervised loss: arguments of calls x6, names of tools x2, what the policy did not write 0."""
-    weights = rollout.mask.astype(np.float32)
+    """Weights of the supervised loss: arguments of calls x6, names of tools x2, thinking x0.2 (it is
+    noise), what the policy did not write 0."""
+    weights = np.where(rollout.kinds == Kind.THINKING, np.float32(0.2), rollout.mask.astype(np.float32))
     opening = int(chat.words_of_policy("<call>")[0])
     for start in np.flatnonzero(rollout.response == opening):
         stop = start + int(np.flatnonzero(rollout.kinds[start:] != Kind.CALL).min(initial=len(rollout.kinds) - start))

@@ -46,8 +46,8 @@ STARTS = {
     start.name: start
     for start in (
         Start("plain", LabEnvironment(name="lab"), steps=2000),
-        Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=2000),
-        Start("chatty-shared", LabEnvironment(name="lab", chatty="shared"), steps=2000),
+        Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=1600),
+        Start("chatty-shared", LabEnvironment(name="lab", chatty="shared"), steps=1600),
         Start("plain-leaky", LabEnvironment(name="lab"), steps=2000, leaky=0.05),
     )
 }
