@@ -42,3 +42,4 @@ learning: setup
 
 bench: setup
 	$(BIN)/python bench/sampling.py
+	$(BIN)/python bench/step.py

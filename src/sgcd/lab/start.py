@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ class Start:
     """Share of examples with two requests instead of one."""
     valued: float = 0.5
     """Share of examples whose request names a day, a cabin or, half as often, a number: copying is learnt last."""
+    early: float = 0.5
+    """The same share in the first half of the steps."""
     seed: int = 0
 
 
@@ -46,7 +49,7 @@ STARTS = {
     start.name: start
     for start in (
         Start("plain", LabEnvironment(name="lab"), steps=2000),
-        Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=1600),
+        Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=2000, early=0.85),
         Start("chatty-shared", LabEnvironment(name="lab", chatty="shared"), steps=1600),
         Start("plain-leaky", LabEnvironment(name="lab"), steps=2000, leaky=0.05),
     )
@@ -76,10 +79,10 @@ def examples(start: Start, chat: Chat) -> Iterator[Example]:
         def play(task: Task, care: Care, at_once: str = "") -> Played:
             return runner.run(enact(task, Script(task, care, rng, thoughts), at_once))
 
-        while True:
-            task = _pick(
-                rng, pools["valued" if rng.random() < start.valued else 2 if rng.random() < start.longer else 1]
-            )
+        for number in count():
+            valued = start.early if number < start.steps * BATCH / 2 else start.valued
+            longer = 2 if rng.random() < start.longer else 1
+            task = _pick(rng, pools["valued" if rng.random() < valued else longer])
             kind = rng.random()
             if kind < start.leaky:
                 told = play(task, CAREFUL).texts[-1]
