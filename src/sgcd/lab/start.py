@@ -80,9 +80,9 @@ def examples(start: Start, chat: Chat) -> Iterator[Example]:
             return runner.run(enact(task, Script(task, care, rng, thoughts), at_once))
 
         for number in count():
-            valued = start.early if number < start.steps * BATCH / 2 else start.valued
+            share = start.early if number < start.steps * BATCH / 2 else start.valued
             longer = 2 if rng.random() < start.longer else 1
-            task = _pick(rng, pools["valued" if rng.random() < valued else longer])
+            task = _pick(rng, pools["valued" if rng.random() < share else longer])
             kind = rng.random()
             if kind < start.leaky:
                 told = play(task, CAREFUL).texts[-1]
