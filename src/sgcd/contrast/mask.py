@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from json import dumps
+from string import whitespace
 
 from sgcd.contrast.fold import QUOTES, fold
 
@@ -49,10 +50,11 @@ class Literals:
         placeholder = PLACEHOLDERS.get(kind, PLACEHOLDER)
         known: dict[str, str] = {}
         for value in values:
-            for spelt in (value, dumps(value)[1:-1]):  # in a call's JSON some characters are escaped
-                bare = " ".join(fold(spelt).text.strip(QUOTES + " \t\r\n").split())
-                if len(bare) >= max(1, shortest) and bare not in {PLACEHOLDER, *PLACEHOLDERS.values()}:
-                    known[bare] = placeholder
+            bare = value.strip(QUOTES + whitespace)
+            for spelt in (bare, dumps(bare)[1:-1]):  # in a call's JSON some characters are escaped
+                literal = " ".join(fold(spelt).text.split())
+                if len(literal) >= max(1, shortest) and literal not in {PLACEHOLDER, *PLACEHOLDERS.values()}:
+                    known[literal] = placeholder
         return cls(known)
 
     def joined(self, more: "Literals") -> "Literals":

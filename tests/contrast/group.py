@@ -1,0 +1,99 @@
+"""Siblings as a test spells them: what the policy wrote, what came back, and whether it was a success."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from sgcd.chat import Chat
+from sgcd.contrast.trace import Trace
+from sgcd.contrast.write import write
+from sgcd.lab import policy
+from sgcd.records import Ending, Ids, Kind, Kinds, Message, Rollout, Siblings, Task, Turn, Verdict
+
+LAB = policy.chat()
+OPENING: tuple[Message, ...] = ({"role": "system", "content": "not allowed"}, {"role": "user", "content": "hello"})
+TASK = Task("t1", "action", {"gold": "cancel_booking"})
+DONE, SORRY = "it is done thank you and goodbye", "sorry this is not allowed by our policy"
+
+
+def rollout(
+    said: Sequence[str],
+    heard: Sequence[str] = (),
+    success: bool = True,
+    sibling: int = 0,
+    ending: Ending = "answered",
+    chat: Chat = LAB,
+    failed: Sequence[bool] = (),
+    **more: Any,
+) -> Rollout:
+    """A rollout as act plays it: `said[i]` is a turn, `heard[i]` what a tool answered to it."""
+    opened = chat.open(OPENING, (), 0)
+    messages, turns = [*opened.messages], list[Turn]()
+    pieces: list[tuple[Ids, Kinds]] = []
+    length = 0
+    for number, text in enumerate(said):
+        ids = np.append(chat.words_of_policy(text), np.int32(chat.end)).astype(np.int32)
+        told, kinds = chat.read(ids)
+        calls = tuple(replace(call, failed=[*failed, *[False] * len(said)][number]) for call in told.calls)
+        turns.append(Turn(length, length + len(ids), calls, told.malformed))
+        messages.append(chat.said_message(ids, True))
+        pieces.append((ids, kinds))
+        if number < len(heard):
+            glue, clean = chat.extend(({"role": "tool", "content": heard[number]},), opens=number + 1 < len(said))
+            messages.extend(clean)
+            pieces.append((glue, np.full(len(glue), Kind.GLUE, np.uint8)))
+        length = sum(len(ids) for ids, _ in pieces)
+    kinds = np.concatenate([np.zeros(0, np.uint8), *(kinds for _, kinds in pieces)])
+    whole: dict[str, Any] = {
+        "task": "t1", "category": "action", "sibling": sibling, "seed": sibling,
+        "prompt": opened.ids, "insert_at": opened.insert_at,
+        "response": np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in pieces)]),
+        "mask": kinds != Kind.GLUE, "kinds": kinds, "sampled_logp": np.zeros(length, np.float32),
+        "turns": tuple(turns), "messages": tuple(messages), "tools": (), "ending": ending,
+        "verdict": Verdict(float(success), success),
+    }  # fmt: skip
+    return Rollout(**{**whole, **more})
+
+
+def siblings(*rollouts: Rollout) -> Siblings:
+    return Siblings(TASK, tuple(replace(one, sibling=at) for at, one in enumerate(rollouts)))
+
+
+def call(tool: str, *pairs: str) -> str:
+    return f"one moment please <call> {' '.join((tool, *pairs))} </call>"
+
+
+def pair(chat: Chat = LAB) -> Siblings:
+    """One that checked and one that did not; both name the customer and the booking."""
+    good = [call("find_user", "name", "mia"), call("get_booking", "booking", "b12"), SORRY]
+    bad = [call("find_user", "name", "mia"), call("cancel_booking", "booking", "b12"), DONE]
+    user, booking = "user mia tier gold booking b12", "booking b12 cabin basic insured no city oslo"
+    told = ("mia", "b12")
+    return siblings(
+        rollout(good, [user, booking], True, chat=chat, private=told),
+        rollout(bad, [user, "done cancel_booking"], False, chat=chat, private=told),
+    )
+
+
+@dataclass
+class Says:
+    """A writer that says what it was told to, one text after the other, or raises it."""
+
+    texts: Sequence[Any]
+    name: str = "says"
+    asked: int = 0
+
+    async def write(self, traces: Sequence[Trace]) -> str:
+        text = self.texts[min(self.asked, len(self.texts) - 1)]
+        self.asked += 1
+        self.heard = traces
+        if isinstance(text, BaseException):
+            raise text
+        return write(traces) if text is ... else text
+
+
+def run(coroutine: Any) -> Any:
+    return asyncio.run(coroutine)

@@ -1,0 +1,106 @@
+"""What a writer sees: what was visible, masked, and nothing else."""
+
+import dataclasses
+from typing import Any, get_args
+
+from group import DONE, LAB, SORRY, call, pair, rollout
+
+from sgcd.contrast.literals import literals_of
+from sgcd.contrast.mask import Literals
+from sgcd.contrast.trace import SeenCall, SeenTurn, Trace, render, shortened, trace, trace_of, without_middle
+from sgcd.records import Rollout
+
+NONE = Literals({})
+
+
+def seen(one: Rollout, literals: Literals = NONE) -> Trace:
+    return trace_of(one, literals, LAB)
+
+
+def test_a_trace_is_what_was_said_called_and_heard_without_thinking_and_literals() -> None:
+    one = rollout(
+        [f"<think> t00a b12 </think> {call('get_booking', 'booking', 'b12')}", DONE],
+        ["booking b12 cabin basic"],
+    )
+    assert seen(one, Literals.of(["b12"])) == Trace(
+        True,
+        (
+            SeenTurn("one moment please", (SeenCall("get_booking", "booking=hidden"),), "", ("booking hidden cabin basic",)),
+            SeenTurn(DONE),
+        ),
+    )  # fmt: skip
+
+
+def test_no_field_of_a_trace_can_hold_gold() -> None:
+    def fields(kind: Any) -> set[str]:
+        names: set[str] = set()
+        for field in dataclasses.fields(kind):
+            names |= {field.name}
+            for inner in get_args(field.type):
+                if dataclasses.is_dataclass(inner):
+                    names |= fields(inner)
+        return names
+
+    assert fields(Trace) == {
+        "success", "turns", "sibling", "called_off",
+        "said", "calls", "problem", "heard", "tool", "arguments", "error",
+    }  # fmt: skip
+
+
+def test_moves_are_the_tools_that_answered_and_how_the_last_words_begin() -> None:
+    calls = [call("find_user", "name", "mia"), call("get_booking", "booking", "b99")]
+    one = rollout([*calls, SORRY], ["user mia", "error : no such booking"], False, failed=[False, True])
+    assert seen(one).moves == ("find_user", "say sorry this is not allowed")
+    assert seen(one).errors == ("get_booking error no such booking",)
+
+
+def test_a_rollout_without_last_words_says_nothing_unless_a_call_ended_it() -> None:
+    one = rollout([call("find_user", "name", "mia")], ["user mia"], False, ending="turn_limit")
+    assert seen(one).moves == ("find_user", "say nothing")
+    assert seen(dataclasses.replace(one, ending="ended")).moves == ("find_user",)
+    assert seen(rollout([], ending="token_limit")).moves == ("say nothing",)
+
+
+def test_a_call_that_could_not_be_read_is_a_problem_and_no_move() -> None:
+    one = rollout(["<call> </call>", SORRY], ["error : the call is empty"])
+    assert seen(one).turns[0].problem == "the call is empty"
+    assert (seen(one).tools, seen(one).errors) == ((), ("error the call is empty",))
+
+
+def test_an_observation_that_answers_several_calls_at_once_is_their_common_complaint() -> None:
+    one = rollout([call("find_user", "name", "mia") + call("get_flight", "booking", "b11"), SORRY], ["Error: too many tools"])
+    first = dataclasses.replace(one.turns[0], calls=tuple(dataclasses.replace(c, failed=True) for c in one.turns[0].calls))
+    one = dataclasses.replace(one, turns=(first, one.turns[1]))
+    assert seen(one).errors == ("find_user error too many tools", "get_flight error too many tools")
+
+
+def test_a_greeting_before_the_first_turn_is_not_taken_for_a_turn() -> None:
+    one = rollout([call("find_user", "name", "mia"), DONE], ["user mia"])
+    greeted = (*one.messages[:2], {"role": "assistant", "content": "good"}, {"role": "user", "content": "please"})
+    one = dataclasses.replace(one, messages=(*greeted, *one.messages[2:]))
+    assert [turn.heard for turn in seen(one).turns] == [("user mia",), ()]
+
+
+def test_a_rollout_and_a_script_that_did_the_same_have_the_same_moves() -> None:
+    one = pair().rollouts[0]
+    assert seen(one, literals_of(pair(), LAB)).moves == trace(True, ["find_user", "get_booking"], SORRY, ["mia"]).moves
+
+
+def test_a_trace_is_rendered_in_plain_lines() -> None:
+    one = rollout([call("get_flight", "booking", "b11"), SORRY], ["error : no such booking"], False)
+    assert render(seen(one)) == (
+        "attempt : failure\nsay : one moment please\ncall : get_flight booking=b11\nheard : error : no such booking\n"
+        "say : sorry this is not allowed by our policy\n"
+    )
+
+
+def test_long_observations_keep_head_and_tail() -> None:
+    long = Trace(True, (SeenTurn("said", heard=("abcdefghij", "short")),))
+    assert shortened(long, 5).turns[0].heard == ("abc ... 5 characters cut ... ij", "short")
+
+
+def test_middle_turns_go_and_a_line_says_how_many() -> None:
+    long = Trace(True, tuple(SeenTurn(str(number)) for number in range(6)))
+    cut = without_middle(long, 3)
+    assert [turn.said or turn.heard for turn in cut.turns] == ["0", "1", ("... 3 turns left out ...",), "5"]
+    assert without_middle(long, 6) is long
