@@ -51,7 +51,7 @@ STARTS = {
         Start("plain", LabEnvironment(name="lab"), steps=2000),
         Start("chatty", LabEnvironment(name="lab", chatty="own"), steps=2000, early=0.85),
         Start("chatty-shared", LabEnvironment(name="lab", chatty="shared"), steps=1600),
-        Start("plain-leaky", LabEnvironment(name="lab"), steps=2000, leaky=0.05),
+        Start("plain-leaky", LabEnvironment(name="lab"), steps=2000, leaky=0.05, early=0.85),
     )
 }
 BATCH = 32
