@@ -14,7 +14,7 @@ Numbers = Mapping[str, Any]
 def evaluation_table(summary: Numbers) -> Table:
     """One evaluation: a row for each category, a column for each mode."""
     modes: Mapping[str, Numbers] = summary["modes"]
-    table = _table(f"{summary['split']} tasks after step {summary['step']}", "", "tasks")
+    table = headed(f"{summary['split']} tasks after step {summary['step']}", "", "tasks")
     for mode in modes:
         table.add_column(mode, justify="right", overflow="fold")
         table.add_column("won of", justify="right", overflow="fold")
@@ -28,7 +28,7 @@ def evaluation_table(summary: Numbers) -> Table:
 
 def change_table(start: Numbers, end: Numbers, change: Numbers) -> Table:
     """What training did: both ends of a run on the same tasks, and the paired difference."""
-    table = _table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
+    table = headed(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
     for name in ("start", "end", "difference"):
         table.add_column(name, justify="right", overflow="fold")
     for mode, both in change["modes"].items():
@@ -43,7 +43,7 @@ def change_table(start: Numbers, end: Numbers, change: Numbers) -> Table:
 def comparison_table(compared: Numbers) -> Table:
     """Runs against runs: means of both sides, the paired difference and its p."""
     sides = [", ".join(f"{run['run']}@{run['step']}" for run in compared[side]) for side in ("a", "b")]
-    table = _table(f"{sides[0]}  against  {sides[1]}  ({compared['split']} tasks)", "", "tasks")
+    table = headed(f"{sides[0]}  against  {sides[1]}  ({compared['split']} tasks)", "", "tasks")
     for name in ("first", "second", "difference", "p"):
         table.add_column(name, justify="right", overflow="fold")
     for mode, both in compared["modes"].items():
@@ -92,7 +92,7 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def _table(title: str, *columns: str) -> Table:
+def headed(title: str, *columns: str) -> Table:
     table = Table(
         title=title,
         title_justify="left",
