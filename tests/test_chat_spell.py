@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import subwords
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import subwords
 from sgcd.chat import Chat
 from sgcd.lab import policy
 

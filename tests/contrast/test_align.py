@@ -1,6 +1,6 @@
 """Sequences against each other: what they share, and where they part."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -20,7 +20,7 @@ def subsequences(word: str) -> set[str]:
 def test_an_alignment_is_a_longest_common_subsequence(first: str, second: str) -> None:
     pairs = aligned(first, second)
     assert all(first[i] == second[j] for i, j in pairs)
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(pairs, pairs[1:], strict=False))
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(pairs))
     assert len(pairs) == max(map(len, subsequences(first) & subsequences(second)))
     assert distance(first, second) == len(first) + len(second) - 2 * len(pairs)
 

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import subwords
 from group import LAB, pair, rollout
 
+import subwords
 from sgcd.contrast.insert import FOOTER, HEADER, aligned, block, fit, insert, teacher_row
 from sgcd.errors import RecordError
 from sgcd.lab.world import TOOL_SCHEMAS
@@ -17,9 +17,7 @@ NOTHING = np.zeros(0, np.int32)
 def test_a_reference_is_inserted_and_nothing_else_changes() -> None:
     prompt = np.array([1, 2, 3], np.int32)
     assert insert(prompt, 2, np.array([8, 9], np.int32)).tolist() == [1, 2, 8, 9, 3]
-    one = replace(
-        rollout(["it is done"]), prompt=prompt, insert_at=2, response=np.array([5, 6, 7, 0], np.int32)
-    )
+    one = replace(rollout(["it is done"]), prompt=prompt, insert_at=2, response=np.array([5, 6, 7, 0], np.int32))
     assert teacher_row(one, np.array([8, 9], np.int32)).tolist() == [1, 2, 8, 9, 3, 5, 6, 7, 0]
 
 
@@ -33,7 +31,8 @@ def test_a_reference_goes_before_the_end_of_the_harness_message() -> None:
     opened = LAB.open(({"role": "system", "content": "not allowed"}, {"role": "user", "content": "hello"}), (), 0)
     row = insert(opened.ids, opened.insert_at, block(LAB, "a human"))
     assert LAB.plain(row) == (
-        "<|system|> not allowed credit reference : a human end of reference . <|end|> <|user|> hello <|end|> <|assistant|>"
+        "<|system|> not allowed credit reference : a human end of reference . <|end|> "
+        "<|user|> hello <|end|> <|assistant|>"
     )
 
 
@@ -42,9 +41,13 @@ def test_one_changed_id_is_refused(place: str) -> None:
     one = pair().rollouts[0]
     reference = block(LAB, "a human")
     row = teacher_row(one, reference)
-    at = {"prompt before": 0, "prompt after": one.insert_at + len(reference), "last": len(row) - 1}.get(place, len(row) - 9)
+    at = {"prompt before": 0, "prompt after": one.insert_at + len(reference), "last": len(row) - 1}.get(
+        place, len(row) - 9
+    )
     row[at] += 1
-    with pytest.raises(RecordError, match=rf"rollout t1/0: token {at} of the teacher's row must be \d+, as token") as told:
+    with pytest.raises(
+        RecordError, match=rf"rollout t1/0: token {at} of the teacher's row must be \d+, as token"
+    ) as told:
         aligned(one, row, len(reference))
     assert "\n" not in str(told.value)
 

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import subwords
 from group import LAB, TASK, call, pair, rollout, siblings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import subwords
 from sgcd.chat import Chat
 from sgcd.contrast.literals import completing, creditable, literals_of, shapes
 from sgcd.contrast.mask import Literals

@@ -78,7 +78,7 @@ def _deviations(model: Trace, good: Sequence[Trace], bad: Sequence[Trace]) -> st
     """After what failures part from the success that is nearest to them, and what they do instead."""
     points: dict[tuple[str, str], list[Parting]] = {}
     for trace in bad:
-        nearest = min(good, key=lambda other: (distance(other.moves, trace.moves), len(other.moves)))
+        nearest = min(good, key=lambda other: (distance(other.moves, trace.moves), other is not model))
         for parting in partings(nearest.moves, trace.moves):
             points.setdefault((parting.after, parting.kept), []).append(parting)
     if not points:  # they made the same moves, with other values in them

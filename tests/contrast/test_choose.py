@@ -1,0 +1,111 @@
+"""Which siblings a writer reads: the published rule, its fallbacks, and what holds in every case."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgcd.contrast.choose import Chosen, choose
+from sgcd.contrast.trace import SeenTurn, Trace, render
+
+
+def size(text: str) -> int:
+    """One for each said word and each letter heard; labels cost nothing."""
+    said = [line.removeprefix("say : ") for line in text.splitlines() if line.startswith("say : ")]
+    heard = [line.removeprefix("heard : ") for line in text.splitlines() if line.startswith("heard : ")]
+    return sum(len(line.split()) for line in said) + sum(map(len, heard))
+
+
+def group(good: Sequence[int], bad: Sequence[int]) -> list[Trace]:
+    """Traces of these lengths, successes first."""
+    told = [(True, length) for length in good] + [(False, length) for length in bad]
+    return [
+        Trace(success, (SeenTurn(" ".join(["word"] * length)),), sibling)
+        for sibling, (success, length) in enumerate(told)
+    ]
+
+
+def found(chosen: Chosen | None) -> tuple[str, list[int]]:
+    assert chosen is not None
+    return chosen.how, [trace.sibling for trace in chosen.traces]
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "budget", "expected"),
+    [
+        ([3, 4], [5, 6, 7], 25, ("all", [0, 1, 2, 3, 4])),
+        ([3, 4], [5, 6, 7], 24, ("even", [0, 1, 3, 4])),  # failures are more: the longest
+        ([5, 6, 3], [4, 4], 21, ("even", [0, 2, 3, 4])),  # successes are more: the shortest
+        ([3, 3, 3], [7, 7, 7], 29, ("fewer", [0, 1, 3, 4])),  # equally many, ties to the lower index
+        ([3, 4], [5, 6, 7], 19, ("fewer", [0, 4])),
+        ([3, 4], [5, 6, 7], 10, ("fewer", [0, 4])),
+        ([3, 4], [5, 6, 7], 9, ("fewer", [0, 3])),  # the longest failure that still fits
+        ([3, 4], [5, 6, 7], 8, ("fewer", [0, 2])),
+        ([2, 3, 9], [4, 9, 9, 9], 18, ("fewer", [0, 1, 3, 4])),  # one long failure leaves room for the short one
+        ([4], [5, 9, 30], 10, ("fewer", [0, 1])),  # one of each already, yet the longest does not fit
+    ],
+)
+def test_the_rule(good: list[int], bad: list[int], budget: int, expected: tuple[str, list[int]]) -> None:
+    assert found(choose(group(good, bad), budget, size)) == expected
+
+
+def test_a_pair_that_is_too_long_has_its_observations_shortened() -> None:
+    heard = ("x" * 5000,)
+    traces = [Trace(success, (SeenTurn("a", heard=heard), SeenTurn("b")), i) for i, success in enumerate((True, False))]
+    chosen = choose(traces, 8200, size)
+    assert found(chosen) == ("shortened", [0, 1])
+    assert chosen and all("1000 characters cut" in trace.turns[0].heard[0] for trace in chosen.traces)
+    chosen = choose(traces, 800, size)
+    assert chosen and all("4700 characters cut" in trace.turns[0].heard[0] for trace in chosen.traces)
+
+
+def test_then_middle_turns_go_from_the_longer_trace_first() -> None:
+    turns = tuple(SeenTurn(" ".join([str(number)] * 10)) for number in range(8))
+    traces = [Trace(True, turns[:3], 0), Trace(False, turns, 1)]
+    chosen = choose(traces, 95, size)
+    assert found(chosen) == ("cut", [0, 1])
+    assert chosen is not None
+    assert chosen.traces[0].turns == turns[:3]
+    assert [turn.said[:1] for turn in chosen.traces[1].turns] == ["0", "1", "", "6", "7"]
+    assert chosen.traces[1].turns[2].heard == ("... 4 turns left out ...",)
+
+
+def test_still_too_long_is_no_choice_at_all() -> None:
+    turns = tuple(SeenTurn(" ".join([str(number)] * 10)) for number in range(8))
+    traces = [Trace(True, turns, 0), Trace(False, turns, 1)]
+    least = 40 + 2 * len("... 6 turns left out ...")
+    assert found(choose(traces, least, size)) == ("cut", [0, 1])
+    assert choose(traces, least - 1, size) is None
+
+
+@pytest.mark.parametrize("traces", [group([3, 4], []), group([], [3]), []])
+def test_siblings_that_do_not_mix_are_no_choice(traces: list[Trace]) -> None:
+    assert choose(traces, 10**6, size) is None
+
+
+LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=6)
+
+
+@settings(max_examples=150, deadline=None)
+@given(good=LENGTHS, bad=LENGTHS, budget=st.integers(1, 400), order=st.randoms(use_true_random=False))
+def test_what_holds_in_every_case(good: list[int], bad: list[int], budget: int, order) -> None:
+    """Property 20: fits, both classes, equally many once some are left out, the order of the input is nothing."""
+    traces = group(good, bad)
+    chosen = choose(traces, budget, size)
+    mixed_up = list(traces)
+    order.shuffle(mixed_up)
+    assert choose(mixed_up, budget, size) == chosen
+    if chosen is None:
+        assert min(good) + min(bad) > budget
+        return
+    wins = [trace for trace in chosen.traces if trace.success]
+    losses = [trace for trace in chosen.traces if not trace.success]
+    assert sum(size(render(trace)) for trace in chosen.traces) <= budget
+    assert wins and losses
+    assert [trace.sibling for trace in chosen.traces] == sorted(trace.sibling for trace in chosen.traces)
+    if chosen.how == "all":
+        assert set(chosen.traces) == set(traces)
+    else:
+        assert len(wins) == len(losses) <= min(len(good), len(bad))
+        assert sorted(size(render(trace)) for trace in wins) == sorted(good)[: len(wins)]

@@ -1,0 +1,222 @@
+"""From siblings to a reference, or the cause why there is none; a writer can do what it likes."""
+
+import asyncio
+import json
+import random
+import string
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from group import DONE, LAB, SORRY, TASK, Says, call, pair, rollout, run, siblings
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sgcd.contrast.insert import block
+from sgcd.contrast.literals import creditable, literals_of
+from sgcd.contrast.refer import REPLACED, Contrast, Referred, receive, refer
+from sgcd.contrast.trace import render
+from sgcd.contrast.write import BuiltIn, Writer
+from sgcd.records import Siblings, Verdict
+
+PLENTY = 10**6
+
+
+def referred(writer: Writer, group: Siblings | None = None, budget: int = PLENTY) -> Referred:
+    return run(refer(group or pair(), LAB, writer, budget))
+
+
+def test_mixed_siblings_have_a_reference() -> None:
+    found = referred(BuiltIn())
+    assert found.reference is not None
+    assert found.reference.text.splitlines() == [
+        "what successful attempts check : find_user .",
+        "then they do : get_booking , say sorry this is not allowed .",
+        "where failed attempts go wrong : cancel_booking , say it is done thank you .",
+        "after find_user they leave : cancel_booking instead of get_booking .",
+        "keep masked : hidden .",
+    ]
+    assert (found.cause, found.how, found.siblings, found.replaced) == ("", "all", (0, 1), 0)
+    assert (found.reference.task, found.reference.writer, found.reference.literals) == ("t1", "built-in", ())
+    assert referred(BuiltIn()) == found
+
+
+@pytest.mark.parametrize(
+    "group",
+    [
+        siblings(pair().rollouts[0]),
+        siblings(*[pair().rollouts[0]] * 3),
+        siblings(pair().rollouts[1]),
+        Siblings(TASK, ()),
+    ],
+)
+def test_siblings_that_do_not_mix_have_none_and_no_writer_is_asked(group: Siblings) -> None:
+    writer = Says(["text"])
+    assert referred(writer, group).cause == "not mixed"
+    assert writer.asked == 0
+
+
+@pytest.mark.parametrize(
+    ("said", "cause"),
+    [
+        (RuntimeError("no\n answer"), "writer raised: RuntimeError: no answer"),
+        (TimeoutError(), "writer raised: TimeoutError"),
+        ("", "writer gave nothing"),
+        (" \n ", "writer gave nothing"),
+        (None, "writer gave nothing: expected a text, got NoneType"),
+        ({"text": "x"}, "writer gave nothing: expected a text, got dict"),
+    ],
+)
+def test_whatever_a_writer_does_is_a_cause(said: Any, cause: str) -> None:
+    writer = Says([said])
+    found = referred(writer)
+    assert (found.reference, found.cause, writer.asked) == (None, cause, 1)
+    assert set(found.literals.placeholders) == {"mia", "b12"}  # credit keeps off them all the same
+
+
+def test_a_cancelled_writer_is_no_cause() -> None:
+    with pytest.raises(asyncio.CancelledError):
+        referred(Says([asyncio.CancelledError()]))
+
+
+def test_siblings_too_long_for_the_budget_have_none() -> None:
+    writer = Says(["text"])
+    found = referred(writer, budget=5)
+    assert found.cause == "too long: not even one success and one failure fit into 5 tokens"
+    assert writer.asked == 0
+
+
+def test_the_budget_is_counted_in_the_policys_tokens() -> None:
+    writer = Says(["text"])
+    referred(writer)
+    exactly = sum(len(LAB.words(render(trace))) for trace in writer.heard)
+    assert referred(writer, budget=exactly).how == "all"
+    assert referred(writer, budget=exactly - 1).how != "all"
+
+
+def test_nothing_that_a_writer_reads_holds_a_literal() -> None:
+    writer = Says(["text"])
+    group = pair()
+    referred(writer, group)
+    told = "".join(map(render, writer.heard))
+    assert "mia" not in told
+    assert "b12" not in told
+    assert "name=hidden" in told
+    assert "booking hidden cabin basic" in told
+
+
+@pytest.mark.parametrize("slips", [0, 1, REPLACED, REPLACED + 1])
+def test_a_few_slips_are_replaced_and_more_are_a_leak(slips: int) -> None:
+    writer = Says(["they check " + " , ".join(["Mia", "B12", "\u201cb12\u201d"][at % 3] for at in range(slips))])
+    found = referred(writer)
+    if slips <= REPLACED:
+        assert found.reference is not None
+        assert found.replaced == slips == found.reference.text.count("hidden")
+        assert not found.literals.find(found.reference.text)
+        assert writer.asked == 1
+    else:
+        assert (found.reference, found.cause) == (None, "leak: 6 literals, more than 5 in one reference")
+        assert (writer.asked, found.replaced) == (3, 6)
+
+
+def test_a_leak_is_asked_again_twice() -> None:
+    leak = "the gold_actions are these"
+    found = referred(writer := Says([leak, leak, "they check first"]))
+    assert found.reference is not None and found.reference.text == "they check first"
+    assert writer.asked == 3
+    found = referred(Says([leak]))
+    assert found.cause == "leak: it names gold_actions, which only a verifier knows"
+
+
+def test_names_of_the_verifiers_facts_are_a_leak_and_everyday_words_are_not() -> None:
+    group = pair()
+    facts = {"state": True, "end_state": True}
+    judged = replace(
+        group, rollouts=tuple(replace(r, verdict=Verdict(r.reward, r.success, facts)) for r in group.rollouts)
+    )
+    assert referred(Says(["look at the End_State first"]), judged).cause.startswith("leak: it names end_state")
+    assert referred(Says(["look at the state first"]), judged).reference is not None
+
+
+def test_what_looks_like_a_secret_is_replaced_though_nobody_declared_it() -> None:
+    found = referred(Says(["use password='open sesame' and 4111111111111111"]))
+    assert found.reference is not None
+    assert found.reference.text == "use password='hidden_secret' and hidden_number"
+
+
+def test_what_the_writer_lists_in_its_fifth_part_stays_out_of_text_and_credit() -> None:
+    text = "they go to Oslo first .\nkeep masked : 'oslo' , hidden , none , ab , b12 ."
+    found = referred(Says([text]))
+    assert found.reference is not None
+    assert found.reference.text == "they go to hidden first .\nkeep masked : 'hidden' , hidden , none , ab , hidden ."
+    assert found.reference.literals == ("oslo",)
+    assert set(found.literals.placeholders) == {"mia", "b12", "oslo"}
+    good = pair().rollouts[0]
+    assert (~creditable(good, found.literals, LAB)).sum() == (
+        ~creditable(good, literals_of(pair(), LAB), LAB)
+    ).sum() + 1
+
+
+def test_a_line_for_the_runs_folder_is_plain_json_without_what_was_masked() -> None:
+    found = referred(Says(["they check B12 first"]))
+    row = json.loads(json.dumps(found.plain()))
+    assert found.reference is not None
+    assert row == {
+        "task": "t1", "text": "they check hidden first", "hash": found.reference.hash, "writer": "says",
+        "literals": [], "cause": "", "how": "all", "siblings": [0, 1], "replaced": 1,
+    }  # fmt: skip
+    none = referred(Says([""])).plain()
+    assert (none["cause"], none["writer"], "text" in none) == ("writer gave nothing", None, False)
+
+
+def test_contrast_refers_and_fits() -> None:
+    contrast = Contrast(BuiltIn(), LAB, PLENTY, least=10)
+    found = run(contrast.refer(pair()))
+    assert found == referred(BuiltIn())
+    whole = block(LAB, found.reference.text)
+    fitted = contrast.fit(found.reference, len(whole) - 1)
+    assert fitted and fitted.missing == 1
+    assert contrast.fit(found.reference, 9) is None
+    assert run(Contrast(BuiltIn(), LAB, 5, 10).refer(pair())).cause.startswith("too long")
+
+
+SECRETS = st.lists(
+    st.text(string.ascii_letters + string.digits + "-.éß", min_size=3, max_size=12), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(secrets=SECRETS, seed=st.integers(0, 999))
+def test_no_secret_is_in_what_is_asked_or_kept(secrets: list[str], seed: int) -> None:
+    """Property 21, through the whole room: a tool tells secrets, the writer repeats what it reads and adds its own."""
+    rng = random.Random(seed)
+
+    def dressed() -> str:
+        form = rng.choice([str, str.upper, str.lower, "'{}'".format, '"{}"'.format, "\u201c{}\u201d".format])
+        return form(rng.choice(secrets))
+
+    group = siblings(
+        *(
+            rollout([call("find_user", "name", "mia"), end], ["x"], end == DONE, private=tuple(secrets))
+            for end in (DONE, SORRY)
+        )
+    )
+    heard = tuple(
+        replace(
+            r, messages=tuple({**m, "content": f"is {dressed()} ."} if m["role"] == "tool" else m for m in r.messages)
+        )
+        for r in group.rollouts
+    )
+    writer = Says([f"they see {dressed()} , {dressed()} ."])
+    found = referred(writer, replace(group, rollouts=heard))
+    for trace in writer.heard:
+        assert not found.literals.find(render(trace))
+        assert trace.turns[0].heard[0].strip("is .'\"\u201c\u201d") == "hidden"
+    assert found.reference is not None
+    assert not found.literals.find(found.reference.text)
+    assert found.reference.text.count("hidden") == 2
+
+
+def test_receive_counts_only_what_it_replaced() -> None:
+    received = receive("hidden and b12", literals_of(pair(), LAB), ())
+    assert (received.text, received.replaced, received.leak) == ("hidden and hidden", 1, "")
