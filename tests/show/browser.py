@@ -5,12 +5,22 @@ import json
 import os
 import shutil
 import subprocess
-from collections.abc import Iterator
+import sys
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+START = """
+import fcntl, os, sys
+ask, answers = (fcntl.fcntl(int(word), fcntl.F_DUPFD, 10) for word in sys.argv[1:3])
+os.dup2(ask, 3)
+os.dup2(answers, 4)
+os.execv(sys.argv[3], sys.argv[3:])
+"""
+"""The browser listens on its file 3 and answers on 4."""
 
 
 class Browser:
@@ -40,8 +50,9 @@ class Browser:
         return answer["result"]
 
     def open(self, path: Path) -> None:
+        self.call("Page.navigate", url="about:blank")  # so that what is complete is the page and not the one before it
         self.call("Page.navigate", url=path.resolve().as_uri())
-        while self.run("document.readyState + location.protocol") != "completefile:":
+        while self.run("document.readyState") != "complete":
             pass
 
     def run(self, script: str) -> Any:
@@ -72,7 +83,7 @@ class Browser:
     def _read(self) -> dict[str, Any]:
         raw = bytearray()
         while not raw.endswith(b"\0"):
-            part = self._answers.read1(1 << 16) if False else self._answers.read(1)
+            part = self._answers.read(1)
             assert part, "the browser has gone"
             raw += part
         message = json.loads(raw[:-1])
@@ -88,14 +99,14 @@ class Browser:
 
 
 @contextmanager
-def browser(home: Path) -> Iterator[Browser]:
+def browser(home: Path) -> Generator[Browser]:
     """`home` is where it keeps what it keeps."""
     assert PROGRAM
     to_child, ask = os.pipe()
     answers, from_child = os.pipe()
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                "--disable-background-networking", "--remote-debugging-pipe", f"--user-data-dir={home}"]  # fmt: skip
-    command = ["sh", "-c", f'exec "$0" "$@" 3<&{to_child} 4>&{from_child}', PROGRAM, *options]
+    command = [sys.executable, "-c", START, str(to_child), str(from_child), PROGRAM, *options]
     process = subprocess.Popen(command, pass_fds=(to_child, from_child), stderr=subprocess.DEVNULL)
     os.close(to_child)
     os.close(from_child)

@@ -16,7 +16,7 @@ SIZE = (3.9, 1.9)
 """Inches; the page scales it."""
 TRAILING = 5
 """Steps that a trailing mean looks back on."""
-SHARES = ("Mixed groups",)
+SHARES = ("Mixed groups", "Where credit falls", "Scored rollouts", "Neighbour's reference")
 """Pictures that always run from zero to one."""
 FAINT, RULE = COLOURS["faint"], COLOURS["rule"]
 NAMES = {colour: name for name, colour in COLOURS.items()}
@@ -104,21 +104,45 @@ def training(metrics: Sequence[Row]) -> Curve | None:
 
 
 def credited(metrics: Sequence[Row]) -> list[tuple[str, str, dict[str, Points]]]:
-    """Every number that steps tell of their credit and references, by its name; numbers told together stay together."""
-    found: list[tuple[str, str, dict[str, Points]]] = []
-    for part in ("credit", "reference"):
-        rows: list[tuple[int, Row]] = [(row["step"], row[part]) for row in metrics if row.get(part)]
-        for name in dict.fromkeys(name for _, told in rows for name in told):
-            values = [(step, told.get(name)) for step, told in rows]
-            inner = dict.fromkeys(key for _, value in values if isinstance(value, dict) for key in cast(Row, value))
-            lines = {_words(key): numbers([(step, _part(value, key)) for step, value in values]) for key in inner}
-            lines = lines if 0 < len(lines) <= len(LINES) else {"": numbers(values)}
-            found.append((f"{part}: {_words(name)}".capitalize(), "", {k: v for k, v in lines.items() if v}))
+    """What steps tell of their credit; nothing for a method that needs no reference."""
+
+    def line(*path: str) -> Points:
+        return points(metrics, lambda row: at(row, "credit", *path))
+
+    def share(part: str, whole: str) -> Points:
+        return points(metrics, lambda row: ratio(at(row, "credit", part), at(row, "credit", whole)))
+
+    kinds = dict.fromkeys(kind for row in metrics for kind in at(row, "credit", "where") or ())
+    pictures: list[tuple[str, str, dict[str, Points]]] = [
+        ("Credited tokens", "creditable tokens with a weight above one", {"": share("credited", "creditable")}),
+        ("Mean weight", "over every token that was written", {"": line("weight", "mean")}),
+        (
+            "Where credit falls",
+            "share of it, by kind and at turns' beginnings",
+            {kind: line("where", kind, "credit") for kind in kinds},
+        ),
+        (
+            "Divergence",
+            "between student and teacher, in nats",
+            {name: line("divergence", name) for name in ("mean", "p90", "p99")},
+        ),
+        ("Segments", "in a rollout that had a reference", {"": share("segments", "scored")}),
+        ("Scored rollouts", "share of those learnt from that had a reference", {"": share("scored", "rollouts")}),
+        ("Neighbour's reference", "share of credited tokens that it credits too", {"": line("shuffled", "overlap")}),
+    ]
+    found = [(title, note, {name: line for name, line in lines.items() if line}) for title, note, lines in pictures]
     return [each for each in found if each[2]]
 
 
-def _part(value: Any, key: str) -> Any:
-    return cast(Row, value).get(key) if isinstance(value, dict) else None
+def at(row: Any, *path: str) -> Any:
+    """What lies at a path of keys; None where there is no such thing."""
+    for key in path:
+        row = cast(Row, row).get(key) if isinstance(row, dict) else None
+    return row
+
+
+def ratio(part: float | None, whole: float | None) -> float | None:
+    return part / whole if part is not None and whole else None
 
 
 def seconds(metrics: Sequence[Row]) -> Curve | None:
@@ -144,7 +168,7 @@ def seconds(metrics: Sequence[Row]) -> Curve | None:
 
 
 def mixed(row: Row) -> float | None:
-    return row["mixed"] / row["tasks"] if row["tasks"] else None
+    return ratio(row["mixed"], row["tasks"])
 
 
 # -- drawing ----------------------------------------------------------------------------------------------------------
@@ -186,6 +210,7 @@ def numbers(found: Sequence[tuple[int, Any]]) -> Points:
 
 def _figure(share: bool = False) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure: Any = Figure(figsize=SIZE)
     axes = figure.add_axes((0.12, 0.13, 0.86, 0.83))
@@ -197,6 +222,9 @@ def _figure(share: bool = False) -> tuple[Any, Any]:
     axes.set_axisbelow(True)
     if share:
         axes.set_ylim(0, 1.02)
+        axes.set_yticks((0, 0.25, 0.5, 0.75, 1))
+    else:
+        axes.yaxis.set_major_locator(MaxNLocator(4))
     return figure, axes
 
 
@@ -204,11 +232,6 @@ def _curve(figure: Any, axes: Any, title: str, note: str, told: str, lines: Sequ
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(4))
     axes.margins(x=0.03)
     named = tuple((name, NAMES[colour]) for name, colour in lines)
-    return Curve(title, note, svg(figure, f"{title}{note and ', '}{note}: {told}"), named)
-
-
-def _words(name: str) -> str:
-    return name.replace("_", " ")
+    return Curve(title, note, svg(figure, f"{title}, {note}: {told}"), named)

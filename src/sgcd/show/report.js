@@ -53,7 +53,12 @@
     }
     card.replaceChildren(title, table);
     card.hidden = false;
-    const box = token.getBoundingClientRect();
+    place();
+  }
+
+  function place() {
+    if (!at) return;
+    const box = at.getClientRects()[0] ?? at.getBoundingClientRect(); // a token with a line end has several
     const left = Math.min(Math.max(8, box.left), innerWidth - card.offsetWidth - 8);
     const below = box.bottom + 8;
     const top = below + card.offsetHeight < innerHeight ? below : Math.max(8, box.top - card.offsetHeight - 8);
@@ -70,7 +75,7 @@
   const token = (node) => (node instanceof Element ? node.closest(".written span") : null);
   document.addEventListener("mouseover", (event) => (token(event.target) ? show(token(event.target)) : hide()));
   document.addEventListener("click", (event) => token(event.target) && show(token(event.target)));
-  document.addEventListener("scroll", (event) => event.target === document && hide(), true);
+  document.addEventListener("scroll", place, true);
 
   function step(region, event) {
     const here = at && region.contains(at) ? at : null;

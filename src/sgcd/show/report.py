@@ -61,7 +61,7 @@ def page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     split = recipe.get("evaluation", {}).get("split") or next((row["split"] for row in evaluations), None)
     spell, unspelt = speller(folder)
     of_steps, numbers, bounds = tokens_of(folder, metrics, steps, spell)
-    weighed = any(not column.even for step in of_steps for task in step.tasks for column in task.columns)
+    columns = [column for step in of_steps for task in step.tasks for column in task.columns]
     pictures, flat = curves(metrics, evaluations, split)
     words = [visible(line) for line in health.of_run(metrics)]
     return rendered(
@@ -85,7 +85,7 @@ def page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         numbers=numbers,
         bounds=bounds,
         has={name: any(name in own for own in numbers.values()) for name in ("divergence", "masked")},
-        mode="weight" if weighed else "advantage",
+        mode="weight" if any(column.weight and not column.even for column in columns) else "advantage",
         kinds=kinds(),
         limits={
             "tokens": TOKENS,

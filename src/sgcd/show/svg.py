@@ -1,7 +1,7 @@
 """A figure of matplotlib as an SVG that may stand in a page: no style, no script, and the page's own colours."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib import import_module
 from re import fullmatch
@@ -21,7 +21,7 @@ _VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in COLOURS.items()}
 
 
 @contextmanager
-def drawing() -> Iterator[None]:
+def drawing() -> Generator[None]:
     """Figures drawn herein look the same whatever the user's own settings of matplotlib are."""
     matplotlib: Any = import_module("matplotlib")  # its types are unknown in part
     with matplotlib.rc_context():

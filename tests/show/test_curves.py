@@ -1,0 +1,88 @@
+"""Pictures of a run: what is drawn, what is told in words, and that a strict page can hold them."""
+
+from typing import Any
+from xml.etree import ElementTree
+
+import drawn
+import matplotlib
+import pytest
+
+from sgcd.show.curves import curves, trailing
+
+Rows = list[dict[str, Any]]
+
+
+def metrics(steps: int = 3, **changes: Any) -> Rows:
+    return [{**drawn.ROW, "step": step, "loss": 0.1 * step, **changes} for step in range(1, steps + 1)]
+
+
+EVALUATIONS = [drawn.trial(step, task, "greedy", task < 3 + step) for step in (0, 2) for task in range(8)]
+
+
+def test_what_changes_is_drawn_and_the_rest_is_told() -> None:
+    drawn_, flat = curves(metrics(), EVALUATIONS, "dev")
+    assert [curve.title for curve in drawn_] == ["Success", "Training reward", "Loss", "Time"]
+    assert flat == ["mixed groups 0.3333", "gradient 0.5", "clip share 0", "entropy 0.1"]
+    assert drawn_[0].lines == (("greedy", "line-5"),)
+    assert drawn_[-1].lines == (("sampling", "line-4"), ("training", "line-5"))
+
+
+def test_the_credit_of_a_step_is_drawn() -> None:
+    rows = metrics()
+    for row in rows:
+        step = row["step"]
+        row["credit"] = {
+            "credited": step,
+            "creditable": 10,
+            "segments": 6,
+            "scored": 3,
+            "rollouts": 4,
+            "weight": {"mean": 1 + step / 10, "histogram": None},
+            "divergence": {"mean": 0.1, "p90": None, "p99": step},
+            "where": {"call": {"credit": 0.5, "tokens": 0.1}, "answer": {"credit": 0.5 / step, "tokens": 0.9}},
+        }
+    rows[0]["credit"] = {}  # a step without a mixed group
+    drawn_, flat = curves(rows, [], None)
+    titles = ["Training reward", "Loss", "Credited tokens", "Mean weight", "Where credit falls", "Divergence", "Time"]
+    assert [curve.title for curve in drawn_] == titles
+    assert drawn_[2].picture.count("at step 2") == 1
+    assert ".2 at step 2, 0.3 at step 3" in drawn_[2].picture
+    assert drawn_[4].lines == (("call", "line-4"), ("answer", "line-5"))
+    assert drawn_[5].lines == (("mean", "line-4"), ("p99", "line-5"))
+    assert flat[-2:] == ["segments 2", "scored rollouts 0.75"]
+
+
+def test_a_picture_has_no_style_no_script_and_the_colours_of_the_page() -> None:
+    for curve in curves(metrics(), EVALUATIONS, "dev")[0]:
+        root = ElementTree.fromstring(curve.picture)
+        assert root.tag == "svg"
+        assert root.get("aria-label", "").startswith(f"{curve.title}, ")
+        for element in root.iter():
+            assert element.tag in {"svg", "g", "path", "text", "use", "defs", "clipPath", "rect"}
+            assert "style" not in element.attrib
+            assert not any(name.startswith("on") for name in element.attrib)
+            assert element.get("href", "#").startswith("#")
+            for name in ("fill", "stroke"):
+                assert element.get(name, "none") == "none" or element.get(name, "").startswith("var(--"), element.attrib
+
+
+def test_the_same_numbers_are_the_same_picture_whatever_the_user_has_set() -> None:
+    before = curves(metrics(), EVALUATIONS, "dev")
+    with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "axes.facecolor": "red"}):  # pyright: ignore
+        assert curves(metrics(), EVALUATIONS, "dev") == before
+        assert matplotlib.rcParams["lines.linewidth"] == 9
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    assert curves([], [], None) == ([], [])
+    rows = metrics(2, loss=None, success=None, reward=None, tasks=0, seconds={}, entropy=float("nan"))
+    assert [curve.title for curve in curves(rows, [], "dev")[0]] == []
+
+
+def test_rewards_that_are_not_success_are_drawn_beside_it() -> None:
+    [curve] = [curve for curve in curves(metrics(reward=0.7), [], None)[0] if curve.title == "Training reward"]
+    assert [name for name, _ in curve.lines] == ["reward", "success"]
+
+
+def test_the_trailing_mean() -> None:
+    assert trailing([1, 3, 5, 7, 9, 11]) == [1, 2, 3, 4, 5, pytest.approx(7)]

@@ -1,0 +1,177 @@
+"""The page in a real browser: it opens without a complaint, asks for nothing, and shows what is asked of it."""
+
+from collections.abc import Generator
+from pathlib import Path
+from typing import Any
+
+import drawn
+import pytest
+from browser import PROGRAM, Browser, browser
+
+from sgcd.show import report
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here: apt-get install chromium"),
+]
+MODES = ("weight", "divergence", "advantage", "kind")
+NOTHING = "rgba(0, 0, 0, 0)"
+HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">\u202e"
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A drawn run, one word of which is hostile."""
+    words = [HOSTILE, *drawn.WORDS[1:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "speller", lambda _: (lambda ids: [words[i - 10] for i in ids.tolist()], ""))  # pyright: ignore
+        return report.report(drawn.draw(tmp_path_factory.mktemp("shown") / "run").path)
+
+
+@pytest.fixture(scope="module")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
+    with browser(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened
+
+
+@pytest.fixture
+def shown(chromium: Browser, page: Path) -> Browser:
+    chromium.look(1400, 1000)
+    chromium.complaints.clear()
+    chromium.requests.clear()
+    chromium.open(page)
+    return chromium
+
+
+def place(shown: Browser, element: str) -> tuple[float, float]:
+    """The middle of an element, or of its first line, once it is in sight."""
+    x, y = shown.run(f"""(() => {{
+        const it = document.querySelector({element!r});
+        it.scrollIntoView({{block: "center", inline: "center", behavior: "instant"}});
+        const box = it.getClientRects()[0];
+        return [box.x + box.width / 2, box.y + box.height / 2];
+    }})()""")
+    return x, y
+
+
+def colour(shown: Browser, element: str) -> str:
+    return shown.run(f"getComputedStyle(document.querySelector({element!r})).backgroundColor")
+
+
+def colours(shown: Browser) -> dict[str, str]:
+    """Of the word that has all of them: a call with weight 2, far from the teacher, in a rollout that succeeded."""
+    found: dict[str, str] = {}
+    for mode in MODES:
+        shown.click(*place(shown, f"label[for=by-{mode}]"))
+        found[mode] = colour(shown, ".w9.p9.d8")
+    return found
+
+
+def card(shown: Browser) -> dict[str, str]:
+    rows: Any = shown.run(
+        "[...document.querySelectorAll('#numbers tr')].map(row => [...row.cells].map(c => c.textContent))"
+    )
+    return {} if shown.run("document.getElementById('numbers').hidden") else dict(rows)
+
+
+def test_it_opens_without_a_complaint_and_asks_for_nothing(shown: Browser, page: Path) -> None:
+    assert shown.run("document.querySelectorAll('.curves svg').length") >= 4
+    assert shown.run("document.querySelectorAll('.written span').length") == 2 * 3 * 5
+    assert shown.complaints == []
+    assert [url for url in shown.requests if not url.startswith("data:")] == [page.as_uri()]
+
+
+def test_hostile_words_are_words(shown: Browser) -> None:
+    assert shown.run("document.querySelector('.written span').textContent") == HOSTILE.replace("\u202e", "⟨U+202E⟩")
+    assert shown.run("document.title") != "taken"
+    assert shown.run("[document.scripts.length, document.images.length]") == [2, 0]
+
+
+def test_what_the_page_does_not_know_is_blocked(shown: Browser) -> None:
+    shown.run(
+        "document.body.append(Object.assign(document.createElement('script'), {textContent: 'document.title = 1'}))"
+    )
+    shown.run("document.body.append(Object.assign(new Image(), {src: 'https://example.invalid/x.png'}))")
+    shown.run("new Promise(requestAnimationFrame)")
+    assert shown.run("document.title") != "1"
+    assert "Content Security Policy" in "".join(shown.complaints)
+
+
+def test_a_click_changes_what_colours_mean(shown: Browser) -> None:
+    assert colour(shown, ".w9.p9.d8") != NOTHING, "by weight at first"
+    found = colours(shown)
+    assert len({*found.values(), NOTHING}) == 5
+    shown.click(*place(shown, "label[for=by-weight]"))
+    assert colour(shown, ".d5.m") != found["weight"]
+    assert "color(srgb 0 0 0 / 0)" in colour(shown, ".d5.m") or colour(shown, ".d5.m").endswith("/ 0)")
+
+
+def test_without_scripts_all_can_be_read_and_coloured(chromium: Browser, shown: Browser, page: Path) -> None:
+    with_scripts = colours(shown)
+    chromium.call("Emulation.setScriptExecutionDisabled", value=True)
+    try:
+        chromium.open(page)
+        assert colours(chromium) == with_scripts
+        chromium.hover(*place(chromium, ".w9.p9.d8"))
+        assert card(chromium) == {}
+    finally:
+        chromium.call("Emulation.setScriptExecutionDisabled", value=False)
+
+
+def test_numbers_come_to_the_pointer(shown: Browser) -> None:
+    shown.hover(*place(shown, ".w9.p9.d8"))
+    assert card(shown) == {
+        "token": "2, id 11",
+        "kind": "call",
+        "weight W": "2",
+        "A × W": "1",
+        "divergence, nats": "1",
+        "teacher entropy, nats": "0",
+        "log q − log p": "-1",
+        "saliency": "1",
+        "credit": "creditable",
+    }
+    shown.hover(*place(shown, ".m.p7"))
+    assert card(shown)["credit"] == "masked literal"
+    shown.hover(*place(shown, ".k3.p7"))
+    assert card(shown)["divergence, nats"] == "not finite"
+    shown.hover(3, 3)
+    assert card(shown) == {}
+
+
+def test_keys_lead_through_tokens_turns_and_siblings(shown: Browser) -> None:
+    shown.run("document.querySelector('.siblings').focus()")
+    seen: list[str] = []
+    for key, shift in (("ArrowRight", False), ("ArrowRight", False), ("ArrowDown", False), ("ArrowLeft", False),
+                       ("ArrowRight", True), ("ArrowUp", False)):  # fmt: skip
+        shown.key(key, shift=shift)
+        seen.append(card(shown)["token"] + " of " + shown.run("document.querySelector('.at').closest('td').dataset.of"))
+    assert seen == [
+        "1, id 10 of 1.0.0",
+        "2, id 11 of 1.0.0",
+        "5, id 14 of 1.0.0",
+        "3, id 12 of 1.0.0",
+        "1, id 10 of 1.0.1",
+        "1, id 10 of 1.0.1",
+    ]
+    shown.key("Escape")
+    assert card(shown) == {}
+    for key, mode in (("d", "divergence"), ("a", "advantage"), ("k", "kind"), ("w", "weight")):
+        shown.key(key, text=key)
+        assert shown.run("document.querySelector('input:checked').id") == f"by-{mode}"
+
+
+def test_dark_and_light_are_as_the_reader_has_it(shown: Browser, tmp_path: Path) -> None:
+    grounds = set[str]()
+    for scheme in ("light", "dark"):
+        shown.look(1400, 1000, scheme)
+        grounds.add(colour(shown, "body"))
+        shown.picture(tmp_path / f"{scheme}.png")
+        assert (tmp_path / f"{scheme}.png").stat().st_size > 10_000
+    assert len(grounds) == 2
+
+
+def test_the_page_is_no_wider_than_its_window(shown: Browser) -> None:
+    for width in (1400, 800, 400):
+        shown.look(width, 900)
+        assert shown.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), width
