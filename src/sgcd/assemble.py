@@ -16,11 +16,13 @@ from sgcd.act.own import own_stage
 from sgcd.act.rollout import seed_of
 from sgcd.act.settings import OwnEnvironment
 from sgcd.act.siblings import Play, play_cohort
+from sgcd.contrast.refer import Contrast
+from sgcd.contrast.write import BuiltIn
 from sgcd.credit.methods import Method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import Sgcd as SgcdSettings
-from sgcd.errors import EnvironmentFault, RecipeError
+from sgcd.errors import EnvironmentFault
 from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.living import Living, Observer
@@ -45,10 +47,11 @@ class Assembly:
     policy: Policy
     sampler: TorchSampler
     method: Method
+    contrast: Contrast
     thread: ModelThread
 
     def trainer(self, folder: RunFolder, observer: Observer) -> Trainer:
-        living = Living(self.stage, self.policy, self.sampler, self.method, self.thread, folder)
+        living = Living(self.stage, self.policy, self.sampler, self.method, self.contrast, self.thread, folder)
         return Trainer(self.recipe, living, observer)
 
     def trials(self) -> int:
@@ -98,17 +101,12 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     number it was started with: `threads` is the one that its facts name, None takes what torch has chosen.
     """
     torch.set_num_threads(threads or torch.get_num_threads())
-    method = method_of(recipe)
-    if method.needs:
-        raise RecipeError(
-            f"method.name: {recipe.method.name} needs references, which training does not write yet; expected grpo"
-        )
     stage = stage_of(recipe)
     policy = load(recipe.policy.start, recipe.policy.dtype)
     thread = ModelThread()
-    return Assembly(
-        recipe, stage, policy, TorchSampler(policy.model, policy.chat, recipe.sampler, thread), method, thread
-    )
+    sampler = TorchSampler(policy.model, policy.chat, recipe.sampler, thread)
+    contrast = Contrast(BuiltIn(), policy.chat, recipe.reference.budget, recipe.reference.least)
+    return Assembly(recipe, stage, policy, sampler, method_of(recipe), contrast, thread)
 
 
 def stage_of(recipe: Recipe) -> Stage:

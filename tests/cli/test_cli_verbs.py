@@ -117,11 +117,24 @@ def test_a_run_without_held_out_tasks_says_so(capsys: Capture):
 def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
     small = Path("small.yaml")
     small.write_text(Path("recipe.yaml").read_text().replace("steps: 3", "steps: 1"))
-    monkeypatch.setattr(labs, "recipe", lambda: small)
+    sgcd = Path("sgcd.yaml")
+    sgcd.write_text(small.read_text().replace("name: grpo", "name: sgcd"))
+    assert sgcd.read_text() != small.read_text()
+    monkeypatch.setattr(labs, "recipe", lambda method: {"grpo": small, "sgcd": sgcd}[method])
     assert main(["lab"]) == 0
+    said = capsys.readouterr().out
+    assert "lab-sgcd-1@1  against  lab-grpo-1@1  (dev tasks)" in said
+    assert "report of sgcd: runs/lab-sgcd-1/report.html" in said
     assert main(["lab", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out.splitlines()[-1])["run"] == "runs/lab-grpo-2"
-    assert Path("runs/lab-grpo-1/policy/model.safetensors").exists()
+    told = json.loads(capsys.readouterr().out)
+    assert {method: run["run"] for method, run in told["runs"].items()} == {
+        "grpo": "runs/lab-grpo-2",
+        "sgcd": "runs/lab-sgcd-2",
+    }
+    assert told["comparison"]["modes"]["sampled"]["overall"]["difference"]["value"] is not None
+    for method, page in told["reports"].items():
+        assert Path(page).is_file()
+        assert Path(f"runs/lab-{method}-1/policy/model.safetensors").exists()
 
 
 def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
@@ -139,4 +152,6 @@ def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytes
 
 
 def test_the_demo_runs_the_recipe_that_people_read():
-    assert labs.recipe().resolve() == (Path(__file__).parents[2] / "recipes" / "lab" / "grpo.yaml").resolve()
+    for method in labs.METHODS:
+        beside = Path(__file__).parents[2] / "recipes" / "lab" / f"{method}.yaml"
+        assert labs.recipe(method).resolve() == beside.resolve()

@@ -8,7 +8,10 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sgcd.act.environment import Opening, Reply, Stage
+from sgcd.contrast.refer import Contrast
+from sgcd.contrast.write import BuiltIn
 from sgcd.credit.methods.grpo import Grpo
+from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.lab import policy as lab
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.living import Living
@@ -28,6 +31,15 @@ def model(dtype: torch.dtype = torch.float32, size: int = CHAT.size, seed: int =
     config = Qwen3Config(vocab_size=size, max_position_embeddings=256, tie_word_embeddings=True, **shape, **heads)
     made: Any = Qwen3ForCausalLM(config)
     return made.to(dtype).eval()
+
+
+def heeding(model: Any) -> Any:
+    """Let the context count, as it does in a policy that has learnt something."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "embed" in name or "v_proj" in name or "o_proj" in name:
+                weight *= 0.4 / weight.std()
+    return model
 
 
 def rollout(mask: str, task: str = "t", sibling: int = 0, prompt: int = 3, seed: int = 0, size: int = 50) -> Rollout:
@@ -112,6 +124,10 @@ class Watcher:
         self.summaries.append(summary)
 
 
+def method_of(plan: Recipe) -> Any:
+    return Grpo() if plan.method.name == "grpo" else Sgcd(plan.method)
+
+
 def living(path: Path, plan: Recipe, stage: Stage = STAGE) -> Living:
     """A fresh policy, and the run's folder as it is found."""
     begun = (path / "recipe.yaml").exists()
@@ -120,4 +136,6 @@ def living(path: Path, plan: Recipe, stage: Stage = STAGE) -> Living:
     fresh = model()
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
-    return Living(stage, Policy(fresh, CHAT), TorchSampler(fresh, CHAT, plan.sampler, thread), Grpo(), thread, folder)
+    sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)
+    contrast = Contrast(BuiltIn(), CHAT, plan.reference.budget, plan.reference.least)
+    return Living(stage, Policy(fresh, CHAT), sampler, method_of(plan), contrast, thread, folder)

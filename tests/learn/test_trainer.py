@@ -79,7 +79,7 @@ def test_a_row_holds_what_happened(whole: Path) -> None:
         assert row["grad_norm"] > 0
         assert row["kl"] is None
         assert row["skipped"] == ""
-        assert row["cuts"]["tokens"] == row["endings"]["token_limit"]
+        assert row["cuts"]["tokens"] >= row["endings"]["token_limit"]  # an answer to a last turn may be left out too
         assert sum(seconds for phase, seconds in row["seconds"].items() if phase != "total") == pytest.approx(
             row["seconds"]["total"], rel=0.01
         )

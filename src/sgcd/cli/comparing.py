@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from sgcd.cli.answer import print_json, results
 from sgcd.measure import compare as measured
@@ -13,12 +14,16 @@ def compare(runs: Sequence[str], against: Sequence[str], split: str | None, as_j
     if as_json:
         print_json(compared)
     else:
-        results().print(comparison_table(compared))
-        for mode, both in compared["modes"].items():
-            part = both["overall"]
-            how = "; ".join(filter(None, (part["difference"]["kind"] or part["difference"]["reason"], part["test"])))
-            left_out = f"; {both['left_out']} tasks left out, because every trial broke" if both["left_out"] else ""
-            results().print(f"{mode}: {how}{left_out}", soft_wrap=True)
+        show(compared)
+
+
+def show(compared: dict[str, Any]) -> None:
+    results().print(comparison_table(compared))
+    for mode, both in compared["modes"].items():
+        part = both["overall"]
+        how = "; ".join(filter(None, (part["difference"]["kind"] or part["difference"]["reason"], part["test"])))
+        left_out = f"; {both['left_out']} tasks left out, because every trial broke" if both["left_out"] else ""
+        results().print(f"{mode}: {how}{left_out}", soft_wrap=True)
 
 
 def find(run: str, split: str | None) -> measured.Evaluated:

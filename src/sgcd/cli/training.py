@@ -11,7 +11,7 @@ import typer
 from sgcd.cli.answer import print_json, progress, recipe_and_keys, results
 from sgcd.errors import FolderError, RecipeError
 from sgcd.measure.compare import compare, ends
-from sgcd.measure.health import of_run
+from sgcd.measure.health import invalid, of_run
 from sgcd.measure.summary import summarise
 from sgcd.recipe import FREE, Recipe, differences, dump, load
 from sgcd.run import RunFolder
@@ -25,17 +25,21 @@ if TYPE_CHECKING:
 def train(words: Sequence[str], run: Path, resume: bool, as_json: bool) -> None:
     recipe, keys = recipe_and_keys(words)
     if resume:
-        go_on(recipe, keys, run, as_json)
+        told = go_on(recipe, keys, run)
     elif recipe is None:
         raise RecipeError(
             f"a new run needs a recipe: sgcd train RECIPE --run {run}; "
             f"to go on with a run that was stopped: sgcd train --run {run} --resume"
         )
     else:
-        begin(recipe, keys, run, as_json)
+        told = begin(recipe, keys, run)
+    if as_json:
+        print_json(told)
+    else:
+        show(told)
 
 
-def begin(path: Path, keys: Sequence[str], run: Path, as_json: bool) -> None:
+def begin(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     recipe = load(path, keys)
     if (run / "recipe.yaml").exists():
         raise FolderError(
@@ -46,10 +50,10 @@ def begin(path: Path, keys: Sequence[str], run: Path, as_json: bool) -> None:
 
     built = assemble(recipe)
     folder = RunFolder.create(run, dump(recipe), built.facts())
-    work(recipe, folder, built, as_json)
+    return work(recipe, folder, built)
 
 
-def go_on(path: Path | None, keys: Sequence[str], run: Path, as_json: bool) -> None:
+def go_on(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
     folder = RunFolder.open(run)
     started = load(run / "recipe.yaml")
     recipe = load(path or run / "recipe.yaml", keys)
@@ -61,7 +65,7 @@ def go_on(path: Path | None, keys: Sequence[str], run: Path, as_json: bool) -> N
         progress().print(warning, soft_wrap=True)
     if recipe != started:
         folder.replace_recipe(dump(recipe))
-    work(recipe, folder, built, as_json)
+    return work(recipe, folder, built)
 
 
 def refuse_changes(folder: RunFolder, started: Recipe, recipe: Recipe) -> None:
@@ -82,7 +86,8 @@ def refuse_changes(folder: RunFolder, started: Recipe, recipe: Recipe) -> None:
         )
 
 
-def work(recipe: Recipe, folder: RunFolder, built: "Assembly", as_json: bool) -> None:
+def work(recipe: Recipe, folder: RunFolder, built: "Assembly") -> dict[str, Any]:
+    """Train, and say what came of it."""
     with Terminal(progress(), recipe.steps) as terminal:
         try:
             trained = asyncio.run(built.trainer(folder, terminal).run())
@@ -91,11 +96,7 @@ def work(recipe: Recipe, folder: RunFolder, built: "Assembly", as_json: bool) ->
             raise typer.Exit(130) from None
         if not trained.now:
             terminal.say(f"no step is left: the run had reached step {trained.step}; to go further give steps=N")
-    told = answer(folder, recipe.evaluation.split)
-    if as_json:
-        print_json(told)
-    else:
-        show(told)
+    return answer(folder, recipe.evaluation.split)
 
 
 def answer(folder: RunFolder, split: str) -> dict[str, Any]:
@@ -107,7 +108,7 @@ def answer(folder: RunFolder, split: str) -> dict[str, Any]:
     if measured:
         start, end = ends(folder.path, split)
         told |= {"start": summarise(start.rows), "end": summarise(end.rows), "change": compare([end], [start])}
-    return told | {"health": of_run(metrics)}
+    return told | {"health": of_run(metrics), "invalid": invalid(metrics)}
 
 
 def show(told: dict[str, Any]) -> None:

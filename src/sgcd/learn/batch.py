@@ -73,3 +73,12 @@ def flat(arrays: Sequence[Floats], rollouts: Sequence[Rollout]) -> Tensor:
     """Arrays over responses as one row of written tokens, in the order in which `written` scores a grid."""
     parts = [array[rollout.mask] for array, rollout in zip(arrays, rollouts, strict=True)]
     return torch.from_numpy(np.concatenate(parts))
+
+
+def unflat(numbers: Tensor, rollouts: Sequence[Rollout]) -> list[Floats]:
+    """The way back from `flat`: an array over each response, zero where the policy wrote nothing."""
+    parts = numbers.float().cpu().split([rollout.written for rollout in rollouts])
+    laid = [np.zeros(len(rollout.response), np.float32) for rollout in rollouts]
+    for array, rollout, part in zip(laid, rollouts, parts, strict=True):
+        array[rollout.mask] = part.numpy()
+    return laid

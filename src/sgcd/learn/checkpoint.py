@@ -35,12 +35,14 @@ class State:
     step: int = 0
     cursor: Cursor = field(default_factory=Cursor)
     best: Best | None = None
+    method: dict[str, Any] = field(default_factory=dict[str, Any])
+    """What the method found out for itself, such as a calibrated threshold."""
 
 
 def save_checkpoint(folder: RunFolder, policy: Policy, optimizer: torch.optim.Optimizer, state: State) -> None:
     """Write the checkpoint of `state.step`: all of it, or none that counts."""
     best = None if state.best is None else asdict(state.best)
-    told = {"schema": SCHEMA, "step": state.step, "cursor": state.cursor.state(), "best": best}
+    told = {"schema": SCHEMA, "step": state.step, "cursor": state.cursor.state(), "best": best, "method": state.method}
     with whole_folder(folder.checkpoint_path(state.step)) as place:
         save(policy, place, {"steps": state.step})
         save_file(_moments(policy.model, optimizer), place / OPTIMIZER)
@@ -79,7 +81,7 @@ def read_state(place: Path) -> State:
     told = json.loads((place / STATE).read_text())
     check_schema(told, place / STATE)
     best = told["best"]
-    return State(told["step"], Cursor.restore(told["cursor"]), None if best is None else Best(**best))
+    return State(told["step"], Cursor.restore(told["cursor"]), None if best is None else Best(**best), told["method"])
 
 
 def place_best(folder: RunFolder, state: State) -> None:

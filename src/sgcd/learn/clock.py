@@ -1,14 +1,17 @@
 """Where the time of a step goes: seconds by phase, and how long the model's thread was at work."""
 
+import asyncio
 import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
-PHASES = ("sampling", "environment", "scoring", "credit", "training", "evaluation", "saving", "other")
+T = TypeVar("T")
+PHASES = tuple("sampling environment reference teacher scoring credit training evaluation saving other".split())
+"""reference: waiting for writers once all groups are played; teacher and scoring together are the dense scoring."""
 
 
 class ModelThread(ThreadPoolExecutor):
@@ -27,6 +30,11 @@ class ModelThread(ThreadPoolExecutor):
                 self.busy += time.perf_counter() - start
 
         return super().submit(timed)
+
+
+async def think(thread: ModelThread, work: Callable[..., T], *given: Any) -> T:
+    """Do something with the model, in its thread."""
+    return await asyncio.get_running_loop().run_in_executor(thread, work, *given)
 
 
 class Clock:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from sgcd.act.environment import Sampler, Stage
 from sgcd.act.settings import SiblingsSettings
+from sgcd.contrast.refer import Contrast
 from sgcd.credit.methods import Method
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.policy import Policy
@@ -67,5 +68,7 @@ class Living:
     sampler: Sampler
     """Samples from `policy`, in `thread`."""
     method: Method
+    contrast: Contrast
+    """Asked only where the method needs references."""
     thread: ModelThread
     folder: RunFolder

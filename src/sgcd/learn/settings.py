@@ -38,6 +38,9 @@ class ScoringSettings(Settings):
 
     tokens: Count = 32768
     """Padded tokens in one forward pass."""
+    shuffled: Annotated[int, Field(ge=0)] = 10
+    """Every so many steps, rollouts that have a reference are also scored under a neighbour's, to see how much of
+    their credit is the reference's own; costs a forward pass more; 0 is never."""
 
 
 class SurrogateSettings(Settings):

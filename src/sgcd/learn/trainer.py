@@ -1,28 +1,32 @@
 """The trainer: gather siblings, score, ask the method what they deserve, move the policy, record, validate, save."""
 
-import asyncio
 import json
 from collections.abc import Callable, Sequence
+from contextlib import aclosing
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from sgcd.act.siblings import Gathered, gather, play_groups
-from sgcd.credit.advantage import advantages
+from sgcd.act.siblings import Gathered, Played, gather, play_groups
+from sgcd.contrast.refer import Referred
 from sgcd.errors import FolderError
 from sgcd.files import SCHEMA, Row, whole_folder
 from sgcd.learn import checkpoint
 from sgcd.learn.batch import Example
 from sgcd.learn.checkpoint import Best, State
-from sgcd.learn.clock import Clock, peak_memory
+from sgcd.learn.clock import Clock, peak_memory, think
+from sgcd.learn.dense import Dense
 from sgcd.learn.figures import all_groups, figures
 from sgcd.learn.living import Living, Observer, Plan
 from sgcd.learn.policy import save
-from sgcd.learn.scoring import gap, logps
+from sgcd.learn.referring import Referring
+from sgcd.learn.scoring import gap
 from sgcd.learn.update import Update, optimizer_of, rate, update
+from sgcd.learn.watch import Watch, foreign
+from sgcd.measure import health
 from sgcd.measure.evaluate import evaluate, held_out
 from sgcd.measure.summary import summarise
-from sgcd.records import Credit, Floats, Rollout, Scored, Siblings
+from sgcd.records import Siblings
 
 T = TypeVar("T")
 NO_MIXED = "no mixed group"
@@ -49,7 +53,10 @@ class Trainer:
         self.model: Any = living.policy.model
         self.initial: Any = None
         self.clock = Clock(living.thread, observer.on_phase)
+        self.dense = Dense(plan, living, self.clock)
         self.state = State()
+        self.recent: list[Row] = []
+        """The newest rows of metrics, as many as health judges together."""
 
     async def run(self) -> Trained:
         """From the newest checkpoint, or from the start, to the plan's last step."""
@@ -67,72 +74,75 @@ class Trainer:
 
     async def _think(self, work: Callable[..., T], *given: Any) -> T:
         """Do something with the model, in its thread."""
-        return await asyncio.get_running_loop().run_in_executor(self.living.thread, work, *given)
+        return await think(self.living.thread, work, *given)
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
     async def _step(self, step: int) -> None:
-        with self.clock.phase("sampling"):
-            gathered = await self._gather(step)
-        with self.clock.phase("saving"):
-            groups = all_groups(gathered)
-            kept = [index < len(gathered.kept) for index in range(len(groups))]
-            self.folder.write_rollouts(step, groups, kept)
-        learnt = await self._learn(step, gathered)
-        self.state = replace(self.state, step=step, cursor=gathered.cursor)
+        async with Referring(self.living.contrast if self.living.method.needs else None) as referring:
+            with self.clock.phase("sampling"):
+                gathered = await self._gather(step, referring)
+            with self.clock.phase("saving"):
+                groups = all_groups(gathered)
+                kept = [index < len(gathered.kept) for index in range(len(groups))]
+                self.folder.write_rollouts(step, groups, kept)
+            with self.clock.phase("reference"):
+                referred = await referring.of(gathered.kept)
+        learnt = await self._learn(step, gathered.kept, referred)
+        self.state = replace(self.state, step=step, cursor=gathered.cursor, method=self.living.method.state())
         await self._validate()
         row = {"schema": SCHEMA, "step": step, **figures(gathered), **learnt, "peak_memory": peak_memory()}
+        row["invalid"] = health.verdict([*self.recent, row], step == self.plan.steps)
         row["seconds"] = self.clock.split()
         self.folder.append_metrics(row)
+        self.recent = [*self.recent, row][-health.WINDOW :]
         self.observer.on_step(row)
         await self._save()
 
-    async def _gather(self, step: int) -> Gathered:
+    async def _gather(self, step: int, referring: Referring) -> Gathered:
         living, plan = self.living, self.plan
         size, limits = plan.siblings.size, plan.siblings.limits
 
-        def play(tasks: Sequence[Any]) -> Any:
-            return play_groups(tasks, size, living.stage, living.policy.chat, living.sampler, limits, plan.seed, step)
+        async def play(tasks: Sequence[Any]) -> Played:
+            chat = living.policy.chat
+            cohorts = play_groups(tasks, size, living.stage, chat, living.sampler, limits, plan.seed, step)
+            async with aclosing(cohorts):
+                async for groups in cohorts:
+                    referring.ask(groups)
+                    yield groups
 
         return await gather(living.stage.splits["train"], self.state.cursor, plan.siblings, plan.seed, play)
 
-    async def _learn(self, step: int, gathered: Gathered) -> Row:
+    async def _learn(self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]) -> Row:
         """Score what was kept, ask the method, and move the policy. Without a mixed group there is nothing to learn."""
-        plan = self.plan
-        if not gathered.kept:
+        plan, living = self.plan, self.living
+        if not groups:
             nothing = Update(rate(plan.optimizer, step), skipped=NO_MIXED)
-            return {**asdict(nothing), "sampler_gap_mean": None, "sampler_gap_max": None}
-        kept = [rollout for group in gathered.kept for rollout in group.rollouts]
+            return {**asdict(nothing), "sampler_gap_mean": None, "sampler_gap_max": None, "foreign": 0, "in_graph": 0}
+        kept = [rollout for group in groups for rollout in group.rollouts]
+        dense = await self.dense.of(step, groups, referred)
         with self.clock.phase("scoring"):
-            old = await self._score(self.model, kept)
-            initial = None if self.initial is None else await self._score(self.initial, kept)
-        with self.clock.phase("credit"):
-            deserved = self._credit(gathered.kept)
-            examples = [
-                Example(rollout, credit.token_advantage, old[index], None if initial is None else initial[index])
-                for index, (rollout, credit) in enumerate(zip(kept, deserved, strict=True))
-            ]
+            initial = None if self.initial is None else await self.dense.logps(self.initial, kept)
+        examples = [
+            Example(each.rollout, each.credit.token_advantage, dense.logp[index], initial[index] if initial else None)
+            for index, each in enumerate(dense.deserved)
+        ]
         with self.clock.phase("training"):
             told = (examples, plan.surrogate, plan.optimizer, plan.sampler.temperature, step)
             moved = await self._think(update, self.model, self.optimizer, *told)
         with self.clock.phase("saving"):
-            by_name = {rollout.name: Scored(credit) for rollout, credit in zip(kept, deserved, strict=True)}
-            self.folder.write_credit(step, by_name)
-        mean, largest = gap(kept, old)
-        return {**asdict(moved), "sampler_gap_mean": mean, "sampler_gap_max": largest}
-
-    async def _score(self, model: Any, rollouts: Sequence[Rollout]) -> list[Floats]:
-        return await self._think(logps, model, rollouts, self.plan.sampler.temperature, self.plan.scoring.tokens)
-
-    def _credit(self, groups: Sequence[Siblings]) -> list[Credit]:
-        """Advantages within each group, and what the method makes of them for each token."""
-        trust = self.plan.surrogate
-        deserved: list[Credit] = []
-        for group in groups:
-            better = advantages([rollout.reward for rollout in group.rollouts], trust.baseline, trust.std)
-            for rollout, advantage in zip(group.rollouts, better, strict=True):
-                deserved.append(self.living.method.signal(rollout, float(advantage), None).credit)
-        return deserved
+            self.folder.write_credit(step, {each.rollout.name: each.scored for each in dense.deserved})
+            if referred:
+                self.folder.write_references(step, [told.plain() for told in referred])
+        mean, largest = gap(kept, dense.logp)
+        return {
+            **asdict(moved),
+            "sampler_gap_mean": mean,
+            "sampler_gap_max": largest,
+            "foreign": sum(foreign(rollout, living.policy.chat) for rollout in kept),
+            "in_graph": self.watch.others(kept),
+            **dense.told,
+        }
 
     # -- held-out tasks -----------------------------------------------------------------------------------------------
 
@@ -162,6 +172,7 @@ class Trainer:
         self.model.eval()  # without dropout, log-probs before and after an update are of one distribution
         if self.plan.surrogate.kl > 0:
             self.initial = deepcopy(self.model).requires_grad_(False)
+        self.watch = Watch(self.model)
         self.optimizer = optimizer_of(self.model, self.plan.optimizer)
         steps = self.folder.checkpoints()
         if steps and steps[-1] > self.plan.steps:
@@ -170,7 +181,9 @@ class Trainer:
                 f"got steps={self.plan.steps}"
             )
         self.state = checkpoint.restore(self.folder, self.living.policy, self.optimizer) or State()
+        self.living.method.restore(self.state.method)
         self.folder.rewind(self.state.step if steps else -1)
+        self.recent = self.folder.metrics()[-health.WINDOW :]
         checkpoint.place_best(self.folder, self.state)
 
     async def _save(self) -> None:

@@ -17,10 +17,76 @@ WITHOUT_TOOL = 0.5
 FEW = 4
 """Successes below this number are no base for a share."""
 
+# What makes a run invalid is judged over this many steps, or over the whole of a shorter run.
+WINDOW = 10
+INERT = 0.005
+"""Below this share of creditable tokens above weight one, weights do nothing."""
+
 
 def of_step(row: Row) -> list[str]:
     """What is wrong with one step, the gravest first; empty when nothing is."""
-    return [*moved(row), *broken(row), *agreement(row), *endings(row), *trust(row), *tools(row)]
+    return [
+        *(f"INVALID: {reason}" for reason in row.get("invalid", ())),
+        *moved(row),
+        *broken(row),
+        *references(row),
+        *agreement(row),
+        *endings(row),
+        *trust(row),
+        *tools(row),
+    ]
+
+
+def verdict(rows: Sequence[Row], last: bool) -> list[str]:
+    """Why the newest of `rows` makes its run invalid: what it shows by itself, and what ten steps show together.
+
+    `last` says that the run ends with it, so that a shorter run is judged as a whole.
+    """
+    window = rows[-WINDOW:]
+    return [*alone(rows[-1]), *(together(window) if len(window) == WINDOW or last else ())]
+
+
+def invalid(rows: Sequence[Row]) -> list[str]:
+    """Why a run proves nothing: each reason once, with the steps at which it was first found; empty when it may."""
+    said: dict[str, str] = {}
+    for end in range(1, len(rows) + 1):
+        window = rows[max(0, end - WINDOW) : end]
+        reasons = [(reason, window[-1:]) for reason in alone(window[-1])]
+        if end >= WINDOW or end == len(rows):
+            reasons += [(reason, window) for reason in together(window)]
+        for reason, where in reasons:
+            said.setdefault(reason.partition(":")[0], f"{reason} ({_steps(where)})")
+    return list(said.values())
+
+
+def _steps(rows: Sequence[Row]) -> str:
+    first, last = rows[0]["step"], rows[-1]["step"]
+    return f"step {last}" if first == last else f"steps {first} to {last}"
+
+
+def alone(row: Row) -> list[str]:
+    """What must not happen once: the mask holds what the policy did not write, the teacher gets a gradient."""
+    said: list[str] = []
+    if row.get("foreign"):
+        said.append(f"mask: it covers {counted(row['foreign'], 'token')} that the policy did not write")
+    if row.get("in_graph"):
+        said.append(f"graph: {counted(row['in_graph'], 'row')} of another context than the policy's in the loss")
+    return said
+
+
+def together(rows: Sequence[Row]) -> list[str]:
+    """Dense features that are all zero, or weights that do nothing, where there were references and gamma is not 0."""
+    credit = [row["credit"] for row in rows if row.get("credit")]
+    judged = [told for told in credit if told["weighs"] and told["creditable"]]
+    if not judged:
+        return []
+    if all(told["divergence"]["max"] == 0 for told in judged):
+        return [f"features: the divergence of {counted(sum(told['tokens'] for told in judged), 'token')} is zero"]
+    credited, creditable = (sum(told[name] for told in judged) for name in ("credited", "creditable"))
+    if credited < INERT * creditable:
+        share = f"{100 * credited / creditable:.2g} %"
+        return [f"weights: inert, {share} of {counted(creditable, 'creditable token')} above weight one"]
+    return []
 
 
 def moved(row: Row) -> list[str]:
@@ -33,6 +99,24 @@ def broken(row: Row) -> list[str]:
     cause, *others = sorted(row["causes"], key=lambda cause: -row["causes"][cause])
     more = f", and {counted(len(others), 'other cause')}" if others else ""
     return [f"{row['broken']} of {counted(row['rollouts'], 'rollout')} broken: {cause}{more}"]
+
+
+def references(row: Row) -> list[str]:
+    """Groups and rollouts that had no reference, and features that were no numbers: these learn as GRPO does."""
+    told, credit = row.get("reference"), row.get("credit")
+    if not told or not credit:
+        return []
+    said: list[str] = []
+    missing = told["groups"] - told["written"]
+    if missing:
+        said.append(f"{missing} of {counted(told['groups'], 'group')} without a reference: {told['example']}")
+    if told["no_room"]:
+        said.append(f"{counted(told['no_room'], 'rollout')} left the reference no room in the model's window")
+    if credit["nonfinite"]:
+        lost = credit["reasons"].get("nonfinite", 0)
+        more = f", {counted(lost, 'rollout')} without credit for it" if lost else ""
+        said.append(f"{counted(credit['nonfinite'], 'token')} with features that are not finite{more}")
+    return said
 
 
 def agreement(row: Row) -> list[str]:
@@ -88,7 +172,7 @@ def tools(row: Row) -> list[str]:
 
 def of_run(rows: Sequence[Row]) -> list[str]:
     """What went wrong over a whole run: steps without an update, and what its last quarter lost against its first."""
-    return [*unmoved(rows), *machinery(rows), *losses(rows)]
+    return [*(f"INVALID: {reason}" for reason in invalid(rows)), *unmoved(rows), *machinery(rows), *losses(rows)]
 
 
 def unmoved(rows: Sequence[Row]) -> list[str]:

@@ -82,7 +82,7 @@ class Sgcd:
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """From what `state` gave."""
-        found = state["calibration"]
+        found = state.get("calibration")
         self.calibration = Calibration(**found) if found else None
 
     def _segments(

@@ -1,0 +1,38 @@
+"""References are asked for as soon as a group is whole, while the next ones are still being played."""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+
+from sgcd.contrast.refer import Contrast, Referred
+from sgcd.records import Siblings
+
+
+class Referring:
+    """The references of one step. What was asked for in vain is called off when the step leaves it."""
+
+    def __init__(self, contrast: Contrast | None) -> None:
+        self._contrast = contrast
+        """None for a method that needs no reference."""
+        self._asked: dict[str, asyncio.Task[Referred]] = {}
+
+    async def __aenter__(self) -> "Referring":
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        for task in self._asked.values():
+            task.cancel()  # does nothing to a task that is done
+        await asyncio.gather(*self._asked.values(), return_exceptions=True)
+
+    def ask(self, groups: Iterable[Siblings]) -> None:
+        """Start a writer for each group that may be learnt from."""
+        for group in groups:
+            if self._contrast and group.mixed and group.task.id not in self._asked:
+                self._asked[group.task.id] = asyncio.create_task(self._contrast.refer(group))
+
+    async def of(self, groups: Sequence[Siblings]) -> list[Referred]:
+        """What came of the groups that are learnt from, in their order."""
+        self.ask(groups)
+        return list(await asyncio.gather(*(self._asked[group.task.id] for group in groups if self._contrast)))

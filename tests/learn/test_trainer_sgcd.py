@@ -1,0 +1,192 @@
+"""Whole runs with a reference: what is written, what gamma zero is, and that a run stopped anywhere ends the same."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from runs import SGCD, contents, policy, train
+from small import Watcher
+
+from sgcd.learn.living import Living
+from sgcd.learn.trainer import Trained
+from sgcd.measure.health import of_step
+from sgcd.run import RunFolder
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "whole"
+    assert train(path, method={**SGCD, "calibrate": True}, steps=3, checkpoint={"every": 1}) == Trained(3, 3)
+    return path
+
+
+@pytest.fixture(scope="module")
+def grpo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("runs") / "grpo"
+    train(path, method={"name": "grpo"})
+    return path
+
+
+def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Path) -> None:
+    folder = RunFolder.open(whole)
+    for row in folder.metrics():
+        kept = [group.siblings for group in folder.read_rollouts(row["step"]) if group.kept]
+        references = folder.read_references(row["step"])
+        assert [told["task"] for told in references] == [group.task.id for group in kept]
+        assert all(told["text"] and told["hash"] and told["cause"] == "" for told in references)
+        scored = folder.read_credit(row["step"])
+        rollouts = [rollout for group in kept for rollout in group.rollouts]
+        assert list(scored) == [rollout.name for rollout in rollouts]
+        told, written = row["credit"], [rollout.mask for rollout in rollouts]
+        weights = [each.credit.weight for each in scored.values()]
+        assert row["reference"]["groups"] == row["reference"]["written"] == len(kept)
+        assert (told["rollouts"], told["scored"]) == (len(rollouts), len(rollouts))
+        assert told["tokens"] == row["tokens_learnt"] == sum(map(np.sum, written))
+        assert told["credited"] == sum(int((weight > 1).sum()) for weight in weights)
+        assert 0 < told["credited"] <= told["creditable"] <= told["tokens"]
+        assert told["segments"] > 0
+        assert 0 < told["divergence"]["mean"] <= told["divergence"]["max"]
+        assert told["weight"]["mean"] == pytest.approx(
+            np.concatenate([w[m] for w, m in zip(weights, written, strict=True)]).astype(float).mean()
+        )
+        shares = {name: place["credit"] for name, place in told["where"].items()}
+        assert sum(shares[name] for name in ("thinking", "call", "answer")) == pytest.approx(1)
+        histogram = told["weight"]["histogram"]
+        assert histogram["one"] + sum(histogram["counts"]) == told["creditable"]
+        assert told["method"]["calibration"]["spike"] in (3.0, 4.0, 5.0, 6.0)
+        assert (row["foreign"], row["in_graph"], row["invalid"]) == (0, 0, [])
+        assert row["seconds"]["teacher"] > 0
+        for each in scored.values():
+            assert each.features is not None
+            assert each.creditable is not None
+            assert each.saliency is not None
+
+
+def test_credit_is_compared_with_that_of_a_neighbour_s_reference_every_so_often(whole: Path) -> None:
+    rows = RunFolder.open(whole).metrics()
+    assert ["shuffled" in row["credit"] for row in rows] == [False, True, False]
+    told = rows[1]["credit"]["shuffled"]
+    assert told["rollouts"] == rows[1]["credit"]["scored"]
+    assert told["own"] == rows[1]["credit"]["credited"]
+    assert told["both"] <= min(told["own"], told["other"])
+
+
+def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:
+    train(tmp_path / "zero", method={**SGCD, "gamma": 0})
+    train(tmp_path / "one")
+    assert policy(tmp_path / "zero") == policy(grpo)
+    assert policy(tmp_path / "one") != policy(grpo)
+    rows = RunFolder.open(tmp_path / "zero").metrics()
+    assert all(row["credit"]["divergence"]["max"] > 0 and not row["invalid"] for row in rows)
+
+
+def test_looking_at_neighbours_leaves_no_trace_on_training(tmp_path: Path) -> None:
+    for name, every in (("never", 0), ("always", 1)):
+        train(tmp_path / name, scoring={"shuffled": every})
+    assert policy(tmp_path / "never") == policy(tmp_path / "always")
+    assert all("shuffled" not in row["credit"] for row in RunFolder.open(tmp_path / "never").metrics())
+
+
+def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_path: Path) -> None:
+    def passes(name: str, **changes: Any) -> list[tuple[int, bool]]:
+        seen: list[tuple[int, bool]] = []
+
+        def hook(_: Any, given: Any, named: Any) -> None:
+            if not named["use_cache"]:  # the sampler's passes are its own
+                seen.append((len(named["input_ids"]), torch.is_grad_enabled()))
+
+        def prepare(alive: Living) -> None:
+            alive.policy.model.register_forward_pre_hook(hook, with_kwargs=True)
+
+        train(tmp_path / name, prepare=prepare, steps=1, **changes)
+        return seen
+
+    rows = 6  # two groups of three
+    assert passes("grpo", method={"name": "grpo"}) == [(rows, False), (rows, True)]
+    assert passes("sgcd") == [(rows, False), (rows, False), (rows, True)]
+    assert passes("shuffled", scoring={"shuffled": 1}) == [(rows, False)] * 3 + [(rows, True)]
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing in the house catches it."""
+
+
+def test_stopped_in_every_phase_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
+    class Killer(Watcher):
+        def __init__(self, phase: str, times: int) -> None:
+            super().__init__()
+            self.phase, self.left = phase, times
+
+        def on_phase(self, name: str) -> None:
+            self.left -= name == self.phase
+            if not self.left:
+                raise Killed
+
+    path = tmp_path / "run"
+    told: dict[str, Any] = {"method": {**SGCD, "calibrate": True}, "steps": 3, "checkpoint": {"every": 1}}
+    for phase, times in (("reference", 1), ("teacher", 2), ("scoring", 1), ("credit", 2), ("saving", 4)):
+        with pytest.raises(Killed):
+            train(path, Killer(phase, times), **told)
+    train(path, **told)
+    assert contents(path) == contents(whole)
+
+
+class Silent:
+    """A writer that has nothing to say, or worse."""
+
+    name = "silent"
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+
+    async def write(self, traces: Any) -> Any:
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "cause"),
+    [(OSError("out of reach"), "writer raised"), ("", "writer gave nothing"), (7, "writer gave nothing")],
+)
+def test_a_writer_that_fails_is_counted_and_said_and_the_step_is_grpo_s(
+    answer: Any, cause: str, grpo: Path, tmp_path: Path
+) -> None:
+    def prepare(alive: Living) -> None:
+        object.__setattr__(alive.contrast, "writer", Silent(answer))
+
+    train(tmp_path / "run", prepare=prepare)
+    assert policy(tmp_path / "run") == policy(grpo)
+    folder = RunFolder.open(tmp_path / "run")
+    for row in folder.metrics():
+        assert row["reference"]["causes"] == {cause: row["kept"]}
+        assert row["credit"]["reasons"] == {"no_reference": row["credit"]["rollouts"]}
+        assert (row["credit"]["scored"], row["credit"]["tokens"], row["invalid"]) == (0, 0, [])
+        assert f"2 of 2 groups without a reference: {cause}" in "\n".join(of_step(row))
+        assert all(told["cause"].startswith(cause) for told in folder.read_references(row["step"]))
+        assert all(each.features is None for each in folder.read_credit(row["step"]).values())
+
+
+@pytest.mark.parametrize(("window", "rows"), [(70, "none"), (200, "all")])
+def test_a_reference_that_is_too_long_for_the_window_is_cut_or_left_out(window: int, rows: str, tmp_path: Path) -> None:
+    class Wordy:
+        name = "wordy"
+
+        async def write(self, traces: Any) -> str:
+            return "\n".join(["cabin seat cabin seat"] * 100)
+
+    def prepare(alive: Living) -> None:
+        alive.policy.model.config.max_position_embeddings = window
+        object.__setattr__(alive.contrast, "writer", Wordy())
+
+    train(tmp_path / "run", prepare=prepare, steps=1)
+    (row,) = RunFolder.open(tmp_path / "run").metrics()
+    rollouts = row["credit"]["rollouts"]
+    if rows == "all":
+        assert row["reference"]["rollouts"] == row["reference"]["shortened"] == rollouts
+    else:
+        assert row["credit"]["reasons"] == {"no_room": rollouts}
+        assert f"{rollouts} rollouts left the reference no room" in "\n".join(of_step(row))
+    assert not row["skipped"]

@@ -1,0 +1,63 @@
+"""When a run is invalid: over which steps it is judged, and what is only counted."""
+
+from typing import Any
+
+import pytest
+
+from sgcd.measure.health import invalid, verdict
+
+WEIGHTS = "weights: inert, 0.4 % of 1000 creditable tokens above weight one"
+
+
+def row(step: int, **credit: Any) -> dict[str, Any]:
+    told = {"weighs": True, "creditable": 100, "credited": 10, "tokens": 120, "divergence": {"max": 0.5}, **credit}
+    return {"step": step, "foreign": 0, "in_graph": 0, "credit": told}
+
+
+def run(steps: int, **credit: Any) -> list[dict[str, Any]]:
+    return [row(step, **credit) for step in range(1, steps + 1)]
+
+
+def test_ten_steps_are_judged_together() -> None:
+    inert = [row(step, credited=4 if step == 3 else 0) for step in range(1, 11)]
+    assert verdict(inert[:9], last=False) == []
+    assert verdict(inert, last=False) == [WEIGHTS]
+    assert verdict([row(0), *inert], last=False) == [WEIGHTS]  # what is older is forgotten
+    assert verdict([*inert[1:], row(11, credited=5)], last=False) == []  # 9 of 1000
+    assert invalid([row(0), *inert, *run(30)]) == [f"{WEIGHTS} (steps 1 to 10)"]
+
+
+def test_a_shorter_run_is_judged_as_a_whole() -> None:
+    assert verdict(run(3, credited=0), last=False) == []
+    assert verdict(run(3, credited=0), last=True) == ["weights: inert, 0 % of 300 creditable tokens above weight one"]
+    assert invalid(run(1, credited=0)) == ["weights: inert, 0 % of 100 creditable tokens above weight one (step 1)"]
+
+
+def test_half_a_percent_is_enough() -> None:
+    assert verdict([row(1, creditable=1000, credited=5)], last=True) == []
+    assert verdict([row(1, creditable=1000, credited=4)], last=True) != []
+
+
+@pytest.mark.parametrize("credit", [{"weighs": False}, {"creditable": 0}])
+def test_nothing_is_judged_without_gamma_or_without_references(credit: dict[str, Any]) -> None:
+    zero = {"credited": 0, "divergence": {"max": 0.0}, **credit}
+    assert verdict(run(10, **zero), last=True) == []
+    assert verdict([*run(9, **zero), row(10)], last=True) == []
+    assert verdict([{"step": 1}], last=True) == []  # a method that has no credit to tell of
+
+
+def test_features_are_zero_only_when_all_are() -> None:
+    zero = run(10, credited=0, divergence={"max": 0.0})
+    assert verdict(zero, last=False) == ["features: the divergence of 1200 tokens is zero"]
+    assert verdict([*zero[:9], row(10)], last=False) == []
+    assert verdict(run(10, credited=0, divergence={"max": None}), last=False) == [
+        "weights: inert, 0 % of 1000 creditable tokens above weight one"
+    ]
+
+
+def test_once_is_too_often_for_a_foreign_token_and_for_a_teacher_in_the_graph() -> None:
+    bad = {**row(2), "foreign": 3, "in_graph": 1}
+    reasons = ["mask: it covers 3 tokens that the policy did not write"]
+    reasons += ["graph: 1 row of another context than the policy's in the loss"]
+    assert verdict([row(1), bad], last=False) == reasons
+    assert invalid([row(1), bad, *run(20)]) == [f"{reason} (step 2)" for reason in reasons]
