@@ -62,11 +62,15 @@ def test_a_turn_is_what_was_written_and_what_was_seen_then() -> None:
     task, _ = shown()
     assert task.columns[0].cells == (
         Cell(
-            (Token("", "so", "k1 p7 s"), Token(" ", "call", "k2 w9 p9 d8 s"), Token(" ", "b12", "k2 p7 d5 m s")),
+            (
+                Token("", "so", "", "k1 p7 s"),
+                Token(" ", "call", "", "k2 w9 p9 d8 s"),
+                Token(" ", "b12", "", "k2 p7 d5 m s"),
+            ),
             (),
             "done",
         ),
-        Cell((Token("", "yes", "k3 w5 p8 d3 s"), Token("", "↵\n", "k3 p7")), (), ""),
+        Cell((Token("", "yes", "", "k3 w5 p8 d3 s"), Token("", "↵", "\n", "k3 p7")), (), ""),
     )
     assert task.turns == 2
 
@@ -93,8 +97,8 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
     monkeypatch.setattr(siblings, "SEEN", 3)
     task, numbers = shown()
     first, second = task.columns[0].cells
-    assert first.written == (Token("", "so", "k1 p7 s"), "2 tokens are not shown")
-    assert second.written == ("1 tokens are not shown", Token("", "↵\n", "k3 p7"))
+    assert first.written == (Token("", "so", "", "k1 p7 s"), "2 tokens are not shown")
+    assert second.written == ("1 token is not shown", Token("", "↵", "\n", "k3 p7"))
     assert first.seen == "do […1 characters are not shown…] e"
     assert numbers["1.0.0"]["id"] == [10, 15]
     assert siblings.tokens(drawn.siblings()) == 3 * 2

@@ -31,8 +31,9 @@ class Token:
     """A token that the policy wrote; `look` names its colour by weight, by divergence, by advantage and by kind."""
 
     before: str
-    """The space that it begins with, kept out of its colour."""
     text: str
+    after: str
+    """The space that it begins with and the line end that it ends with are kept out of its colour."""
     look: str
 
 
@@ -203,16 +204,19 @@ def _written(places: range, spelt: list[str], look: list[str], show: Flags) -> t
         else:
             left_out += 1
             if place + 1 == places.stop or show[place + 1]:
-                parts.append(f"{left_out:,} tokens are not shown")
+                parts.append(f"{left_out:,} {'token is' if left_out == 1 else 'tokens are'} not shown")
                 left_out = 0
     return tuple(parts)
 
 
 def _token(spelt: str, look: str, first: bool) -> Token:
     """The first one of a turn needs no space before it."""
-    if spelt.startswith(" ") and spelt != " ":
-        return Token("" if first else " ", token(spelt[1:]), f"{look} s")
-    return Token("", token(spelt), look)
+    text, after = token(spelt), ""
+    if text.endswith("\n"):
+        text, after = text[:-1], "\n"
+    if text.startswith(" ") and text != " ":
+        return Token("" if first else " ", text[1:], after, f"{look} s")
+    return Token("", text, after, look)
 
 
 def _concerns(turn: Turn) -> tuple[str, ...]:
