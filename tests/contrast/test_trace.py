@@ -24,7 +24,7 @@ def test_a_trace_is_what_was_said_called_and_heard_without_thinking_and_literals
     )
     asked = SeenCall("get_booking", "booking=hidden")
     first = SeenTurn("one moment please", (asked,), heard=("booking hidden cabin basic",))
-    assert seen(one, Literals.of(["b12"])) == Trace(True, (first, SeenTurn(DONE)))  # fmt: skip
+    assert seen(one, Literals.of(["b12"])) == Trace(True, (first, SeenTurn(DONE)))
 
 
 def test_no_field_of_a_trace_can_hold_gold() -> None:
