@@ -35,6 +35,7 @@ def found(chosen: Chosen | None) -> tuple[str, list[int]]:
     ("good", "bad", "budget", "expected"),
     [
         ([3, 4], [5, 6, 7], 25, ("all", [0, 1, 2, 3, 4])),
+        ([3, 4], [5, 6, 7], 20, ("even", [0, 1, 3, 4])),
         ([3, 4], [5, 6, 7], 24, ("even", [0, 1, 3, 4])),  # failures are more: the longest
         ([5, 6, 3], [4, 4], 21, ("even", [0, 2, 3, 4])),  # successes are more: the shortest
         ([3, 3, 3], [7, 7, 7], 29, ("fewer", [0, 1, 3, 4])),  # equally many, ties to the lower index

@@ -25,6 +25,10 @@ def test_forms_that_look_alike_fold_to_the_same(text: str, folded: str) -> None:
     assert fold(text).text == folded
 
 
+def test_marks_in_another_order_are_the_same() -> None:
+    assert fold("\u00e9\u0323").text == fold("\u1eb9\u0301").text == fold("e\u0301\u0323").text
+
+
 def test_every_character_knows_where_it_comes_from() -> None:
     folded = fold("a \ufb01nd")
     assert folded.text == "a find"

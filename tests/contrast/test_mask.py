@@ -30,6 +30,10 @@ def test_a_literal_is_masked_in_every_form_and_only_as_a_word(text: str, masked:
     assert literals.mask(text) == masked
 
 
+def test_a_letter_and_its_marks_are_replaced_together() -> None:
+    assert Literals.of(["\u00e9\u0323t"]).mask("\u1eb9\u0301t \u00e9\u0323t \u00e9t") == "hidden hidden \u00e9t"
+
+
 def test_short_literals_are_left_out_unless_asked_for() -> None:
     assert Literals.of(["no", "yes"], shortest=3).mask("no yes") == "no hidden"
     assert Literals.of(["no", "yes"]).mask("no yes") == "hidden hidden"
@@ -46,6 +50,7 @@ def test_overlapping_occurrences_are_all_found_and_replaced_once() -> None:
     text = "the new york times"
     assert [text[one.start : one.stop] for one in literals.find(text)] == ["new york", "york times"]
     assert literals.masked(text) == ("the hidden", 1)
+    assert Literals.of(["new york times", "york"]).masked(text) == ("the hidden", 1)
 
 
 def test_what_becomes_a_literal_by_masking_is_masked_too() -> None:

@@ -14,15 +14,22 @@ ANSWER_WORDS = 3
 """A final answer of so few words is a literal as a whole; of a longer one, the words with a digit are."""
 
 _TELLTALE = re.compile(r"password|passwd|token|secret|api_?key|card|cvv", re.IGNORECASE)
+_NAMED = rf"(?i:(?:{_TELLTALE.pattern})\w{{0,20}}"
+_BASE64 = "[A-Za-z0-9+/]"
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("token", re.compile(r"\bbearer\s+([\w.~+/-]{8,}=*)", re.IGNORECASE)),
     ("token", re.compile(r"\b(eyJ[\w-]+\.[\w-]+(?:\.[\w-]+)?)")),
-    ("number", re.compile(r"(?<!\d)(\d(?:[ -]?\d){12,18})(?!\d)")),
-    ("secret", re.compile(rf"(?i:\w*(?:{_TELLTALE.pattern})\w*[\"']?\s*[=:]\s*)[\"']([^\"'\n]+)[\"']")),
-    ("secret", re.compile(rf"(?i:\w*(?:{_TELLTALE.pattern})\w*=)([^\s\"',;)\]}}]+)")),
-    ("secret", re.compile(rf"(?i:\w*(?:{_TELLTALE.pattern})\w*\s*:\s*)(?=\S*\d)([^\s\"',;)\]}}]+)")),
+    ("number", re.compile(r"(?<!\d)(\d{13,19}|\d{4}(?:[ -]\d{3,6}){2,4})(?!\d)")),
+    ("secret", re.compile(rf"{_NAMED}[\"']?\s*[=:]\s*)[\"']([^\"'\n]+)[\"']")),
+    ("secret", re.compile(rf"{_NAMED}=)([^\s\"',;)\]}}]+)")),
+    ("secret", re.compile(rf"{_NAMED}\s*:\s*)(?=[^\s\d]{{0,40}}\d)([^\s\"',;)\]}}]+)")),
     ("code", re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])([0-9a-f]{20,})\b", re.IGNORECASE)),
-    ("code", re.compile(r"(?<![\w+/])(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])([A-Za-z0-9+/]{20,}={0,2})(?![\w+/])")),
+    (
+        "code",
+        re.compile(
+            rf"(?<![\w+/])(?={_BASE64}*\d)(?={_BASE64}*[a-z])(?={_BASE64}*[A-Z])({_BASE64}{{20,}}={{0,2}})(?![\w+/])"
+        ),
+    ),
 )
 
 
@@ -54,7 +61,8 @@ def shapes(text: str) -> Literals:
     for kind, shape in _SHAPES:
         hits = [match[1] for match in shape.finditer(text)]
         if kind == "number":
-            hits += [re.sub(r"\D", "", hit) for hit in hits]
+            bare = [(hit, re.sub(r"\D", "", hit)) for hit in hits]
+            hits = [form for both in bare if 13 <= len(both[1]) <= 19 for form in both]
         found = found.joined(Literals.of(hits, kind, SHORTEST))
     return found
 
