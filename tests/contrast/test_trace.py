@@ -63,6 +63,12 @@ def test_a_call_that_could_not_be_read_is_a_problem_and_no_move() -> None:
     assert (seen(one).tools, seen(one).errors) == ((), ("error the call is empty",))
 
 
+def test_a_literal_called_as_if_it_were_a_tool_is_masked() -> None:
+    one = rollout(["<call> mia </call>", SORRY], ["error : unknown tool mia"], failed=[True])
+    assert seen(one, Literals.of(["mia"])).errors == ("hidden error unknown tool hidden",)
+    assert "mia" not in render(seen(one, Literals.of(["mia"])))
+
+
 def test_an_observation_that_answers_several_calls_at_once_is_their_common_complaint() -> None:
     one = rollout(
         [call("find_user", "name", "mia") + call("get_flight", "booking", "b11"), SORRY], ["Error: too many tools"]

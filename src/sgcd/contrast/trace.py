@@ -91,7 +91,7 @@ def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
         if len(answers) != len(turn.calls):
             answers = [problem or " ".join(answers)] * len(turn.calls)
         calls = [
-            SeenCall(call.name, _arguments(call, literals), _complaint(answer) if call.failed else "")
+            SeenCall(literals.mask(call.name), _arguments(call, literals), _complaint(answer) if call.failed else "")
             for call, answer in zip(turn.calls, answers, strict=True)
         ]
         turns.append(SeenTurn(literals.mask(said.text.strip()), tuple(calls), problem, tuple(replies)))
