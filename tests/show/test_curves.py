@@ -7,7 +7,8 @@ import drawn
 import matplotlib
 import pytest
 
-from sgcd.show.curves import curves, trailing
+from sgcd.show.curves import curves
+from sgcd.show.drawing import trailing
 
 Rows = list[dict[str, Any]]
 
@@ -23,7 +24,7 @@ def test_what_changes_is_drawn_and_the_rest_is_told() -> None:
     drawn_, flat = curves(metrics(), EVALUATIONS, "dev")
     assert [curve.title for curve in drawn_] == ["Success", "Training reward", "Loss", "Time"]
     assert flat == ["mixed groups 0.3333", "gradient 0.5", "clip share 0", "entropy 0.1"]
-    assert drawn_[0].lines == (("greedy", "line-5"),)
+    assert drawn_[0].lines == (("greedy", "line-4"),)
     assert drawn_[-1].lines == (("sampling", "line-4"), ("training", "line-5"))
 
 
@@ -82,6 +83,13 @@ def test_what_was_not_measured_is_left_out() -> None:
 def test_rewards_that_are_not_success_are_drawn_beside_it() -> None:
     [curve] = [curve for curve in curves(metrics(reward=0.7), [], None)[0] if curve.title == "Training reward"]
     assert [name for name, _ in curve.lines] == ["reward", "success"]
+
+
+def test_small_phases_are_told_as_one() -> None:
+    spent = {**{name: 10.0 - place for place, name in enumerate("abcdefgh")}, "total": 60.0}
+    [curve] = [curve for curve in curves(metrics(2, seconds=spent), [], None)[0] if curve.title == "Time"]
+    assert [name for name, _ in curve.lines] == ["a", "b", "c", "d", "e", "the rest"]
+    assert "a 17 %, b 15 %, c 13 %, d 12 %, e 10 %, the rest 33 %" in curve.picture
 
 
 def test_the_trailing_mean() -> None:

@@ -16,9 +16,11 @@ from sgcd.cli import main
 from sgcd.measure import health
 from sgcd.records import Features, Scored, Verdict
 from sgcd.run import RunFolder
-from sgcd.show import report
+from sgcd.show import report, steps
 from sgcd.show.curves import curves
-from sgcd.show.report import page, pieces, spaced, speller
+from sgcd.show.report import page
+from sgcd.show.steps import pieces, spaced, speller
+from sgcd.show.visible import visible
 
 Attributes = dict[str, str]
 VOID = {"meta", "link", "input", "br"}
@@ -213,7 +215,7 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
         ("li", ()),
     }
     assert [tag for tag, _ in found.elements].count("script") == 2
-    shown = report.visible(text)
+    shown = visible(text)
     assert shown in found.text("blockquote")[0]
     assert shown in found.text("dd")
     assert shown in found.text("b")
@@ -226,11 +228,11 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
 def test_a_page_has_its_size_and_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = drawn.draw(tmp_path / "run", tasks=("t-1", "t-2", "t-3"))
     assert "would not fit" not in Page(page(folder)).all
-    monkeypatch.setattr(report, "TOKENS", 2 * 35)  # two steps, each with room for two tasks of three times five tokens
+    monkeypatch.setattr(steps, "TOKENS", 2 * 35)  # two steps, each with room for two tasks of three times five tokens
     found = Page(page(folder))
     assert found.all.count("1 more task would not fit on the page.") == 2
     assert "A page holds at most about 70 tokens" in found.all
-    monkeypatch.setattr(report, "TOKENS", 0)
+    monkeypatch.setattr(steps, "TOKENS", 0)
     found = Page(page(folder, [2]))
     assert "2 more tasks would not fit on the page." in found.all
     assert len(found.text("details", class_="task")) == 1

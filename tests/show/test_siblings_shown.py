@@ -8,7 +8,8 @@ import pytest
 
 from sgcd.records import Credit, Scored, Turn
 from sgcd.show import siblings
-from sgcd.show.siblings import Cell, Token, looks, played
+from sgcd.show.looks import looks
+from sgcd.show.siblings import Cell, Token, played
 
 
 def spell(ids: Any) -> list[str]:

@@ -21,7 +21,7 @@ _VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in COLOURS.items()}
 
 
 @contextmanager
-def drawing() -> Generator[None]:
+def plainly() -> Generator[None]:
     """Figures drawn herein look the same whatever the user's own settings of matplotlib are."""
     matplotlib: Any = import_module("matplotlib")  # its types are unknown in part
     with matplotlib.rc_context():
