@@ -193,10 +193,14 @@ def warm_start(
 def truth(
     starts: Annotated[
         list[str] | None,
-        typer.Argument(metavar="START", help="A warm start (plain, chatty, chatty-shared) or a policy's folder; plain."),
+        typer.Argument(
+            metavar="START", help="A warm start (plain, chatty, chatty-shared) or a policy's folder; plain."
+        ),
     ] = None,
     method: Annotated[str, typer.Option(help="A method of recipes/lab that locates credit.")] = "sgcd",
-    rollouts: Annotated[int | None, typer.Option(min=16, help="Rollouts held against the truth, in groups of 8.")] = None,
+    rollouts: Annotated[
+        int | None, typer.Option(min=16, help="Rollouts held against the truth, in groups of 8.")
+    ] = None,
     tasks: Annotated[int | None, typer.Option(min=2, help="Mixed held-out tasks for success with a reference.")] = None,
     seed: Annotated[int, typer.Option(help="Of all that is played.")] = 0,
     json: Json = False,

@@ -120,7 +120,7 @@ async def judge(
         for rollout, number in zip(rollouts, numbers, strict=True)
     ]
     tasks, tops = [groups[number].siblings.task for number in numbers], [one.top for one in shown]
-    known = await truth.truths(tasks, rollouts, tops, counted, chat, sampler, seed, say=say)
+    known = await truth.truths(tasks, rollouts, tops, counted, chat, sampler, seed, truth.TIMES, say)
     return [Judged(*one) for one in zip(rollouts, numbers, gains, shown, known, strict=True)]
 
 

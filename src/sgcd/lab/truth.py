@@ -74,7 +74,7 @@ async def truths(
     chat: Chat,
     sampler: Sampler,
     seed: int,
-    times: int = TIMES,
+    times: int,
     say: Callable[[str], None] = lambda _: None,
 ) -> list[Truth]:
     """The truth about each rollout; the value after a token is the value before the next, and is found only once."""
