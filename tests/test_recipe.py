@@ -24,6 +24,13 @@ def refused(source: Path | str, *overrides: str) -> str:
     return message
 
 
+def test_the_lab_s_twins_differ_by_their_method_alone():
+    grpo, sgcd = load(LAB), load(LAB.with_name("sgcd.yaml"))
+    assert {each.key.partition(".")[0] for each in differences(grpo, sgcd)} == {"method"}
+    assert sgcd.model_copy(update={"method": grpo.method}) == grpo
+    assert sgcd.method.model_dump(exclude_defaults=True) == {"name": "sgcd", "k": 20}
+
+
 def test_the_lab_recipe_is_read_whole():
     recipe = load(LAB)
     assert (recipe.steps, recipe.optimizer.lr, recipe.siblings.limits.tokens) == (40, 4e-4, 224)

@@ -123,7 +123,7 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
     monkeypatch.setattr(labs, "recipe", lambda method: {"grpo": small, "sgcd": sgcd}[method])
     assert main(["lab"]) == 0
     said = capsys.readouterr().out
-    assert "lab-sgcd-1@1  against  lab-grpo-1@1  (dev tasks)" in said
+    assert "runs/lab-sgcd-1@1  against  runs/lab-grpo-1@1  (dev tasks)" in said
     assert "report of sgcd: runs/lab-sgcd-1/report.html" in said
     assert main(["lab", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
