@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from base64 import b64encode
 from hashlib import sha256
 from html.parser import HTMLParser
@@ -309,3 +310,12 @@ def test_words_come_from_the_tokenizer_in_the_folder(folder: RunFolder) -> None:
     (folder.policy_path / "tokenizer.json").write_text("{}")
     spell, why = speller(folder)
     assert why.startswith(f"Tokens are shown as ids: {folder.policy_path}")
+
+
+def test_without_transformers_ids_stand_for_words(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.policy_path.mkdir()
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    monkeypatch.setattr(report, "speller", speller)
+    found = Page(page(folder))
+    assert "Tokens are shown as ids: " in found.all
+    assert found.text("span", class_="k2 w9 p9 d8 s") == ["11"] * 2
