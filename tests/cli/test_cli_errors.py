@@ -166,7 +166,7 @@ def test_a_record_that_does_not_fit_stops_the_run(capsys: Capture, monkeypatch: 
     from sgcd.credit.methods.grpo import Grpo
     from sgcd.records import Credit, Signal
 
-    def signal(self: Grpo, rollout: Any, advantage: float, features: Any) -> Signal:
+    def signal(self: Grpo, rollout: Any, *_: Any, **__: Any) -> Signal:
         return Signal(Credit(advantage=float("inf"), weight=rollout.mask.astype("float32")))
 
     monkeypatch.setattr(Grpo, "signal", signal)

@@ -94,7 +94,9 @@ EXPECTED = {(0, REFUSE): 1 - START, (0, "one"): LATER - START, (1, REFUSE): 1 - 
 def judged() -> tuple[list[Rollout], list[Truth], Room]:
     rollouts, room = [played(seed) for seed in range(12)], Room()
     found = asyncio.run(
-        truths([TASK] * 12, rollouts, [tops(r) for r in rollouts], [r.mask for r in rollouts], CHAT, room, 0, truth.TIMES)
+        truths(
+            [TASK] * 12, rollouts, [tops(r) for r in rollouts], [r.mask for r in rollouts], CHAT, room, 0, truth.TIMES
+        )
     )
     return rollouts, found, room
 
