@@ -1,5 +1,7 @@
 """The text of ids, and which stretch of it each id has a part in."""
 
+from time import process_time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -72,3 +74,11 @@ def test_a_stretch_ends_where_what_is_certain_ends(chat: Chat, draws: list[int])
     for place, (start, _) in enumerate(spans.tolist()):
         before = chat.plain(ids[:place])
         assert text[:start] == before[:start]
+
+
+def test_a_long_response_with_stray_bytes_takes_no_time() -> None:
+    chat = CHATS["fallback"]
+    ids = np.random.Generator(np.random.Philox(key=1)).integers(0, chat.size, 8000).astype(np.int32)
+    before = process_time()
+    assert chat.spell(ids)[0] == chat.plain(ids)
+    assert process_time() - before < 3

@@ -31,7 +31,11 @@ def test_a_literal_is_masked_in_every_form_and_only_as_a_word(text: str, masked:
 
 
 def test_a_letter_and_its_marks_are_replaced_together() -> None:
-    assert Literals.of(["\u00e9\u0323t"]).mask("\u1eb9\u0301t \u00e9\u0323t \u00e9t") == "hidden hidden \u00e9t"
+    assert Literals.of(["t\u00e9\u0323"]).mask("t\u1eb9\u0301 t\u00e9\u0323 t\u00e9") == "hidden hidden t\u00e9"
+
+
+def test_a_letter_with_a_mark_is_another_letter() -> None:
+    assert Literals.of(["cafe"]).mask("caf\u00e9 cafe\u0301 cafe") == "caf\u00e9 cafe\u0301 hidden"
 
 
 def test_short_literals_are_left_out_unless_asked_for() -> None:

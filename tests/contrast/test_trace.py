@@ -63,6 +63,10 @@ def test_a_call_that_could_not_be_read_is_a_problem_and_no_move() -> None:
     assert (seen(one).tools, seen(one).errors) == ((), ("error the call is empty",))
 
 
+def test_words_beside_a_call_that_could_not_be_read_are_no_last_words() -> None:
+    assert seen(rollout(["sorry <call> </call>"], ending="turn_limit")).moves == ("say nothing",)
+
+
 def test_a_literal_called_as_if_it_were_a_tool_is_masked() -> None:
     one = rollout(["<call> mia </call>", SORRY], ["error : unknown tool mia"], failed=[True])
     assert seen(one, Literals.of(["mia"])).errors == ("hidden error unknown tool hidden",)

@@ -105,6 +105,11 @@ def test_of_many_siblings_what_most_did_comes_first_and_accidents_are_left_out()
     ]
 
 
+def test_where_no_branch_is_more_frequent_the_middle_success_tells_it() -> None:
+    ways = [good(), good("find_user", "get_booking", "add_bags"), good("find_user", "get_booking", "change_day")]
+    assert "then they do : add_bags , say it is done thank you ." in write([*ways, bad()])
+
+
 def test_failures_are_held_against_the_success_that_is_nearest() -> None:
     """Asking for the flight is no mistake where a success did it too: the last words are."""
     ways = [good("find_user", "get_booking", said="yes"), good("find_user", "get_flight", "get_booking", said="yes")]

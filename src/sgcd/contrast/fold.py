@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from unicodedata import category, combining, normalize
 
-QUOTES = "\"'`\u00b4\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a\u2032\u2033"
+QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a"
 _STRAIGHT = str.maketrans(dict.fromkeys(QUOTES, "'"))
 _PIECE = re.compile(r"[\x00-\x7f]+|[^\x00-\x7f]")
 
