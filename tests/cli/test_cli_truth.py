@@ -21,11 +21,12 @@ def told() -> str:
     """What the verb prints, with eight plays on each side instead of 64."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(truth, "TIMES", 8)
-        patch.setattr(sys, "stdout", io.StringIO())
-        patch.setattr(sys, "stderr", io.StringIO())
+        out, err = io.StringIO(), io.StringIO()
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
         assert main(SMALL) == 0
-        assert "plain: 6 of 6 mixed tasks" in sys.stderr.getvalue()
-        return sys.stdout.getvalue()
+        assert "plain: 6 of 6 mixed tasks" in err.getvalue()
+        return out.getvalue()
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_the_counts_are_those_that_were_asked_for(found: dict[str, Any]):
     assert (found["truth"]["rollouts"], found["truth"]["groups"]) == (40, 5)
     assert found["definition"] == {"top below": 0.98, "continuations": 8, "errors": 3.0}
     assert found["method"]["k"] == 20
-    assert found["gradients"]["batches"] == 3
+    assert (found["gradients"]["groups"], found["gradients"]["batch"]) == (5, 2)
     kinds = found["truth"]["measured"]
     assert 0 < kinds["all"] == kinds["thinking"] + kinds["call"] + kinds["answer"] < found["truth"]["tokens"]
 

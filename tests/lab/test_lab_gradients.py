@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sgcd.lab.gradients import agreement, gradients, jackknife, left_out, scaled
+from sgcd.lab.gradients import draw, gradients, jackknife, left_out, scaled
 from sgcd.learn.batch import Example
 from sgcd.measure.statistics import spread
 from sgcd.records import Rollout, Verdict
@@ -15,27 +15,47 @@ def rows(*values: list[float]) -> np.ndarray:
     return np.array(values, np.float32)
 
 
+def pairs(groups: int, size: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    return draw(groups, size, np.random.default_rng(0))
+
+
+def test_two_batches_share_no_group_and_every_group_is_as_likely():
+    first, second = pairs(7, 3)
+    assert (first.sum(axis=1) == 3).all() and (second.sum(axis=1) == 3).all()
+    assert not (first * second).any()
+    for batch in (first, second):
+        assert np.allclose(batch.mean(axis=0), 3 / 7, atol=0.02)
+
+
 def test_agreement_is_the_mean_cosine_over_pairs():
-    assert agreement(rows([1, 0], [5, 0], [0, 2])) == pytest.approx(1 / 3)
-    assert agreement(rows([1, 0], [-3, 0])) == pytest.approx(-1)
-    assert agreement(rows([1, 0], [0, 0])) == 0
+    assert left_out(rows([1, 0], [5, 0], [0, 2]), pairs(3))[0] == pytest.approx(1 / 3, abs=0.02)
+    assert left_out(rows([1, 0], [-3, 0]), pairs(2))[0] == pytest.approx(-1)
+    assert left_out(rows([1, 0], [0, 0], [0, 0]), pairs(3)).tolist() == [0, 0, 0, 0]
+    both = rows([1, 1], [1, -1], [2, 0], [3, 0])
+    first, second = pairs(4, 2)
+    sums = [first @ both, second @ both]
+    cosine = (sums[0] * sums[1]).sum(1) / np.linalg.norm(sums[0], axis=1) / np.linalg.norm(sums[1], axis=1)
+    assert left_out(both, (first, second))[0] == pytest.approx(cosine.mean())
+
+
+def test_a_group_is_left_out_by_leaving_out_the_pairs_that_it_is_in():
+    without = left_out(rows([1, 0], [5, 0], [0, 2]), pairs(3))[1:]
+    assert without.tolist() == pytest.approx([0, 0, 1])
 
 
 def test_adam_scales_away_what_is_large_everywhere():
     loud = rows([100, 1], [-100, 1], [100, 1], [-100, 1])
-    assert agreement(loud) == pytest.approx(-1 / 3, abs=1e-3)
-    assert np.allclose(np.abs(scaled(loud)), 1)
-    assert agreement(scaled(loud)) == pytest.approx(1 / 3)
-    assert np.isfinite(scaled(rows([0, 1], [0, 2]))).all()
+    assert left_out(loud, pairs(4))[0] == pytest.approx(-1 / 3, abs=0.02)
+    assert np.allclose(np.abs(scaled(loud, 1)), 1)
+    assert left_out(scaled(loud, 1), pairs(4))[0] == pytest.approx(1 / 3, abs=0.02)
+    assert np.isfinite(scaled(rows([0, 1], [0, 2]), 2)).all()
 
 
-def test_batches_are_left_out_in_turn_and_the_scale_is_found_anew():
-    some = np.random.default_rng(0).normal(size=(5, 7)).astype(np.float32)
-    plain, adam = left_out(some, adam=False), left_out(some, adam=True)
-    assert len(plain) == len(adam) == 6
-    assert plain[0] == pytest.approx(agreement(some))
-    assert plain[2] == pytest.approx(agreement(np.delete(some, 1, axis=0)))
-    assert adam[2] == pytest.approx(agreement(scaled(np.delete(some, 1, axis=0))))
+def test_the_scale_is_that_of_whole_batches():
+    drawn = np.random.default_rng(0).normal([0, 3], 1, size=(4000, 2)).astype(np.float32)
+    batches = drawn.reshape(1000, 4, 2).sum(axis=1)
+    root = drawn[0] / scaled(drawn, 4)[0]
+    assert np.allclose(root, np.sqrt(np.square(batches).mean(axis=0)), rtol=0.05)
 
 
 def test_the_jackknife_of_a_mean_is_its_t_interval():
@@ -44,8 +64,8 @@ def test_the_jackknife_of_a_mean_is_its_t_interval():
     expected = spread(values)
     assert found.value == pytest.approx(expected.value)
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    assert found.kind == "jackknife over 9 batches"
-    assert jackknife(np.zeros(4)).reason == "too few batches for an interval: 3"
+    assert found.kind == "jackknife over 9 groups"
+    assert jackknife(np.zeros(4)).reason == "too few groups for an interval: 3"
 
 
 def test_a_gradient_is_linear_in_the_weights_and_is_that_of_the_policy_gradient():
@@ -73,5 +93,5 @@ def test_a_gradient_is_linear_in_the_weights_and_is_that_of_the_policy_gradient(
     assert np.allclose(of(2, -1, 7, 0), 2 * of(1, 0, 0, 0) - of(0, 1, 0, 0), atol=1e-7)
     loss = -(logp * torch.tensor([2.0, -1.0, 0.0, 0.5])).sum() / 3
     wanted = torch.cat([g.ravel() for g in torch.autograd.grad(loss, list(model.parameters()))])
-    assert np.allclose(of(2, -1, 7, 0.5), wanted.numpy(), atol=1e-6)
+    assert np.allclose(of(2, -1, 7, 0.5), 3 * wanted.numpy(), atol=3e-6)
     assert all(parameter.grad is None for parameter in model.parameters())

@@ -46,10 +46,8 @@ class Sizes:
 
     tasks: int = 150
     """Mixed held-out tasks on which success with a reference is measured."""
-    rollouts: int = 320
+    rollouts: int = 480
     """Rollouts whose tokens are held against the truth: whole groups of siblings, the first mixed ones."""
-    batch: int = 2
-    """Groups in a batch whose gradient is taken."""
 
 
 def sizes_of(start: str) -> Sizes:
@@ -100,7 +98,7 @@ async def inquire(policy: Policy, sampler: Sampler, told: SgcdSettings, sizes: S
         "direction": direction(judged),
         "credit": credit_shares(judged, said[OWN]),
         "decisive tokens": conditions(judged, said[OWN], told.segments),
-        "gradients": signal_to_noise(policy.model, judged, weights(told, judged), sizes.batch),
+        "gradients": signal_to_noise(policy.model, judged, weights(told, judged)),
         "seconds": round(perf_counter() - begun, 1),
     }
 

@@ -15,75 +15,94 @@ from sgcd.measure.statistics import FEWEST, LEVEL, Estimate, Numbers, stats
 from sgcd.records import Floats
 
 Gradients = NDArray[np.float32]
-"""One row for each batch, one column for each parameter."""
-
-
-def gradients(model: Any, batches: Sequence[Sequence[Example]]) -> Gradients:
-    """The gradient of each batch's loss as training has it (clipped surrogate, token-mean), at the same weights."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    rows: list[Gradients] = []
-    for batch in batches:
-        model.zero_grad(set_to_none=True)
-        accumulate(model, batch, SurrogateSettings(), 1.0, TOKENS)
-        rows.append(np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters]))
-    model.zero_grad(set_to_none=True)
-    return np.stack(rows)
-
-
-def agreement(rows: Gradients) -> float:
-    """Mean cosine over the pairs of batches; a batch without a gradient agrees with nothing: 0."""
-    norms = np.linalg.norm(rows, axis=1, keepdims=True)
-    unit = rows / np.where(norms > 0, norms, 1)
-    gram = unit @ unit.T
-    return float(gram[np.triu_indices(len(rows), 1)].mean())
-
-
-def scaled(rows: Gradients) -> Gradients:
-    """Each parameter divided by its root mean square over the batches, as Adam does in the long run."""
-    size = np.sqrt(np.square(rows, dtype=np.float64).mean(axis=0)).astype(np.float32)
-    size[size == 0] = 1
-    return rows / size
-
-
-def left_out(rows: Gradients, adam: bool) -> Numbers:
-    """The agreement of all batches, then without each of them in turn; the scale is found anew every time."""
-
-    def of(some: Gradients) -> float:
-        return agreement(scaled(some) if adam else some)
-
-    return np.array([of(rows), *(of(np.delete(rows, index, axis=0)) for index in range(len(rows)))])
-
-
-def jackknife(values: Numbers) -> Estimate:
-    """A figure of all n batches, `values[0]`, with the jackknife's interval from the n figures that leave one out.
-
-    value +- t(n - 1) sqrt((n - 1) / n sum of squared deviations). Differences of figures go in the same way.
-    """
-    value, without = float(values[0]), values[1:]
-    count = len(without)
-    if count < FEWEST:
-        return Estimate(value, reason=f"too few batches for an interval: {count}")
-    error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
-    half = float(stats().t.ppf((1 + LEVEL) / 2, count - 1)) * float(error)
-    return Estimate(value, value - half, value + half, f"jackknife over {count} batches")
+"""One row for each group, one column for each parameter."""
+Pairs = tuple[Numbers, Numbers]
+"""Which groups are in the first batch of each pair, and which in the second: [pairs, groups], zeros and ones."""
+BATCH = 4
+"""Groups in a batch, as long as two batches can be made of them."""
+DRAWS = 20000
 
 
 def signal_to_noise(
-    model: Any, judged: Sequence[Judged], weights: Mapping[str, Sequence[Floats]], size: int
+    model: Any, judged: Sequence[Judged], weights: Mapping[str, Sequence[Floats]], seed: int = 0
 ) -> dict[str, Any]:
-    """Agreement of batches of `size` groups under each arm's weights, raw and scaled, and how far it is from GRPO's."""
-    batches: dict[int, list[int]] = {}
-    for index, one in enumerate(judged):
-        batches.setdefault(one.group // size, []).append(index)
+    """Agreement of batches under each arm's weights, raw and scaled, and how far it is from GRPO's."""
+    groups = sorted({one.group for one in judged})
+    size = min(BATCH, len(groups) // 2)
+    pairs = draw(len(groups), size, np.random.default_rng(seed))
     raw, adam = dict[str, Numbers](), dict[str, Numbers]()
     for name, arm in weights.items():
         examples = [
             Example(one.rollout, (np.float32(one.advantage) * weight).astype(np.float32), one.shown.logp)
             for one, weight in zip(judged, arm, strict=True)
         ]
-        rows = gradients(model, [[examples[index] for index in batch] for batch in batches.values()])
-        raw[name], adam[name] = left_out(rows, adam=False), left_out(rows, adam=True)
-    return {"batches": len(batches), "raw": _against_grpo(raw), "scaled": _against_grpo(adam)}
+        rows = gradients(
+            model, [[e for e, one in zip(examples, judged, strict=True) if one.group == g] for g in groups]
+        )
+        raw[name], adam[name] = left_out(rows, pairs), left_out(scaled(rows, size), pairs)
+    return {"groups": len(groups), "batch": size, "raw": _against_grpo(raw), "scaled": _against_grpo(adam)}
+
+
+def gradients(model: Any, groups: Sequence[Sequence[Example]]) -> Gradients:
+    """Each group's sum of token gradients, as training has them (clipped surrogate): a batch's is their sum, scaled."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    rows: list[Gradients] = []
+    for group in groups:
+        model.zero_grad(set_to_none=True)
+        accumulate(model, group, SurrogateSettings(), 1.0, TOKENS)
+        written = sum(example.rollout.written for example in group)
+        rows.append(written * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters]))
+    model.zero_grad(set_to_none=True)
+    return np.stack(rows)
+
+
+def draw(groups: int, size: int, rng: np.random.Generator) -> Pairs:
+    """Pairs of batches that share no group."""
+    order = rng.permuted(np.tile(np.arange(groups), (DRAWS, 1)), axis=1)
+    first, second = np.zeros((2, DRAWS, groups))
+    np.put_along_axis(first, order[:, :size], 1, axis=1)
+    np.put_along_axis(second, order[:, size : 2 * size], 1, axis=1)
+    return first, second
+
+
+def scaled(rows: Gradients, size: int) -> Gradients:
+    """Each parameter divided by its root mean square over batches of `size` groups, as Adam does in the long run.
+
+    E(sum of n)^2 = n E(s^2) + n (n - 1) (E s)^2 for independent s.
+    """
+    mean, square = rows.mean(axis=0), np.square(rows).mean(axis=0)
+    root = np.sqrt(size * square + size * (size - 1) * np.square(mean))
+    root[root == 0] = 1
+    return rows / root
+
+
+def left_out(rows: Gradients, pairs: Pairs) -> Numbers:
+    """The mean cosine over all pairs of batches, then over those without each of the groups in turn.
+
+    A batch without a gradient agrees with nothing: its cosine is 0.
+    """
+    gram = (rows @ rows.T).astype(np.float64)
+    first, second = pairs
+    inner = ((first @ gram) * second).sum(axis=1)
+    norms = np.sqrt(((first @ gram) * first).sum(axis=1) * ((second @ gram) * second).sum(axis=1))
+    cosine = np.divide(inner, norms, out=np.zeros_like(inner), where=norms > 0)
+    without = 1 - first - second
+    count, mean = without.sum(axis=0), cosine.mean()
+    return np.append(mean, np.divide(cosine @ without, count, out=np.full(len(count), mean), where=count > 0))
+
+
+def jackknife(values: Numbers) -> Estimate:
+    """A figure of all n groups, `values[0]`, with the jackknife's interval from the n figures that leave one out.
+
+    value +- t(n - 1) sqrt((n - 1) / n sum of squared deviations). Differences of figures go in the same way.
+    """
+    value, without = float(values[0]), values[1:]
+    count = len(without)
+    if count < FEWEST:
+        return Estimate(value, reason=f"too few groups for an interval: {count}")
+    error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
+    half = float(stats().t.ppf((1 + LEVEL) / 2, count - 1)) * float(error)
+    return Estimate(value, value - half, value + half, f"jackknife over {count} groups")
 
 
 def _against_grpo(values: Mapping[str, Numbers]) -> dict[str, Any]:

@@ -61,13 +61,18 @@ def found_out(judged: Sequence[Judged]) -> dict[str, Any]:
 def located(judged: Sequence[Judged], said: Sequence[Sequence[Explained]]) -> dict[str, Any]:
     """AUROC and average precision against decisive tokens, of the own and of the shuffled reference's teacher.
 
-    Negatives are all other tokens; then only those that were measured, which is the harder question.
+    Negatives are all other tokens; then only those that were measured, which is the harder question. Beside the
+    method's own numbers stand two that explain them: the gap knows which token was sampled, the divergence only where;
+    the student's doubt, one minus its largest probability, needs no reference at all.
     """
     tokens = Tokens(judged)
+    gaps = [tokens.row([one.shown.features[arm].gap for one in judged]) for arm in (OWN, SHUFFLED)]
     scores = {
         "divergence": [tokens.row([one.shown.features[arm].divergence for one in judged]) for arm in (OWN, SHUFFLED)],
+        "size of the gap": [np.abs(gap) for gap in gaps],
         "weight": [tokens.row([one.signal.credit.weight for one in arm]) for arm in said],
         "saliency": [tokens.row([one.segments.saliency for one in arm]) for arm in said],
+        "student's doubt": [1 - tokens.of(lambda one: one.shown.top)],
     }
     among = {"all": np.ones(len(tokens.groups), bool), "measured": tokens.of(lambda one: one.truth.measured)}
     return {
@@ -146,18 +151,18 @@ def _ranked(both: Sequence[Array], decisive: Array, among: Array, groups: Array)
     some = decisive[among]
     if not some.any() or some.all():
         return None
-    first, second = (Ranking.of(score[among], some) for score in both)
+    rankings = [Ranking.of(score[among], some) for score in both]
+    names = ("own", "shuffled", "own - shuffled") if len(both) == 2 else ("own",)
 
     def figures(weight: Numbers) -> list[float]:
-        (a, p), (b, q) = first.figures(weight), second.figures(weight)
-        return [a, b, a - b, p, q, p - q]
+        found = zip(*(ranking.figures(weight) for ranking in rankings), strict=True)
+        return [figure for row in found for figure in (*row, *(row[0] - other for other in row[1:]))]
 
     plain = [estimate.plain() for estimate in bootstrap(figures, groups[among])]
-    names = ("own", "shuffled", "own - shuffled")
     return {
         "share decisive": float(some.mean()),
-        "auroc": dict(zip(names, plain[:3], strict=True)),
-        "average precision": dict(zip(names, plain[3:], strict=True)),
+        "auroc": dict(zip(names, plain[: len(names)], strict=True)),
+        "average precision": dict(zip(names, plain[len(names) :], strict=True)),
     }
 
 

@@ -33,7 +33,8 @@ def truth_tables(found: Numbers) -> Iterator[Table | str]:
     for name, title in (("raw", "as they are"), ("scaled", "each parameter scaled as Adam does")):
         yield _gradients(found["gradients"][name], f"Gradients of batches agree, {title} (mean cosine)")
     gradients = found["gradients"]
-    yield f"{gradients['batches']} batches of {sizes['batch']} tasks' rollouts; {found['seconds']:.0f} seconds in all"
+    pairs = f"pairs of batches of {gradients['batch']} of {gradients['groups']} tasks"
+    yield f"{pairs}; {found['seconds']:.0f} seconds in all"
 
 
 def _heeding(reference: Numbers) -> Table:
@@ -60,7 +61,8 @@ def _ranking(location: Mapping[str, Numbers | None], title: str) -> Table:
     table = headed(title, "", *PAIR)
     for score, figures in location.items():
         for kind in ("auroc", "average precision") if figures else ():
-            cells = [interval(figures[kind][arm], "+" if "-" in arm else "") for arm in PAIR] if figures else []
+            some = figures[kind] if figures else {}
+            cells = [interval(some[arm], "+" if "-" in arm else "") if arm in some else "" for arm in PAIR]
             table.add_row(f"{score}, {'AUROC' if kind == 'auroc' else 'precision'}", *cells)
     return table
 
