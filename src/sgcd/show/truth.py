@@ -61,7 +61,7 @@ def _ranking(location: Mapping[str, Numbers | None], title: str) -> Table:
     table = headed(title, "", *PAIR)
     for score, figures in location.items():
         for kind in ("auroc", "average precision") if figures else ():
-            some = figures[kind] if figures else {}
+            some: Numbers = figures[kind] if figures else {}
             cells = [interval(some[arm], "+" if "-" in arm else "") if arm in some else "" for arm in PAIR]
             table.add_row(f"{score}, {'AUROC' if kind == 'auroc' else 'precision'}", *cells)
     return table
