@@ -43,3 +43,4 @@ learning: setup
 bench: setup
 	$(BIN)/python bench/sampling.py
 	$(BIN)/python bench/step.py
+	$(BIN)/python bench/credit.py
