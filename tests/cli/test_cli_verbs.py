@@ -82,6 +82,27 @@ def test_json_is_one_object_and_progress_goes_elsewhere(capsys: Capture):
     assert "after step 0: 6 dev tasks, greedy: .000 [.000, .390]" in said.err
 
 
+@pytest.mark.usefixtures("at_desk")
+def test_a_run_that_proves_nothing_says_so_in_every_output(capsys: Capture):
+    """At the desk a reference changes nothing of what the policy says, so every weight stays one."""
+    sgcd = ["recipe.yaml", "method={name: sgcd}", "steps=1"]
+    assert main(["train", *sgcd, "--run", "A"]) == 0
+    said = capsys.readouterr()
+    [row] = [json.loads(line) for line in Path("A/metrics.jsonl").read_text().splitlines()]
+    [reason] = row["invalid"]
+    assert re.match("(features: the divergence of .* is zero|weights: inert, 0 % of .*)$", reason)
+    assert f"INVALID: {reason}" in said.err
+    assert f"INVALID: {reason} (step 1)" in said.out
+    assert main(["train", *sgcd, "--run", "B", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["invalid"] == [f"{reason} (step 1)"]
+    assert main(["compare", "A", "--against", "A@0"]) == 0
+    assert f"INVALID: A: {reason} (step 1)" in capsys.readouterr().out
+    assert main(["evaluate", "A", "--trials", "1", "--tasks", "1"]) == 0
+    assert f"INVALID: {reason} (step 1)" in capsys.readouterr().out
+    assert main(["report", "A"]) == 0
+    assert reason in Path("A/report.html").read_text()
+
+
 def test_an_evaluation_joins_its_run(trained: str, capsys: Capture):
     rows = Path("A/evaluation.jsonl").read_text().splitlines()
     assert main(["evaluate", "A", "--trials", "1", "--tasks", "2"]) == 0

@@ -19,6 +19,9 @@ def compare(runs: Sequence[str], against: Sequence[str], split: str | None, as_j
 
 def show(compared: dict[str, Any]) -> None:
     results().print(comparison_table(compared))
+    for run in [*compared["a"], *compared["b"]]:
+        for reason in run["invalid"]:
+            results().print(f"INVALID: {run['run']}: {reason}", soft_wrap=True)
     for mode, both in compared["modes"].items():
         part = both["overall"]
         how = "; ".join(filter(None, (part["difference"]["kind"] or part["difference"]["reason"], part["test"])))

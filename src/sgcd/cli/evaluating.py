@@ -6,6 +6,7 @@ from pathlib import Path
 
 from sgcd.cli.answer import print_json, progress, results
 from sgcd.errors import EnvironmentFault, FolderError, RecipeError
+from sgcd.measure.health import invalid
 from sgcd.measure.summary import summarise
 from sgcd.recipe import Recipe, load
 from sgcd.run import RunFolder
@@ -28,11 +29,13 @@ def evaluate(
     rows = asyncio.run(built.evaluate(step_of(Path(told.policy.start))))
     if folder:
         folder.append_evaluation(rows)
-    summary = summarise(rows)
+    summary = summarise(rows) | {"invalid": invalid(folder.metrics()) if folder else []}
     if as_json:
         print_json(summary)
         return
     results().print(evaluation_table(summary))
+    for reason in summary["invalid"]:
+        results().print(f"INVALID: {reason}", soft_wrap=True)
     for line in remarks(summary):
         results().print(line, soft_wrap=True)
 

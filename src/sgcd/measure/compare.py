@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sgcd.errors import FolderError
+from sgcd.measure.health import invalid
 from sgcd.measure.rows import MODES, SCHEMA, Row, by_task, one_evaluation, successes, whole
 from sgcd.measure.statistics import Numbers, mcnemar, paired, paired_runs, sign_flips
 from sgcd.records import CATEGORIES
@@ -27,6 +28,8 @@ class Evaluated:
     rows: Sequence[Row]
     environment: Mapping[str, Any]
     """The recipe's section: tasks of two worlds may have the same ids."""
+    invalid: tuple[str, ...] = ()
+    """Why the run proves nothing; see measure/health.py."""
 
     @property
     def seed(self) -> int:
@@ -44,7 +47,8 @@ def load(path: Path, split: str | None = None, step: int | None = None) -> Evalu
     if not rows:
         asked = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
         raise FolderError(f"{path}: no evaluation in this run{asked}; `sgcd evaluate` makes one")
-    return Evaluated(str(path), rows, read(folder.recipe_text, f"{path}/recipe.yaml")["environment"])
+    environment = read(folder.recipe_text, f"{path}/recipe.yaml")["environment"]
+    return Evaluated(str(path), rows, environment, tuple(invalid(folder.metrics())))
 
 
 def ends(path: Path, split: str | None = None) -> tuple[Evaluated, Evaluated]:
@@ -67,8 +71,8 @@ def compare(a: Sequence[Evaluated], b: Sequence[Evaluated], seed: int = 0) -> di
         a, b = sorted(a, key=lambda e: e.seed), sorted(b, key=lambda e: e.seed)
     return {
         "schema": SCHEMA,
-        "a": [{"run": e.run, "seed": e.seed, "step": e.step} for e in a],
-        "b": [{"run": e.run, "seed": e.seed, "step": e.step} for e in b],
+        "a": [{"run": e.run, "seed": e.seed, "step": e.step, "invalid": [*e.invalid]} for e in a],
+        "b": [{"run": e.run, "seed": e.seed, "step": e.step, "invalid": [*e.invalid]} for e in b],
         "split": a[0].rows[0]["split"],
         "matched_by_seed": matched,
         "modes": {mode: of_mode(mode, a, b, matched, seed) for mode in MODES if plays([*a, *b], mode)},
