@@ -1,18 +1,43 @@
-"""Whole runs of the tiny policy with SGCD, for tests."""
+"""Whole runs of the tiny policy with SGCD, and groups of siblings, for tests."""
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from small import Watcher, heeding, living, recipe
+from small import Watcher, heeding, living, recipe, rollout
 
 from sgcd.learn.living import Living
 from sgcd.learn.trainer import Trained, Trainer
+from sgcd.records import Siblings, Task, Turn, Verdict
 from sgcd.run import RunFolder
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"tokens": 4}}
 STEPS: dict[str, Any] = {"steps": 2, "evaluation": {"every": 9, "trials": 1}, "scoring": {"shuffled": 2}}
+
+
+LONG = "x" * 20 + ".." + "x" * 20
+
+
+def group(*masks: str, task: str = "t", wins: int = 1) -> Siblings:
+    """Siblings of which the first `wins` succeeded; each stretch of x is a turn."""
+    return Siblings(
+        Task(task, "action", {}),
+        tuple(
+            replace(
+                rollout(mask, task, index),
+                turns=_turns(mask),
+                verdict=Verdict(float(index < wins), index < wins),
+            )
+            for index, mask in enumerate(masks)
+        ),
+    )
+
+
+def _turns(mask: str) -> tuple[Turn, ...]:
+    edges = [at for at in range(len(mask) + 1) if (mask[at - 1 : at] == "x") != (mask[at : at + 1] == "x")]
+    return tuple(Turn(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True))
 
 
 def train(

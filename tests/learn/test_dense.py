@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from small import Watcher, heeding, living, recipe, rollout
+from runs import LONG, group
+from small import Watcher, heeding, living, recipe
 
 from sgcd.contrast.mask import Literals
 from sgcd.contrast.refer import Referred
@@ -17,29 +17,9 @@ from sgcd.learn.clock import Clock
 from sgcd.learn.dense import Dense, Densely
 from sgcd.learn.teacher import Marks
 from sgcd.measure.health import references
-from sgcd.records import Features, Reference, Rollout, Siblings, Task, Turn, Verdict
+from sgcd.records import Features, Reference, Rollout, Siblings
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"spike": 1.0}}
-
-
-def group(*masks: str, task: str = "t", wins: int = 1) -> Siblings:
-    """Siblings of which the first `wins` succeeded; each stretch of x is a turn."""
-    return Siblings(
-        Task(task, "action", {}),
-        tuple(
-            replace(
-                rollout(mask, task, index),
-                turns=_turns(mask),
-                verdict=Verdict(float(index < wins), index < wins),
-            )
-            for index, mask in enumerate(masks)
-        ),
-    )
-
-
-def _turns(mask: str) -> tuple[Turn, ...]:
-    edges = [at for at in range(len(mask) + 1) if (mask[at - 1 : at] == "x") != (mask[at : at + 1] == "x")]
-    return tuple(Turn(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True))
 
 
 def referred(siblings: Siblings, text: str = "cabin seat") -> Referred:
@@ -62,9 +42,6 @@ def deserve(
 
 def row(done: Densely) -> dict[str, Any]:
     return {"reference": done.told["reference"], "credit": done.told["credit"]}
-
-
-LONG = "x" * 20 + ".." + "x" * 20
 
 
 def test_empty_responses_few_tokens_and_groups_of_one_have_weight_one_and_are_counted(tmp_path: Path) -> None:

@@ -1,0 +1,72 @@
+"""References are asked for early, concurrently, and never in vain for long."""
+
+import asyncio
+from typing import Any
+
+import pytest
+from runs import LONG, group
+
+from sgcd.contrast.mask import Literals
+from sgcd.contrast.refer import Referred
+from sgcd.learn.referring import Referring
+
+
+class Slow:
+    """Stands for a contrast whose writer takes its time."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.begun: list[str] = []
+        self.called_off: list[str] = []
+
+    async def refer(self, siblings: Any) -> Referred:
+        name = siblings.task.id
+        self.begun.append(name)
+        try:
+            await asyncio.sleep(self.seconds)
+        except asyncio.CancelledError:
+            self.called_off.append(name)
+            raise
+        return Referred(name, None, "not mixed", Literals.of([]))
+
+
+def groups(*names: str, wins: int = 1) -> list[Any]:
+    return [group(LONG, LONG, task=name, wins=wins) for name in names]
+
+
+async def test_writers_work_at_the_same_time_and_answer_in_the_order_of_the_groups() -> None:
+    slow: Any = Slow(0.2)
+    began = asyncio.get_running_loop().time()
+    async with Referring(slow) as referring:
+        referring.ask(groups("c", "a"))
+        await asyncio.sleep(0)
+        assert slow.begun == ["c", "a"]  # before anyone waits for them
+        told = await referring.of(groups("a", "b", "c"))
+    assert [each.task for each in told] == ["a", "b", "c"]
+    assert slow.begun == ["c", "a", "b"]
+    assert asyncio.get_running_loop().time() - began < 0.5
+
+
+async def test_what_was_asked_in_vain_is_called_off() -> None:
+    slow: Any = Slow(60)
+
+    async def broken() -> None:
+        async with Referring(slow) as referring:
+            referring.ask(groups("a", "b"))
+            await asyncio.sleep(0)
+            raise OSError("the sampler broke")
+
+    with pytest.raises(OSError, match="the sampler"):
+        await broken()
+    assert slow.called_off == ["a", "b"]
+
+
+async def test_only_mixed_groups_are_asked_about_and_none_where_nobody_needs_it() -> None:
+    slow: Any = Slow(0)
+    async with Referring(slow) as referring:
+        referring.ask(groups("all", wins=2) + groups("none", wins=0))
+        await asyncio.sleep(0)
+    assert slow.begun == []
+    async with Referring(None) as referring:
+        referring.ask(groups("a"))
+        assert await referring.of(groups("a")) == []
