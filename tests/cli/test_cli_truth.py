@@ -12,7 +12,7 @@ from sgcd.cli import main
 from sgcd.lab import truth
 from sgcd.show.truth import truth_tables
 
-SMALL = ["lab", "truth", "plain", "--tasks", "6", "--rollouts", "40", "--json"]
+SMALL = ["lab", "truth", "plain", "method.segments.full=5", "--tasks", "6", "--rollouts", "40", "--json"]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -40,7 +40,7 @@ def test_the_counts_are_those_that_were_asked_for(found: dict[str, Any]):
     assert found["reference"]["tasks"] == found["sizes"]["mixed"] == 6
     assert (found["truth"]["rollouts"], found["truth"]["groups"]) == (40, 5)
     assert found["definition"] == {"top below": 0.98, "continuations": 8, "errors": 3.0}
-    assert found["method"]["k"] == 20
+    assert (found["method"]["k"], found["method"]["segments"]["full"]) == (20, 5)
     assert (found["gradients"]["groups"], found["gradients"]["batch"]) == (5, 2)
     kinds = found["truth"]["measured"]
     assert 0 < kinds["all"] == kinds["thinking"] + kinds["call"] + kinds["answer"] < found["truth"]["tokens"]
@@ -91,6 +91,8 @@ def test_tables_show_it_within_eighty_columns(found: dict[str, Any]):
     ("typed", "said"),
     [
         (["moon"], "moon is not a folder here"),
+        (["plain", "seed=1"], "seed=1: only keys of the method can be set"),
+        (["plain", "method.gama=1"], "method.gamma"),
         (["plain", "--method", "grpo"], "'grpo' is no method that locates credit"),
         (["plain", "--method", "moon"], "'moon' is no method that locates credit"),
     ],

@@ -191,10 +191,12 @@ def warm_start(
 
 @lab.command("truth")
 def truth(
-    starts: Annotated[
+    words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="START", help="A warm start (plain, chatty, chatty-shared) or a policy's folder; plain."
+            metavar="START KEY=VALUE",
+            help="Warm starts (plain, chatty, chatty-shared; plain when none is named) or folders of policies, and "
+            "keys of the method to set, such as method.segments.reset=1.",
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="A method of recipes/lab that locates credit.")] = "sgcd",
@@ -213,4 +215,4 @@ def truth(
     """
     from sgcd.cli import truths
 
-    truths.truth(starts or ["plain"], method, rollouts, tasks, seed, json)
+    truths.truth(words or [], method, rollouts, tasks, seed, json)

@@ -12,10 +12,10 @@ from sgcd.recipe import load
 from sgcd.show.truth import truth_tables
 
 
-def truth(
-    starts: Sequence[str], method: str, rollouts: int | None, tasks: int | None, seed: int, as_json: bool
-) -> None:
-    told = settings_of(method)
+def truth(words: Sequence[str], method: str, rollouts: int | None, tasks: int | None, seed: int, as_json: bool) -> None:
+    keys = [word for word in words if "=" in word]
+    starts = [word for word in words if "=" not in word] or ["plain"]
+    told = settings_of(method, keys)
     from sgcd.lab.findings import find, sizes_of
     from sgcd.lab.start import STARTS
     from sgcd.learn.policy import load as policy_of
@@ -36,10 +36,13 @@ def truth(
         print_json({"schema": 1, "method": method, "starts": found})
 
 
-def settings_of(method: str) -> Sgcd:
-    """The method as the lab's recipe of that name has it."""
+def settings_of(method: str, keys: Sequence[str] = ()) -> Sgcd:
+    """The method as the lab's recipe of that name has it, but for `keys`."""
+    other = next((key for key in keys if not key.startswith("method.")), None)
+    if other:
+        raise RecipeError(f"lab truth: {other}: only keys of the method can be set, such as method.segments.reset=1")
     path = recipe(method)
-    told = load(path, []).method if path.is_file() else None
+    told = load(path, list(keys)).method if path.is_file() else None
     if not isinstance(told, Sgcd):
         raise RecipeError(
             f"lab truth: {method!r} is no method that locates credit and has a recipe in recipes/lab; expected sgcd"

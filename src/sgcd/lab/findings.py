@@ -35,7 +35,7 @@ from sgcd.records import Siblings, Task
 TRIALS = 8
 """Siblings of a task, and trials of it in each arm."""
 SLOTS = 256
-CHATTY_ROLLOUTS = 96
+CHATTY_ROLLOUTS = 72
 Say = Callable[[str], None]
 Found = dict[str, Any]
 

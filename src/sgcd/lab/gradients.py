@@ -19,7 +19,7 @@ Gradients = NDArray[np.float32]
 Pairs = tuple[Numbers, Numbers]
 """Which groups are in the first batch of each pair, and which in the second: [pairs, groups], zeros and ones."""
 BATCH = 4
-"""Groups in a batch, as long as two batches can be made of them."""
+"""Groups in a batch, where there are enough for two batches and one group to leave out."""
 DRAWS = 20000
 
 
@@ -28,7 +28,7 @@ def signal_to_noise(
 ) -> dict[str, Any]:
     """Agreement of batches under each arm's weights, raw and scaled, and how far it is from GRPO's."""
     groups = sorted({one.group for one in judged})
-    size = min(BATCH, len(groups) // 2)
+    size = max(1, min(BATCH, (len(groups) - 1) // 2))
     pairs = draw(len(groups), size, np.random.default_rng(seed))
     raw, adam = dict[str, Numbers](), dict[str, Numbers]()
     for name, arm in weights.items():
