@@ -14,7 +14,7 @@ from sgcd.contrast.mask import Literals
 from sgcd.contrast.refer import Referred
 from sgcd.learn import dense as room
 from sgcd.learn.clock import Clock
-from sgcd.learn.dense import Dense, Densely
+from sgcd.learn.dense import Credited, Dense
 from sgcd.learn.teacher import Marks
 from sgcd.measure.health import references
 from sgcd.records import Features, Reference, Rollout, Siblings
@@ -29,7 +29,7 @@ def referred(siblings: Siblings, text: str = "cabin seat") -> Referred:
 
 def deserve(
     path: Path, groups: Sequence[Siblings], told: Sequence[Referred] | None = None, step: int = 1, **changes: Any
-) -> Densely:
+) -> Credited:
     plan = recipe(method=changes.pop("method", SGCD), **changes)
     alive = living(path / "run", plan)
     heeding(alive.policy.model)
@@ -40,7 +40,7 @@ def deserve(
         alive.thread.shutdown()
 
 
-def row(done: Densely) -> dict[str, Any]:
+def row(done: Credited) -> dict[str, Any]:
     return {"reference": done.told["reference"], "credit": done.told["credit"]}
 
 

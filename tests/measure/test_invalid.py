@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sgcd.measure.health import invalid, verdict
+from sgcd.measure.health import invalid, scattered, verdict
 
 WEIGHTS = "weights: inert, 0.4 % of 1000 creditable tokens above weight one"
 
@@ -53,6 +53,13 @@ def test_features_are_zero_only_when_all_are() -> None:
     assert verdict(run(10, credited=0, divergence={"max": None}), last=False) == [
         "weights: inert, 0 % of 1000 creditable tokens above weight one"
     ]
+
+
+def test_credit_that_is_everywhere_is_warned_of() -> None:
+    told = "credit is not localised: 41 % of creditable tokens above weight one"
+    assert scattered([*run(9), *run(10, credited=41)]) == [told]
+    assert scattered(run(10, credited=40)) == scattered([]) == scattered([{"step": 1}]) == []
+    assert verdict(run(10, credited=90), last=True) == []
 
 
 def test_once_is_too_often_for_a_foreign_token_and_for_a_teacher_in_the_graph() -> None:

@@ -21,7 +21,7 @@ Seen = Sequence[Features | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Densely:
+class Credited:
     """What a batch deserves, one entry for each rollout, and the log-probabilities that its ratios start from."""
 
     deserved: list[Deserved]
@@ -39,14 +39,14 @@ class Dense:
         self._clock = clock
         self._model: Any = living.policy.model
 
-    async def of(self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]) -> Densely:
+    async def of(self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]) -> Credited:
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         needs = self._living.method.needs
         if needs is None:
             with self._clock.phase("scoring"):
                 logp = await self.logps(self._model, rollouts)
             with self._clock.phase("credit"):
-                return Densely(self._deserve(groups, plain(rollouts), (), ()), logp)
+                return Credited(self._deserve(groups, plain(rollouts), (), ()), logp)
         with self._clock.phase("credit"):
             seen, others = self._contrasted(step, groups, referred)
         marks = await self._marks(rollouts, [teacher for teacher in (seen, others) if teacher], needs)
@@ -56,7 +56,7 @@ class Dense:
             told["credit"]["method"] = self._living.method.state()
             if others:
                 told["credit"]["shuffled"] = overlap(deserved)
-        return Densely(deserved, marks.logp, told)
+        return Credited(deserved, marks.logp, told)
 
     async def logps(self, model: Any, rollouts: Sequence[Rollout]) -> list[Floats]:
         plan = self._plan

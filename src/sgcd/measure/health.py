@@ -21,6 +21,8 @@ FEW = 4
 WINDOW = 10
 INERT = 0.005
 """Below this share of creditable tokens above weight one, weights do nothing."""
+EVERYWHERE = 0.4
+"""Above this share they point at nothing; a warning, since such weights are still bounded and keep every sign."""
 
 
 def of_step(row: Row) -> list[str]:
@@ -172,7 +174,22 @@ def tools(row: Row) -> list[str]:
 
 def of_run(rows: Sequence[Row]) -> list[str]:
     """What went wrong over a whole run: steps without an update, and what its last quarter lost against its first."""
-    return [*(f"INVALID: {reason}" for reason in invalid(rows)), *unmoved(rows), *machinery(rows), *losses(rows)]
+    return [
+        *(f"INVALID: {reason}" for reason in invalid(rows)),
+        *unmoved(rows),
+        *machinery(rows),
+        *scattered(rows),
+        *losses(rows),
+    ]
+
+
+def scattered(rows: Sequence[Row]) -> list[str]:
+    """Credit that is nearly everywhere, over the last steps that are judged together."""
+    credit = [row["credit"] for row in rows[-WINDOW:] if row.get("credit")]
+    credited, creditable = (sum(told[name] for told in credit) for name in ("credited", "creditable"))
+    if not creditable or credited <= EVERYWHERE * creditable:
+        return []
+    return [f"credit is not localised: {percent(credited / creditable)} of creditable tokens above weight one"]
 
 
 def unmoved(rows: Sequence[Row]) -> list[str]:

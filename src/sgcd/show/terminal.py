@@ -61,7 +61,9 @@ class Terminal:
         moved = "no update" if row["skipped"] else f"loss {number(row['loss'])}  gradient {number(row['grad_norm'])}"
         place = f"step {row['step']:>{len(str(self.steps))}}/{self.steps}"
         mixed = f"{row['mixed']} of {row['tasks']} tasks mixed"
-        told = f"{place}  success {number(row['success'])}  {mixed}  {moved}  {row['seconds']['total']:.1f} s"
+        credit = row.get("credit")
+        spent = f"  credit on {credit['credited']} of {credit['creditable']} tokens" if credit else ""
+        told = f"{place}  success {number(row['success'])}  {mixed}  {moved}{spent}  {row['seconds']['total']:.1f} s"
         return [told, *(f"  {concern}" for concern in health.of_step(row))]
 
     def _display(self) -> RenderableType:
