@@ -2,6 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+PEERS := .venv-trl/bin
+PEERS_STAMP := .venv-trl/.installed
 
 # One thread a process: faster on two cores, and the same bits every time. Nothing is asked of the network.
 export OMP_NUM_THREADS := 1
@@ -10,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup lab test integration learning bench
+.PHONY: setup lab test integration peers learning bench
 
 setup: $(STAMP)
 
@@ -36,6 +38,20 @@ test: setup
 
 integration: setup
 	$(BIN)/python -m pytest -m slow
+	@if $(MAKE) --no-print-directory peers 2>&1; then \
+	  echo "$(PEERS)/python -m pytest tests/peers -m ''" && $(PEERS)/python -m pytest tests/peers -m ''; \
+	else echo "SKIPPED tests/peers: .venv-trl, the environment with TRL, could not be made (make peers)"; fi
+
+# TRL, to compare with, in an environment of its own. Only tests/peers and the benchmark against TRL need it.
+peers: $(PEERS_STAMP)
+
+$(PEERS_STAMP): pyproject.toml constraints.txt constraints-trl.txt
+	@$(PEERS)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv-trl"; $(PYTHON) -m venv --clear .venv-trl; }
+	@echo "installing into .venv-trl"
+	@$(PEERS)/python -m pip install --quiet -c constraints-trl.txt hatchling
+	@$(PEERS)/python -m pip install --quiet -c constraints-trl.txt --no-build-isolation -e '.[train]' \
+	  trl pytest pytest-asyncio hypothesis
+	@touch $(PEERS_STAMP)
 
 learning: setup
 	$(BIN)/python bench/learning.py
