@@ -28,7 +28,8 @@ def test_the_lab_s_twins_differ_by_their_method_alone():
     grpo, sgcd = load(LAB), load(LAB.with_name("sgcd.yaml"))
     assert {each.key.partition(".")[0] for each in differences(grpo, sgcd)} == {"method"}
     assert sgcd.model_copy(update={"method": grpo.method}) == grpo
-    assert sgcd.method.model_dump(exclude_defaults=True) == {"name": "sgcd", "k": 20}
+    few = {"tokens": 8, "confident": 1.0, "reset": 1}
+    assert sgcd.method.model_dump(exclude_defaults=True) == {"name": "sgcd", "k": 20, "segments": few}
 
 
 def test_the_lab_recipe_is_read_whole():

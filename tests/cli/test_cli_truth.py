@@ -56,8 +56,8 @@ def test_every_figure_lies_where_it_can(found: dict[str, Any]):
     assert 1 < found["credit"]["mean weight"] < 2
     for kind in ("raw", "scaled"):
         assert set(found["gradients"][kind]) == {
-            "grpo", "sgcd", "sgcd absolute", "sgcd floor", "shuffled", "shuffled absolute", "shuffled floor", "oracle",
-            "oracle floor", "decisive",
+            "grpo", "sgcd", "sgcd published", "sgcd absolute", "sgcd floor", "shuffled", "shuffled published",
+            "shuffled absolute", "shuffled floor", "oracle", "oracle floor", "decisive",
         }  # fmt: skip
         for arm in found["gradients"][kind].values():
             assert -1 <= arm["agreement"]["value"] <= 1

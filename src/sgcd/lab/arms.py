@@ -42,6 +42,11 @@ def explain(told: SgcdSettings, arm: int, judged: Sequence[Judged]) -> list[Expl
     return [method.explain(one.rollout, one.advantage, one.shown.features[arm], one.creditable) for one in judged]
 
 
+def published(told: SgcdSettings) -> SgcdSettings:
+    """The same method with the published rule for segments."""
+    return told.model_copy(update={"segments": SegmentSettings()})
+
+
 def weights(told: SgcdSettings, judged: Sequence[Judged]) -> dict[str, list[Floats]]:
     """A weight for each token of each rollout, under every arm.
 
@@ -56,7 +61,8 @@ def weights(told: SgcdSettings, judged: Sequence[Judged]) -> dict[str, list[Floa
 
     variants = {
         "sgcd": told,
-        "sgcd absolute": told.model_copy(update={"segments": SegmentSettings(scale="absolute")}),
+        "sgcd published": published(told),
+        "sgcd absolute": told.model_copy(update={"segments": told.segments.model_copy(update={"scale": "absolute"})}),
         "sgcd floor": told.model_copy(update={"floor": FLOOR}),
     }
     return {

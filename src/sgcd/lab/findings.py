@@ -19,7 +19,7 @@ from sgcd.credit.advantage import advantages
 from sgcd.credit.settings import Sgcd as SgcdSettings
 from sgcd.errors import RecipeError
 from sgcd.lab import truth
-from sgcd.lab.arms import OWN, SHUFFLED, Judged, explain, weights
+from sgcd.lab.arms import OWN, Judged, explain, published, weights
 from sgcd.lab.gradients import signal_to_noise
 from sgcd.lab.guided import play_guided
 from sgcd.lab.located import conditions, credit_shares, direction, found_out, located
@@ -85,7 +85,6 @@ async def inquire(policy: Policy, sampler: Sampler, told: SgcdSettings, sizes: S
     heeded = await heeding(groups, chat, sampler, seed, say)
     judged = await judge(groups[: max(2, round(sizes.rollouts / TRIALS))], policy, sampler, told, seed, say)
     say("scores, shares and gradients")
-    said = [explain(told, arm, judged) for arm in (OWN, SHUFFLED)]
     return {
         "schema": 1,
         "method": told.model_dump(mode="json"),
@@ -94,10 +93,12 @@ async def inquire(policy: Policy, sampler: Sampler, told: SgcdSettings, sizes: S
         "definition": {"top below": truth.TOP, "continuations": truth.TIMES, "errors": truth.ERRORS},
         "reference": heeded,
         "truth": found_out(judged),
-        "location": located(judged, said),
+        "location": located(judged, told),
         "direction": direction(judged),
-        "credit": credit_shares(judged, said[OWN]),
-        "decisive tokens": conditions(judged, said[OWN], told.segments),
+        "credit": credit_shares(judged, explain(told, OWN, judged)),
+        "credit, published": credit_shares(judged, explain(published(told), OWN, judged)),
+        "decisive tokens": conditions(judged, told),
+        "decisive tokens, published": conditions(judged, published(told)),
         "gradients": signal_to_noise(policy.model, judged, weights(told, judged)),
         "seconds": round(perf_counter() - begun, 1),
     }

@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 
 from sgcd.credit.methods.sgcd import Explained
 from sgcd.credit.segments import heights, spike_of, statistics
-from sgcd.credit.settings import SegmentSettings
-from sgcd.lab.arms import OWN, SHUFFLED, Judged
+from sgcd.credit.settings import Sgcd
+from sgcd.lab.arms import OWN, SHUFFLED, Judged, explain, published
 from sgcd.lab.ranking import Ranking, bootstrap
 from sgcd.lab.truth import TOP
 from sgcd.measure.statistics import Numbers
@@ -58,26 +58,33 @@ def found_out(judged: Sequence[Judged]) -> dict[str, Any]:
     }
 
 
-def located(judged: Sequence[Judged], said: Sequence[Sequence[Explained]]) -> dict[str, Any]:
+def located(judged: Sequence[Judged], told: Sgcd) -> dict[str, Any]:
     """AUROC and average precision against decisive tokens, of the own and of the shuffled reference's teacher.
 
-    Negatives are all other tokens; then only those that were measured, which is the harder question. Beside the
-    method's own numbers stand two that explain them: the gap knows which token was sampled, the divergence only where;
-    the student's doubt, one minus its largest probability, needs no reference at all.
+    Negatives are all other tokens; then only those that were measured, which is the harder question; then the question
+    is put of places: are tokens found where this choice or a sibling's, in the very same context, was decisive? Beside
+    the method's own numbers stand two that explain them: the gap knows which token was sampled, the divergence only
+    where; the student's doubt, one minus its largest probability, needs no reference at all.
     """
     tokens = Tokens(judged)
+    said, by_the_book = ([explain(way, arm, judged) for arm in (OWN, SHUFFLED)] for way in (told, published(told)))
     gaps = [tokens.row([one.shown.features[arm].gap for one in judged]) for arm in (OWN, SHUFFLED)]
     scores = {
         "divergence": [tokens.row([one.shown.features[arm].divergence for one in judged]) for arm in (OWN, SHUFFLED)],
         "size of the gap": [np.abs(gap) for gap in gaps],
         "weight": [tokens.row([one.signal.credit.weight for one in arm]) for arm in said],
-        "saliency": [tokens.row([one.segments.saliency for one in arm]) for arm in said],
+        "weight, published": [tokens.row([one.signal.credit.weight for one in arm]) for arm in by_the_book],
         "student's doubt": [1 - tokens.of(lambda one: one.shown.top)],
     }
-    among = {"all": np.ones(len(tokens.groups), bool), "measured": tokens.of(lambda one: one.truth.measured)}
+    everywhere, measured = np.ones(len(tokens.groups), bool), tokens.of(lambda one: one.truth.measured)
+    questions = {
+        "all": (tokens.decisive, everywhere),
+        "measured": (tokens.decisive, measured),
+        "places": (tokens.row(_places(judged)), everywhere),
+    }
     return {
-        name: {score: _ranked(both, tokens.decisive, here, tokens.groups) for score, both in scores.items()}
-        for name, here in among.items()
+        name: {score: _ranked(both, found, here, tokens.groups) for score, both in scores.items()}
+        for name, (found, here) in questions.items()
     }
 
 
@@ -123,21 +130,34 @@ def credit_shares(judged: Sequence[Judged], said: Sequence[Explained]) -> dict[s
     }
 
 
-def conditions(judged: Sequence[Judged], said: Sequence[Explained], settings: SegmentSettings) -> dict[str, Any] | None:
+def conditions(judged: Sequence[Judged], told: Sgcd) -> dict[str, Any] | None:
     """Of the decisive tokens, the share at which each condition of a spike holds, all of them hold, credit arrives."""
     met: list[Array] = []
-    for one, explained in zip(judged, said, strict=True):
+    for one, explained in zip(judged, explain(told, OWN, judged), strict=True):
         here, valid, features = one.truth.decisive, one.truth.counted, one.shown.features[OWN]
         if not here.any():
             continue
         d, h = features.divergence.astype(float), features.entropy.astype(float)
-        facts = statistics(d[valid], h[valid], settings)
-        enough, high = d >= settings.least, heights(d, facts, settings) >= spike_of(settings)
+        facts = statistics(d[valid], h[valid], told.segments)
+        enough, high = d >= told.segments.least, heights(d, facts, told.segments) >= spike_of(told.segments)
         confident = h <= facts.confident
+        many = np.full(len(d), valid.sum() >= told.segments.tokens)
         credited = explained.segments.saliency > 0
-        met.append(np.stack([enough, high, confident, enough & high & confident, credited])[:, here])
-    names = ("enough nats", "high", "teacher confident", "all three", "credited")
+        met.append(np.stack([many, enough, high, confident, many & enough & high & confident, credited])[:, here])
+    names = ("enough tokens", "enough nats", "high", "teacher confident", "all of these", "credited")
     return dict(zip(names, np.concatenate(met, axis=1).mean(axis=1).tolist(), strict=True)) if met else None
+
+
+def _places(judged: Sequence[Judged]) -> list[Array]:
+    """Tokens whose choice, or a sibling's after the very same words, was decisive."""
+    known: set[tuple[int, bytes]] = set()
+    contexts = [
+        [(one.group, one.rollout.response[:place].tobytes()) for place in range(len(one.rollout.response))]
+        for one in judged
+    ]
+    for one, context in zip(judged, contexts, strict=True):
+        known |= {context[place] for place in np.flatnonzero(one.truth.decisive)}
+    return [np.array([place in known for place in context], bool) for context in contexts]
 
 
 def _beginnings(one: Judged) -> Array:

@@ -21,15 +21,21 @@ def truth_tables(found: Numbers) -> Iterator[Table | str]:
         f"them masked literals; measured: likeliest token below {rule['top below']}, {rule['continuations']} plays on "
         f"each side; decisive: beyond {rule['errors']:g} standard errors (by chance {truth['decisive by chance']})"
     )
-    for name, title in (("all", "all other tokens"), ("measured", "other measured tokens")):
-        yield _ranking(found["location"][name], f"Decisive tokens against {title}")
+    titles = {
+        "all": "Decisive tokens against all other tokens",
+        "measured": "Decisive tokens against other measured tokens",
+        "places": "Places where this choice or a sibling's was decisive, against all other tokens",
+    }
+    for name, title in titles.items():
+        yield _ranking(found["location"][name], title)
     yield _direction(found["direction"])
-    yield _shares(found["credit"])
-    credit = found["credit"]
-    yield f"weight above one: {share(credit['credited tokens'])} of tokens; mean weight {number(credit['mean weight'])}"
-    met = found["decisive tokens"]
-    if met:
-        yield "decisive tokens that could be a spike: " + ", ".join(f"{name} {share(met[name])}" for name in met)
+    yield _shares(found["credit"], found["credit, published"])
+    for rule in ("", ", published"):
+        credit, met = found[f"credit{rule}"], found[f"decisive tokens{rule}"]
+        mean = number(credit["mean weight"])
+        told = f"weight above one{rule}: {share(credit['credited tokens'])} of tokens; mean weight {mean}"
+        could = ", ".join(f"{name} {share(met[name])}" for name in met) if met else ""
+        yield f"{told}; decisive tokens that could be a spike: {could}" if could else told
     for name, title in (("raw", "as they are"), ("scaled", "each parameter scaled as Adam does")):
         yield _gradients(found["gradients"][name], f"Gradients of batches agree, {title} (mean cosine)")
     gradients = found["gradients"]
@@ -74,10 +80,11 @@ def _direction(direction: Numbers | None) -> Table:
     return table
 
 
-def _shares(credit: Numbers) -> Table:
-    table = headed("Where the credit is", "", "of the credit", "of the tokens")
+def _shares(credit: Numbers, published: Numbers) -> Table:
+    table = headed("Where the credit is", "", "of the credit", "published", "of the tokens")
     for name, both in credit["shares"].items():
-        table.add_row(name, share(both["credit"]), share(both["tokens"]))
+        cells = share(both["credit"]), share(published["shares"][name]["credit"]), share(both["tokens"])
+        table.add_row(name, *cells)
     return table
 
 
