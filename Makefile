@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup lab test integration peers learning bench
+.PHONY: setup lab test integration learning truth bench
 
 setup: $(STAMP)
 
@@ -55,6 +55,9 @@ $(PEERS_STAMP): pyproject.toml constraints.txt constraints-trl.txt
 
 learning: setup
 	$(BIN)/python bench/learning.py
+
+truth: setup
+	$(BIN)/python bench/truth.py
 
 bench: setup
 	$(BIN)/python bench/sampling.py

@@ -10,27 +10,29 @@ Json = dict[str, Any]
 
 def table(result: Json) -> str:
     """Markdown, from the figures alone."""
-    return "\n".join([*seeds_table(result), "", *categories_table(result), "", *closing(result)])
+    return "\n".join(
+        [*seeds_table(result), "", *against_table(result), "", *categories_table(result), "", *closing(result)]
+    )
+
+
+def ways(result: Json) -> list[tuple[str, Json]]:
+    """Each world and method, as one name, with what was found."""
+    return [
+        (f"{world}, {method}", told)
+        for world, both in result["worlds"].items()
+        for method, told in both["methods"].items()
+    ]
 
 
 def seeds_table(result: Json) -> list[str]:
-    lines = row(
-        "world",
-        "seed",
-        "sampled: start",
-        "end",
-        "difference",
-        "mean on the way",
-        "greedy: difference",
-        "calls in error",
-    )
-    lines += row(*["---"] * 8)
-    for world, told in result["worlds"].items():
+    names = ("world, method", "seed", "sampled: start", "end", "difference", "mean on the way", "greedy: difference")
+    lines = row(*names, "calls in error") + row(*["---"] * 8)
+    for name, told in ways(result):
         sampled, greedy = (told["modes"][mode]["overall"] for mode in ("sampled", "greedy"))
         for at, seed in enumerate(told["seeds"]):
             start, end = seed["start"]["sampled"], seed["end"]["sampled"]
             lines += row(
-                world,
+                name,
                 str(seed["seed"]),
                 interval(start["overall"]),
                 interval(end["overall"]),
@@ -40,42 +42,58 @@ def seeds_table(result: Json) -> list[str]:
                 f"{percent(start['calls_in_error'])} to {percent(end['calls_in_error'])}",
             )
         if len(told["seeds"]) > 1:
-            ways = number(mean([area(seed["curve"]) for seed in told["seeds"]]))
+            means = number(mean([area(seed["curve"]) for seed in told["seeds"]]))
             rates, moved = (number(sampled["b"]), number(sampled["a"])), interval(sampled["difference"], "+")
-            lines += row(world, "all", *rates, moved, ways, interval(greedy["difference"], "+"), "")
+            lines += row(name, "all", *rates, moved, means, interval(greedy["difference"], "+"), "")
+    return lines
+
+
+def against_table(result: Json) -> list[str]:
+    """SGCD less GRPO at the end, each seed and all of them; seeds are matched."""
+    told = {world: both["sgcd - grpo"] for world, both in result["worlds"].items() if both["sgcd - grpo"]}
+    if not told:
+        return []
+    lines = row("SGCD less GRPO", "seed", "sampled", "greedy") + row(*["---"] * 4)
+    for world, modes in told.items():
+        sampled, greedy = (modes[mode]["overall"] for mode in ("sampled", "greedy"))
+        seeds = [seed["seed"] for seed in result["worlds"][world]["methods"]["sgcd"]["seeds"]]
+        for at, seed in enumerate(seeds):
+            lines += row(world, str(seed), *(interval(difference(mode, at), "+") for mode in (sampled, greedy)))
+        if len(seeds) > 1:
+            lines += row(world, "all", *(interval(mode["difference"], "+") for mode in (sampled, greedy)))
     return lines
 
 
 def categories_table(result: Json) -> list[str]:
-    lines = row("world, all seeds", "category", "tasks", "sampled: start", "end", "difference", "greedy: difference")
-    lines += row(*["---"] * 7)
-    for world, told in result["worlds"].items():
+    names = ("world, method, all seeds", "category", "tasks", "sampled: start", "end")
+    lines = row(*names, "difference", "greedy: difference") + row(*["---"] * 7)
+    for way, told in ways(result):
         for name in CATEGORIES:
             sampled, greedy = (told["modes"][mode]["categories"][name] for mode in ("sampled", "greedy"))
             cells = number(sampled["b"]), number(sampled["a"]), interval(sampled["difference"], "+")
-            lines += row(world, name, str(sampled["tasks"]), *cells, interval(greedy["difference"], "+"))
+            lines += row(way, name, str(sampled["tasks"]), *cells, interval(greedy["difference"], "+"))
     return lines
 
 
 def closing(result: Json) -> list[str]:
     lines: list[str] = []
-    for world, told in result["worlds"].items():
+    for name, told in ways(result):
         sampled, seeds = told["modes"]["sampled"]["overall"], told["seeds"]
         lows = [difference(sampled, at)["low"] for at in range(len(seeds))]
         above = sum(low is not None and low > 0 for low in lows)
         broken, rollouts = sum(seed["broken"] for seed in seeds), sum(seed["rollouts"] for seed in seeds)
         minutes = number(mean([seed["seconds"] / 60 for seed in seeds]), 1)
         lines.append(
-            f"- {world}: {above} of {len(lows)} intervals of the sampled difference lie above zero; "
+            f"- {name}: {above} of {len(lows)} intervals of the sampled difference lie above zero; "
             f"{seeds[0]['steps']} steps, {minutes} minutes a run, {broken} of {rollouts} rollouts broken."
         )
-        lines += [f"- {world}, seed {seed['seed']}: {words}." for seed in seeds for words in seed["health"]]
-        of_all = sampled["difference"]
-        lines.append(f"- {world}, all seeds: {of_all['kind'] or of_all['reason']}.")
-    split = ", ".join(sorted({told["split"] for told in result["worlds"].values()}))
+        lines += [f"- {name}, seed {seed['seed']}: {words}." for seed in seeds for words in seed["health"]]
+    of_all = ways(result)[0][1]["modes"]["sampled"]["overall"]["difference"]
+    split = ", ".join(sorted({told["split"] for _, told in ways(result)}))
     lines.append(
         f"- Held-out {split} tasks, sampled unless said otherwise; rates have intervals clustered by task, a run's "
-        "differences from its start a bootstrap over tasks (BCa). On the way: mean of the evaluations after the start."
+        "differences a bootstrap over tasks (BCa), those of all seeds: "
+        f"{of_all['kind'] or of_all['reason']}. On the way: mean of the evaluations after the start."
     )
     return lines
 

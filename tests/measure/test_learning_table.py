@@ -1,4 +1,4 @@
-"""The learning table says what its figures say, and the log holds the table of the figures that lie beside it."""
+"""The learning table says what its figures say."""
 
 import json
 import sys
@@ -44,10 +44,10 @@ def trial(seed: int, step: int, mode: str, task: int, number: int, success: bool
     }
 
 
-def played(path: Path, seed: int) -> Path:
-    """A run of two steps: it solves four of twelve tasks at the start, and eight plus its seed at the end."""
+def played(path: Path, seed: int, more: int = 0) -> Path:
+    """A run of two steps: it solves four of twelve tasks at the start, and eight plus its seed and `more` then."""
     folder = RunFolder.create(path, "environment: {name: lab, chatty: 'no'}\n", {"versions": {"sgcd": "0.1.0"}})
-    for step, solved in ((0, 4), (1, 6), (2, 8 + seed)):
+    for step, solved in ((0, 4), (1, 6), (2, 8 + seed + more)):
         folder.append_evaluation(trial(seed, step, "greedy", task, 0, task < solved) for task in range(12))
         folder.append_evaluation(
             trial(seed, step, "sampled", task, number, task < solved) for task in range(12) for number in (0, 1)
@@ -72,22 +72,39 @@ def played(path: Path, seed: int) -> Path:
 
 
 def test_figures_of_runs_become_lines_of_the_table(learning: ModuleType, tmp_path: Path) -> None:
-    told = learning.of_world([played(tmp_path / str(seed), seed) for seed in (2, 0, 1)])
-    assert told == learning.of_world([tmp_path / str(seed) for seed in (0, 1, 2)])
+    told = learning.of_method([played(tmp_path / str(seed), seed) for seed in (2, 0, 1)])
+    assert told == learning.of_method([tmp_path / str(seed) for seed in (0, 1, 2)])
     assert [seed["seed"] for seed in told["seeds"]] == [0, 1, 2]
-    lines = learning.table(json.loads(json.dumps({"worlds": {"plain": told}}))).splitlines()
+    both = {"methods": {"grpo": told}, "sgcd - grpo": None}
+    lines = learning.table(json.loads(json.dumps({"worlds": {"plain": both}}))).splitlines()
     first = [cell.strip() for cell in lines[2].split("|")]
-    assert first[1:3] == ["plain", "0"]
+    assert first[1:3] == ["plain, grpo", "0"]
     assert first[3].startswith("0.333 [")
     assert first[4].startswith("0.667 [")
     assert first[5].startswith("+0.333 [+")
     assert first[6] == f"{(6 / 12 + 8 / 12) / 2:.3f}"
     assert first[8] == "25.0 % to 0.0 %"
-    assert [cell.strip() for cell in lines[5].split("|")][1:5] == ["plain", "all", "0.333", "0.750"]
-    assert "| plain | transfer | 0 | - | - | - | - |" in lines
-    assert any(line.startswith("- plain: 3 of 3 intervals") and "2 steps, 1.0 minutes a run" in line for line in lines)
-    assert "- plain, seed 1: 1 of 2 steps moved nothing: no mixed group (1)." in lines
-    assert "- plain, all seeds: bootstrap over matched seeds, then tasks (percentile)." in lines
+    assert [cell.strip() for cell in lines[5].split("|")][1:5] == ["plain, grpo", "all", "0.333", "0.750"]
+    assert "| plain, grpo | transfer | 0 | - | - | - | - |" in lines
+    assert any(
+        line.startswith("- plain, grpo: 3 of 3 intervals") and "2 steps, 1.0 minutes a run" in line for line in lines
+    )
+    assert "- plain, grpo, seed 1: 1 of 2 steps moved nothing: no mixed group (1)." in lines
+    assert "bootstrap over matched seeds, then tasks (percentile)" in lines[-1]
+
+
+def test_one_method_is_held_against_the_other_seed_by_seed(learning: ModuleType, tmp_path: Path) -> None:
+    paths = {
+        ("plain", "grpo"): [played(tmp_path / f"a{seed}", seed) for seed in (0, 1)],
+        ("plain", "sgcd"): [played(tmp_path / f"b{seed}", seed, more=1) for seed in (0, 1)],
+    }
+    told = {method: learning.of_method(paths["plain", method]) for method in ("grpo", "sgcd")}
+    result = {"worlds": {"plain": {"methods": told, "sgcd - grpo": learning.against(paths, "plain")}}}
+    lines = learning.table(json.loads(json.dumps(result))).splitlines()
+    start = lines.index("| SGCD less GRPO | seed | sampled | greedy |")
+    cells = [[cell.strip() for cell in line.split("|")] for line in lines[start + 2 : start + 5]]
+    assert [row[1:3] for row in cells] == [["plain", "0"], ["plain", "1"], ["plain", "all"]]
+    assert all(row[3].startswith("+0.083") and row[4].startswith("+0.083") for row in cells)
 
 
 def test_a_table_takes_the_place_of_the_one_before(learning: ModuleType) -> None:
@@ -96,11 +113,3 @@ def test_a_table_takes_the_place_of_the_one_before(learning: ModuleType) -> None
     assert "| b |" in learning.placed(once + "\n## More\n", "| b |")
     assert "| a |" not in learning.placed(once, "| b |")
     assert learning.placed(once + "\n## More\n", "| b |").endswith("## More\n")
-
-
-def test_the_log_holds_the_table_of_its_figures(learning: ModuleType) -> None:
-    log = learning.LOG.read_text(encoding="utf-8")
-    assert learning.RESULTS.exists() == (learning.BEGIN in log), "the figures and the table come and go together"
-    if learning.RESULTS.exists():
-        result = json.loads(learning.RESULTS.read_text(encoding="utf-8"))
-        assert log == learning.placed(log, learning.table(result)), "the table was changed by hand: run make learning"
