@@ -57,7 +57,7 @@ def _in_one_folder(built_desk: Path, tmp_path_factory: pytest.TempPathFactory) -
     policy.save(other, here / "other", {})
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(here)
-        patched.setattr(sgcd.assemble, "load", cache(policy.load))
+        patched.setattr(sgcd.assemble, "ready", cache(policy.ready))
         yield
 
 
@@ -122,6 +122,9 @@ def told(thing: Any, depth: int = 0) -> Iterator[str]:
     """Every number and word that can be reached from an object, in a fixed order."""
     yield type(thing).__name__
     if isinstance(thing, torch.nn.Module):
+        config: Any = thing.config
+        again = [getattr(each, "gradient_checkpointing", False) for each in thing.modules()]
+        yield f"{config._attn_implementation} {any(again)}"
         for name, weight in thing.state_dict().items():
             yield f"{name} {weight.dtype} {weight.float().sum().item()}"
     elif thing is None or isinstance(thing, str | int | float | type | np.dtype | Enum | torch.dtype):
@@ -159,7 +162,8 @@ def live_keys() -> list[Any]:
     wanted: list[Any] = []
     for key in keys(Recipe):
         base = key.variant[1] if key.variant and key.variant[0] == "environment.name" else "own"
-        if not key.section and "const" not in key.schema and not key.path.startswith("method."):
+        elsewhere = key.path.startswith("method.") or key.path == "policy.device"  # which asks for another machine
+        if not key.section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))
     return wanted
 
@@ -215,7 +219,7 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     for base, overrides in {**BASES, "sgcd": LEARNT}.items():
         recipe = load(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=2"])
         with monkeypatch.context() as patched:
-            patched.setattr(sgcd.assemble, "load", policy.load)  # one of its own, since it is trained
+            patched.setattr(sgcd.assemble, "ready", policy.ready)  # one of its own, since it is trained
             patched.setattr(Settings, "__getattribute__", spy)
             built = assemble(recipe)
             trainer = built.trainer(RunFolder.create(tmp_path / base, "", built.facts()), Nobody())

@@ -26,7 +26,7 @@ from sgcd.errors import EnvironmentFault
 from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.living import Living, Observer
-from sgcd.learn.policy import Policy, load
+from sgcd.learn.policy import Policy, ready
 from sgcd.learn.sampler import TorchSampler
 from sgcd.learn.trainer import Trainer
 from sgcd.measure.evaluate import evaluate, held_out, plan
@@ -102,7 +102,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     """
     torch.set_num_threads(threads or torch.get_num_threads())
     stage = stage_of(recipe)
-    policy = load(recipe.policy.start, recipe.policy.dtype)
+    policy = ready(recipe.policy)
     thread = ModelThread()
     sampler = TorchSampler(policy.model, policy.chat, recipe.sampler, thread)
     contrast = Contrast(BuiltIn(), policy.chat, recipe.reference.budget, recipe.reference.least)

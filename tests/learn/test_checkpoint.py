@@ -10,6 +10,7 @@ from small import CHAT, model
 from sgcd.act.siblings import Cursor
 from sgcd.errors import FolderError
 from sgcd.learn.checkpoint import Best, State, place_best, read_state, restore, retain, save_checkpoint
+from sgcd.learn.masters import MasterAdamW
 from sgcd.learn.policy import Policy, load
 from sgcd.learn.settings import OptimizerSettings
 from sgcd.learn.update import optimizer_of
@@ -32,7 +33,7 @@ def move(policy: Any, optimizer: torch.optim.Optimizer, times: int) -> None:
         optimizer.step()
 
 
-def trained(seed: int, times: int) -> tuple[Policy, torch.optim.Optimizer]:
+def trained(seed: int, times: int) -> tuple[Policy, MasterAdamW]:
     policy = Policy(model(seed=seed), CHAT)
     optimizer = optimizer_of(policy.model, SETTINGS)
     move(policy.model, optimizer, times)

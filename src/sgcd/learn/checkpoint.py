@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,17 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from sgcd.act.siblings import Cursor
-from sgcd.errors import FolderError
+from sgcd.errors import FolderError, PolicyError
 from sgcd.files import SCHEMA, check_schema, remove, whole_folder
-from sgcd.learn.policy import Policy, save
+from sgcd.learn.masters import MasterAdamW
+from sgcd.learn.policy import Policy, save, weights
 from sgcd.run import RunFolder
 
 WEIGHTS, OPTIMIZER, STATE = "model.safetensors", "optimizer.safetensors", "state.json"
+MASTER = "master"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,7 @@ class State:
     """What the method found out for itself, such as a calibrated threshold."""
 
 
-def save_checkpoint(folder: RunFolder, policy: Policy, optimizer: torch.optim.Optimizer, state: State) -> None:
+def save_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW, state: State) -> None:
     """Write the checkpoint of `state.step`: all of it, or none that counts."""
     best = None if state.best is None else asdict(state.best)
     told = {"schema": SCHEMA, "step": state.step, "cursor": state.cursor.state(), "best": best, "method": state.method}
@@ -49,31 +53,25 @@ def save_checkpoint(folder: RunFolder, policy: Policy, optimizer: torch.optim.Op
         (place / STATE).write_text(json.dumps(told) + "\n")
 
 
-def restore(folder: RunFolder, policy: Policy, optimizer: torch.optim.Optimizer) -> State | None:
+def restore(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -> State | None:
     """Put weights and optimiser back as the newest checkpoint has them; None when there is none."""
     steps = folder.checkpoints()
     if not steps:
         return None
     place = folder.checkpoint_path(steps[-1])
+    model = policy.model
     try:
         state = read_state(place)
-        weights, moments = load_file(place / WEIGHTS), load_file(place / OPTIMIZER)
-    except (OSError, ValueError, KeyError, SafetensorError) as problem:
+        held, moments = load_file(place / WEIGHTS), load_file(place / OPTIMIZER)
+        if not set(held).issuperset(name for name, _ in model.named_parameters()):
+            # Written under the names of the folder that the model once came from; transformers knows the way back.
+            held = dict(weights(place, str(model.dtype).removeprefix("torch.")).named_parameters())
+    except (OSError, ValueError, KeyError, SafetensorError, PolicyError) as problem:
         raise FolderError(
             f"{place}: the checkpoint cannot be read ({problem}); remove this folder to go on from the one before"
         ) from problem
-    with torch.no_grad():
-        for name, parameter in policy.model.named_parameters():
-            if name not in weights or weights[name].shape != parameter.shape:
-                found = list(weights[name].shape) if name in weights else "nothing"
-                raise FolderError(
-                    f"{place}: {name} should have shape {list(parameter.shape)}, found {found}; "
-                    "the checkpoint is of another policy, start a new run"
-                )
-            parameter.copy_(weights[name])
-            kept = {key.rsplit("/", 1)[1]: value for key, value in moments.items() if key.rsplit("/", 1)[0] == name}
-            if kept:
-                optimizer.state[parameter] = kept
+    _put_weights(place, model, held)
+    _put_moments(model, optimizer, moments)
     return state
 
 
@@ -113,10 +111,42 @@ def retain(folder: RunFolder, keep: int) -> None:
         remove(folder.checkpoint_path(step))
 
 
-def _moments(model: Any, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    """The optimiser's state, each tensor under its parameter's name."""
-    return {
-        f"{name}/{key}": value.detach().clone()
-        for name, parameter in model.named_parameters()
-        for key, value in optimizer.state.get(parameter, {}).items()
-    }
+@torch.no_grad()
+def _put_weights(place: Path, model: Any, held: Mapping[str, Tensor]) -> None:
+    for name, parameter in model.named_parameters():
+        if name not in held or held[name].shape != parameter.shape:
+            found = list(held[name].shape) if name in held else "nothing"
+            raise FolderError(
+                f"{place}: {name} should have shape {list(parameter.shape)}, found {found}; "
+                "the checkpoint is of another policy, start a new run"
+            )
+        parameter.copy_(held[name])
+
+
+def _moments(model: Any, optimizer: MasterAdamW) -> dict[str, Tensor]:
+    """The optimiser's state, each tensor under its parameter's name; of weights with fewer bits also the master."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in model.named_parameters():
+        master = optimizer.masters.get(parameter)
+        if master is None:
+            continue
+        kept = {key: value.detach().clone() for key, value in optimizer.state.get(master, {}).items()}
+        if master is not parameter:
+            kept[MASTER] = master.detach().clone()
+        found |= {f"{name}/{key}": value for key, value in kept.items()}
+    return found
+
+
+@torch.no_grad()
+def _put_moments(model: Any, optimizer: MasterAdamW, moments: Mapping[str, Tensor]) -> None:
+    kept: dict[str, dict[str, Tensor]] = {}
+    for key, value in moments.items():
+        name, _, what = key.rpartition("/")
+        kept.setdefault(name, {})[what] = value
+    for name, parameter in model.named_parameters():
+        if (told := kept.get(name)) and (master := optimizer.masters.get(parameter)) is not None:
+            master.copy_(told.pop(MASTER, parameter))
+            # AdamW counts its steps on the processor.
+            on = {what: value if what == "step" else value.to(master.device) for what, value in told.items()}
+            if on:
+                optimizer.state[master] = on

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +13,11 @@ from transformers.utils import logging
 from sgcd.chat import Chat
 from sgcd.errors import PolicyError, SgcdError
 from sgcd.learn.card import card
+from sgcd.learn.locate import first_line, locate
+from sgcd.learn.settings import PolicySettings
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
 TOKENIZERS = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
-LAB = "lab:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,29 @@ class Policy:
     chat: Chat
 
 
-def load(start: str | Path, dtype: str) -> Policy:
-    """Read a policy from a folder, or from lab:NAME. Nothing is fetched, and no code from the folder is run."""
+def ready(told: PolicySettings) -> Policy:
+    """The policy of a recipe, where it is to live, ready to be sampled and trained."""
+    device = device_of(told.device)
+    policy = load(told.start, told.dtype, told.attention)
+    if told.checkpointing:
+        if not policy.model.supports_gradient_checkpointing:
+            kind = policy.model.config.model_type
+            raise PolicyError(f"policy.checkpointing: {kind} cannot compute a layer again; leave it at false")
+        before_v6: Any = policy.model.gradient_checkpointing_enable
+        getattr(policy.model, "activation_checkpointing_enable", before_v6)({"use_reentrant": False})
+    policy.model.to(device)  # pyright: ignore[reportArgumentType]
+    return policy
+
+
+def device_of(told: str) -> torch.device:
+    here = torch.cuda.is_available()
+    if told == "cuda" and not here:
+        raise PolicyError("policy.device: torch finds no cuda device here; expected auto or cpu, got cuda")
+    return torch.device("cuda" if here and told != "cpu" else "cpu")
+
+
+def load(start: str | Path, dtype: str, attention: str | None = None) -> Policy:
+    """Read a policy from what `locate` makes of `start`. No code from the folder is run."""
     folder = locate(start)
     if not (folder / "config.json").is_file():
         raise PolicyError(f"{folder}: no config.json there; expected weights, config, tokenizer and chat template")
@@ -38,7 +59,7 @@ def load(start: str | Path, dtype: str) -> Policy:
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise PolicyError(f"{folder}: no tokenizer there; save it beside the weights with tokenizer.save_pretrained")
     chat = _chat(folder)
-    model = _weights(folder, dtype)
+    model = weights(folder, dtype, attention)
     rows: int = model.config.get_text_config().vocab_size
     if chat.size > rows:
         raise PolicyError(
@@ -61,24 +82,6 @@ def save(policy: Policy, folder: Path, facts: Mapping[str, Any]) -> None:
     (folder / "README.md").write_text(card(policy.model, facts), encoding="utf-8")
 
 
-def locate(start: str | Path) -> Path:
-    """The folder that `start` means."""
-    if isinstance(start, str) and start.startswith(LAB):
-        starts = Path(str(files("sgcd"))) / "lab" / "starts"
-        known = sorted(path.name for path in starts.iterdir()) if starts.is_dir() else []
-        if (name := start.removeprefix(LAB)) not in known:
-            there = ", ".join(LAB + other for other in known) or "none; make them with `sgcd lab warm-start`"
-            raise PolicyError(f"policy.start: the lab has no warm start {name!r}; there are: {there}")
-        return starts / name
-    folder = Path(start).expanduser()
-    if not folder.is_dir():
-        raise PolicyError(
-            f"policy.start: {start} is not a folder here; give the path of one that save_pretrained wrote, or lab:NAME "
-            "(a model on a hub has to be downloaded first)"
-        )
-    return folder
-
-
 def _chat(folder: Path) -> Chat:
     try:
         with _quiet():
@@ -86,22 +89,26 @@ def _chat(folder: Path) -> Chat:
     except SgcdError:
         raise
     except Exception as problem:  # as below
-        raise PolicyError(f"{folder}: no tokenizer can be read there ({_first_line(problem)})") from problem
+        raise PolicyError(f"{folder}: no tokenizer can be read there ({first_line(problem)})") from problem
 
 
-def _weights(folder: Path, dtype: str) -> PreTrainedModel:
+def weights(folder: Path, dtype: str, attention: str | None = None) -> PreTrainedModel:
+    """The model alone, as transformers reads it; refused when a weight is missing or has another shape."""
     try:
         with _quiet():
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder,
                 dtype=getattr(torch, dtype),
+                attn_implementation=attention,
                 local_files_only=True,
                 use_safetensors=True,
                 ignore_mismatched_sizes=True,  # told below, by name
                 output_loading_info=True,
             )
+    except ImportError as problem:
+        raise PolicyError(f"policy.attention: {attention} cannot be used here ({first_line(problem)})") from problem
     except Exception as problem:  # transformers and safetensors raise a dozen kinds for what a folder can have wrong
-        raise PolicyError(f"{folder}: no causal language model can be read there ({_first_line(problem)})") from problem
+        raise PolicyError(f"{folder}: no causal language model can be read there ({first_line(problem)})") from problem
     model, told = loaded
     for wrong, how in (("missing_keys", "missing"), ("mismatched_keys", "of another shape than config.json says")):
         names = sorted(str(key if isinstance(key, str) else key[0]) for key in told[wrong])
@@ -111,10 +118,6 @@ def _weights(folder: Path, dtype: str) -> PreTrainedModel:
                 "weights and config.json have to come from one save_pretrained"
             )
     return model
-
-
-def _first_line(problem: Exception) -> str:
-    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
 
 
 def _stop_at(model: PreTrainedModel, chat: Chat) -> None:

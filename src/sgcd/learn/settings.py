@@ -12,12 +12,22 @@ Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class PolicySettings(Settings):
-    """Where the policy starts."""
+    """Where the policy starts, and how it is held."""
 
     start: str
-    """A folder with weights, tokenizer and chat template, or lab:NAME for a warm start that ships with the package."""
+    """A folder with weights, tokenizer and chat template; or the name of such a model on the Hugging Face hub
+    (OWNER/NAME, taken from the cache when the hub is out of reach); or lab:NAME for a warm start that ships with the
+    package."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """The type that weights and activations are computed in."""
+    """The type that weights and activations are computed in. Below float32 the optimiser keeps float32 copies of what
+    it moves."""
+    attention: Literal["eager", "sdpa", "flash_attention_2"] | None = None
+    """The kernel of the attention; what transformers takes for the model when not given. flash_attention_2 reads no
+    masks, so the sampler uses sdpa beside it."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where the model lives; auto is cuda where there is one."""
+    checkpointing: bool = False
+    """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
 
 
 class SamplerSettings(Settings):

@@ -1,13 +1,16 @@
 """One optimiser step on one batch: micro-batches add up, and nothing that is not finite reaches the weights."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import torch
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sgcd.learn.batch import Example, cut, flat, grid
+from sgcd.learn.masters import MasterAdamW
 from sgcd.learn.scoring import written
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.surrogate import surrogate
@@ -30,9 +33,9 @@ class Update:
     entropy: float | None = None
 
 
-def optimizer_of(model: Any, settings: OptimizerSettings) -> torch.optim.AdamW:
+def optimizer_of(model: Any, settings: OptimizerSettings) -> MasterAdamW:
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return torch.optim.AdamW(
+    return MasterAdamW(
         parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, foreach=False
     )
 
@@ -58,7 +61,8 @@ def update(
     for group in optimizer.param_groups:
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
-    sums = accumulate(model, examples, trust, temperature, settings.tokens)
+    with recomputing(model):
+        sums = accumulate(model, examples, trust, temperature, settings.tokens)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=False))
     skipped = ""
@@ -80,6 +84,23 @@ def update(
         kl=_finite(sums.kl / count) if trust.kl > 0 else None,
         entropy=_finite(sums.entropy / count),
     )
+
+
+@contextmanager
+def recomputing(model: Any) -> Iterator[None]:
+    """Let layers be computed again in the backward pass, where the policy is loaded so.
+
+    Transformers does that in training mode alone. The layers are put into it, their dropout is not.
+    """
+    layers = [each for each in model.modules() if isinstance(each, GradientCheckpointingLayer)]
+    layers = [each for each in layers if each.gradient_checkpointing]
+    for layer in layers:
+        layer.training = True
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = False
 
 
 @dataclass(slots=True)

@@ -1,0 +1,84 @@
+"""Weights of sixteen bits move by steps that these cannot hold, and a stopped run goes on from the same copies."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small import CHAT, model, rollout
+
+from sgcd.learn.batch import Example
+from sgcd.learn.checkpoint import State, restore, save_checkpoint
+from sgcd.learn.masters import MasterAdamW
+from sgcd.learn.policy import Policy
+from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
+from sgcd.learn.update import accumulate, optimizer_of, update
+from sgcd.run import RunFolder
+
+SETTINGS = OptimizerSettings(lr=1e-5, tokens=20)
+EXAMPLES = [
+    Example(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
+    for each in (rollout("xx.xx", sibling=index) for index in range(4))
+]
+
+
+def step(policy: Any, optimizer: MasterAdamW, number: int = 1) -> None:
+    assert not update(policy, optimizer, EXAMPLES, SurrogateSettings(), SETTINGS, 1.0, number).skipped
+
+
+def test_float32_weights_are_their_own_masters() -> None:
+    policy = model()
+    optimizer = optimizer_of(policy, SETTINGS)
+    assert all(weight is master for weight, master in optimizer.masters.items())
+
+
+def test_small_steps_add_up_below_the_bits_of_a_weight() -> None:
+    policy = model(torch.bfloat16)
+    optimizer = optimizer_of(policy, SETTINGS)
+    before = {weight: master.detach().clone() for weight, master in optimizer.masters.items()}
+    for number in range(1, 4):
+        step(policy, optimizer, number)
+    moved = [(master - before[weight]).abs().max().item() for weight, master in optimizer.masters.items()]
+    assert max(moved) == pytest.approx(3e-5, rel=0.05)
+    for weight, master in optimizer.masters.items():
+        assert weight.dtype == torch.bfloat16
+        assert torch.equal(weight, master.bfloat16())
+    norm = policy.model.norm.weight
+    assert torch.equal(norm, torch.ones_like(norm))  # 1 + 3e-5 is 1 in sixteen bits
+    assert not torch.equal(optimizer.masters[norm], torch.ones_like(norm).float())
+
+
+def test_gradients_of_micro_batches_add_up_in_float32() -> None:
+    policy = model(torch.bfloat16)
+    optimizer = optimizer_of(policy, SETTINGS)
+    accumulate(policy, EXAMPLES, SurrogateSettings(), 1.0, 8)
+    split = {weight: master.grad for weight, master in optimizer.masters.items()}
+    assert all(grad is not None and grad.dtype == torch.float32 for grad in split.values())
+    assert all(weight.grad is None for weight in split)
+    optimizer.zero_grad()
+    total: dict[Any, Any] = {}
+    for each in EXAMPLES:  # alone, and added up here
+        accumulate(policy, [each], SurrogateSettings(), 1.0, 8)
+        for weight, master in optimizer.masters.items():
+            assert master.grad is not None
+            total[weight] = total.get(weight, 0) + master.grad / len(EXAMPLES)
+        optimizer.zero_grad()
+    for weight, grad in split.items():
+        assert grad is not None
+        assert torch.allclose(grad, total[weight], atol=1e-2 * float(total[weight].abs().max()), rtol=0)
+
+
+def test_a_run_in_bfloat16_goes_on_from_the_same_copies(tmp_path: Path) -> None:
+    policies = [Policy(model(torch.bfloat16, seed=seed), CHAT) for seed in (3, 4)]
+    first, second = (optimizer_of(policy.model, SETTINGS) for policy in policies)
+    step(policies[0].model, first)
+    folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
+    save_checkpoint(folder, policies[0], first, State(1))
+    assert restore(folder, policies[1], second) == State(1)
+    for number in (2, 3):
+        step(policies[0].model, first, number)
+        step(policies[1].model, second, number)
+    for a, b in zip(first.masters.items(), second.masters.items(), strict=True):
+        assert torch.equal(a[0], b[0])
+        assert torch.equal(a[1], b[1])
