@@ -26,6 +26,7 @@ from sgcd.settings import Settings
 
 BASES = {
     "own": ["environment.test=dev.jsonl"],
+    "lora": ["policy.lora={rank: 2, targets: [q_proj, v_proj]}"],
     "lab": ["environment={name: lab, chatty: own}", "siblings.limits.turns=2"],
 }
 LEARNT = ["environment={name: lab}", "policy.start=lab:plain", "method={name: sgcd}", "siblings={groups: 2, size: 8}"]
@@ -72,6 +73,8 @@ def another(schema: Mapping[str, Any], path: str, value: Any) -> Any:
     match schema["type"]:
         case "boolean":
             return not value
+        case "array" if "items" in schema:
+            return value[1:]
         case "array":
             return [0.5 * item for item in value]
         case "integer":
@@ -125,6 +128,7 @@ def told(thing: Any, depth: int = 0) -> Iterator[str]:
         config: Any = thing.config
         again = [getattr(each, "gradient_checkpointing", False) for each in thing.modules()]
         yield f"{config._attn_implementation} {any(again)}"
+        yield from (f"{name} {each.scaling}" for name, each in thing.named_modules() if hasattr(each, "lora_A"))
         for name, weight in thing.state_dict().items():
             yield f"{name} {weight.dtype} {weight.float().sum().item()}"
     elif thing is None or isinstance(thing, str | int | float | type | np.dtype | Enum | torch.dtype):
@@ -162,6 +166,7 @@ def live_keys() -> list[Any]:
     wanted: list[Any] = []
     for key in keys(Recipe):
         base = key.variant[1] if key.variant and key.variant[0] == "environment.name" else "own"
+        base = "lora" if key.path.startswith("policy.lora.") else base
         elsewhere = key.path.startswith("method.") or key.path == "policy.device"  # which asks for another machine
         if not key.section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))

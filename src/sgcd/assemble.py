@@ -102,7 +102,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     """
     torch.set_num_threads(threads or torch.get_num_threads())
     stage = stage_of(recipe)
-    policy = ready(recipe.policy)
+    policy = ready(recipe.policy, recipe.seed)
     thread = ModelThread()
     sampler = TorchSampler(policy.model, policy.chat, recipe.sampler, thread)
     contrast = Contrast(BuiltIn(), policy.chat, recipe.reference.budget, recipe.reference.least)

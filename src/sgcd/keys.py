@@ -90,7 +90,9 @@ def _expected(node: Schema) -> str:
         case "number":
             return "a number" + _bounds(node)
         case "array":
-            items = cast(Sequence[Schema], node.get("prefixItems", ()))
+            if "prefixItems" not in node:
+                return f"a list of {_expected(node['items'])}"
+            items = cast(Sequence[Schema], node["prefixItems"])
             return f"a list of {len(items)}: " + ", then ".join(map(_expected, items))
         case _:
             return f"text that matches {node['pattern']} ({node['description']})" if "pattern" in node else "text"

@@ -128,12 +128,12 @@ def method_of(plan: Recipe) -> Any:
     return Grpo() if plan.method.name == "grpo" else Sgcd(plan.method)
 
 
-def living(path: Path, plan: Recipe, stage: Stage = STAGE) -> Living:
+def living(path: Path, plan: Recipe, stage: Stage = STAGE, policy: Any = None) -> Living:
     """A fresh policy, and the run's folder as it is found."""
     begun = (path / "recipe.yaml").exists()
     folder = RunFolder.open(path) if begun else RunFolder.create(path, "version: 1\n", {})
     thread = ModelThread()
-    fresh = model()
+    fresh = policy or model()
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
     sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)

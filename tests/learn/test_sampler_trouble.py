@@ -5,12 +5,12 @@ from collections.abc import Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from ragged import (
     ENDLESS,
     PROMPT,
-    SHAPE,
     VOCABULARY,
     WINDOW,
     both,
@@ -19,7 +19,6 @@ from ragged import (
     policy,
     sampler_of,
 )
-from transformers import MistralConfig, MistralForCausalLM
 
 from sgcd.errors import PolicyError, RecipeError
 from sgcd.learn.sampler import TorchSampler
@@ -130,7 +129,7 @@ def test_a_model_that_keeps_its_memory_elsewhere_is_refused(thread: Executor) ->
     model = policy()
     forward = model.forward
     model.forward = lambda past_key_values, **kwargs: forward(**kwargs)
-    with pytest.raises(PolicyError, match="qwen3 cached 0 of 2 layers; only models with full attention"):
+    with pytest.raises(PolicyError, match="qwen3 cached 0 of 2 layers; only models that keep one memory"):
         play(sampler_of(model, thread))
 
 
@@ -156,14 +155,10 @@ def test_what_does_not_fit_is_refused(model: Any, thread: Executor) -> None:
             for new, limit in ((PROMPT, 0), (PROMPT[:0], 5), (PROMPT + VOCABULARY, 5)):
                 with pytest.raises(ValueError, match="sampler"):
                     await session.sample(new, limit)
+            with pytest.raises(PolicyError, match=r"512 tokens of context fill its window of 512"):
+                await session.sample(np.full(WINDOW, 5, np.int32), 1)
             with pytest.raises(PolicyError, match=r"do not fit its window of 512; lower siblings\.limits\.tokens"):
                 await session.sample(PROMPT, WINDOW - 2)
             assert len((await session.sample(PROMPT, 1)).ids) == 1
 
     asyncio.run(main())
-
-
-def test_models_without_full_attention_are_refused(thread: Executor) -> None:
-    model: Any = MistralForCausalLM(MistralConfig(**SHAPE, sliding_window=16))
-    with pytest.raises(PolicyError, match=r"mistral has layers of sliding_attention; only models with full attention"):
-        sampler_of(model, thread)

@@ -12,6 +12,9 @@ from sgcd.recipe import Recipe, load
 from sgcd.run import RunFolder
 from sgcd.show.tables import evaluation_table, remarks
 
+AS_SAVED = ("policy.lora.rank=0",)
+"""A saved policy is merged with the adapter that it was trained by."""
+
 
 def evaluate(
     what: Path, split: str | None, trials: int | None, tasks: int | None, recipe: Path | None, as_json: bool
@@ -56,7 +59,7 @@ def recipe_of_run(folder: RunFolder, recipe: Path | None, keys: list[str]) -> Re
             f"{folder.path}: the run has not come to its end, so it has no policy/ yet; go on with it "
             f"(sgcd train --run {folder.path} --resume), or evaluate one of its checkpoints with --recipe"
         )
-    return load(folder.path / "recipe.yaml", [*keys, f"policy.start={folder.policy_path}"])
+    return load(folder.path / "recipe.yaml", [*keys, *AS_SAVED, f"policy.start={folder.policy_path}"])
 
 
 def recipe_of_policy(policy: Path, recipe: Path | None, keys: list[str]) -> Recipe:
@@ -67,4 +70,4 @@ def recipe_of_policy(policy: Path, recipe: Path | None, keys: list[str]) -> Reci
             f"{policy}: is not a run's folder; expected one that sgcd train has made, or for the folder of a policy "
             "the recipe of its environment: --recipe RECIPE"
         )
-    return load(recipe, [*keys, f"policy.start={policy}"])
+    return load(recipe, [*keys, *AS_SAVED, f"policy.start={policy}"])

@@ -33,7 +33,7 @@ def card(model: PreTrainedModel, facts: Mapping[str, Any]) -> str:
     rows = "".join(f"| {_cell(name)} | {_cell(value)} |\n" for name, value in facts.items())
     return CARD.format(
         kind=type(model).__name__,
-        size=sum(parameter.numel() for parameter in model.parameters()),
+        size=sum(each.numel() for name, each in model.named_parameters() if ".lora_" not in name),
         facts="| fact | value |\n|---|---|\n" + rows if rows else "",
     )
 

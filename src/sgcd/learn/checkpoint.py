@@ -16,6 +16,7 @@ from torch import Tensor
 from sgcd.act.siblings import Cursor
 from sgcd.errors import FolderError, PolicyError
 from sgcd.files import SCHEMA, check_schema, remove, whole_folder
+from sgcd.learn.lora import ADAPTER, adapted, stored
 from sgcd.learn.masters import MasterAdamW
 from sgcd.learn.policy import Policy, save, weights
 from sgcd.run import RunFolder
@@ -62,10 +63,7 @@ def restore(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -> State 
     model = policy.model
     try:
         state = read_state(place)
-        held, moments = load_file(place / WEIGHTS), load_file(place / OPTIMIZER)
-        if not set(held).issuperset(name for name, _ in model.named_parameters()):
-            # Written under the names of the folder that the model once came from; transformers knows the way back.
-            held = dict(weights(place, str(model.dtype).removeprefix("torch.")).named_parameters())
+        held, moments = _weights(place, model), load_file(place / OPTIMIZER)
     except (OSError, ValueError, KeyError, SafetensorError, PolicyError) as problem:
         raise FolderError(
             f"{place}: the checkpoint cannot be read ({problem}); remove this folder to go on from the one before"
@@ -94,11 +92,13 @@ def place_best(folder: RunFolder, state: State) -> None:
     if not source.exists() or ((best / STATE).exists() and read_state(best).step == state.best.step):
         return
     with whole_folder(best) as place:
-        for file in source.iterdir():
-            link_or_copy(file, place / file.name)
+        for file in source.rglob("*"):
+            if file.is_file():
+                link_or_copy(file, place / file.relative_to(source))
 
 
 def link_or_copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(exist_ok=True)
     try:
         os.link(source, target)
     except OSError:
@@ -111,9 +111,22 @@ def retain(folder: RunFolder, keep: int) -> None:
         remove(folder.checkpoint_path(step))
 
 
+def _weights(place: Path, model: Any) -> Mapping[str, Tensor]:
+    """What a checkpoint holds of the weights that are trained, by the names that they have in the model."""
+    if adapted(model):
+        return stored(place / ADAPTER, model)
+    held = load_file(place / WEIGHTS)
+    if set(held).issuperset(name for name, _ in model.named_parameters()):
+        return held
+    # Written under the names of the folder that the model once came from; transformers knows the way back.
+    return dict(weights(place, str(model.dtype).removeprefix("torch.")).named_parameters())
+
+
 @torch.no_grad()
 def _put_weights(place: Path, model: Any, held: Mapping[str, Tensor]) -> None:
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         if name not in held or held[name].shape != parameter.shape:
             found = list(held[name].shape) if name in held else "nothing"
             raise FolderError(

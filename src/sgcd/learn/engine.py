@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from sgcd.errors import PolicyError
 from sgcd.learn.draw import Uniforms, draw
+from sgcd.learn.masks import MASKED, Masks
 from sgcd.learn.slots import SlotCache
 from sgcd.records import Ids
 
@@ -46,8 +47,8 @@ class Engine:
     """Rows 0 to n-1 of the cache belong to the n active places, so that decoding reads the cache without copying."""
 
     def __init__(self, model: PreTrainedModel, slots: int, end: int, top_p: float) -> None:
-        check_attention(model)
         self._model = model
+        self._masks = Masks(model)
         self._end = end
         self._top_p = top_p
         self._layers: int = model.config.get_text_config().num_hidden_layers
@@ -89,12 +90,17 @@ class Engine:
         training = self._model.training
         if training:  # asked first: setting the mode walks over every module
             self._model.eval()
+        kernel = str(self._model.config._attn_implementation)
+        if kernel not in MASKED:
+            self._model.set_attn_implementation("sdpa")
         try:
             with torch.inference_mode():
                 yield
         finally:
             if training:
                 self._model.train()
+            if kernel not in MASKED:
+                self._model.set_attn_implementation(kernel)
 
     def _running(self) -> list[Place]:
         return [place for place in self._tenants[: self._active] if place]
@@ -143,14 +149,9 @@ class Engine:
         for place in places:
             if not place.length:
                 follows[place] = leaders.setdefault(tuple(place.new), place)
-        fed = sorted((p for p in places if follows.get(p, p) is p), key=lambda p: len(p.new))
         logits: dict[Place, Tensor] = {}
-        while fed:
-            count = max(1, min(len(fed), PREFILL // len(fed[0].new)))
-            while count > 1 and count * len(fed[count - 1].new) > PREFILL:
-                count -= 1
-            logits |= zip(fed[:count], self._feed(fed[:count]), strict=True)
-            fed = fed[count:]
+        for fed in self._passes([p for p in places if follows.get(p, p) is p]):
+            logits |= zip(fed, self._feed(fed), strict=True)
         followers = [p for p, leader in follows.items() if leader is not p]
         if followers:
             for place in followers:
@@ -158,6 +159,21 @@ class Engine:
             rows = [follows[p].row for p in followers]
             self._cache.copy(rows, [p.row for p in followers], max(p.length for p in followers))
         return torch.stack([logits[follows.get(place, place)] for place in places])
+
+    def _passes(self, places: Sequence[Place]) -> list[list[Place]]:
+        """Of similar length together. Where rows have states, those that go on are fed with their equals only."""
+
+        def kind(place: Place) -> int:
+            return len(place.new) if self._masks.stateful and place.length else 0
+
+        passes: list[list[Place]] = []
+        for place in sorted(places, key=lambda each: (kind(each), len(each.new))):
+            last = passes[-1] if passes else []
+            if last and kind(last[0]) == kind(place) and (len(last) + 1) * len(place.new) <= PREFILL:
+                last.append(place)
+            else:
+                passes.append([place])
+        return passes
 
     def _admit(self, places: Sequence[Place]) -> None:
         """Give a row to every place that has none; rows of closed places are free."""
@@ -172,6 +188,7 @@ class Engine:
     def _feed(self, places: Sequence[Place]) -> Tensor:
         """Padding stands on the left: every row's last id is in the last column, the only one that needs the head."""
         width = max(len(place.new) for place in places)
+        fresh = not any(place.length for place in places)
         longest = max(place.length + len(place.new) for place in places)
         self._cache.reserve(longest)
         ids = np.zeros((len(places), width), np.int64)
@@ -184,17 +201,18 @@ class Engine:
             cells[i, start:] = place.row * self._cache.capacity + positions[i, start:]
             place.length += len(place.new)
         rows = torch.tensor([place.row for place in places], device=self._model.device)
-        return self._forward(rows, ids, positions, cells, longest)
+        return self._forward(rows, ids, positions, cells, longest, fresh)
 
-    def _forward(self, rows: int | Tensor, ids: Indices, positions: Indices, cells: Indices, longest: int) -> Tensor:
+    def _forward(
+        self, rows: int | Tensor, ids: Indices, positions: Indices, cells: Indices, longest: int, fresh: bool = False
+    ) -> Tensor:
         device = self._model.device
         where = torch.from_numpy(positions).to(device)
-        self._cache.aim(rows, torch.from_numpy(cells.ravel()).to(device), longest)
-        beyond = torch.arange(longest, device=device) > where[:, None, :, None]
-        mask = torch.zeros(beyond.shape, dtype=self._model.dtype, device=device).masked_fill_(beyond, -torch.inf)
+        self._cache.aim(rows, torch.from_numpy(cells.ravel()).to(device), longest, fresh)
+        written = torch.from_numpy(cells != self._cache.dump).to(device) if (cells == self._cache.dump).any() else None
         logits = self._model(
             input_ids=torch.from_numpy(ids).to(device),
-            attention_mask=mask,
+            attention_mask=self._masks.of(where, written, longest),
             position_ids=where,
             past_key_values=self._cache,
             use_cache=True,
@@ -203,24 +221,6 @@ class Engine:
         if self._cache.updates != self._layers:
             raise PolicyError(
                 f"policy: {self._model.config.model_type} cached {self._cache.updates} of {self._layers} layers; "
-                "only models with full attention in every layer can be sampled"
+                "only models that keep one memory in each layer can be sampled"
             )
         return logits[:, -1]
-
-
-def check_attention(model: PreTrainedModel) -> None:
-    """Refuse a model whose attention is not full in every layer, or whose kernels take no mask of their own."""
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    if kinds == {"full_attention"} and not hasattr(config, "layer_types") and getattr(config, "sliding_window", None):
-        kinds = {"sliding_attention"}
-    if kinds != {"full_attention"} or not hasattr(config, "num_attention_heads"):
-        raise PolicyError(
-            f"policy: {config.model_type} has layers of {', '.join(sorted(kinds))}; "
-            "only models with full attention in every layer can be sampled"
-        )
-    kernel = getattr(config, "_attn_implementation", "eager")
-    if kernel not in ("eager", "sdpa"):
-        raise PolicyError(
-            f"policy: attention {kernel!r} takes no mask; load the policy with attn_implementation='sdpa'"
-        )

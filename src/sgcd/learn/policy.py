@@ -10,10 +10,12 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
+from sgcd.act.rollout import seed_of
 from sgcd.chat import Chat
 from sgcd.errors import PolicyError, SgcdError
 from sgcd.learn.card import card
 from sgcd.learn.locate import first_line, locate
+from sgcd.learn.lora import ADAPTER, adapt, adapted, merged, save_adapter
 from sgcd.learn.settings import PolicySettings
 
 WEIGHTS = ("model.safetensors", "model.safetensors.index.json")
@@ -28,10 +30,12 @@ class Policy:
     chat: Chat
 
 
-def ready(told: PolicySettings) -> Policy:
+def ready(told: PolicySettings, seed: int = 0) -> Policy:
     """The policy of a recipe, where it is to live, ready to be sampled and trained."""
     device = device_of(told.device)
     policy = load(told.start, told.dtype, told.attention)
+    if told.lora.rank:
+        adapt(policy.model, told.lora, seed_of(seed, "lora"))
     if told.checkpointing:
         if not policy.model.supports_gradient_checkpointing:
             kind = policy.model.config.model_type
@@ -73,11 +77,15 @@ def load(start: str | Path, dtype: str, attention: str | None = None) -> Policy:
 def save(policy: Policy, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write weights, config, tokenizer, template and a model card with `facts`; the same policy gives the same bytes.
 
+    Weights are merged with the adapter, which also stands beside them, in `adapter/`.
     The folder is written in place: where it must be whole or absent, the caller wraps it in `whole_folder`.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet():
-        policy.model.save_pretrained(folder, max_shard_size="1000TB")
+        plain = merged(policy.model) if adapted(policy.model) else None
+        policy.model.save_pretrained(folder, state_dict=plain, max_shard_size="1000TB")
+    if adapted(policy.model):
+        save_adapter(policy.model, folder / ADAPTER)
     policy.chat.save(folder)
     (folder / "README.md").write_text(card(policy.model, facts), encoding="utf-8")
 

@@ -20,7 +20,7 @@ from sgcd.records import Ids
 
 
 class TorchSampler:
-    """Samples from a full-attention causal model. `executor` has one thread, the only one that touches the model."""
+    """Samples from a causal model. `executor` has one thread, the only one that touches the model."""
 
     def __init__(self, model: PreTrainedModel, chat: Chat, settings: SamplerSettings, executor: Executor) -> None:
         self._engine = Engine(model, settings.slots, chat.end, settings.top_p)
@@ -135,6 +135,8 @@ class TorchSession:
             )
         if len(new) and not 0 <= new.min() <= new.max() < sampler.vocabulary:
             raise ValueError(f"sampler: ids must lie in [0, {sampler.vocabulary}), got {new.min()} to {new.max()}")
+        if context >= sampler.window:
+            raise PolicyError(f"policy: {context} tokens of context fill its window of {sampler.window}")
         if context + limit > sampler.window:
             raise PolicyError(
                 f"policy: {context} tokens of context and {limit} to sample do not fit its window of {sampler.window}; "

@@ -11,6 +11,18 @@ Positive = Annotated[float, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 
+class LoraSettings(Settings):
+    """Train small matrices beside frozen weights (LoRA, by peft). The run's policy is merged, the adapter beside it.
+    There is no dropout: log-probabilities before and after an update have to be of one distribution."""
+
+    rank: Annotated[int, Field(ge=0)] = 0
+    """Rank of the matrices; 0 trains all weights, and no adapter is made."""
+    alpha: Positive = 32.0
+    """Scale: what the matrices add is multiplied by alpha / rank."""
+    targets: tuple[Annotated[str, Field(min_length=1)], ...] = ()
+    """Names of linear layers, as they end: q_proj, or self_attn.q_proj. None named: all but the head."""
+
+
 class PolicySettings(Settings):
     """Where the policy starts, and how it is held."""
 
@@ -28,6 +40,7 @@ class PolicySettings(Settings):
     """Where the model lives; auto is cuda where there is one."""
     checkpointing: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
+    lora: LoraSettings = LoraSettings()
 
 
 class SamplerSettings(Settings):

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -17,6 +16,7 @@ from sgcd.learn.checkpoint import Best, State
 from sgcd.learn.clock import Clock, peak_memory, think
 from sgcd.learn.dense import Dense
 from sgcd.learn.figures import all_groups, figures
+from sgcd.learn.initial import Initial
 from sgcd.learn.living import Living, Observer, Plan
 from sgcd.learn.policy import save
 from sgcd.learn.referring import Referring
@@ -51,7 +51,7 @@ class Trainer:
         self.observer = observer
         self.folder = living.folder
         self.model: Any = living.policy.model
-        self.initial: Any = None
+        self.initial: Initial | None = None
         self.clock = Clock(living.thread, observer.on_phase)
         self.dense = Dense(plan, living, self.clock)
         self.state = State()
@@ -122,7 +122,8 @@ class Trainer:
         kept = [rollout for group in groups for rollout in group.rollouts]
         dense = await self.dense.of(step, groups, referred)
         with self.clock.phase("scoring"):
-            initial = None if self.initial is None else await self.dense.logps(self.initial, kept)
+            how = (plan.sampler.temperature, plan.scoring.tokens)
+            initial = None if self.initial is None else await self._think(self.initial.logps, kept, *how)
         examples = [
             Example(each.rollout, each.credit.token_advantage, dense.logp[index], initial[index] if initial else None)
             for index, each in enumerate(dense.deserved)
@@ -171,7 +172,7 @@ class Trainer:
     def _restore(self) -> None:
         self.model.eval()  # without dropout, log-probs before and after an update are of one distribution
         if self.plan.surrogate.kl > 0:
-            self.initial = deepcopy(self.model).requires_grad_(False)
+            self.initial = Initial(self.model)
         self.watch = Watch(self.model)
         self.optimizer = optimizer_of(self.model, self.plan.optimizer)
         steps = self.folder.checkpoints()
