@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from itertools import pairwise
 from json import dumps
 from typing import Any
 
 from sgcd.chat import Chat
+from sgcd.contrast.marks import without_marks
 from sgcd.contrast.mask import Literals
 from sgcd.records import Call, Message, Rollout
 
@@ -80,21 +82,27 @@ class Trace:
 
 
 def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
-    """The visible part of a rollout; literals are masked before anything is written."""
+    """The visible part of a rollout; literals are masked and chat marks broken before anything is written."""
+
+    def clean(text: str) -> str:
+        masked = literals.mask(text)
+        broken = without_marks(masked)
+        return masked if broken == masked else literals.mask(broken)
+
     heard = _heard(rollout)
     turns: list[SeenTurn] = []
     for turn, messages in zip(rollout.turns, heard, strict=True):
         said = chat.read(rollout.response[turn.start : turn.stop])[0]
-        replies = [literals.mask(str(message.get("content", ""))) for message in messages]
+        replies = [clean(str(message.get("content", ""))) for message in messages]
         answers = [text for text, message in zip(replies, messages, strict=True) if message["role"] == "tool"]
-        problem = literals.mask(turn.malformed)
+        problem = clean(turn.malformed)
         if len(answers) != len(turn.calls):
             answers = [problem or " ".join(answers)] * len(turn.calls)
         calls = [
-            SeenCall(literals.mask(call.name), _arguments(call, literals), _complaint(answer) if call.failed else "")
+            SeenCall(clean(call.name), clean(_arguments(call)), _complaint(answer) if call.failed else "")
             for call, answer in zip(turn.calls, answers, strict=True)
         ]
-        turns.append(SeenTurn(literals.mask(said.text.strip()), tuple(calls), problem, tuple(replies)))
+        turns.append(SeenTurn(clean(said.text.strip()), tuple(calls), problem, tuple(replies)))
     return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.ending == "ended")
 
 
@@ -105,14 +113,24 @@ def trace(success: bool, tools: Sequence[str], said: str, literals: Sequence[str
 
 
 def render(seen: Trace) -> str:
-    """A trace in plain lines, as a writer that is a model reads it."""
+    """A trace in plain lines, as a writer that is a model reads it.
+
+    What was said and heard begins no line by itself: each line of it has a word of ours or a bar before it.
+    """
     lines = [f"attempt : {'success' if seen.success else 'failure'}"]
     for turn in seen.turns:
-        lines += [f"say : {turn.said}"] if turn.said else []
-        lines += [f"call : {call.tool} {call.arguments}".rstrip() for call in turn.calls]
-        lines += [f"problem : {turn.problem}"] if turn.problem else []
-        lines += [f"heard : {text}" for text in turn.heard]
+        lines += [_line("say", turn.said)] if turn.said else []
+        lines += [_line("call", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls]
+        lines += [_line("problem", turn.problem)] if turn.problem else []
+        lines += [_line("heard", text) for text in turn.heard]
     return "\n".join(lines) + "\n"
+
+
+def fenced(seen: Trace) -> str:
+    """A trace as data: between two lines whose mark nothing inside can hold, since it is made from all of it."""
+    inside = render(seen)
+    mark = sha256(inside.encode(errors="surrogatepass")).hexdigest()[:16]
+    return f"<<<< data {mark}\n{inside}>>>> data {mark}\n"
 
 
 def shortened(seen: Trace, limit: int) -> Trace:
@@ -140,8 +158,12 @@ def _heard(rollout: Rollout) -> list[Sequence[Message]]:
     return [*[()] * (len(rollout.turns) - len(heard)), *heard]
 
 
-def _arguments(call: Call, literals: Literals) -> str:
-    return literals.mask(" ".join(f"{name}={_plain(value)}" for name, value in call.arguments.items()))
+def _arguments(call: Call) -> str:
+    return " ".join(f"{name}={_plain(value)}" for name, value in call.arguments.items())
+
+
+def _line(name: str, text: str) -> str:
+    return f"{name} : " + "\n | ".join(text.splitlines() or [""])
 
 
 def _plain(value: Any) -> str:
