@@ -44,6 +44,7 @@ def rollout(sibling: int, broken: str = "", **changes: Any) -> Rollout:
         "verdict": Verdict(0.1 + 0.2, False, {"state": True, "told": None, "share": 1e-300}),
         "cuts": {"tokens": 1, "observation": 2},
         "private": ("secret", ""),
+        "private_kinds": {"secret": "password"},
     }
     if broken:
         told |= {"broken": broken, "verdict": None, "ending": "broken"}

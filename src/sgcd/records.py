@@ -143,6 +143,8 @@ class Rollout:
     """Which part of the machinery failed, and how; empty when none did."""
     private: tuple[str, ...] = ()
     """Literals that the environment declared private, for masking."""
+    private_kinds: Mapping[str, str] = field(default_factory=dict[str, str])
+    """By the literal what it is, such as card or account, where the environment says so."""
 
     def __post_init__(self) -> None:
         for name in ("mask", "kinds", "sampled_logp"):

@@ -90,6 +90,7 @@ def _texts(rollout: Rollout, tools: list[Any]) -> Row:
         "turns": [_turn(turn) for turn in rollout.turns],
         "messages": list(rollout.messages),
         "private": list(rollout.private),
+        "private_kinds": dict(rollout.private_kinds),
         "tools": tools.index(own),
     }
 

@@ -136,7 +136,9 @@ FAULTS = [
     ),
     ({}, '{"prompt": 3, "target": "x"}', "line 1: prompt must be a string or a list of messages with role and content"),
     ({}, '{"prompt": [{"role": "user"}], "target": "x"}', "line 1: prompt must be a string or a list of messages"),
-    ({}, '{"private": "x", "target": "x"}', "line 1: private must be a list of strings, got 'x'"),
+    ({}, '{"private": "x", "target": "x"}', "line 1: private must be a list of strings, or such lists by kind"),
+    ({}, '{"private": {"Card": ["x"]}, "target": "x"}', "being a small word, got {'Card': ['x']}"),
+    ({}, '{"private": {"card": "x"}, "target": "x"}', "line 1: private must be a list of strings, or such lists by"),
     ({}, '{"verifier": "MODULE:arived", "target": "x"}', "has no 'arived'; did you mean arrived?"),
     ({}, '{"verifier": 3, "target": "x"}', "line 1: verifier must name a function as module:function, got 3"),
 ]

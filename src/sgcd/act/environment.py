@@ -1,6 +1,6 @@
 """What an environment is (open, reply, verify, private) and what a sampler is, as act needs them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,6 +29,10 @@ class Reply:
     """One flag for each call of the turn: True when the tool answered with an error."""
 
 
+Private = tuple[str, ...] | Mapping[str, Sequence[str]]
+"""Literals; or literals by what they are, such as {"card": ["4111..."]}, which then stand as hidden_card."""
+
+
 class Environment(Protocol):
     """One object plays one task once. Whatever these methods raise (or a time-out) makes the rollout broken."""
 
@@ -38,7 +42,7 @@ class Environment(Protocol):
 
     async def verify(self) -> Verdict: ...
 
-    def private(self) -> tuple[str, ...]:
+    def private(self) -> Private:
         """Literals that no reference may show: secrets, gold, values that answer the task."""
         ...
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sgcd.act import settings
 from sgcd.act.aside import Aside
-from sgcd.act.environment import Opening, Reply, Stage
+from sgcd.act.environment import Opening, Private, Reply, Stage
 from sgcd.act.rows import load, read_tasks, reset_arguments
 from sgcd.act.tools import Tool, tools_of
 from sgcd.errors import EnvironmentFault
@@ -60,8 +60,9 @@ class OwnEnvironment:
         value = float(reward)
         return Verdict(value, success=value >= self._told.success)
 
-    def private(self) -> tuple[str, ...]:
-        return tuple(self._row.get("private", ()))
+    def private(self) -> Private:
+        told: Private = self._row.get("private", ())
+        return told if isinstance(told, Mapping) else tuple(told)
 
     async def close(self) -> None:
         close = getattr(self._object, "close", None)

@@ -73,7 +73,7 @@ async def _converse(tape: Tape, environment: Environment, chat: Chat, session: S
 async def _verify(tape: Tape, environment: Environment, limits: Limits) -> None:
     verdict = await ask("verify", environment.verify, limits.seconds)
     with blamed_on("private"):
-        tape.private = tuple(environment.private())
+        tape.keep_private(environment.private())
     with blamed_on("verify"):
         if not isfinite(verdict.reward):
             raise Broken(f"verify: the reward is {verdict.reward}, expected a finite number")

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -84,8 +85,11 @@ def _task(where: str, number: int, line: str, plain: type[Any]) -> Task:
         raise EnvironmentFault(
             f"{where}: prompt must be a string or a list of messages with role and content, got {row['prompt']!r}"
         )
-    if not _are_strings(row.get("private", [])):
-        raise EnvironmentFault(f"{where}: private must be a list of strings, got {row['private']!r}")
+    if not _is_private(row.get("private", [])):
+        raise EnvironmentFault(
+            f"{where}: private must be a list of strings, or such lists by kind, as in {{'card': ['4111']}}, a kind "
+            f"being a small word, got {row['private']!r}"
+        )
     _check_verifier(where, row, plain)
     signature = inspect.signature(plain.reset)
     try:
@@ -118,6 +122,13 @@ def _is_message(message: Any) -> bool:
     if not isinstance(message, dict):
         return False
     return all(isinstance(cast(dict[str, Any], message).get(key), str) for key in ("role", "content"))
+
+
+def _is_private(told: Any) -> bool:
+    if not isinstance(told, dict):
+        return _are_strings(told)
+    kinds = cast(dict[str, Any], told)
+    return all(re.fullmatch(r"[a-z]+", kind) and _are_strings(values) for kind, values in kinds.items())
 
 
 def _are_strings(values: Any) -> bool:

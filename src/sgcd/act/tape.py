@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.act.environment import Opening, Sampled
+from sgcd.act.environment import Opening, Private, Sampled
 from sgcd.chat import Opened
 from sgcd.records import Ending, Floats, Ids, Kind, Kinds, Message, Rollout, Said, Task, Turn, Verdict
 
@@ -28,6 +28,7 @@ class Tape:
     ending: Ending | None = None
     verdict: Verdict | None = None
     private: tuple[str, ...] = ()
+    private_kinds: Mapping[str, str] = field(default_factory=dict[str, str])
     cuts: dict[str, int] = field(default_factory=dict[str, int])
     _ids: list[Ids] = field(default_factory=list[Ids])
     _kinds: list[Kinds] = field(default_factory=list[Kinds])
@@ -54,6 +55,14 @@ class Tape:
         """The environment answered, in the template's words."""
         self._append(glue, np.full(len(glue), Kind.GLUE, np.uint8), np.zeros(len(glue), np.float32))
         self.messages.extend(messages)
+
+    def keep_private(self, told: Private) -> None:
+        """What the environment declared, with or without kinds."""
+        if isinstance(told, Mapping):
+            self.private_kinds = {value: kind for kind, values in told.items() for value in values}
+            self.private = tuple(self.private_kinds)
+        else:
+            self.private = tuple(told)
 
     def cut(self, limit: str) -> None:
         """A limit cut something."""
@@ -84,6 +93,7 @@ class Tape:
             cuts=self.cuts,
             broken=broken,
             private=self.private,
+            private_kinds=self.private_kinds,
         )
 
     def _append(self, ids: Ids, kinds: Kinds, logp: Floats) -> None:

@@ -7,18 +7,30 @@ from typing import Any, cast
 import numpy as np
 
 from sgcd.chat import Chat
+from sgcd.contrast.fold import plain
 from sgcd.contrast.mask import SHORTEST, Literals
+from sgcd.contrast.views import views
 from sgcd.records import Flags, Rollout, Siblings
 
 ANSWER_WORDS = 3
 """A final answer of so few words is a literal as a whole; of a longer one, the words with a digit are."""
 
-_TELLTALE = re.compile(r"password|passwd|token|secret|api_?key|card|cvv", re.IGNORECASE)
+_TELLTALE = re.compile(
+    r"password|passwd|passphrase|passcode|token|secret|api_?key|private_?key|card|cvv|cvc|credential"
+    r"|account_?(?:number|no|id)|verification_?code|(?<![a-z])(?:pin|otp|ssn|iban)(?![a-z])",
+    re.IGNORECASE,
+)
 _NAMED = rf"(?i:(?:{_TELLTALE.pattern})\w{{0,20}}"
 _BASE64 = "[A-Za-z0-9+/]"
 _SHAPES: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("token", re.compile(r"\bbearer\s+([\w.~+/-]{8,}=*)", re.IGNORECASE)),
     ("token", re.compile(r"\b(eyJ[\w-]+\.[\w-]+(?:\.[\w-]+)?)")),
+    (
+        "token",
+        re.compile(r"(?<![\w-])((?:sk|pk|rk)[-_][\w-]{16,}|gh[opsu]_\w{20,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16})"),
+    ),
+    ("secret", re.compile(r"-----BEGIN [A-Z ]+-----\s*([A-Za-z0-9+/=\s]{16,}?)\s*-----END")),
+    ("number", re.compile(r"(?<!\w)([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)(?!\w)")),
     ("number", re.compile(r"(?<!\d)(\d{13,19}|\d{4}(?:[ -]\d{3,6}){2,4})(?!\d)")),
     ("secret", re.compile(rf"{_NAMED}[\"']?\s*[=:]\s*)[\"']([^\"'\n]+)[\"']")),
     ("secret", re.compile(rf"{_NAMED}=)([^\s\"',;)\]}}]+)")),
@@ -40,12 +52,18 @@ def literals_of(siblings: Siblings, chat: Chat) -> Literals:
     """
     played = siblings.rollouts
     public = set(_public([tool for rollout in played for tool in rollout.tools]))
-    declared = [value for rollout in (*played, *siblings.broken) for value in rollout.private]
+    told = [
+        (value, rollout.private_kinds.get(value, ""))
+        for rollout in (*played, *siblings.broken)
+        for value in rollout.private
+    ]
     answers = [value for rollout in played for value in (*completing(rollout), *_answer(rollout, chat))]
     texts = dict.fromkeys(str(message.get("content", "")) for rollout in played for message in rollout.messages)
     arguments = [call.arguments for rollout in played for call in rollout.calls]
     named = [value for given in arguments for name, value in _named(given) if _TELLTALE.search(name)]
-    found = Literals.of(declared)
+    found = Literals({})
+    for kind in sorted({kind for _, kind in told}, reverse=True):
+        found = found.joined(Literals.of([value for value, its in told if its == kind], kind))
     found = found.joined(Literals.of([value for value in answers if value not in public], shortest=SHORTEST))
     found = found.joined(Literals.of(named, "secret", SHORTEST))
     return found.joined(shapes("\n".join(texts)))
@@ -54,16 +72,19 @@ def literals_of(siblings: Siblings, chat: Chat) -> Literals:
 def shapes(text: str) -> Literals:
     """What looks like a secret: bearer tokens, 13 to 19 digits, values of password=, long runs of hex or base64.
 
+    Looked for in every reading of the text: full-width digits are digits, and what was escaped is read.
+
     >>> shapes("login(user='mia', password='hunter2')").placeholders
     {'hunter2': 'hidden_secret'}
     """
     found = Literals({})
-    for kind, shape in _SHAPES:
-        hits = [match[1] for match in shape.finditer(text)]
-        if kind == "number":
-            bare = [(hit, re.sub(r"\D", "", hit)) for hit in hits]
-            hits = [form for both in bare if 13 <= len(both[1]) <= 19 for form in both]
-        found = found.joined(Literals.of(hits, kind, SHORTEST))
+    for reading in dict.fromkeys(plain(view.text) for view in views(text)):
+        for kind, shape in _SHAPES:
+            hits = [match[1] for match in shape.finditer(reading)]
+            if kind == "number":
+                bare = [(hit, re.sub(r"\W", "", hit)) for hit in hits]
+                hits = [form for both in bare if both[1][0].isalpha() or 13 <= len(both[1]) <= 19 for form in both]
+            found = found.joined(Literals.of(hits, kind, SHORTEST))
     return found
 
 

@@ -1,7 +1,8 @@
 """Chat marks: what opens or closes a turn, a call or a thought in some family's template, as text."""
 
 import re
-from unicodedata import category, normalize
+
+from sgcd.contrast.fold import plain
 
 MARKS = re.compile(
     r"<[|\uff5c][^<>|\uff5c\n]{1,40}[|\uff5c]>"
@@ -21,7 +22,7 @@ def marks(text: str) -> list[str]:
     >>> marks("it is done <|im_end|>")
     ['<|im_end|>']
     """
-    return [match[0].strip() for match in MARKS.finditer(_plain(text))]
+    return [match[0].strip() for match in MARKS.finditer(plain(text))]
 
 
 def without_marks(text: str) -> str:
@@ -32,20 +33,13 @@ def without_marks(text: str) -> str:
     """
     if not marks(text):
         return text
-    text = text if MARKS.search(text) else _plain(text)
+    text = text if MARKS.search(text) else plain(text)
     while MARKS.search(text):
         text = MARKS.sub(_broken, text)
-    return without_marks(_plain(text)) if marks(text) else text
+    return without_marks(plain(text)) if marks(text) else text
 
 
 def _broken(match: re.Match[str]) -> str:
     mark = match[0].lstrip("# \t\r\n")
     before = match[0][: len(match[0]) - len(mark)]
     return f"{before}{mark[0]} {mark[1:]}" if mark[0] in "<[" else f"{before}- {mark}"
-
-
-def _plain(text: str) -> str:
-    """Compatibility forms as the letters they stand for, and nothing that cannot be seen."""
-    if text.isascii():
-        return text
-    return "".join(char for char in normalize("NFKC", text) if category(char) != "Cf")

@@ -1,23 +1,21 @@
-"""Literals in a text: found whatever their case, quotes and Unicode form, and replaced by a placeholder."""
+"""Literals in a text: found whatever their case, form, spacing, markup or encoding, and replaced by a placeholder."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from json import dumps
 from string import whitespace
 
-from sgcd.contrast.fold import QUOTES, fold
+from sgcd.contrast.amounts import amounts, values
+from sgcd.contrast.fold import QUOTES, Folded, fold
+from sgcd.contrast.search import Stream, Wanted
+from sgcd.contrast.views import unescaped, views
 
 PLACEHOLDER = "hidden"
-PLACEHOLDERS = {"token": "hidden_token", "number": "hidden_number", "secret": "hidden_secret", "code": "hidden_code"}
-"""By the kind of a literal; every other kind is plainly hidden. The lab's policies know that one word."""
+"""With the kind of the literal behind it where that is known: hidden_card. The lab's policies know the bare word."""
+PLACEHELD = re.compile(rf"{PLACEHOLDER}(?:_[a-z]+)?", re.IGNORECASE)
 SHORTEST = 3
 """Characters of a literal, unless an environment has declared it: shorter ones are everywhere."""
-LONG = 12
-"""A literal of so many characters is found inside longer words too: a key with something glued to it is still a key."""
 PASSES = 8
-
-_WORD = r"[\w\u0300-\u036f]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +37,19 @@ class Literals:
 
     placeholders: Mapping[str, str]
     """By the folded literal."""
-    _patterns: tuple[re.Pattern[str], ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_patterns", _patterns(self.placeholders))
+    _searched: list[tuple[Sequence[Wanted], Mapping[str, str]]] = field(
+        init=False, repr=False, compare=False, default_factory=list[tuple[Sequence[Wanted], Mapping[str, str]]]
+    )
 
     @classmethod
-    def of(cls, values: Iterable[str], kind: str = "", shortest: int = 1) -> "Literals":
+    def of(cls, given: Iterable[str], kind: str = "", shortest: int = 1) -> "Literals":
         """Literals of one kind; those with fewer than `shortest` characters are left out, as are empty ones."""
-        placeholder = PLACEHOLDERS.get(kind, PLACEHOLDER)
+        placeholder = f"{PLACEHOLDER}_{kind}" if kind else PLACEHOLDER
         known: dict[str, str] = {}
-        for value in values:
-            bare = value.strip(QUOTES + whitespace)
-            for spelt in (bare, dumps(bare)[1:-1]):  # in a call's JSON some characters are escaped
-                literal = " ".join(fold(spelt).text.split())
-                if len(literal) >= max(1, shortest) and literal not in {PLACEHOLDER, *PLACEHOLDERS.values()}:
-                    known[literal] = placeholder
+        for value in given:
+            literal = " ".join(fold(value.strip(QUOTES + whitespace)).text.split())
+            if len(literal) >= max(1, shortest) and not PLACEHELD.fullmatch(literal):
+                known[literal] = placeholder
         return cls(known)
 
     def joined(self, more: "Literals") -> "Literals":
@@ -62,53 +57,56 @@ class Literals:
         return Literals({**more.placeholders, **self.placeholders})
 
     def find(self, text: str) -> list[Found]:
-        """Every occurrence, the longest at each place, overlapping ones too."""
-        folded = fold(text)
-        found = [
-            Found(*folded.origin(*match.span(1)), self.placeholders[" ".join(match[1].split())])
-            for pattern in self._patterns
-            for match in pattern.finditer(folded.text)
-        ]
-        return sorted(found, key=lambda one: (one.start, -one.stop))
+        """Every occurrence in every reading of the text, overlapping ones too; the longest first at each place."""
+        if not self.placeholders or not text:
+            return []
+        wanted, worth = self._wanted()
+        found: set[Found] = set()
+        for view in views(text):
+            folded = fold(view.text).within(view)
+            stream = Stream(folded.text)
+            found |= {self._at(folded, start, stop, one.literal) for one in wanted for start, stop in stream.find(one)}
+            for start, stop, value in amounts(folded.text) if worth else ():
+                found |= {self._at(folded, start, stop, worth[one]) for one in value if one in worth}
+        return sorted(found, key=lambda one: (one.start, -one.stop, one.placeholder))
 
     def mask(self, text: str) -> str:
         """The text without any literal."""
         return self.masked(text)[0]
 
     def masked(self, text: str) -> tuple[str, int]:
-        """The text without any literal, and how many places were replaced."""
+        """The text without any literal, and how many places were replaced.
+
+        What was apart may be a literal once something between is replaced, so it is looked through again; a text that
+        keeps making new ones is replaced as a whole.
+        """
         count = 0
         for _ in range(PASSES):
             found = self.find(text)
             if not found:
-                break
+                return text, count
             parts, at = list[str](), 0
             for one in found:
                 if one.start >= at:
                     parts += [text[at : one.start], one.placeholder]
                     count += 1
                 at = max(at, one.stop)
-            text = "".join([*parts, text[at:]])  # what was apart may now be a literal of several words: look again
-        return text, count
+            text = "".join([*parts, text[at:]])
+        return (PLACEHOLDER if self.find(text) else text), count
+
+    def _at(self, folded: Folded, start: int, stop: int, literal: str) -> Found:
+        return Found(*folded.origin(start, stop), self.placeholders[literal])
+
+    def _wanted(self) -> tuple[Sequence[Wanted], Mapping[str, str]]:
+        """What is searched for, made when it is first needed: literals as they read, and the worth of numbers."""
+        if not self._searched:
+            readings = {form: one for one in self.placeholders for form in _forms(one)}
+            wanted = [Wanted.of(form, one) for form, one in readings.items()]
+            worth = {value: one for one in self.placeholders for value in values(one.strip("-+$€£¥% "))}
+            self._searched.append((wanted, worth))
+        return self._searched[0]
 
 
-def _patterns(literals: Iterable[str]) -> tuple[re.Pattern[str], ...]:
-    """Those that begin where a word begins, and those that begin anywhere; the longest of each first."""
-    words, anywhere = list[str](), list[str]()
-    for literal in sorted(literals, key=lambda literal: (-len(literal), literal)):
-        free = (len(literal) >= LONG and " " not in literal) or not re.match(r"\w", literal)
-        (anywhere if free else words).append(literal)
-    return tuple(_any(some, before) for some, before in ((words, f"(?<!{_WORD})"), (anywhere, "")) if some)
-
-
-def _any(literals: Sequence[str], before: str) -> re.Pattern[str]:
-    """Any of them, looked ahead for, so that all are found which overlap; most places fail at the first letter."""
-    first = "".join(sorted({re.escape(literal[0]) for literal in literals}))
-    return re.compile(f"{before}(?=[{first}])(?=({'|'.join(map(_searched, literals))}))")
-
-
-def _searched(literal: str) -> str:
-    """Any white space between its words; a shorter one has no letter or digit behind it."""
-    core = r"\s+".join(map(re.escape, literal.split(" ")))
-    whole = (len(literal) < LONG or " " in literal) and re.search(r"\w$", literal)
-    return f"{core}(?!{_WORD})" if whole else core
+def _forms(literal: str) -> list[str]:
+    """A literal that itself looks like something escaped is also looked for as it would be read."""
+    return list(dict.fromkeys(" ".join(fold(view.text).text.split()) for view in unescaped(literal)[:2]))

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from sgcd.chat import Chat
+from sgcd.contrast import evaluator
 from sgcd.contrast.choose import Chosen, choose
 from sgcd.contrast.fold import QUOTES
 from sgcd.contrast.insert import Fitted, fit
 from sgcd.contrast.literals import literals_of, shapes
-from sgcd.contrast.mask import PLACEHOLDER, PLACEHOLDERS, SHORTEST, Literals
+from sgcd.contrast.marks import marks, without_marks
+from sgcd.contrast.mask import PLACEHELD, SHORTEST, Literals
 from sgcd.contrast.trace import trace_of
 from sgcd.contrast.write import Writer
 from sgcd.records import Reference, Siblings
@@ -18,11 +20,6 @@ from sgcd.records import Reference, Siblings
 RETRIES = 2
 REPLACED = 5
 """So many literals in what a writer wrote are slips and are replaced; one more, and it is not shown to anyone."""
-EVALUATOR = (
-    "gold_answer gold_action gold_actions ground_truth expected_answer expected_actions expected_output "
-    "evaluation_criteria reward_info reward_basis unit_tests test_cases"
-).split()
-"""Names of what only a verifier knows, wherever it comes from; those of the rollouts' own verifiers join them."""
 FIFTH = re.compile(r"^\W*keep masked\b[^:]*:(.*)$", re.IGNORECASE | re.MULTILINE)
 """The template's fifth part: literals that the writer saw and that are to stay out of credit."""
 
@@ -35,7 +32,7 @@ class Referred:
     reference: Reference | None
     cause: str
     """Empty where there is a reference. Its first words, up to a colon, are what is counted: not mixed, too long,
-    writer raised, writer gave nothing, leak."""
+    writer raised, writer gave nothing, leak, chat marks."""
     literals: Literals
     how: str = ""
     """How the writer's siblings were chosen."""
@@ -97,14 +94,14 @@ async def refer(siblings: Siblings, chat: Chat, writer: Writer, budget: int) -> 
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"
         return Referred(task, None, cause, literals)
-    fields = {*EVALUATOR, *_fields(siblings)}
+    names = frozenset(name for rollout in siblings.rollouts for name in evaluator.names(rollout))
     read = tuple(trace.sibling for trace in chosen.traces)
     cause, replaced = "", 0
     for _ in range(1 + RETRIES):
         text, cause = await _written(writer, chosen)
         if cause:
             break
-        received = receive(text, literals, fields)
+        received = receive(text, literals, names)
         replaced, cause = received.replaced, received.leak
         if not cause:
             literals = literals.joined(Literals.of(received.listed))
@@ -113,29 +110,29 @@ async def refer(siblings: Siblings, chat: Chat, writer: Writer, budget: int) -> 
     return Referred(task, None, cause, literals, chosen.how, read, replaced)
 
 
-def receive(text: str, literals: Literals, fields: Iterable[str]) -> Received:
-    """What a writer wrote, scanned for literals, for what looks like a secret, and for what only a verifier knows."""
-    named = [field for field in sorted(fields) if re.search(rf"(?<!\w){re.escape(field)}(?!\w)", text, re.IGNORECASE)]
-    if named:
-        return Received("", leak=f"leak: it names {named[0]}, which only a verifier knows")
-    masked, replaced = literals.joined(shapes(text)).masked(text)
+def receive(text: str, literals: Literals, names: Iterable[str]) -> Received:
+    """What a writer wrote, scanned for what only a verifier knows, chat marks, literals, and what looks like a secret.
+
+    Each is found in whatever form and encoding it stands there. A name or a mark refuses the text, and so do literals
+    that are more than slips.
+    """
+    known = literals.joined(shapes(text))
+    if named := evaluator.named(text, names):
+        return Received("", leak=f"leak: it names {named}, which only a verifier knows")
+    if carried := marks(text):
+        return Received("", leak=f"chat marks: it carries {without_marks(known.mask(carried[0]))}")
+    masked, replaced = known.masked(text)
     if replaced > REPLACED:
         return Received("", replaced=replaced, leak=f"leak: {replaced} literals, more than {REPLACED} in one reference")
     listed = _listed(masked)
-    return Received(Literals.of(listed).mask(masked), listed, replaced)
+    return Received(known.joined(Literals.of(listed)).mask(masked), listed, replaced)
 
 
 def _listed(text: str) -> tuple[str, ...]:
     """The literals of the fifth part."""
     words = [word.strip().strip(".").strip().strip(QUOTES) for line in FIFTH.findall(text) for word in line.split(",")]
-    unsaid = {PLACEHOLDER, *PLACEHOLDERS.values(), "none", "nothing"}
-    return tuple(dict.fromkeys(word for word in words if len(word) >= SHORTEST and word.casefold() not in unsaid))
-
-
-def _fields(siblings: Siblings) -> list[str]:
-    """Names of the verifier's facts, where they are names and not everyday words."""
-    facts = [name for rollout in siblings.rollouts if rollout.verdict for name in rollout.verdict.facts]
-    return [name for name in facts if re.search(r"[_.]|[a-z][A-Z]", name)]
+    said = [word for word in words if word.casefold() not in ("none", "nothing") and not PLACEHELD.fullmatch(word)]
+    return tuple(dict.fromkeys(word for word in said if len(word) >= SHORTEST))
 
 
 async def _written(writer: Writer, chosen: Chosen) -> tuple[str, str]:

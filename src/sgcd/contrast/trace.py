@@ -9,6 +9,7 @@ from json import dumps
 from typing import Any
 
 from sgcd.chat import Chat
+from sgcd.contrast import evaluator
 from sgcd.contrast.marks import without_marks
 from sgcd.contrast.mask import Literals
 from sgcd.records import Call, Message, Rollout
@@ -82,10 +83,14 @@ class Trace:
 
 
 def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
-    """The visible part of a rollout; literals are masked and chat marks broken before anything is written."""
+    """The visible part of a rollout, cleaned before anything is written.
+
+    What a verifier says is taken out, literals are masked, chat marks are broken.
+    """
+    names = evaluator.names(rollout)
 
     def clean(text: str) -> str:
-        masked = literals.mask(text)
+        masked = literals.mask(evaluator.without(text, names))
         broken = without_marks(masked)
         return masked if broken == masked else literals.mask(broken)
 
