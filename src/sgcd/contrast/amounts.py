@@ -4,10 +4,11 @@ import re
 from collections.abc import Iterator
 
 _MONEY = "usd eur gbp jpy chf cny inr cad aud nzd sek nok dkk pln brl krw rs kr us".split()
-_LEFT = "(?:(?<![^\\W_])" + "".join(rf"|(?<=\b{code})" for code in _MONEY) + ")(?<![0-9][.,'_])"
-_RIGHT = rf"(?![0-9]|[.,'_][0-9])(?=(?:{'|'.join(_MONEY)})\b|[^\w]|_|$)"
-_PLAIN = re.compile(rf"{_LEFT}([0-9]+(?:[.,'_][0-9]+)*){_RIGHT}")
-_SPACED = re.compile(rf"{_LEFT}(?=([0-9]{{1,3}}(?:\s[0-9]{{3}})+(?:[.,][0-9]+)?){_RIGHT})")
+_CODES = "|".join(_MONEY)
+_BEFORE = re.compile(rf"(?:^|[\W_]|\b(?:{_CODES}))$")
+_RIGHT = rf"(?![0-9]|[.,'_][0-9])(?=(?:{_CODES})\b|[^\w]|_|$)"
+_PLAIN = re.compile(rf"([0-9]+(?:[.,'_][0-9]+)*){_RIGHT}")
+_SPACED = re.compile(rf"(?=([0-9]{{1,3}}(?:\s[0-9]{{3}})+(?:[.,][0-9]+)?){_RIGHT})")
 _GROUPED = {
     mark: re.compile(rf"[0-9]{{1,3}}(?:{re.escape(mark)}[0-9]{{2,3}})*{re.escape(mark)}[0-9]{{3}}") for mark in ",.'_ "
 }
@@ -17,7 +18,9 @@ def amounts(folded: str) -> Iterator[tuple[int, int, frozenset[str]]]:
     """Every number in a folded text: where it stands and what it may be worth."""
     for pattern in (_PLAIN, _SPACED):
         for match in pattern.finditer(folded):
-            if worth := values(match[1]):
+            before = folded[max(0, match.start() - 4) : match.start()]
+            glued = before[-1:] and before[-1] in ".,'_" and before[-2:-1].isdecimal()
+            if not glued and _BEFORE.search(before) and (worth := values(match[1])):
                 yield *match.span(1), worth
 
 

@@ -6,7 +6,7 @@ from functools import cache
 
 from sgcd.contrast.fold import fold
 from sgcd.contrast.mask import PLACEHOLDER
-from sgcd.contrast.views import views
+from sgcd.contrast.search import streams
 from sgcd.records import Rollout
 
 EVALUATOR = (
@@ -30,10 +30,11 @@ def named(text: str, known: Iterable[str]) -> str:
     'gold_actions'
     """
     wanted = tuple(sorted(known))
-    some = _either(wanted)
-    if not any(some.search(fold(view.text).text) for view in views(text)):
+    firsts = {_words(fold(name).text)[0] for name in wanted}
+    readings = [stream.text for stream in streams(text)]
+    readings = [reading for reading in readings if any(first in reading for first in firsts)]
+    if not any(_either(wanted).search(reading) for reading in readings):
         return ""
-    readings = [fold(view.text).text for view in views(text)]
     return next(name for name in wanted if any(_pattern(name).search(reading) for reading in readings))
 
 

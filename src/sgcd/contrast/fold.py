@@ -3,7 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from unicodedata import category, combining, decimal, normalize
+
+import numpy as np
+from numpy.typing import NDArray
+
+Places = NDArray[np.int64]
 
 QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039\u203a"
 _STRAIGHT = str.maketrans(dict.fromkeys(QUOTES, "'"))
@@ -24,19 +30,26 @@ class Folded:
     """A text for comparison, and where each of its characters comes from."""
 
     text: str
-    origins: Sequence[tuple[int, int]] | None
+    origins: Places | None = None
     """For each character the half-open stretch of the original; None when they stand at the same places."""
 
     def origin(self, start: int, stop: int) -> tuple[int, int]:
         """The stretch of the original that a stretch of the folded text comes from."""
-        return (start, stop) if self.origins is None else (self.origins[start][0], self.origins[stop - 1][1])
+        return (start, stop) if self.origins is None else (int(self.origins[start, 0]), int(self.origins[stop - 1, 1]))
 
     def within(self, outer: "Folded") -> "Folded":
         """The same text, where this one was made from the text of `outer`: as it comes from the original."""
         if outer.origins is None:
             return self
-        origins = self.origins or [(at, at + 1) for at in range(len(self.text))]
-        return Folded(self.text, [outer.origin(start, stop) for start, stop in origins])
+        if self.origins is None:
+            return Folded(self.text, outer.origins)
+        first, last = outer.origins[self.origins[:, 0], 0], outer.origins[self.origins[:, 1] - 1, 1]
+        return Folded(self.text, np.stack([first, last], axis=1))
+
+
+def places(starts: Sequence[int], stops: Sequence[int]) -> Places:
+    """Stretches, one for each character."""
+    return np.stack([np.array(starts, np.int64), np.array(stops, np.int64)], axis=1)
 
 
 def fold(text: str) -> Folded:
@@ -48,17 +61,19 @@ def fold(text: str) -> Folded:
     "'strasse'"
     """
     if text.isascii():
-        return Folded(text.lower().translate(_STRAIGHT), None)
-    folded, origins = list[str](), list[tuple[int, int]]()
+        return Folded(text.lower().translate(_STRAIGHT))
+    folded, starts, stops = list[str](), list[int](), list[int]()
     for start, stop in _pieces(text):
         piece = text[start:stop]
         if piece.isascii():
             folded.append(piece.lower().translate(_STRAIGHT))
-            origins.extend((at, at + 1) for at in range(start, stop))
+            starts.extend(range(start, stop))
+            stops.extend(range(start + 1, stop + 1))
         else:
             folded.append(_folded(piece))
-            origins.extend([(start, stop)] * len(folded[-1]))
-    return Folded("".join(folded), origins)
+            starts += [start] * len(folded[-1])
+            stops += [stop] * len(folded[-1])
+    return Folded("".join(folded), places(starts, stops))
 
 
 def plain(text: str) -> str:
@@ -68,6 +83,7 @@ def plain(text: str) -> str:
     return "".join(char for char in normalize("NFKC", text) if not _unseen(char))
 
 
+@lru_cache(2**16)
 def lettered(char: str) -> bool:
     """A letter, a digit or a mark upon one: what a word is made of."""
     return char.isalnum() or (not char.isascii() and category(char)[0] == "M")
@@ -85,6 +101,7 @@ def _pieces(text: str) -> list[tuple[int, int]]:
     return pieces
 
 
+@lru_cache(2**16)
 def _folded(piece: str) -> str:
     seen = "".join(char for char in piece.translate(_STRAIGHT) if not _unseen(char))
     for _ in range(2):  # folding the case of a compatibility form may leave another
@@ -93,5 +110,6 @@ def _folded(piece: str) -> str:
     return seen.translate(_STRAIGHT).translate(LOOKS)
 
 
+@lru_cache(2**16)
 def _unseen(char: str) -> bool:
     return category(char) == "Cf" or char in _UNSEEN or any(ord(char) in some for some in _SELECTORS)

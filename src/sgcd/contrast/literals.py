@@ -9,7 +9,7 @@ import numpy as np
 from sgcd.chat import Chat
 from sgcd.contrast.fold import plain
 from sgcd.contrast.mask import SHORTEST, Literals
-from sgcd.contrast.views import views
+from sgcd.contrast.views import deepest
 from sgcd.records import Flags, Rollout, Siblings
 
 ANSWER_WORDS = 3
@@ -78,7 +78,7 @@ def shapes(text: str) -> Literals:
     {'hunter2': 'hidden_secret'}
     """
     found = Literals({})
-    for reading in dict.fromkeys(plain(view.text) for view in views(text)):
+    for reading in dict.fromkeys([text, *(plain(said) for said in deepest(text))]):
         for kind, shape in _SHAPES:
             hits = [match[1] for match in shape.finditer(reading)]
             if kind == "number":

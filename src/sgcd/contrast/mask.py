@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from string import whitespace
 
 from sgcd.contrast.amounts import amounts, values
-from sgcd.contrast.fold import QUOTES, Folded, fold
-from sgcd.contrast.search import Stream, Wanted
-from sgcd.contrast.views import unescaped, views
+from sgcd.contrast.fold import QUOTES, fold
+from sgcd.contrast.search import Stream, Wanted, streams
+from sgcd.contrast.views import unescaped
 
 PLACEHOLDER = "hidden"
 """With the kind of the literal behind it where that is known: hidden_card. The lab's policies know the bare word."""
@@ -62,12 +62,10 @@ class Literals:
             return []
         wanted, worth = self._wanted()
         found: set[Found] = set()
-        for view in views(text):
-            folded = fold(view.text).within(view)
-            stream = Stream(folded.text)
-            found |= {self._at(folded, start, stop, one.literal) for one in wanted for start, stop in stream.find(one)}
-            for start, stop, value in amounts(folded.text) if worth else ():
-                found |= {self._at(folded, start, stop, worth[one]) for one in value if one in worth}
+        for stream in streams(text):
+            found |= {self._at(stream, *span, one.literal) for one in wanted for span in stream.find(one)}
+            for start, stop, value in amounts(stream.text) if worth else ():
+                found |= {self._at(stream, start, stop, worth[one]) for one in value if one in worth}
         return sorted(found, key=lambda one: (one.start, -one.stop, one.placeholder))
 
     def mask(self, text: str) -> str:
@@ -94,8 +92,8 @@ class Literals:
             text = "".join([*parts, text[at:]])
         return (PLACEHOLDER if self.find(text) else text), count
 
-    def _at(self, folded: Folded, start: int, stop: int, literal: str) -> Found:
-        return Found(*folded.origin(start, stop), self.placeholders[literal])
+    def _at(self, stream: Stream, start: int, stop: int, literal: str) -> Found:
+        return Found(*stream.folded.origin(start, stop), self.placeholders[literal])
 
     def _wanted(self) -> tuple[Sequence[Wanted], Mapping[str, str]]:
         """What is searched for, made when it is first needed: literals as they read, and the worth of numbers."""

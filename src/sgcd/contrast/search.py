@@ -3,12 +3,14 @@
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.contrast.fold import lettered
+from sgcd.contrast.fold import Folded, fold, lettered
+from sgcd.contrast.views import views
 
 LONG = 12
 """A literal of so many letters is found inside longer words too: a key with something glued to it is still a key."""
@@ -44,7 +46,7 @@ class Wanted:
 
     @classmethod
     def of(cls, form: str, literal: str) -> "Wanted":
-        whole = Stream(form)
+        whole = Stream(Folded(form))
         letters, places = whole.level(0)
         digits = any(char.isdigit() for char in letters)
         loose = len(letters) >= (4 if digits else LOOSE)
@@ -60,11 +62,18 @@ class Wanted:
         return cls(literal, bare, level, loose, gaps, free or _glued(bare[0]), free or _glued(bare[-1]), digits, ends)
 
 
+@lru_cache(maxsize=32)
+def streams(text: str) -> "tuple[Stream, ...]":
+    """Every reading of a text, ready to be searched."""
+    return tuple(Stream(fold(view.text).within(view)) for view in views(text))
+
+
 class Stream:
     """A folded text, bare of what may stand inside literals; at each level made when it is first asked for."""
 
-    def __init__(self, text: str) -> None:
-        self.text = text
+    def __init__(self, folded: Folded) -> None:
+        self.folded = folded
+        self.text = folded.text
         self._levels: dict[int, tuple[str, NDArray[np.int64]]] = {}
 
     def level(self, number: int) -> tuple[str, NDArray[np.int64]]:

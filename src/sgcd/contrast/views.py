@@ -3,11 +3,13 @@
 import re
 from base64 import b64decode
 from binascii import Error
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from html import unescape
+from unicodedata import category
 from urllib.parse import unquote_to_bytes
 
-from sgcd.contrast.fold import Folded
+from sgcd.contrast.fold import Folded, places
 
 DEPTH = 3
 """So many encodings inside each other are undone."""
@@ -20,6 +22,7 @@ ESCAPES = re.compile(
 TAGS = re.compile(r"<!--.{0,200}?-->|</?[a-z][^<>]{0,80}>", re.IGNORECASE | re.DOTALL)
 RUNS = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
 HEX = re.compile(r"(?:[0-9a-fA-F]{2}){3,}")
+_URLS = str.maketrans("-_", "+/")
 SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": "\f", "v": "\v"}
 
 
@@ -27,12 +30,20 @@ def views(text: str) -> list[Folded]:
     """The text itself, then every other reading of it that differs."""
     found = unescaped(text)
     bare = [view for seen in found if "<" in seen.text and (view := _replaced(seen, TAGS, lambda _: ""))]
-    return [*found, *bare, *(view for seen in [*found, *bare] if (view := _decoded(seen)))]
+    said = [view for seen in [*found, *bare] if (view := _decoded(seen))]
+    return [*found, *bare, *said, *(view for seen in said if (view := _replaced(seen, TAGS, lambda _: "")))]
+
+
+def deepest(text: str) -> list[str]:
+    """What a text says once all is undone, and what its runs of base64 and hex say."""
+    last = unescaped(text)[-1]
+    said = _decoded(last)
+    return [last.text, *([said.text] if said else [])]
 
 
 def unescaped(text: str) -> list[Folded]:
     """The text itself, then without one layer of escapes after the other."""
-    found = [Folded(text, None)]
+    found = [Folded(text)]
     while len(found) <= DEPTH and (undone := _replaced(found[-1], ESCAPES, _undone)):
         found.append(undone)
     return found
@@ -40,18 +51,21 @@ def unescaped(text: str) -> list[Folded]:
 
 def _replaced(seen: Folded, pattern: re.Pattern[str], change: Callable[[str], str]) -> Folded | None:
     """The text with every match changed; None when nothing is."""
-    parts, origins, at = list[str](), list[tuple[int, int]](), 0
+    parts, at = list[str](), 0
+    starts, stops = list[int](), list[int]()
     for match in pattern.finditer(seen.text):
         new = change(match[0])
         if new != match[0]:
-            parts += [seen.text[at : match.start()], new]
-            origins += [(place, place + 1) for place in range(at, match.start())]
-            origins += [match.span()] * len(new)
-            at = match.end()
+            start, stop = match.span()
+            parts += [seen.text[at:start], new]
+            starts += [*range(at, start), *[start] * len(new)]
+            stops += [*range(at + 1, start + 1), *[stop] * len(new)]
+            at = stop
     if not parts:
         return None
-    origins += [(place, place + 1) for place in range(at, len(seen.text))]
-    return Folded("".join([*parts, seen.text[at:]]), origins).within(seen)
+    size = len(seen.text)
+    all_places = places([*starts, *range(at, size)], [*stops, *range(at + 1, size + 1)])
+    return Folded("".join([*parts, seen.text[at:]]), all_places).within(seen)
 
 
 def _undone(escape: str) -> str:
@@ -72,25 +86,27 @@ def _undone(escape: str) -> str:
 
 def _decoded(seen: Folded) -> Folded | None:
     """What runs of base64 and hex say, as far as it is text; each run stands on a line of its own."""
-    parts, origins = list[str](), list[tuple[int, int]]()
-    for start, stop, said in _said(seen.text):
-        parts.append(said + "\n")
-        origins += [(start, stop)] * (len(said) + 1)
-    return Folded("".join(parts), origins).within(seen) if parts else None
+    parts, starts, stops = list[str](), list[int](), list[int]()
+    for pattern, read in ((RUNS, _base64), (HEX, _hex)):
+        for match in pattern.finditer(seen.text):
+            if said := read(match[0]):
+                parts += [said, "\n"]
+                starts += [match.start()] * (len(said) + 1)
+                stops += [match.end()] * (len(said) + 1)
+    return Folded("".join(parts), places(starts, stops)).within(seen) if parts else None
 
 
-def _said(text: str) -> Iterator[tuple[int, int, str]]:
-    for match in RUNS.finditer(text):
-        run = match[0].rstrip("=")
-        try:
-            data = b64decode(run.translate(str.maketrans("-_", "+/")) + "=" * (-len(run) % 4), validate=True)
-        except (Error, ValueError):
-            continue
-        if said := _text(data):
-            yield *match.span(), said
-    for match in HEX.finditer(text):
-        if said := _text(bytes.fromhex(match[0])):
-            yield *match.span(), said
+@lru_cache(2**12)
+def _base64(run: str) -> str:
+    run = run.rstrip("=").translate(_URLS)
+    try:
+        return _text(b64decode(run + "=" * (-len(run) % 4), validate=True))
+    except (Error, ValueError):
+        return ""
+
+
+def _hex(run: str) -> str:
+    return _text(bytes.fromhex(run))
 
 
 def _text(data: bytes) -> str:
@@ -99,4 +115,4 @@ def _text(data: bytes) -> str:
         said = data.decode()
     except UnicodeDecodeError:
         return ""
-    return said if all(char.isprintable() or char.isspace() for char in said) else ""
+    return said if all(char.isprintable() or char.isspace() or category(char) == "Cf" for char in said) else ""

@@ -1,0 +1,92 @@
+"""Is a secret in a text? Asked without any code of the masker, and the other way round: nothing but the secret counts.
+
+The masker looks for words with gaps and keeps their places. Here a text is squeezed until only letters and digits are
+left, in every reading, and a secret is in it when it is a part of that; numbers are parsed as decimals.
+"""
+
+import base64
+import html
+import json
+import re
+from collections.abc import Iterator
+from decimal import Decimal
+from unicodedata import digit, normalize
+from urllib.parse import unquote
+
+from planted import Planted, Secret
+
+ALIKE = str.maketrans("асеорѕхуіјкνвмнт", "aceopsxyijkvbmht")
+NUMBER = re.compile(r"\d[\d.,' \u00a0\u202f\u2009]*")
+
+
+class Suspect:
+    """A text, and all that can be read in it."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        readings = [text]
+        for _ in range(3):
+            more = html.unescape(unquote(_unescaped(readings[-1])))
+            readings += [more] if more != readings[-1] else []
+        readings += [re.sub(r"<[^>]*>", "", reading) for reading in readings if "<" in reading]
+        readings += [said for reading in [*readings] for said in _decoded(reading)]
+        self.squeezed = {squeeze(reading) for reading in readings}
+        self.numbers = {number for reading in readings for number in _numbers(reading)}
+
+    def tells(self, planted: Planted) -> str:
+        """How the text gives a secret away; empty when it does not."""
+        if len(planted.form) >= 4 and planted.form in self.text:
+            return "as it was planted"
+        if planted.secret.amount is not None and planted.secret.amount in self.numbers:
+            return "as a number"
+        return self.holds(planted.secret)
+
+    def holds(self, secret: Secret) -> str:
+        core = squeeze(secret.value)
+        most = max(6, -(-2 * len(core) // 3))
+        for part, name in ((core, "whole"), (core[:most], "its beginning"), (core[-most:], "its end")):
+            if any(part in squeezed for squeezed in self.squeezed):
+                return name
+        return ""
+
+
+def squeeze(text: str) -> str:
+    plain = normalize("NFKD", normalize("NFKD", text).casefold()).translate(ALIKE)
+    digits = "".join(str(digit(char, char)) for char in plain)
+    return "".join(char for char in digits if char.isalnum())
+
+
+def _unescaped(text: str) -> str:
+    def read(match: re.Match[str]) -> str:
+        try:
+            return str(json.loads(f'"{match[0]}"'))
+        except json.JSONDecodeError:
+            return match[0]
+
+    text = re.sub(r"\\x([0-9a-fA-F]{2})", r"\\u00\1", text)
+    text = re.sub(r"(?:\\u[0-9a-fA-F]{4})+|\\[\"\\/bfnrt]", read, text)
+    return re.sub(r"\\([^\w\s])", r"\1", text)
+
+
+def _decoded(text: str) -> Iterator[str]:
+    for word in re.split(r"[^A-Za-z0-9+/=_-]+", text):
+        bare = word.strip("=").replace("-", "+").replace("_", "/")
+        padded = bare + "=" * (-len(bare) % 4)
+        for decode, given in ((base64.b64decode, padded), (bytes.fromhex, bare)):
+            try:
+                said = decode(given).decode()
+            except ValueError:
+                continue
+            if len(said) > 2:
+                yield said
+
+
+def _numbers(text: str) -> Iterator[Decimal]:
+    plain = normalize("NFKC", text)
+    for match in NUMBER.finditer("".join(str(digit(char, char)) for char in plain)):
+        number = match[0].rstrip(".,' ")
+        digits = re.sub(r"\D", "", number)
+        yield Decimal(digits)
+        for point in re.finditer(r"[.,]", number):
+            after = len(re.sub(r"\D", "", number[point.start() :]))
+            yield Decimal(digits).scaleb(-after)
