@@ -33,6 +33,8 @@ plain: Any = {
 app = typer.Typer(name="sgcd", no_args_is_help=True, **plain)
 lab = typer.Typer(invoke_without_command=True, **plain)
 app.add_typer(lab, name="lab")
+references = typer.Typer(no_args_is_help=True, help="What the teacher was shown of a run's siblings.", **plain)
+app.add_typer(references, name="references")
 
 
 class WithKeys(TyperCommand):
@@ -162,6 +164,34 @@ def report(
     from sgcd.cli import reporting
 
     reporting.report(run, step or [], out)
+
+
+@references.callback()
+def about() -> None:
+    """What the teacher was shown of a run's siblings, and how much it matters."""
+
+
+@references.command("compare")
+def compare_references(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, with the rollouts that it has kept.")],
+    keys: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE", help="Keys of its recipe to set, such as those of another writer."),
+    ] = None,
+    groups: Annotated[int, typer.Option(min=2, help="How many groups of siblings, from the latest step back.")] = 24,
+    trials: Annotated[int, typer.Option(min=0, help="In the lab: plays of each task with each reference.")] = 8,
+    seed: Annotated[int, typer.Option(help="Of the errors that are put in, and of all that is played.")] = 0,
+    json: Json = False,
+) -> None:
+    """Write a run's references anew, in other ways, and see how much of the credit stays.
+
+    Other writers and parts of the text, one pair of siblings, each sibling left out, the next task's reference, and
+    more and more wrong statements: overlap of credited tokens, rank correlation of weights, and in the lab success
+    with the reference, with intervals.
+    """
+    from sgcd.cli import rewriting
+
+    rewriting.compare(run, keys or [], groups, trials, seed, json)
 
 
 @lab.callback()

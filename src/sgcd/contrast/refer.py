@@ -1,7 +1,7 @@
 """From siblings to a reference, or to the cause why there is none; nothing that a writer does gets past here."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -65,8 +65,8 @@ class Contrast:
     budget: int
     least: int
 
-    async def refer(self, siblings: Siblings) -> Referred:
-        return await refer(siblings, self.chat, self.writer, self.budget)
+    async def refer(self, siblings: Siblings, only: Collection[int] | None = None) -> Referred:
+        return await refer(siblings, self.chat, self.writer, self.budget, only)
 
     def fit(self, reference: Reference, room: int) -> Fitted | None:
         """The reference as ids, for a rollout that leaves `room` of them in the model's window."""
@@ -83,13 +83,19 @@ class Received:
     leak: str = ""
 
 
-async def refer(siblings: Siblings, chat: Chat, writer: Writer, budget: int) -> Referred:
-    """Mask, choose, write, scan. A text that leaks is asked for again, twice at most."""
+async def refer(
+    siblings: Siblings, chat: Chat, writer: Writer, budget: int, only: Collection[int] | None = None
+) -> Referred:
+    """Mask, choose, write, scan. A text that leaks is asked for again, twice at most.
+
+    Where the writer is to read `only` some of the siblings, the literals are still those of all.
+    """
     literals = literals_of(siblings, chat)
     task = siblings.task.id
     if not siblings.mixed:
         return Referred(task, None, "not mixed", literals)
-    traces = [trace_of(rollout, literals, chat) for rollout in siblings.rollouts]
+    read = [rollout for rollout in siblings.rollouts if only is None or rollout.sibling in only]
+    traces = [trace_of(rollout, literals, chat) for rollout in read]
     chosen = choose(traces, budget, lambda text: len(chat.words(text)))
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"

@@ -115,4 +115,4 @@ def _text(data: bytes) -> str:
         said = data.decode()
     except UnicodeDecodeError:
         return ""
-    return said if all(char.isprintable() or char.isspace() or category(char) == "Cf" for char in said) else ""
+    return said if all(char.isspace() or category(char) not in ("Cc", "Cn") for char in said) else ""

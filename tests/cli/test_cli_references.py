@@ -1,0 +1,84 @@
+"""sgcd references compare: a run's siblings written of in other ways, as JSON and as tables; mistakes are one line."""
+
+import io
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from sgcd.cli import main
+from sgcd.files import line, read_rows
+from sgcd.show.sensitivity import sensitivity_tables
+
+Capture = pytest.CaptureFixture[str]
+LAB = ["recipes/lab/sgcd.yaml", "steps=1", "siblings.groups=3", "siblings.size=6", "evaluation.tasks=1"]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("references") / "run"
+    assert main(["train", *LAB, "evaluation.trials=1", "--run", str(path)]) == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def found(run: Path) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "stdout", out := io.StringIO())
+        assert main(["references", "compare", str(run), "--trials", "1", "--json"]) == 0
+        return json.loads(out.getvalue())
+
+
+def test_every_arm_is_held_against_the_runs_own_references(found: dict[str, Any]):
+    assert (found["schema"], found["groups"], found["steps"], found["writer"]) == (1, 3, [1], "built-in")
+    assert [*found["arms"]] == [
+        "own", "rewritten", "built-in", "one pair", "what to do", "deviations", "leave one out", "shuffled",
+        "errors 10%", "errors 25%", "errors 50%", "errors 100%",
+    ]  # fmt: skip
+    for name in ("own", "rewritten", "built-in"):  # the same siblings, the same writer, the same text
+        assert found["arms"][name]["same_text"] == 1
+        assert found["arms"][name]["overlap"]["value"] in (1, None)
+    for arm in found["arms"].values():
+        assert arm["groups"] <= 3
+        for figure in ("overlap", "credited"):
+            assert arm[figure]["value"] is None or 0 <= arm[figure]["value"] <= 1
+    assert found["arms"]["leave one out"]["references"] > 3
+
+
+def test_success_is_played_with_every_arm_of_one_text(found: dict[str, Any]):
+    played = {name for name, arm in found["arms"].items() if arm["played"]}
+    assert played == {*found["arms"]} - {"leave one out"}
+    assert found["without"]["tasks"] == 3
+    assert set(found["arms"]["shuffled"]["played"]) == {"tasks", "success", "less without", "less own"}
+
+
+def test_tables_show_it(found: dict[str, Any]):
+    console = Console(width=130, record=True, file=io.StringIO())
+    for one in sensitivity_tables(found):
+        console.print(one)
+    said = console.export_text()
+    for words in ("ranks of weights", "leave one out", "Success with the reference", "less own", "3 groups of steps 1"):
+        assert words in said
+
+
+def refused(capsys: Capture, *typed: str) -> str:
+    capsys.readouterr()
+    assert main(["references", "compare", *typed]) == 2
+    [said] = capsys.readouterr().err.splitlines()
+    return said
+
+
+def test_what_cannot_be_compared_is_refused_in_one_line(run: Path, tmp_path: Path, capsys: Capture):
+    assert "nowhere: does not exist" in refused(capsys, "nowhere")
+    assert f"{tmp_path}: is not a run's folder" in refused(capsys, str(tmp_path))
+    assert "grpo reads no reference" in refused(capsys, str(run), "method={name: grpo}")
+    assert "method.gama" in refused(capsys, str(run), "method.gama=1")
+    rollouts = run / "rollouts"
+    kept = [*read_rows(rollouts / "0001.jsonl")]
+    (rollouts / "0001.jsonl").write_bytes(b"".join(line({**row, "kept": False}) for row in kept))
+    assert "no siblings of this run are mixed" in refused(capsys, str(run))
+    rollouts.rename(run / "away")
+    assert "the run has no rollouts/" in refused(capsys, str(run))
