@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from sgcd.cli import checking, comparing, evaluating, main, training
+from sgcd.cli import checking, comparing, evaluating, main, reading, rewriting, training
 from sgcd.cli.answer import recipe_and_keys
 from sgcd.recipe import load
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"
+REFERENCES = (ROOT / "docs/references.md").read_text(encoding="utf-8")
 METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -43,7 +44,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-FUNCTIONS = sorted(set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE)))
+FUNCTIONS = sorted(set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE + REFERENCES)))
 
 
 def test_the_method_names_functions():
@@ -68,7 +69,9 @@ def test_the_picture_of_the_house_is_the_house():
     assert drawn() == {path for path in files if not path.endswith("settings.py") or path == "settings.py"}
 
 
-@pytest.mark.parametrize("text", [README, ARCHITECTURE, METHOD], ids=["README", "architecture", "method"])
+@pytest.mark.parametrize(
+    "text", [README, ARCHITECTURE, METHOD, REFERENCES], ids=["README", "architecture", "method", "references"]
+)
 def test_every_path_named_in_the_docs_exists(text: str):
     named = set(re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`|\]\(((?!http)[^)#]+)\)", text))
     for inline, linked in named:
@@ -128,6 +131,8 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     monkeypatch.setattr(checking, "check", checked)
     monkeypatch.setattr(evaluating, "evaluate", lambda *given: worked.append("evaluate"))
     monkeypatch.setattr(comparing, "compare", lambda *given: worked.append("compare"))
+    monkeypatch.setattr(reading, "show", lambda *given: worked.append("references"))
+    monkeypatch.setattr(rewriting, "compare", lambda *given: worked.append("references"))
     words = shlex.split(command)[1:]
     assert main(words) == 0, capsys.readouterr().err
     assert worked == ([] if "--help" in words else words[:1])

@@ -35,10 +35,10 @@ def found(run: Path) -> dict[str, Any]:
 def test_every_arm_is_held_against_the_runs_own_references(found: dict[str, Any]):
     assert (found["schema"], found["groups"], found["steps"], found["writer"]) == (1, 3, [1], "built-in")
     assert [*found["arms"]] == [
-        "own", "rewritten", "built-in", "one pair", "what to do", "deviations", "leave one out", "shuffled",
+        "own", "rewritten", "one pair", "what to do", "deviations", "leave one out", "shuffled",
         "errors 10%", "errors 25%", "errors 50%", "errors 100%",
     ]  # fmt: skip
-    for name in ("own", "rewritten", "built-in"):  # the same siblings, the same writer, the same text
+    for name in ("own", "rewritten"):  # the same siblings, the same writer, the same text
         assert found["arms"][name]["same_text"] == 1
         assert found["arms"][name]["overlap"]["value"] in (1, None)
     for arm in found["arms"].values():
@@ -64,21 +64,37 @@ def test_tables_show_it(found: dict[str, Any]):
         assert words in said
 
 
+def test_one_group_is_shown_from_what_the_writer_read_to_what_was_credited(run: Path, capsys: Capture):
+    rows = read_rows(run / "references" / "0001.jsonl")
+    capsys.readouterr()
+    assert main(["references", "show", str(run), "--task", rows[1]["task"]]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith(f"task {rows[1]['task']} in step 1: 6 siblings, ")
+    assert rows[1]["text"] in said
+    assert said.count("<<<< data") == said.count(">>>> data") == said.count(", advantage ") == 6
+    assert "credit reference : ... end of reference .\n<|end|> <|user|>" in said
+
+
 def refused(capsys: Capture, *typed: str) -> str:
     capsys.readouterr()
-    assert main(["references", "compare", *typed]) == 2
+    assert main(["references", *typed]) == 2
     [said] = capsys.readouterr().err.splitlines()
     return said
 
 
 def test_what_cannot_be_compared_is_refused_in_one_line(run: Path, tmp_path: Path, capsys: Capture):
-    assert "nowhere: does not exist" in refused(capsys, "nowhere")
-    assert f"{tmp_path}: is not a run's folder" in refused(capsys, str(tmp_path))
-    assert "grpo reads no reference" in refused(capsys, str(run), "method={name: grpo}")
-    assert "method.gama" in refused(capsys, str(run), "method.gama=1")
+    assert "nowhere: does not exist" in refused(capsys, "compare", "nowhere")
+    assert f"{tmp_path}: is not a run's folder" in refused(capsys, "compare", str(tmp_path))
+    assert "grpo reads no reference" in refused(capsys, "compare", str(run), "method={name: grpo}")
+    assert "method.gama" in refused(capsys, "compare", str(run), "method.gama=1")
+    assert "step 1 has no reference of 'moon'; expected one of train-" in refused(
+        capsys, "show", str(run), "--task", "moon"
+    )
+    assert "no rollouts of step 9" in refused(capsys, "show", str(run), "--step", "9")
     rollouts = run / "rollouts"
     kept = [*read_rows(rollouts / "0001.jsonl")]
     (rollouts / "0001.jsonl").write_bytes(b"".join(line({**row, "kept": False}) for row in kept))
-    assert "no siblings of this run are mixed" in refused(capsys, str(run))
+    assert "no siblings of this run are mixed" in refused(capsys, "compare", str(run))
     rollouts.rename(run / "away")
-    assert "the run has no rollouts/" in refused(capsys, str(run))
+    for verb in ("compare", "show"):
+        assert "the run has no rollouts/" in refused(capsys, verb, str(run))

@@ -171,6 +171,18 @@ def about() -> None:
     """What the teacher was shown of a run's siblings, and how much it matters."""
 
 
+@references.command("show")
+def show_reference(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, with the rollouts that it has kept.")],
+    task: Annotated[str | None, typer.Option(help="Which task; the first of the step when not given.")] = None,
+    step: Annotated[int | None, typer.Option(min=1, help="Which step; the last when not given.")] = None,
+) -> None:
+    """Show one group as it was contrasted: what the writer read, what it wrote, where it went, what it credited."""
+    from sgcd.cli import reading
+
+    reading.show(run, task, step)
+
+
 @references.command("compare")
 def compare_references(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, with the rollouts that it has kept.")],

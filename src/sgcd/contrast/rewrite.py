@@ -18,11 +18,16 @@ Arms = dict[str, list[list[str]]]
 
 
 async def rewritten(groups: Sequence[Siblings], own: Sequence[str], contrast: Contrast, seed: int) -> Arms:
-    """Every arm. `contrast` is the recipe's; `own` are the references that the groups were credited with."""
+    """Every arm; that of the built-in writer by itself where the recipe has another.
+
+    `contrast` is the recipe's; `own` are the references that the groups were credited with.
+    """
     plain = replace(contrast, writer=BuiltIn())
     written = await _all(contrast, groups)
-    built_in = written if contrast.writer.name == plain.writer.name else await _all(plain, groups)
-    arms: Arms = {"rewritten": written, "built-in": built_in}
+    arms: Arms = {"rewritten": written}
+    if contrast.writer.name != plain.writer.name:
+        arms["built-in"] = await _all(plain, groups)
+    built_in = arms.get("built-in", written)
     arms["one pair"] = await _all(contrast, groups, [pair(group) for group in groups])
     for name, part in PARTS.items():
         arms[name] = [["\n".join(text.splitlines()[part]) for text in some] for some in built_in]
