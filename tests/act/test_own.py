@@ -76,6 +76,12 @@ async def played(plain: type, *turns: str, row: dict[str, Any] = ROW, seconds: f
     return rollout
 
 
+async def test_private_literals_may_be_declared_by_kind():
+    rollout = await played(Guess, "done", row={**ROW, "private": {"word": ["kind", "gentle"], "name": ["mia"]}})
+    assert rollout.private == ("kind", "gentle", "mia")
+    assert rollout.private_kinds == {"kind": "word", "gentle": "word", "mia": "name"}
+
+
 def observations(rollout: Rollout) -> list[str]:
     return [message["content"] for message in rollout.messages if message["role"] == "tool"]
 

@@ -27,6 +27,13 @@ def test_what_any_sibling_declares_is_a_literal_however_short() -> None:
     assert set(literals_of(Siblings(TASK, (one, other), (broken,)), LAB).placeholders) == {"mia", "no", "b12", "lima"}
 
 
+def test_what_is_declared_with_a_kind_is_called_by_it() -> None:
+    kinds = {"4111": "card", "mia": "customer"}
+    one = rollout(["it is done thank you"], private=("4111", "mia", "oslo"), private_kinds=kinds)
+    literals = literals_of(siblings(one, rollout(["it is done thank you"], private=("mia",))), LAB)
+    assert literals.mask("card 4111 of Mia in Oslo") == "card hidden_card of hidden_customer in hidden"
+
+
 def test_a_short_final_answer_is_a_literal_and_of_a_long_one_only_words_with_a_digit() -> None:
     assert known(rollout(["paris"])) == {"paris"}
     assert known(rollout(["no"])) == set()
