@@ -13,16 +13,17 @@ import torch
 
 from sgcd.act.environment import Stage
 from sgcd.act.own import own_stage
-from sgcd.act.rollout import seed_of
+from sgcd.act.rollout import preview, seed_of
 from sgcd.act.settings import OwnEnvironment
 from sgcd.act.siblings import Play, play_cohort
+from sgcd.chat import Chat
 from sgcd.contrast.refer import Contrast
 from sgcd.contrast.write import BuiltIn
 from sgcd.credit.methods import Method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import Sgcd as SgcdSettings
-from sgcd.errors import EnvironmentFault
+from sgcd.errors import EnvironmentFault, PolicyError
 from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.living import Living, Observer
@@ -73,6 +74,9 @@ class Assembly:
             raise EnvironmentFault(f"environment: task {task.id} breaks ({rollout.broken}); mend what it names")
         return rollout
 
+    async def check_window(self) -> None:
+        fitting(self.recipe, self.policy.model.config, await prompt_of(self.recipe, self.stage, self.policy.chat))
+
     def facts(self) -> dict[str, Any]:
         """What it takes to repeat a run, and nothing secret: no environment variables, no paths, no names of people."""
         return {
@@ -112,6 +116,25 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
 def stage_of(recipe: Recipe) -> Stage:
     environment = recipe.environment
     return own_stage(environment) if isinstance(environment, OwnEnvironment) else lab_stage(environment)
+
+
+async def prompt_of(recipe: Recipe, stage: Stage, chat: Chat) -> int:
+    """Tokens of the first training task's prompt; 0 where it cannot be opened."""
+    task = stage.splits["train"][0]
+    seed = seed_of(recipe.seed, "prompt", task.id)
+    return await preview(task, stage.environment(), chat, recipe.siblings.limits, seed)
+
+
+def fitting(recipe: Recipe, config: Any, prompt: int) -> None:
+    """Refuse a prompt that leaves the policy no room for a rollout."""
+    window: int = getattr(config.get_text_config(), "max_position_embeddings", 2**31)
+    limit = recipe.siblings.limits.tokens
+    if prompt + limit > window:
+        advice = "lower siblings.limits.tokens" if prompt < window else "take a policy with a longer window"
+        raise PolicyError(
+            f"policy: the first task's prompt has {prompt} tokens and siblings.limits.tokens is {limit}, together "
+            f"beyond its window of {window}; {advice}"
+        )
 
 
 def method_of(recipe: Recipe) -> Method:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
 from logging import getLogger
@@ -46,6 +47,19 @@ async def play(
     finally:
         await _close(tape, environment, limits)
     return tape.rollout(broken)
+
+
+async def preview(task: Task, environment: Environment, chat: Chat, limits: Limits, seed: int) -> int:
+    """Tokens of a task's prompt; 0 where the environment cannot open it, of which playing it will say more."""
+    try:
+        opening = await ask("open", lambda: environment.open(task, seed), limits.seconds)
+        with blamed_on("open"):
+            return len(chat.open(opening.messages, opening.tools, opening.harness).ids)
+    except Broken:
+        return 0
+    finally:
+        with suppress(Broken):
+            await ask("close", environment.close, limits.seconds)
 
 
 async def _converse(tape: Tape, environment: Environment, chat: Chat, session: Session, limits: Limits) -> None:

@@ -19,16 +19,19 @@ def check(words: Sequence[str], as_json: bool) -> None:
         raise RecipeError("a recipe is needed: sgcd check RECIPE key=value ...")
     recipe = load(path, keys)
     from sgcd.assemble import assemble
+    from sgcd.cli.fitting import fit
 
+    fits = fit(recipe)
     built = assemble(recipe)
     rehearsal = asyncio.run(built.rehearse())
     if as_json:
         told = recipe.model_dump(mode="json", by_alias=True)
         played = {"task": rehearsal.task, "prompt": len(rehearsal.prompt), "response": len(rehearsal.response)}
         answer = {"recipe": told, "trials": built.trials(), "rehearsal": played, "facts": built.facts()}
+        answer["memory"] = fits.plain()
         print_json({"schema": 1, **answer})
     else:
-        for name, line in lines(recipe, built, rehearsal).items():
+        for name, line in (lines(recipe, built, rehearsal) | {"memory": fits.words()}).items():
             results().print(f"{name:<12} {line}", soft_wrap=True)
 
 
@@ -38,8 +41,10 @@ def lines(recipe: Recipe, built: "Assembly", rehearsal: Rollout) -> dict[str, st
     tasks: dict[str, Any] = facts["tasks"]
     measured = f"{built.trials()} trials of {recipe.evaluation.split} tasks every {recipe.evaluation.every} steps"
     splits = ", ".join(f"{count} {split}" for split, count in tasks.items())
+    chat = built.policy.chat
+    named = "" if chat.tokenizer.pad_token_id is not None else "; no pad token, the end of a turn stands in for it"
     return {
-        "policy": f"{recipe.policy.start}: {facts['policy']['parameters']:,} parameters, {recipe.policy.dtype}",
+        "policy": f"{recipe.policy.start}: {facts['policy']['parameters']:,} parameters, {recipe.policy.dtype}{named}",
         "environment": f"{recipe.environment.name}: {splits} tasks",
         "rollouts": f"at most {limits.turns} turns and {limits.tokens} tokens; sampled {recipe.sampler.mode}, "
         f"{recipe.sampler.slots} at a time",

@@ -49,6 +49,7 @@ def begin(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     from sgcd.assemble import assemble
 
     built = assemble(recipe)
+    asyncio.run(built.check_window())
     folder = RunFolder.create(run, dump(recipe), built.facts())
     return work(recipe, folder, built)
 

@@ -28,14 +28,7 @@ def adapt(model: Any, told: LoraSettings, seed: int) -> None:
         import peft
     except ModuleNotFoundError:
         raise PolicyError("policy.lora: peft is not installed; install sgcd[train,lora]") from None
-    linear = [name for name, each in model.named_modules() if isinstance(each, nn.Linear)]
-    for target in told.targets:
-        if not any(_ends(name, target) for name in linear):
-            there = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
-            raise PolicyError(
-                f"policy.lora.targets: no linear layer of {model.config.model_type} is called {target!r}; "
-                f"there are: {there}"
-            )
+    targeted(model, told)
     wanted: Any = peft.LoraConfig  # which types alpha as a whole number, and takes any
     config = wanted(
         r=told.rank, lora_alpha=told.alpha, target_modules=list(told.targets) or "all-linear", task_type="CAUSAL_LM"
@@ -49,6 +42,22 @@ def adapt(model: Any, told: LoraSettings, seed: int) -> None:
     for weight in _own(model).values():
         if weight.dtype in SHORT:
             weight.data = weight.data.float()  # small and trained: its own master
+
+
+def targeted(model: Any, told: LoraSettings) -> dict[str, nn.Linear]:
+    """The layers that are meant; a name that means none is refused."""
+    linear = {name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}
+    for target in told.targets:
+        if not any(_ends(name, target) for name in linear):
+            there = ", ".join(sorted({name.rpartition(".")[2] for name in linear}))
+            raise PolicyError(
+                f"policy.lora.targets: no linear layer of {model.config.model_type} is called {target!r}; "
+                f"there are: {there}"
+            )
+    head = model.get_output_embeddings()
+    if not told.targets:
+        return {name: each for name, each in linear.items() if each is not head}
+    return {name: each for name, each in linear.items() if any(_ends(name, target) for target in told.targets)}
 
 
 def adapted(model: Any) -> bool:

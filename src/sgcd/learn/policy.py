@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 from transformers.utils import logging
 
 from sgcd.act.rollout import seed_of
@@ -56,6 +56,14 @@ def device_of(told: str) -> torch.device:
 def load(start: str | Path, dtype: str, attention: str | None = None) -> Policy:
     """Read a policy from what `locate` makes of `start`. No code from the folder is run."""
     folder = locate(start)
+    _, chat = survey(folder)
+    model = weights(folder, dtype, attention)
+    _stop_at(model, chat)
+    return Policy(model.eval(), chat)
+
+
+def survey(folder: Path) -> tuple[Any, Chat]:
+    """A policy's config and chat; refuses what can be known to be wrong before the weights are read."""
     if not (folder / "config.json").is_file():
         raise PolicyError(f"{folder}: no config.json there; expected weights, config, tokenizer and chat template")
     if not any((folder / name).is_file() for name in WEIGHTS):
@@ -63,15 +71,18 @@ def load(start: str | Path, dtype: str, attention: str | None = None) -> Policy:
     if not any((folder / name).is_file() for name in TOKENIZERS):
         raise PolicyError(f"{folder}: no tokenizer there; save it beside the weights with tokenizer.save_pretrained")
     chat = _chat(folder)
-    model = weights(folder, dtype, attention)
-    rows: int = model.config.get_text_config().vocab_size
+    try:
+        with _quiet():
+            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            rows: int = config.get_text_config().vocab_size
+    except Exception as problem:  # as below
+        raise PolicyError(f"{folder}: no causal language model can be read there ({first_line(problem)})") from problem
     if chat.size > rows:
         raise PolicyError(
             f"{folder}: the tokenizer has {chat.size} ids, the weights only {rows}; "
             "take the tokenizer that these weights were trained with, or resize the model's embeddings"
         )
-    _stop_at(model, chat)
-    return Policy(model.eval(), chat)
+    return config, chat
 
 
 def save(policy: Policy, folder: Path, facts: Mapping[str, Any]) -> None:

@@ -1,0 +1,64 @@
+"""What `sgcd check` knows before a weight is read: memory, the prompt in the window, what stands in for a pad token."""
+
+import json
+from pathlib import Path
+
+import pytest
+from safetensors.numpy import load_file
+
+from sgcd.cli import main
+
+
+def config(**changes: object) -> None:
+    path = Path("policy/config.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def refused(capsys: pytest.CaptureFixture[str], *typed: str) -> str:
+    assert main(typed) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_memory_is_estimated_and_said(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "recipe.yaml", "--json"]) == 0
+    memory = json.loads(capsys.readouterr().out)["memory"]
+    assert memory["process"] < memory["total"] < memory["machine"]
+    assert memory["weights"] == 4 * sum(each.size for each in load_file("policy/model.safetensors").values())
+
+
+def test_what_does_not_fit_is_refused_before_it_is_loaded(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The config speaks of a policy as large as nobody has; its weights are not looked at."""
+    config(hidden_size=2**16, intermediate_size=2**20)
+    told = refused(capsys, "check", "recipe.yaml")
+    assert "this recipe takes about" in told
+    assert "it does not fit. Less takes policy.lora.rank" in told
+
+
+@pytest.mark.parametrize("verb", [["check", "recipe.yaml"], ["train", "recipe.yaml", "--run", "A"]])
+def test_a_prompt_beyond_the_window_is_refused_before_training(
+    at_desk: Path, capsys: pytest.CaptureFixture[str], verb: list[str]
+) -> None:
+    config(max_position_embeddings=4)
+    told = refused(capsys, *verb)
+    assert "together beyond its window of 4; take a policy with a longer window" in told
+    assert not Path("A").exists()
+
+
+def test_a_limit_beyond_the_window_is_refused_too(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "check", "recipe.yaml", "siblings.limits.tokens=600")
+    assert "beyond its window of 512; lower siblings.limits.tokens" in told
+
+
+def test_without_a_pad_token_it_is_said_what_stands_in(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = Path("policy/tokenizer_config.json")
+    told = json.loads(path.read_text())
+    del told["pad_token"]
+    path.write_text(json.dumps(told))
+    assert main(["check", "recipe.yaml"]) == 0
+    assert "no pad token, the end of a turn stands in for it" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_target_that_matches_nothing_is_one_line(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = refused(capsys, "check", "recipe.yaml", "policy.lora={rank: 2, targets: [query]}")
+    assert "no linear layer of qwen3 is called 'query'; there are: " in told

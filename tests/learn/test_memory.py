@@ -1,0 +1,86 @@
+"""The estimate of memory: from shapes alone, and smaller where a recipe saves some."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from families import family
+from transformers import LlamaConfig
+
+from sgcd.errors import PolicyError
+from sgcd.learn.memory import Need, Work, memory_of, need
+from sgcd.learn.settings import LoraSettings
+
+SHAPE: Any = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "head_dim": 16}
+CONFIG = LlamaConfig(vocab_size=500, num_attention_heads=4, num_key_value_heads=2, **SHAPE)
+WORK = Work(
+    dtype=torch.float32,
+    attention=None,
+    checkpointing=False,
+    lora=LoraSettings(),
+    slots=8,
+    length=1000,
+    rows=64,
+    training_tokens=8000,
+    scoring_tokens=8000,
+    logits=2**20,
+    kl=False,
+)
+LAYER = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
+WEIGHTS = 2 * 500 * 64 + 6 * LAYER + 64
+
+
+@pytest.fixture(scope="module")
+def plain() -> Need:
+    return need(CONFIG, WORK)
+
+
+def test_what_can_be_counted_is_counted(plain: Need) -> None:
+    assert plain.weights == 4 * WEIGHTS
+    assert plain.gradients == 4 * WEIGHTS
+    assert plain.optimizer == 8 * WEIGHTS
+    assert plain.cache == 8 * 1.5 * 1000 * 6 * 2 * 32 * 4  # slots, growth, tokens, layers, keys and values, width
+    assert plain.total > plain.weights + plain.gradients + plain.optimizer + plain.cache + plain.activations
+
+
+def test_sixteen_bits_halve_what_is_computed_in_and_keep_masters(plain: Need) -> None:
+    short = need(CONFIG, replace(WORK, dtype=torch.bfloat16))
+    assert (short.weights, short.cache) == (plain.weights // 2, plain.cache // 2)
+    assert short.optimizer == 12 * WEIGHTS
+    assert short.activations < 0.8 * plain.activations
+
+
+def test_an_adapter_has_few_gradients_and_needs_no_copy_for_kl(plain: Need) -> None:
+    lora = need(CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("q_proj",)), kl=True))
+    assert lora.gradients == 4 * 6 * 2 * (64 + 64)
+    assert lora.weights == plain.weights + lora.gradients
+    assert need(CONFIG, replace(WORK, kl=True)).weights == 2 * plain.weights
+
+
+def test_layers_that_are_computed_again_are_held_one_at_a_time(plain: Need) -> None:
+    again = need(CONFIG, replace(WORK, checkpointing=True))
+    assert again.activations < 0.4 * plain.activations
+
+
+def test_what_is_held_grows_with_the_micro_batch(plain: Need) -> None:
+    half = need(CONFIG, replace(WORK, training_tokens=4000))
+    head = 2**20 + 4 * 500 * 64
+    assert half.activations - head == pytest.approx((plain.activations - head) / 2, rel=0.01)
+    assert need(CONFIG, replace(WORK, training_tokens=1)).activations < half.activations  # one row still has to go
+
+
+@pytest.mark.parametrize("name", ["qwen3.5", "gemma3"])
+def test_layers_of_several_kinds_are_weighed(name: str) -> None:
+    told = need(family(name).config, WORK)
+    assert told.activations > 0
+    assert told.cache > 0
+
+
+def test_a_target_that_matches_nothing_is_known_before_weights_are_read() -> None:
+    with pytest.raises(PolicyError, match=r"^policy\.lora\.targets: no linear layer of llama is called 'query'"):
+        need(CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("query",))))
+
+
+def test_the_machine_has_some_memory() -> None:
+    assert memory_of("cpu") > 2**28
