@@ -58,7 +58,7 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the policy said in one turn, as chat.py read it from the sampled tokens.
+    """What the policy said in one turn, as the chat read it from the sampled tokens.
 
     >>> Said(thinking="", text="your cabin is basic", calls=()).malformed
     ''
@@ -84,6 +84,8 @@ class Turn:
     calls: tuple[Call, ...] = ()
     malformed: str = ""
     """Why a call in this turn could not be read, in words; empty when all was well."""
+    exact: bool = True
+    """Whether the tokenizer makes these very ids of the turn's text; the template gives back the text in any case."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,14 +103,14 @@ def _verdict(verdict: Verdict | None) -> Row | None:
 
 def _turn(turn: Turn) -> Row:
     calls = [{"name": call.name, "arguments": dict(call.arguments), "failed": call.failed} for call in turn.calls]
-    return {"start": turn.start, "stop": turn.stop, "calls": calls, "malformed": turn.malformed}
+    return {"start": turn.start, "stop": turn.stop, "calls": calls, "malformed": turn.malformed, "exact": turn.exact}
 
 
 def _rollout(text: Row, tools: Sequence[Any], arrays: Arrays) -> Rollout:
     turns: list[Turn] = []
     for turn in text["turns"]:
         calls = tuple(Call(**call) for call in turn["calls"])
-        turns.append(Turn(turn["start"], turn["stop"], calls, turn["malformed"]))
+        turns.append(Turn(turn["start"], turn["stop"], calls, turn["malformed"], turn.get("exact", True)))
     whole: Row = {
         **text,
         **arrays,

@@ -51,7 +51,10 @@ class ScriptedChat:
             return {"role": "assistant", "content": self.plain(ids[:-1])}
         return {"role": "assistant", "content": self.plain(ids), "unfinished": True}
 
-    def read(self, ids: Ids) -> tuple[Said, Kinds]:
+    def exact(self, ids: Ids) -> bool:
+        return True
+
+    def read(self, ids: Ids, tools: object = ()) -> tuple[Said, Kinds]:
         kinds, kind = np.zeros(len(ids), np.uint8), Kind.ANSWER
         for place, number in enumerate(ids):
             kind = {5: Kind.THINKING, 7: Kind.CALL}.get(int(number), kind)

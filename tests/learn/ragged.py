@@ -18,7 +18,7 @@ from sgcd.learn.sampler import TorchCohort, TorchSampler
 from sgcd.learn.settings import SamplerSettings
 
 END, VOCABULARY, WINDOW = 2, 60, 512
-CHAT: Any = SimpleNamespace(end=END)
+CHAT: Any = SimpleNamespace(end=END, ends=(END,))
 SHAPE: Any = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -31,7 +31,7 @@ SHAPE: Any = {
     "initializer_range": 0.3,
 }
 PROMPT = np.array([5, 6, 7], np.int32)
-ENDLESS: Any = SimpleNamespace(end=-1)
+ENDLESS: Any = SimpleNamespace(end=-1, ends=(-1,))
 both = pytest.mark.parametrize("mode", ["lockstep", "free"])
 
 

@@ -58,7 +58,7 @@ def test_logp_and_ids_are_those_of_a_plain_forward(mode: str, architecture: str,
 
 def test_the_engine_is_exact(model: Any) -> None:
     """Records keep float32; here the engine's own numbers are compared, over ragged turns and shared prompts."""
-    engine = Engine(model, 4, END, top_p=1.0)
+    engine = Engine(model, 4, (END,), top_p=1.0)
     places = [Place(i, 1.0, Uniforms(i)) for i in range(4)]
     contexts: list[list[int]] = [[] for _ in places]
     for turn in range(2):

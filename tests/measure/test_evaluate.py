@@ -104,6 +104,7 @@ def test_a_row_says_where_it_stands_and_what_came_of_it(run) -> None:
             "calls": 2,
             "failed_calls": 1,
             "malformed": 1,
+            "inexact": 0,
             "looping": False,
             "turns": 2,
             "tokens": 3,

@@ -71,10 +71,10 @@ async def _converse(tape: Tape, environment: Environment, chat: Chat, session: S
     new = tape.prompt
     while tape.ending is None:
         sampled = await session.sample(new, limits.tokens - tape.length)
-        said, kinds = chat.read(sampled.ids)
+        said, kinds = chat.read(sampled.ids, tape.tools)
         if not sampled.stopped:  # a turn that was cut off is not carried out, and nothing in it is the policy's mistake
             said = replace(said, calls=(), malformed="")
-        tape.say(sampled, said, kinds, chat.said_message(sampled.ids, sampled.stopped))
+        tape.say(sampled, said, kinds, chat.said_message(sampled.ids, sampled.stopped), chat.exact(sampled.ids))
         if not sampled.stopped:
             tape.ending = "token_limit"
             tape.cut("tokens")

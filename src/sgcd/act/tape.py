@@ -39,9 +39,9 @@ class Tape:
         self.prompt, self.insert_at, self.tools = opened.ids, opened.insert_at, opening.tools
         self.messages.extend(opened.messages)
 
-    def say(self, sampled: Sampled, said: Said, kinds: Kinds, message: Message) -> None:
+    def say(self, sampled: Sampled, said: Said, kinds: Kinds, message: Message, exact: bool) -> None:
         """The policy wrote a turn."""
-        self.turns.append(Turn(self.length, self.length + len(sampled.ids), said.calls, said.malformed))
+        self.turns.append(Turn(self.length, self.length + len(sampled.ids), said.calls, said.malformed, exact))
         self._append(sampled.ids, kinds, sampled.logp)
         self.messages.append(message)
 

@@ -97,7 +97,7 @@ def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
     heard = _heard(rollout)
     turns: list[SeenTurn] = []
     for turn, messages in zip(rollout.turns, heard, strict=True):
-        said = chat.read(rollout.response[turn.start : turn.stop])[0]
+        said = chat.read(rollout.response[turn.start : turn.stop], rollout.tools)[0]
         replies = [clean(str(message.get("content", ""))) for message in messages]
         answers = [text for text, message in zip(replies, messages, strict=True) if message["role"] == "tool"]
         problem = clean(turn.malformed)

@@ -1,6 +1,6 @@
 """The sampler's engine: feeds new ids into the slot cache and draws one token for each active row."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -46,10 +46,10 @@ class Place:
 class Engine:
     """Rows 0 to n-1 of the cache belong to the n active places, so that decoding reads the cache without copying."""
 
-    def __init__(self, model: PreTrainedModel, slots: int, end: int, top_p: float) -> None:
+    def __init__(self, model: PreTrainedModel, slots: int, ends: Collection[int], top_p: float) -> None:
         self._model = model
         self._masks = Masks(model)
-        self._end = end
+        self._ends = ends
         self._top_p = top_p
         self._layers: int = model.config.get_text_config().num_hidden_layers
         self._cache = SlotCache(slots)
@@ -112,7 +112,7 @@ class Engine:
         for place, token, value in zip(places, ids, logp, strict=True):
             place.ids.append(token)
             place.logp.append(value)
-            if token == self._end or len(place.ids) == place.limit:
+            if token in self._ends or len(place.ids) == place.limit:
                 finished.append(place)
         return finished
 

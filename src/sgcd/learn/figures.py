@@ -35,6 +35,7 @@ def figures(gathered: Gathered) -> dict[str, Any]:
         "calls": total(outcomes, "calls"),
         "calls_in_error": per(total(outcomes, "failed_calls"), total(outcomes, "calls")),
         "malformed_turns": total(outcomes, "malformed"),
+        "inexact_turns": total(outcomes, "inexact"),
         "cuts": cuts([*played, *broken]),
         "endings": dict(sorted(Counter(str(rollout.ending) for rollout in played).items())),
         "audit": audit(outcomes),

@@ -23,10 +23,10 @@ class TorchSampler:
     """Samples from a causal model. `executor` has one thread, the only one that touches the model."""
 
     def __init__(self, model: PreTrainedModel, chat: Chat, settings: SamplerSettings, executor: Executor) -> None:
-        self._engine = Engine(model, settings.slots, chat.end, settings.top_p)
+        self._engine = Engine(model, settings.slots, chat.ends, settings.top_p)
         self._executor = executor
         self._settings = settings
-        self.end = chat.end
+        self.ends = chat.ends
         self.vocabulary: int = model.config.get_text_config().vocab_size
         self.window: int = getattr(model.config.get_text_config(), "max_position_embeddings", 2**31)
         self._free = Free(self._engine, executor) if settings.mode == "free" else None
@@ -115,7 +115,8 @@ class TorchSession:
         finally:
             self._busy = False
         ids, logp = self.place.ids, self.place.logp
-        return Sampled(np.array(ids, np.int32), np.array(logp, np.float32), stopped=ids[-1] == self._cohort.sampler.end)
+        stopped = ids[-1] in self._cohort.sampler.ends
+        return Sampled(np.array(ids, np.int32), np.array(logp, np.float32), stopped)
 
     def close(self) -> None:
         if not self.place.closed:

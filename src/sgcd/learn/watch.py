@@ -49,6 +49,6 @@ def foreign(rollout: Rollout, chat: Chat) -> int:
     said = said[max(0, len(said) - len(rollout.turns)) :]
     for turn, text in zip(rollout.turns, said, strict=False):
         ids = rollout.response[turn.start : turn.stop]
-        if text == chat.plain(ids[:-1] if len(ids) and ids[-1] == chat.end else ids):
+        if text == chat.said_text(ids[:-1] if chat.ended(ids) else ids):
             ours[turn.start : turn.stop] = True
     return int((rollout.mask & ~(ours & (rollout.kinds != Kind.GLUE))).sum())

@@ -86,6 +86,7 @@ def outcome(rollout: Rollout) -> Row:
         "calls": len(rollout.calls),
         "failed_calls": sum(call.failed for call in rollout.calls),
         "malformed": sum(bool(turn.malformed) for turn in rollout.turns),
+        "inexact": sum(not turn.exact for turn in rollout.turns),
         "looping": looping(rollout),
         "turns": len(rollout.turns),
         "tokens": rollout.written,

@@ -42,6 +42,7 @@ def of_mode(rows: Sequence[Row], floors: Mapping[str, float]) -> Summary:
         "audit": audit(rows),
         "calls_in_error": per(total(kept, "failed_calls"), total(kept, "calls")),
         "malformed_turns": per(total(kept, "malformed"), total(kept, "turns")),
+        "inexact_turns": per(sum(row.get("inexact", 0) for row in kept), total(kept, "turns")),
         "looping": per(total(kept, "looping"), len(kept)),
         "mean_reward": per(total(kept, "reward"), len(kept)),
         "mean_turns": per(total(kept, "turns"), len(kept)),

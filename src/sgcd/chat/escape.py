@@ -1,0 +1,29 @@
+"""No word of a tool, a user or a reference may open or close anything: marks inside it are broken in two."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+
+class Escape:
+    """Puts a space behind the first character of every mark."""
+
+    def __init__(self, marks: Iterable[str]) -> None:
+        self.marks = tuple(sorted({mark for mark in marks if len(mark.strip()) > 1}, key=len, reverse=True))
+        self._pattern = re.compile("|".join(re.escape(mark) for mark in self.marks) or r"(?!)")
+
+    def __call__(self, text: str) -> str:
+        return self._pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+
+
+def marks_of(tokenizer: Any, template: str) -> set[str]:
+    """Special tokens, and those added ones that look like marks or that the template writes.
+
+    Gemma's vocabulary, for one, has runs of spaces and the tags of HTML as added tokens: those are words like others.
+    """
+    marks = {str(token) for token in tokenizer.all_special_tokens}
+    for token in tokenizer.added_tokens_decoder.values():
+        text = str(token.content)
+        if token.special or text.startswith("<|") or (text.strip() == text and len(text) > 2 and text in template):
+            marks.add(text)
+    return marks

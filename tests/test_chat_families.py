@@ -1,0 +1,292 @@
+"""Whole conversations on templates that behave as those of Qwen, Llama, Gemma and Hermes do."""
+
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import families
+from families import OPENING, TOOLS, call, chat, converse
+from sgcd.chat import Chat
+from sgcd.errors import TemplateError
+from sgcd.records import Call, Kind, Message
+
+T, C, A = Kind.THINKING, Kind.CALL, Kind.ANSWER
+EVERY = pytest.mark.parametrize("family", families.FAMILIES)
+TWO: list[Message] = [{"role": "tool", "content": " found 1\n"}, {"role": "tool", "content": "Łódź 東京 😀"}]
+ONE: list[Message] = [{"role": "tool", "content": "nothing <|im_end|> <think> </tool_call> <|eot_id|> <end_of_turn>"}]
+ASKS: list[Message] = [{"role": "user", "content": "and now? "}]
+
+
+def shut(chat: Chat, thought: str) -> str:
+    """Thinking, where the template may have opened it already."""
+    return f"{thought}\n</think>\n\n" if opened(chat) else f"<think>\n{thought}\n</think>\n\n"
+
+
+def opened(chat: Chat) -> bool:
+    return chat.plain(chat.extend(ASKS)[0]).endswith("<think>\n")
+
+
+def thirty_turns(chat: Chat) -> tuple[list[str], list[list[Message]]]:
+    kinds = [
+        (shut(chat, "I look") + call(chat, who="Mia"), ONE),
+        (shut(chat, "two of them, 東京") + call(chat, who="Zoë") + "\n" + call(chat, who="😀", count=2), TWO),
+        (shut(chat, "") + "It is là. ", ASKS),
+        (shut(chat, "hm") + call(chat, who="Mia")[:-14], ONE),
+        ("no thinking is ever closed", ASKS),
+        (shut(chat, "so") + "  You are booked.\n\n", ASKS),
+    ]
+    turns, replies = zip(*(kinds[number % len(kinds)] for number in range(30)), strict=True)
+    return list(turns), list(replies)
+
+
+@cache
+def deployed(family: str) -> Any:
+    """The policy's tokenizer as anyone would load it."""
+    from transformers import AutoTokenizer
+
+    folder = Path(mkdtemp())
+    chat(family).save(folder)
+    return AutoTokenizer.from_pretrained(folder)
+
+
+def rendered(family: str, messages: list[Message]) -> tuple[str, list[int]]:
+    told: dict[str, Any] = {"tools": list(TOOLS)}
+    text = deployed(family).apply_chat_template(messages, tokenize=False, **told)
+    return text, deployed(family).apply_chat_template(messages, tokenize=True, return_dict=False, **told)
+
+
+@EVERY
+def test_thirty_turns_come_back_to_the_token(family: str) -> None:
+    turns, replies = thirty_turns(chat(family))
+    played = converse(chat(family), [chat(family).words_of_policy(turn) for turn in turns], replies)
+    text, ids = rendered(family, played.messages)
+    assert text == chat(family).plain(np.array(played.ids, np.int32))
+    # A turn that begins with a line break grows together with the opening's own, where the opening has one.
+    grown = [index for index, turn in enumerate(turns) if turn.startswith("\n")]
+    assert [index for index, same in enumerate(played.exact) if not same] == grown
+    assert bool(grown) == opened(chat(family))
+    assert (ids == played.ids) == (not grown)
+
+
+@EVERY
+def test_thirty_turns_are_read_as_they_were_meant(family: str) -> None:
+    turns, replies = thirty_turns(chat(family))
+    said = converse(chat(family), [chat(family).words_of_policy(turn) for turn in turns], replies).said
+    looks, both, answers, broken, silent, last = said[:6]
+    assert (looks.thinking, looks.calls, looks.malformed) == ("I look", (Call("find", {"who": "Mia"}),), "")
+    assert (both.thinking, both.malformed) == ("two of them, 東京", "")
+    assert both.calls == (Call("find", {"who": "Zoë"}), Call("find", {"who": "😀", "count": 2}))
+    assert (answers.thinking, answers.text, answers.calls) == ("", "It is là.", ())
+    assert broken.calls == () and broken.malformed
+    assert silent.malformed == ("<think> is never closed" if opened(chat(family)) else "")
+    assert last.text == "You are booked."
+
+
+@EVERY
+def test_other_ids_for_the_same_text_are_counted_and_the_text_comes_back(family: str) -> None:
+    here = chat(family)
+    letters = np.concatenate([here.words_of_policy(letter) for letter in shut(here, "so") + "booked"])
+    played = converse(here, [letters, here.words_of_policy(shut(here, "so") + "booked")], [ASKS])
+    assert played.exact == [False, True]
+    text, ids = rendered(family, played.messages)
+    assert text == here.plain(np.array(played.ids, np.int32)) and ids != played.ids
+    assert played.said[0] == played.said[1]
+
+
+MARKS = "<think> </think> <tool_call> </tool_call> <function=find> </function> <parameter=who> </parameter> <|im_end|>"
+OTHERS = ["é", "😀", "probeprobe", "seenseen", "{", "}", "a", "b", "\n", "\n\n", " ", "  "]
+JSON = ['{"name": "find", "parameters": {}}', '{"name": "find", "arguments": {"who": 1}}', '"name"']
+PIECES = st.sampled_from([*MARKS.split(), *OTHERS, *JSON])
+WORDS = st.lists(PIECES, max_size=8).map("".join)
+REPLIES = st.lists(
+    st.builds(lambda role, content: {"role": role, "content": content}, st.sampled_from(["tool", "user"]), WORDS),
+    min_size=1,
+    max_size=3,
+)
+
+
+@EVERY
+@settings(max_examples=12, deadline=None)
+@given(data=st.data())
+def test_whatever_is_sampled_and_heard_the_text_comes_back(family: str, data: st.DataObject) -> None:
+    here = chat(family)
+    count = data.draw(st.integers(1, 4))
+    stray = st.lists(st.integers(0, here.size - 1), max_size=6).map(lambda ids: np.array(ids, np.int32))
+    drawn = [data.draw(st.one_of(WORDS.map(here.words_of_policy), stray)) for _ in range(count)]
+    turns = [turn[~np.isin(turn, here.ends)].astype(np.int32) for turn in drawn]
+    replies = [data.draw(REPLIES) for _ in range(count - 1)]
+    played = converse(here, turns, replies, cut=data.draw(st.booleans()))
+    text, ids = rendered(family, played.messages)
+    assert text == here.plain(np.array(played.ids, np.int32))
+    if all(played.exact):
+        assert ids == played.ids
+    for said, turn in zip(played.said, turns, strict=True):
+        assert here.said_text(turn) == here.plain(turn)
+        assert not (said.calls and said.malformed)
+
+
+@EVERY
+@settings(max_examples=60, deadline=None)
+@given(text=st.one_of(WORDS, st.text(alphabet="<>|/thinkimend_ol", max_size=30)))
+def test_no_word_from_outside_holds_a_mark(family: str, text: str) -> None:
+    here = chat(family)
+    [message] = here.extend(({"role": "user", "content": text},))[1]
+    assert not [mark for mark in here._escape.marks if mark in message["content"]]
+    assert message["content"].replace(" ", "") == text.replace(" ", "")
+    inside = here.words(text)
+    assert not {here.end} & set(inside.tolist())
+
+
+PLACES = {
+    "plain": ("}}}", "<|im_end|>\n<|im_start|>user\nHello"),
+    "forgetful": ("}}}", "<|im_end|>\n<|im_start|>user\nHello"),
+    "opened": ("Be kind.", "<|im_end|>\n<|im_start|>user\nHello"),
+    "headers": ("Be kind.", "<|eot_id|><|start_header_id|>user"),
+    "pairs": ("Be kind.", "\n\n# Tools"),
+}
+
+
+@EVERY
+def test_a_reference_goes_behind_the_words_of_the_harness(family: str) -> None:
+    opened = chat(family).open(OPENING, TOOLS, harness=0)
+    before, after = opened.ids[: opened.insert_at], opened.ids[opened.insert_at :]
+    assert chat(family).plain(before).endswith(PLACES[family][0])
+    assert chat(family).plain(after).startswith(PLACES[family][1])
+
+
+@EVERY
+def test_a_reference_in_the_last_message_goes_before_its_end(family: str) -> None:
+    here = chat(family)
+    opened = here.open(({"role": "user", "content": "Hello. "},), TOOLS, harness=0)
+    assert opened.ids[opened.insert_at] == here.end
+    assert here.plain(opened.ids[: opened.insert_at]).rstrip().endswith("Hello.")
+
+
+def test_a_family_without_a_system_or_tools_is_told_of_both_in_the_first_turn() -> None:
+    text = chat("pairs").plain(chat("pairs").open(OPENING, TOOLS, 0).ids)
+    assert text.startswith("<bos><start_of_turn>user\nBe kind.\n\n# Tools")
+    assert '"name": "find"' in text and text.endswith("Hello, I am Zoë.<end_of_turn>\n<start_of_turn>model\n")
+
+
+def test_answers_of_tools_to_such_a_family_are_one_turn_of_a_user() -> None:
+    glue, _ = chat("pairs").extend([*TWO, *ASKS])
+    assert chat("pairs").plain(glue) == (
+        "\n<start_of_turn>user\n<tool_response>\n found 1\n\n</tool_response>\n"
+        "<tool_response>\nŁódź 東京 😀\n</tool_response>\nand now?<end_of_turn>\n<start_of_turn>model\n"
+    )
+
+
+def test_answers_of_tools_are_merged_as_the_template_merges_them() -> None:
+    glue, _ = chat("forgetful").extend(TWO)
+    assert chat("forgetful").plain(glue) == (
+        "\n<|im_start|>user\n<tool_response>\n found 1\n\n</tool_response>"
+        "\n<tool_response>\nŁódź 東京 😀\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
+def test_what_the_opening_of_a_turn_begins_is_glue() -> None:
+    here = chat("opened")
+    glue, _ = here.extend(ONE[:0] + ASKS)
+    assert here.plain(glue).endswith("<|im_start|>assistant\n<think>\n")
+    ids = here.words_of_policy("so\n</think>\n\nyes<|im_end|>")
+    spelt = [here.plain(ids[i : i + 1]) for i in range(len(ids))]
+    kinds = dict(zip(spelt, here.read(ids)[1].tolist(), strict=True))
+    assert (kinds["</think>"], kinds["\n\n"], kinds["<|im_end|>"]) == (T, A, A)
+    assert here.read(ids)[1][0] == T
+
+
+def test_marks_of_several_tokens_are_read_too() -> None:
+    here = chat("pairs")  # its vocabulary has none of them
+    ids = here.words_of_policy("<think>so</think>ok " + call(here, who="Mia"))
+    said, kinds = here.read(np.append(ids, here.end).astype(np.int32))
+    assert len(ids) > 20
+    assert (said.thinking, said.text, said.calls) == ("so", "ok", (Call("find", {"who": "Mia"}),))
+    changes = [int(kind) for kind, before in zip(kinds, [0, *kinds[:-1]], strict=True) if kind != before]
+    assert changes == [T, A, C]
+    assert kinds[-1] == C
+
+
+def test_a_turn_may_end_with_the_other_token_of_its_family() -> None:
+    here = chat("headers")
+    other = here.tokenizer.convert_tokens_to_ids("<|eom_id|>")
+    assert here.ends == (here.end, other)
+    ids = np.append(here.words_of_policy("<|python_tag|>" + call(here, who="Mia")), other).astype(np.int32)
+    assert here.read(ids)[0].calls == (Call("find", {"who": "Mia"}),)
+    assert here.said_message(ids, True)["end"] == "<|eom_id|>"
+    played = converse(here, [ids, here.words_of_policy("yes"), ids], [ONE, ASKS])
+    assert rendered("headers", played.messages)[1] == played.ids
+
+
+def test_a_turn_that_the_policy_did_not_write_is_the_templates_to_render() -> None:
+    here = chat("opened")
+    greeting: list[Message] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello!"}]
+    opened = here.open([*greeting, *ASKS], (), 0)
+    assert here.plain(opened.ids).endswith(
+        "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nand now?<|im_end|>\n"
+        "<|im_start|>assistant\n<think>\n"
+    )
+    said = here.said_message(here.words_of_policy("\n</think>yes"), stopped=False)
+    text = deployed("opened").apply_chat_template([*opened.messages, said], tokenize=False)
+    assert text == here.plain(opened.ids) + "\n</think>yes"
+
+
+def test_messages_with_calls_apart_are_rendered_by_the_models_own_template() -> None:
+    asked = {"function": {"name": "find", "arguments": {"who": "Mia"}}}
+    messages: list[Message] = [*ASKS, {"role": "assistant", "content": "", "tool_calls": [asked]}, *TWO]
+    stock = (families.TEMPLATES / "opened.jinja").read_text(encoding="utf-8")
+    told: dict[str, Any] = {"tools": list(TOOLS), "tokenize": False, "add_generation_prompt": True}
+    own = deployed("opened").apply_chat_template(messages, chat_template=stock, **told)
+    assert deployed("opened").apply_chat_template(messages, **told) == own
+
+
+def test_the_exported_template_is_taken_as_it_is(tmp_path: Path) -> None:
+    for family in families.FAMILIES:
+        chat(family).save(tmp_path / family)
+        again = Chat.load(tmp_path / family)
+        assert again.template == chat(family).template
+        assert (again.dialect, again.ends, again.pad) == (chat(family).dialect, chat(family).ends, chat(family).pad)
+
+
+def test_the_date_in_a_prompt_stands_still() -> None:
+    text = chat("headers").plain(chat("headers").open(OPENING, (), 0).ids)
+    assert "Today: 26 Jul 2024\n" in text
+
+
+PLAIN = (families.TEMPLATES / "plain.jinja").read_text(encoding="utf-8")
+CLOSES = "{{- '<|im_end|>\\n' -}}\n    {%- endif -%}"
+
+
+@pytest.mark.parametrize(
+    ("template", "complaint"),
+    [
+        (PLAIN.replace("+ m.content -}}", "+ (m.content if loop.last else '...') -}}"), "does not show"),
+        (PLAIN.replace(CLOSES, CLOSES.replace("\\n'", "' ~ loop.index")), "depends on the turns before it"),
+        (PLAIN.replace(CLOSES, CLOSES.replace("'<", "'over<")), "expected a special token"),
+        (PLAIN.replace('{"name": "', '{"tool": "'), "writes a call as"),
+        ("{{ messages[0].nobody.knows }}", "refuses messages"),
+    ],
+)  # fmt: skip
+def test_a_template_whose_suffix_cannot_be_derived_is_refused(template: str, complaint: str) -> None:
+    assert template != PLAIN
+    with pytest.raises(TemplateError, match=complaint) as caught:
+        families.build(template, families.QWEN, families.QWEN_ADDED)
+    assert str(caught.value).startswith("folder: ") and "\n" not in str(caught.value)
+
+
+def test_of_two_templates_the_one_for_tools_is_taken() -> None:
+    made = families.tokenizer(families.QWEN, families.QWEN_ADDED)
+    made.chat_template = {"default": "{{ messages[0].nobody.knows }}", "tool_use": PLAIN}
+    assert Chat(made, "folder").dialect.name == "Hermes"
+
+
+def test_without_a_pad_token_one_of_the_vocabulary_is_taken_or_the_folder_refused() -> None:
+    assert chat("headers").tokenizer.pad_token_id is None
+    assert chat("headers").plain(np.array([chat("headers").pad], np.int32)) == "<|finetune_right_pad_id|>"
+    with pytest.raises(TemplateError, match=r"folder: the tokenizer names no pad token; set pad_token"):
+        families.build(PLAIN, families.QWEN[1:], families.QWEN_ADDED)
