@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 import families
 from families import OPENING, TOOLS, call, chat, converse
 from sgcd.chat import Chat
+from sgcd.chat.escape import marks_of
+from sgcd.chat.reading import of_tokens
 from sgcd.errors import TemplateError
 from sgcd.records import Call, Kind, Message
 
@@ -290,3 +292,16 @@ def test_without_a_pad_token_one_of_the_vocabulary_is_taken_or_the_folder_refuse
     assert chat("headers").plain(np.array([chat("headers").pad], np.int32)) == "<|finetune_right_pad_id|>"
     with pytest.raises(TemplateError, match=r"folder: the tokenizer names no pad token; set pad_token"):
         families.build(PLAIN, families.QWEN[1:], families.QWEN_ADDED)
+
+
+def test_a_token_with_a_part_in_a_call_is_the_calls() -> None:
+    kinds = np.array([T, T, C, C, A], np.uint8)
+    spans = np.array([[0, 1], [1, 3], [3, 4], [4, 4], [3, 5], [4, 5]], np.int64)
+    assert of_tokens(kinds, spans).tolist() == [T, C, C, C, C, A]
+
+
+def test_added_tokens_that_the_template_writes_are_marks_and_the_tags_of_html_are_words() -> None:
+    made = families.tokenizer(families.GEMMA, ["<table>", "[turn]", "<|fim|>", "   "])
+    marks = marks_of(made, "{{ '[turn]' }}")
+    assert {"[turn]", "<|fim|>", "<end_of_turn>"} <= marks
+    assert not marks & {"<table>", "   "}

@@ -219,12 +219,8 @@ class Chat:
         if all(mark in known for mark in LAB.marks):
             return LAB
         tool, argument = "probe_tool", "probe_key"
-        call = {"id": "probecall", "type": "function", "function": {"name": tool, "arguments": {argument: "v"}}}
-        try:
-            written = self._text([USER, {"role": "assistant", "content": "", "tool_calls": [call]}], (), False)
-        except TemplateError:
-            written = ""
-        dialect = recognised(written, tool, argument) if tool in written else HERMES
+        written = self._written(tool, {argument: "v"}) or self._written(tool, f'{{"{argument}": "v"}}')
+        dialect = recognised(written, tool, argument) if written else HERMES
         if dialect is None:
             raise TemplateError(
                 f"{self.name}: the template writes a call as {written.partition('u')[2][-120:]!r}; known are "
@@ -237,3 +233,12 @@ class Chat:
                 f"{' '.join(LAB.marks)}, or a vocabulary that can spell {' '.join(dialect.marks)}"
             )
         return dialect
+
+    def _written(self, tool: str, arguments: Any) -> str:
+        """A call as the template writes it; nothing where it writes none, or wants other arguments."""
+        call = {"id": "probecall", "type": "function", "function": {"name": tool, "arguments": arguments}}
+        try:
+            text = self._text([USER, {"role": "assistant", "content": "", "tool_calls": [call]}], (), False)
+        except TemplateError:
+            return ""
+        return text if tool in text else ""
