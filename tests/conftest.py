@@ -20,7 +20,7 @@ except ModuleNotFoundError:
 else:
     torch.set_num_threads(1)
 
-sys.path.append(str(Path(__file__).parent))  # desk.py and families.py stand beside this file
+sys.path.append(str(Path(__file__).parent))  # desk.py and chats.py stand beside this file
 
 collect_ignore = [] if find_spec("trl") else ["peers"]  # `make integration` runs these where TRL is, in .venv-trl
 

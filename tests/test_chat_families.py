@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import families
-from families import OPENING, TOOLS, call, chat, converse
+import chats
+from chats import OPENING, TOOLS, call, chat, converse
 from sgcd.chat import Chat
 from sgcd.chat.escape import marks_of
 from sgcd.chat.reading import of_tokens
@@ -19,7 +19,7 @@ from sgcd.errors import TemplateError
 from sgcd.records import Call, Kind, Message
 
 T, C, A = Kind.THINKING, Kind.CALL, Kind.ANSWER
-EVERY = pytest.mark.parametrize("family", families.FAMILIES)
+EVERY = pytest.mark.parametrize("family", chats.FAMILIES)
 TWO: list[Message] = [{"role": "tool", "content": " found 1\n"}, {"role": "tool", "content": "Łódź 東京 😀"}]
 ONE: list[Message] = [{"role": "tool", "content": "nothing <|im_end|> <think> </tool_call> <|eot_id|> <end_of_turn>"}]
 ASKS: list[Message] = [{"role": "user", "content": "and now? "}]
@@ -241,14 +241,14 @@ def test_a_turn_that_the_policy_did_not_write_is_the_templates_to_render() -> No
 def test_messages_with_calls_apart_are_rendered_by_the_models_own_template() -> None:
     asked = {"function": {"name": "find", "arguments": {"who": "Mia"}}}
     messages: list[Message] = [*ASKS, {"role": "assistant", "content": "", "tool_calls": [asked]}, *TWO]
-    stock = (families.TEMPLATES / "opened.jinja").read_text(encoding="utf-8")
+    stock = (chats.TEMPLATES / "opened.jinja").read_text(encoding="utf-8")
     told: dict[str, Any] = {"tools": list(TOOLS), "tokenize": False, "add_generation_prompt": True}
     own = deployed("opened").apply_chat_template(messages, chat_template=stock, **told)
     assert deployed("opened").apply_chat_template(messages, **told) == own
 
 
 def test_the_exported_template_is_taken_as_it_is(tmp_path: Path) -> None:
-    for family in families.FAMILIES:
+    for family in chats.FAMILIES:
         chat(family).save(tmp_path / family)
         again = Chat.load(tmp_path / family)
         assert again.template == chat(family).template
@@ -260,7 +260,7 @@ def test_the_date_in_a_prompt_stands_still() -> None:
     assert "Today: 26 Jul 2024\n" in text
 
 
-PLAIN = (families.TEMPLATES / "plain.jinja").read_text(encoding="utf-8")
+PLAIN = (chats.TEMPLATES / "plain.jinja").read_text(encoding="utf-8")
 CLOSES = "{{- '<|im_end|>\\n' -}}\n    {%- endif -%}"
 
 
@@ -277,12 +277,12 @@ CLOSES = "{{- '<|im_end|>\\n' -}}\n    {%- endif -%}"
 def test_a_template_whose_suffix_cannot_be_derived_is_refused(template: str, complaint: str) -> None:
     assert template != PLAIN
     with pytest.raises(TemplateError, match=complaint) as caught:
-        families.build(template, families.QWEN, families.QWEN_ADDED)
+        chats.build(template, chats.QWEN, chats.QWEN_ADDED)
     assert str(caught.value).startswith("folder: ") and "\n" not in str(caught.value)
 
 
 def test_of_two_templates_the_one_for_tools_is_taken() -> None:
-    made = families.tokenizer(families.QWEN, families.QWEN_ADDED)
+    made = chats.tokenizer(chats.QWEN, chats.QWEN_ADDED)
     made.chat_template = {"default": "{{ messages[0].nobody.knows }}", "tool_use": PLAIN}
     assert Chat(made, "folder").dialect.name == "Hermes"
 
@@ -291,7 +291,7 @@ def test_without_a_pad_token_one_of_the_vocabulary_is_taken_or_the_folder_refuse
     assert chat("headers").tokenizer.pad_token_id is None
     assert chat("headers").plain(np.array([chat("headers").pad], np.int32)) == "<|finetune_right_pad_id|>"
     with pytest.raises(TemplateError, match=r"folder: the tokenizer names no pad token; set pad_token"):
-        families.build(PLAIN, families.QWEN[1:], families.QWEN_ADDED)
+        chats.build(PLAIN, chats.QWEN[1:], chats.QWEN_ADDED)
 
 
 def test_a_token_with_a_part_in_a_call_is_the_calls() -> None:
@@ -301,7 +301,7 @@ def test_a_token_with_a_part_in_a_call_is_the_calls() -> None:
 
 
 def test_added_tokens_that_the_template_writes_are_marks_and_the_tags_of_html_are_words() -> None:
-    made = families.tokenizer(families.GEMMA, ["<table>", "[turn]", "<|fim|>", "   "])
+    made = chats.tokenizer(chats.GEMMA, ["<table>", "[turn]", "<|fim|>", "   "])
     marks = marks_of(made, "{{ '[turn]' }}")
     assert {"[turn]", "<|fim|>", "<end_of_turn>"} <= marks
     assert not marks & {"<table>", "   "}

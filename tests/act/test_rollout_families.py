@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-import families
-from families import OPENING, TOOLS, call, chat
+import chats
+from chats import OPENING, TOOLS, call, chat
 from sgcd.act.environment import Opening, Reply, Sampled
 from sgcd.act.order import Cursor
 from sgcd.act.rollout import play
@@ -19,7 +19,7 @@ from sgcd.measure.evaluate import outcome
 from sgcd.records import Ids, Kind, Rollout, Said, Siblings, Task, Verdict
 from sgcd.stored import groups_from_bytes, groups_to_bytes
 
-EVERY = pytest.mark.parametrize("family", families.FAMILIES)
+EVERY = pytest.mark.parametrize("family", chats.FAMILIES)
 TASK = Task("t1", "action", {})
 
 

@@ -38,7 +38,7 @@ def thread() -> Any:
 def test_the_engine_samples_what_a_plain_forward_says(name: str) -> None:
     """Ragged turns, shared prompts, rows that change places; longer than the window of sliding layers."""
     model = family(name)
-    engine = Engine(model, 4, END, top_p=1.0)
+    engine = Engine(model, 4, (END,), top_p=1.0)
     places = [Place(i, 1.0, Uniforms(i)) for i in range(4)]
     contexts: list[list[int]] = [[] for _ in places]
     starts: list[list[tuple[int, list[float]]]] = [[] for _ in places]
@@ -160,7 +160,7 @@ def test_a_kernel_that_reads_no_masks_rests_while_the_sampler_is_at_work(monkeyp
         model.config._attn_implementation = kernel
 
     monkeypatch.setattr(model, "set_attn_implementation", take)
-    engine = Engine(model, 1, END, top_p=1.0)
+    engine = Engine(model, 1, (END,), top_p=1.0)
     take("flash_attention_2")
     place = Place(0, 1.0, Uniforms(0))
     place.begin(np.array([5, 6], np.int32), 1)

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
-import families
-from families import TOOLS, converse
+import chats
+from chats import TOOLS, converse
 from sgcd.chat import Chat
 from sgcd.errors import TemplateError
 from test_chat_families import ASKS, ONE, REPLIES, WORDS, opened, thirty_turns
@@ -42,12 +42,12 @@ MADE: dict[str, Chat] = {}
 
 def chat(name: str) -> Chat:
     if name not in MADE:
-        special, added = families.QWEN, families.QWEN_ADDED
+        special, added = chats.QWEN, chats.QWEN_ADDED
         if name.startswith(("llama", "gemma")):
-            special, added = (families.LLAMA if name.startswith("llama") else families.GEMMA), []
+            special, added = (chats.LLAMA if name.startswith("llama") else chats.GEMMA), []
         if name.startswith("phi"):
             special, added = ["<|endoftext|>", "<|end|>", "<|user|>", "<|assistant|>", "<|system|>"], []
-        MADE[name] = families.build((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8"), special, added, name)
+        MADE[name] = chats.build((SHIPPED / f"{name}.jinja").read_text(encoding="utf-8"), special, added, name)
     return MADE[name]
 
 
@@ -139,5 +139,5 @@ def test_what_follows_a_turn_is_what_the_stock_template_writes_there(name: str) 
 def test_what_is_not_understood_is_refused_in_one_line(name: str, complaint: str) -> None:
     text = (SHIPPED / f"{name}.jinja").read_text(encoding="utf-8")
     with pytest.raises(TemplateError, match=complaint) as caught:
-        families.build(text, [*families.QWEN, "<bos>", "<|turn>", "<turn|>"], families.QWEN_ADDED, name)
+        chats.build(text, [*chats.QWEN, "<bos>", "<|turn>", "<turn|>"], chats.QWEN_ADDED, name)
     assert "\n" not in str(caught.value)
