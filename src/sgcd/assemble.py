@@ -26,8 +26,10 @@ from sgcd.credit.settings import Sgcd as SgcdSettings
 from sgcd.errors import EnvironmentFault, PolicyError
 from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
+from sgcd.learn.head import examine, head_of
 from sgcd.learn.living import Living, Observer
 from sgcd.learn.policy import Policy, ready
+from sgcd.learn.rows import enough
 from sgcd.learn.sampler import TorchSampler
 from sgcd.learn.trainer import Trainer
 from sgcd.measure.evaluate import evaluate, held_out, plan
@@ -107,6 +109,8 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     torch.set_num_threads(threads or torch.get_num_threads())
     stage = stage_of(recipe)
     policy = ready(recipe.policy, recipe.seed)
+    examine(policy.model)
+    enough(head_of(policy.model).size, recipe.scoring.bytes)
     thread = ModelThread()
     sampler = TorchSampler(policy.model, policy.chat, recipe.sampler, thread)
     contrast = Contrast(BuiltIn(), policy.chat, recipe.reference.budget, recipe.reference.least)

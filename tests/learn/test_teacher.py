@@ -13,6 +13,7 @@ from sgcd.contrast.insert import teacher_row
 from sgcd.credit.divergence import dense_features
 from sgcd.errors import RecordError
 from sgcd.learn.batch import cut
+from sgcd.learn.head import backbone_of
 from sgcd.learn.scoring import logps
 from sgcd.learn.teacher import Lesson, Marks, score, teach
 from sgcd.records import Features, Ids, Rollout
@@ -126,7 +127,7 @@ class Counting:
     def __init__(self, policy: Any) -> None:
         self.rows: list[int] = []
         self.gradients: list[bool] = []
-        policy.register_forward_pre_hook(self._called, with_kwargs=True)
+        backbone_of(policy).register_forward_pre_hook(self._called, with_kwargs=True)
 
     def _called(self, _: Any, given: Any, named: Any) -> None:
         self.rows.append(len(named["input_ids"]))
@@ -155,7 +156,7 @@ def test_teacher_rows_keep_to_the_budget() -> None:
 def test_blocks_leave_the_features_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = model(torch.float64, 50)
     whole, _ = scored(policy, ROLLOUTS, [*ROWS[:2], None, *ROWS[3:]])
-    monkeypatch.setattr("sgcd.learn.scoring.BLOCK", 100)  # two rows at a time
+    monkeypatch.setattr("sgcd.learn.rows.BLOCK", 100)  # two rows at a time
     parts, _ = scored(policy, ROLLOUTS, [*ROWS[:2], None, *ROWS[3:]])
     for here, there in zip(whole.features[0], parts.features[0], strict=True):
         assert (here is None) == (there is None)

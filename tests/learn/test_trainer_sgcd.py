@@ -9,6 +9,7 @@ import torch
 from runs import SGCD, contents, policy, train
 from small import Watcher
 
+from sgcd.learn.head import backbone_of
 from sgcd.learn.living import Living
 from sgcd.learn.trainer import Trained
 from sgcd.measure.health import of_step
@@ -98,7 +99,7 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
                 seen.append((len(named["input_ids"]), torch.is_grad_enabled()))
 
         def prepare(alive: Living) -> None:
-            alive.policy.model.register_forward_pre_hook(hook, with_kwargs=True)
+            backbone_of(alive.policy.model).register_forward_pre_hook(hook, with_kwargs=True)
 
         train(tmp_path / name, prepare=prepare, steps=1, **changes)
         return seen

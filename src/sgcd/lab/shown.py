@@ -8,7 +8,9 @@ from sgcd.chat import Chat
 from sgcd.contrast.insert import block, teacher_row
 from sgcd.credit.settings import Sgcd
 from sgcd.learn.batch import unflat
-from sgcd.learn.scoring import blocks, forwards
+from sgcd.learn.head import head_of
+from sgcd.learn.scoring import forwards
+from sgcd.learn.stats import topk_stats
 from sgcd.learn.teacher import score, teach
 from sgcd.records import Features, Floats, Rollout
 
@@ -47,7 +49,7 @@ def tops(model: Any, rollouts: Sequence[Rollout]) -> list[Floats]:
 
     found: dict[int, Floats] = {}
     with torch.no_grad():
-        for part, rows in forwards(model, rollouts, TOKENS):
-            largest = torch.cat([logits.softmax(-1).amax(-1) for _, logits, _ in blocks(rows, 1.0)])
+        for part, (hidden, observed) in forwards(model, rollouts, TOKENS):
+            largest = topk_stats(hidden, head_of(model), observed, 1).logp[:, 0].exp()
             found |= zip(part, unflat(largest, [rollouts[index] for index in part]), strict=True)
     return [found[index] for index in range(len(rollouts))]

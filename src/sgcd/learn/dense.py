@@ -60,7 +60,8 @@ class Dense:
 
     async def logps(self, model: Any, rollouts: Sequence[Rollout]) -> list[Floats]:
         plan = self._plan
-        return await think(self._living.thread, logps, model, rollouts, plan.sampler.temperature, plan.scoring.tokens)
+        how = (plan.sampler.temperature, plan.scoring.tokens, plan.scoring.bytes)
+        return await think(self._living.thread, logps, model, rollouts, *how)
 
     def _contrasted(
         self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]
@@ -77,15 +78,15 @@ class Dense:
         self, rollouts: Sequence[Rollout], teachers: Sequence[Sequence[Contrasted]], needs: Needs
     ) -> Marks:
         thread, how = self._living.thread, (self._plan.sampler.temperature, self._plan.scoring.tokens)
-        lessons: list[list[Lesson | None]] = []
+        room, lessons = self._plan.scoring.bytes, list[list[Lesson | None]]()
         with self._clock.phase("teacher"):
             for seen in teachers:
                 shown = [each.rollout for each in seen if each.row is not None]
                 rows = [each.row for each in seen if each.row is not None]
-                given = iter(await think(thread, teach, self._model, shown, rows, *how, needs.k))
+                given = iter(await think(thread, teach, self._model, shown, rows, *how, needs.k, room))
                 lessons.append([None if each.row is None else next(given) for each in seen])
         with self._clock.phase("scoring"):
-            return await think(thread, score, self._model, rollouts, lessons, *how, needs.divergence)
+            return await think(thread, score, self._model, rollouts, lessons, *how, needs.divergence, room)
 
     def _deserve(
         self, groups: Sequence[Siblings], seen: Sequence[Contrasted], features: Seen, others: Seen = ()

@@ -61,6 +61,8 @@ class ScoringSettings(Settings):
 
     tokens: Count = 32768
     """Padded tokens in one forward pass."""
+    bytes: Count = 2**30
+    """Memory for logits and what is made of them, also in training; how many rows are worked on at a time follows."""
     shuffled: Annotated[int, Field(ge=0)] = 10
     """Every so many steps, rollouts that have a reference are also scored under a neighbour's, to see how much of
     their credit is the reference's own; costs a forward pass more; 0 is never."""

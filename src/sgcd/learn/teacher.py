@@ -2,7 +2,8 @@
 
 Together with the student's pass, which every method needs for the ratio, this costs one forward pass: the teacher comes
 first and leaves its likeliest ids and their log-probabilities, and the student is asked at those ids while its logits
-are there. No gradient passes through either.
+are there. Both go through the same products and the same statistics, so that equal contexts differ by exactly nothing.
+No gradient passes through either.
 """
 
 from collections.abc import Sequence
@@ -14,11 +15,14 @@ import torch
 from torch import Tensor
 
 from sgcd.contrast.insert import aligned
-from sgcd.credit.divergence import divergence_of, entropy_of, log_softmax, observed_logp, outcomes_of, top_ids
+from sgcd.credit.divergence import divergence_of, entropy_of, observed_logp
 from sgcd.credit.settings import Divergence
 from sgcd.errors import RecordError
 from sgcd.learn.batch import unflat
-from sgcd.learn.scoring import blocks, chosen, forwards
+from sgcd.learn.head import head_of
+from sgcd.learn.rows import ROOM
+from sgcd.learn.scoring import forwards
+from sgcd.learn.stats import stats_at, topk_stats
 from sgcd.records import Features, Floats, Ids, Rollout
 
 
@@ -45,20 +49,30 @@ class Marks:
 
 @torch.no_grad()
 def teach(
-    model: Any, rollouts: Sequence[Rollout], rows: Sequence[Ids], temperature: float, tokens: int, k: int
+    model: Any,
+    rollouts: Sequence[Rollout],
+    rows: Sequence[Ids],
+    temperature: float,
+    tokens: int,
+    k: int,
+    room: int = ROOM,
 ) -> list[Lesson]:
     """One forward pass over `rows`: the rollouts as the teacher reads them, with a reference in each prompt."""
     shown = [after(rollout, row) for rollout, row in zip(rollouts, rows, strict=True)]
     found: dict[int, Lesson] = {}
-    for part, logits in forwards(model, shown, tokens):
-        said: list[tuple[Tensor, Tensor, Tensor]] = []
-        for _, z, observed in blocks(logits, temperature):
-            ids = top_ids(z, k)
-            said.append((observed.cpu(), ids.int().cpu(), outcomes_of(log_softmax(z), ids, observed).cpu()))
+    for part, (hidden, observed) in forwards(model, shown, tokens):
+        top = topk_stats(hidden, head_of(model), observed, k, temperature, room)
+        said = outcomes_at(top.ids, observed, top.logp, top.own, top.rest)
         lengths = [shown[index].written for index in part]
-        parts = zip(*(torch.cat(arrays).split(lengths) for arrays in zip(*said, strict=True)), strict=True)
+        parts = zip(*(whole.cpu().split(lengths) for whole in (observed, top.ids.int(), said)), strict=True)
         found |= {index: Lesson(*lesson) for index, lesson in zip(part, parts, strict=True)}
     return [found[index] for index in range(len(rollouts))]
+
+
+def outcomes_at(ids: Tensor, observed: Tensor, logp: Tensor, own: Tensor, rest: Tensor) -> Tensor:
+    """The K + 2 outcomes; the observed id's slot is empty where `ids` holds it already."""
+    slot = own.masked_fill((ids == observed[:, None]).any(-1), float("-inf"))
+    return torch.cat([logp, slot[:, None], rest[:, None]], dim=1)
 
 
 def after(rollout: Rollout, row: Ids) -> Rollout:
@@ -75,6 +89,7 @@ def score(
     temperature: float,
     tokens: int,
     divergence: Divergence,
+    room: int = ROOM,
 ) -> Marks:
     """The student's pass, with each teacher's lessons (one list for a teacher, one entry for a rollout) beside it.
 
@@ -82,18 +97,17 @@ def score(
     """
     logp: dict[int, Floats] = {}
     features: list[dict[int, Features | None]] = [{} for _ in lessons]
-    for part, logits in forwards(model, rollouts, tokens):
+    for part, (hidden, observed) in forwards(model, rollouts, tokens):
         some = [rollouts[index] for index in part]
-        beside = [Beside(some, [teacher[index] for index in part], divergence) for teacher in lessons]
-        own: list[Tensor] = []
-        for here, z, observed in blocks(logits, temperature):
-            student = log_softmax(z)
-            own.append(chosen(student, observed))
-            for teacher in beside:
-                teacher.compare(here, student, observed)
-        logp |= zip(part, unflat(torch.cat(own), some), strict=True)
+        beside = [Beside(some, [teacher[index] for index in part], observed) for teacher in lessons]
+        there = [teacher for teacher in beside if teacher.ids is not None]
+        asked = [teacher.ids for teacher in there if teacher.ids is not None]
+        said = stats_at(hidden, head_of(model), observed, asked, temperature, room)
+        logp |= zip(part, unflat(said.own, some), strict=True)
+        for teacher, (at, rest) in zip(there, said.at, strict=True):
+            teacher.compare(at, said.own, rest, divergence)
         for seen, teacher in zip(features, beside, strict=True):
-            seen |= zip(part, teacher.features(), strict=True)
+            seen |= zip(part, teacher.features, strict=True)
     order = range(len(rollouts))
     return Marks([logp[index] for index in order], [[seen[index] for index in order] for seen in features])
 
@@ -101,38 +115,36 @@ def score(
 class Beside:
     """One teacher's lessons beside the rows of one forward pass of the student."""
 
-    def __init__(self, rollouts: Sequence[Rollout], lessons: Sequence[Lesson | None], divergence: Divergence) -> None:
+    def __init__(self, rollouts: Sequence[Rollout], lessons: Sequence[Lesson | None], observed: Tensor) -> None:
         self._rollouts = rollouts
         self._lessons = lessons
-        self._divergence: Divergence = divergence
-        taught = np.repeat([lesson is not None for lesson in lessons], [rollout.written for rollout in rollouts])
-        self._rows = np.flatnonzero(taught)
+        self._observed = observed
+        self.features: list[Features | None] = [None] * len(rollouts)
+        self.ids: Tensor | None = None
+        """[rows, K]: where the student is to be asked; any ids for rollouts without a lesson. None without any."""
         there = [lesson for lesson in lessons if lesson]
-        self._all = Lesson(*(torch.cat(part) for part in zip(*map(_parts, there), strict=True))) if there else None
-        self._found: list[Tensor] = []
-
-    def compare(self, here: slice, student: Tensor, observed: Tensor) -> None:
-        """Divergence, entropy and gap of the student's rows `here`, as far as there is a lesson for them."""
-        first, last = np.searchsorted(self._rows, [here.start, here.stop])
-        if not self._all or first == last:
+        if not there:
             return
-        device = student.device
-        y, ids, q = (part[first:last].to(device) for part in _parts(self._all))
-        ids = ids.long()
-        if last - first < len(student):
-            rows = torch.from_numpy(self._rows[first:last] - here.start).to(device)
-            student, observed = student[rows], observed[rows]
-        self._same(y, observed)
-        p = outcomes_of(student, ids, y)
-        gap = observed_logp(q, ids, y) - observed_logp(p, ids, y)
-        self._found.append(torch.stack([divergence_of(p, q, self._divergence), entropy_of(q), gap]))
+        taught = np.repeat([lesson is not None for lesson in lessons], [rollout.written for rollout in rollouts])
+        self._taught = torch.from_numpy(taught).to(observed.device)
+        theirs, ids, self._said = (
+            torch.cat(part).to(observed.device) for part in zip(*map(_parts, there), strict=True)
+        )
+        self._same(theirs, observed[self._taught])
+        self._ids = ids.long()
+        self.ids = torch.arange(ids.shape[1], device=observed.device).repeat(len(observed), 1)
+        self.ids[self._taught] = self._ids
 
-    def features(self) -> list[Features | None]:
-        """Of each rollout; zero where nothing was written."""
+    def compare(self, logp: Tensor, own: Tensor, rest: Tensor, divergence: Divergence) -> None:
+        """Divergence, entropy and gap of the rows for which there is a lesson; zero where nothing was written."""
+        here, ids, q = self._taught, self._ids, self._said
+        y = self._observed[here]
+        p = outcomes_at(ids, y, logp[here], own[here], rest[here])
+        gap = observed_logp(q, ids, y) - observed_logp(p, ids, y)
         taught = [rollout for rollout, lesson in zip(self._rollouts, self._lessons, strict=True) if lesson]
-        found = torch.cat(self._found, dim=1) if self._found else torch.zeros(3, 0)
-        laid = iter([Features(*three) for three in zip(*(unflat(row, taught) for row in found), strict=True)])
-        return [next(laid) if lesson else None for lesson in self._lessons]
+        laid = (unflat(row, taught) for row in (divergence_of(p, q, divergence), entropy_of(q), gap))
+        found = iter([Features(*three) for three in zip(*laid, strict=True)])
+        self.features = [next(found) if lesson else None for lesson in self._lessons]
 
     def _same(self, theirs: Tensor, ours: Tensor) -> None:
         if not torch.equal(theirs, ours):

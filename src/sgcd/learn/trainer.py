@@ -129,7 +129,7 @@ class Trainer:
             for index, each in enumerate(dense.deserved)
         ]
         with self.clock.phase("training"):
-            told = (examples, plan.surrogate, plan.optimizer, plan.sampler.temperature, step)
+            told = (examples, plan.surrogate, plan.optimizer, plan.sampler.temperature, step, plan.scoring.bytes)
             moved = await self._think(update, self.model, self.optimizer, *told)
         with self.clock.phase("saving"):
             self.folder.write_credit(step, {each.rollout.name: each.scored for each in dense.deserved})

@@ -11,6 +11,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from sgcd.learn.batch import Example, cut, flat, grid
 from sgcd.learn.masters import MasterAdamW
+from sgcd.learn.rows import ROOM
 from sgcd.learn.scoring import written
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.surrogate import surrogate
@@ -53,6 +54,7 @@ def update(
     settings: OptimizerSettings,
     temperature: float,
     step: int,
+    room: int = ROOM,
 ) -> Update:
     """Move the policy once. A loss or a gradient that is not finite leaves it, and the optimiser, as they were."""
     lr = rate(settings, step)
@@ -62,7 +64,7 @@ def update(
         group["lr"] = lr
     optimizer.zero_grad(set_to_none=True)
     with recomputing(model):
-        sums = accumulate(model, examples, trust, temperature, settings.tokens)
+        sums = accumulate(model, examples, trust, temperature, settings.tokens, room)
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm, foreach=False))
     skipped = ""
@@ -115,7 +117,12 @@ class Sums:
 
 
 def accumulate(
-    model: Any, examples: Sequence[Example], settings: SurrogateSettings, temperature: float, tokens: int
+    model: Any,
+    examples: Sequence[Example],
+    settings: SurrogateSettings,
+    temperature: float,
+    tokens: int,
+    room: int = ROOM,
 ) -> Sums:
     """Add the gradient of the whole batch's loss to the model, one micro-batch after the other."""
     rollouts = [example.rollout for example in examples]
@@ -124,7 +131,7 @@ def accumulate(
     for part in cut(rollouts, tokens):
         chosen = [examples[index] for index in part]
         some = [example.rollout for example in chosen]
-        logp, entropy = written(model, grid(some), temperature)
+        logp, entropy = written(model, grid(some), temperature, room)
         old = flat([example.old_logp for example in chosen], some).to(logp.device)
         advantage = flat([example.advantage for example in chosen], some).to(logp.device)
         initial = [example.initial_logp for example in chosen if example.initial_logp is not None]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from sgcd.chat import Chat
+from sgcd.learn.head import backbone_of
 from sgcd.records import Kind, Rollout
 
 
@@ -16,7 +17,7 @@ class Watch:
 
     def __init__(self, model: Any) -> None:
         self._rows: Counter[bytes] = Counter()
-        self._hook = model.register_forward_pre_hook(self._read, with_kwargs=True)
+        self._hook = backbone_of(model).register_forward_pre_hook(self._read, with_kwargs=True)
 
     def _read(self, _: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
         if not torch.is_grad_enabled():

@@ -1,0 +1,166 @@
+"""A few numbers a row, straight from hidden states: held against float64 in full, within a budget of memory."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sgcd.credit.divergence import divergence_of, top_ids
+from sgcd.errors import RecipeError
+from sgcd.learn import rows
+from sgcd.learn.head import Head
+from sgcd.learn.rows import largest, plan
+from sgcd.learn.stats import Top, logp_at, stats_at, topk_stats
+from sgcd.learn.teacher import outcomes_at
+
+HEADS = {
+    "plain": {},
+    "bias": {"bias": True},
+    "scale": {"scale": 0.25},
+    "soft cap": {"cap": 5.0},
+    "all": {"bias": True, "scale": 1.7, "cap": 8.0},
+}
+
+
+def drawn(size: int, count: int, seed: int = 0, dtype: torch.dtype = torch.float64, **how: Any) -> tuple[Tensor, Head]:
+    """Hidden states and a head whose logits are like a language model's: spread over about 3, and peaked."""
+    torch.manual_seed(seed)
+    width = 48
+    hidden = torch.randn(count, width, dtype=torch.float64)
+    weight = torch.randn(size, width, dtype=torch.float64) * 3 / width**0.5
+    hidden[:, :] += 2.0 * weight[torch.randint(0, size, (count,))] / 3
+    bias = torch.randn(size, dtype=torch.float64).to(dtype) if how.pop("bias", False) else None
+    return hidden.to(dtype), Head(weight.to(dtype), bias, **how)
+
+
+def full(hidden: Tensor, head: Head, heat: float) -> Tensor:
+    """Log-probabilities of the whole vocabulary, in float64, from the same numbers."""
+    z = hidden.double() @ head.weight.double().t()
+    if head.bias is not None:
+        z = z + head.bias.double()
+    z = z * head.scale
+    z = z if head.cap is None else head.cap * torch.tanh(z / head.cap)
+    return (z / heat).log_softmax(-1)
+
+
+def observed_of(size: int, count: int) -> Tensor:
+    return torch.randint(0, size, (count,), generator=torch.Generator().manual_seed(9))
+
+
+def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
+    outside = logp.scatter(1, ids, -torch.inf).scatter(1, observed[:, None], -torch.inf)
+    return outside.logsumexp(-1)
+
+
+@pytest.mark.parametrize("how", HEADS.values(), ids=HEADS.keys())
+@pytest.mark.parametrize("heat", [1.0, 0.7])
+def test_statistics_are_those_of_the_whole_row(how: dict[str, Any], heat: float) -> None:
+    hidden, head = drawn(1500, 9, **how)
+    observed = observed_of(1500, 9)
+    logp = full(hidden, head, heat)
+    top = topk_stats(hidden, head, observed, 5, heat)
+    assert torch.equal(top.ids, logp.topk(5).indices.sort(-1).values)
+    assert torch.allclose(top.logp, logp.gather(1, top.ids), atol=1e-12)
+    assert torch.allclose(top.own, logp.gather(1, observed[:, None])[:, 0], atol=1e-12)
+    assert torch.allclose(top.entropy, -(logp.exp() * logp).sum(-1), atol=1e-12)
+    assert torch.allclose(top.rest, rest_of(logp, top.ids, observed), atol=1e-11)
+    there = logp_at(hidden, head, top.ids, top.lse, heat)
+    assert torch.allclose(there, top.logp, atol=1e-12)
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(2, 1200), st.booleans())
+def test_the_largest_are_found_in_two_stages_whatever_ties_there_are(seed: int, k: int, size: int, ties: bool) -> None:
+    z = torch.randn(3, size, generator=torch.Generator().manual_seed(seed))
+    z = (z * 2).round() if ties else z
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rows, "GROUP", 4)
+        assert torch.equal(largest(z, min(k, size)), top_ids(z, min(k, size)))
+
+
+def test_at_the_same_ids_both_sides_say_the_same_to_the_last_bit() -> None:
+    for dtype in (torch.float64, torch.float32, torch.bfloat16):
+        hidden, head = drawn(6000, 11, dtype=dtype)
+        observed = observed_of(6000, 11)
+        top = topk_stats(hidden, head, observed, 7, 0.7)
+        other = topk_stats(hidden.roll(1, 0), head, observed, 9, 0.7)
+        said = stats_at(hidden, head, observed, [other.ids, top.ids], 0.7)
+        assert torch.equal(said.at[1][0], top.logp)
+        assert torch.equal(said.at[1][1], top.rest)
+        assert all(torch.equal(getattr(said, name), getattr(top, name)) for name in ("own", "entropy", "lse"))
+        alone = stats_at(hidden, head, observed, [], 0.7)
+        assert torch.equal(alone.own, top.own)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance", "same"), [(torch.float32, 1e-5, 0.99), (torch.bfloat16, 2e-3, 0.99)])
+def test_divergences_are_those_of_float64(dtype: torch.dtype, tolerance: float, same: float) -> None:
+    teacher, head = drawn(20_000, 64, seed=1, dtype=dtype)
+    student = (teacher.double() + 0.3 * torch.randn(teacher.shape, dtype=torch.float64)).to(dtype)
+    observed = observed_of(20_000, 64)
+    top = topk_stats(teacher, head, observed, 20)
+    [(logp, rest)] = (said := stats_at(student, head, observed, [top.ids])).at
+    d = divergence_of(outcomes(logp, said.own, rest, top, observed), outcomes_of_top(top, observed)).double()
+    q, p = full(teacher, head, 1.0), full(student, head, 1.0)
+    ids = q.topk(20).indices.sort(-1).values
+    expected = divergence_of(in_full(p, ids, observed), in_full(q, ids, observed))
+    agree = (ids == top.ids).all(-1)
+    assert agree.double().mean() >= same
+    assert (d - expected)[agree].abs().max() <= tolerance
+    whole = (p.exp() * (p - q)).sum(-1)
+    assert (d >= 0).all() and (d <= whole + tolerance).all()
+
+
+def outcomes(logp: Tensor, own: Tensor, rest: Tensor, top: Top, observed: Tensor) -> Tensor:
+    return outcomes_at(top.ids, observed, logp, own, rest)
+
+
+def outcomes_of_top(top: Top, observed: Tensor) -> Tensor:
+    return outcomes_at(top.ids, observed, top.logp, top.own, top.rest)
+
+
+def in_full(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
+    own = logp.gather(1, observed[:, None])[:, 0]
+    return outcomes_at(ids, observed, logp.gather(1, ids), own, rest_of(logp, ids, observed))
+
+
+def test_more_ids_never_lower_the_divergence() -> None:
+    teacher, head = drawn(3000, 20)
+    student, observed = teacher.roll(1, 0), observed_of(3000, 20)
+    last = torch.zeros(20, dtype=torch.float64)
+    for k in (1, 2, 5, 20, 100, 2999, 3000, 4000):
+        top = topk_stats(teacher, head, observed, k)
+        said = stats_at(student, head, observed, [top.ids])
+        d = divergence_of(
+            outcomes(said.at[0][0], said.own, said.at[0][1], top, observed), outcomes_of_top(top, observed)
+        )
+        assert (d >= last - 1e-12).all()
+        last = d
+    p, q = full(student, head, 1.0), full(teacher, head, 1.0)
+    assert torch.allclose(last, (p.exp() * (p - q)).sum(-1), atol=1e-10)
+
+
+@pytest.mark.parametrize("room", [3 * 2000 * 8, 200_000, 10**9])
+def test_a_budget_cuts_and_changes_nothing(room: int) -> None:
+    hidden, head = drawn(2000, 50)
+    observed = observed_of(2000, 50)
+    product, block, _ = plan(head, hidden, room)
+    assert (product + 2 * block) * 2000 * 8 <= room
+    found, whole = (topk_stats(hidden, head, observed, 6, 1.0, size) for size in (room, 2**31))
+    assert torch.equal(found.ids, whole.ids)
+    assert torch.allclose(found.logp, whole.logp, atol=1e-12)
+
+
+def test_a_budget_too_small_for_one_row_is_refused() -> None:
+    hidden, head = drawn(2000, 2)
+    with pytest.raises(RecipeError, match=r"scoring.bytes: 47,999 do not hold one row .* needs at least 48,000"):
+        topk_stats(hidden, head, observed_of(2000, 2), 3, 1.0, 47_999)
+
+
+def test_nothing_may_have_been_written() -> None:
+    hidden, head = drawn(2000, 0)
+    nothing = torch.zeros(0, dtype=torch.long)
+    top = topk_stats(hidden, head, nothing, 3)
+    assert top.ids.shape == top.logp.shape == (0, 3)
+    assert stats_at(hidden, head, nothing, [top.ids]).own.shape == (0,)
