@@ -60,6 +60,7 @@ truth: setup
 	$(BIN)/python bench/truth.py
 
 bench: setup
+	$(BIN)/sgcd bench
 	$(BIN)/python bench/sampling.py
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/credit.py

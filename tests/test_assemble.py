@@ -38,6 +38,7 @@ TEXTS = {
     "environment.dev": "train.jsonl",
     "environment.test": "train.jsonl",
     "environment.system": "please be kind",
+    "scoring.bytes": 2**20,
 }
 
 

@@ -82,12 +82,12 @@ class Assembly:
     def facts(self) -> dict[str, Any]:
         """What it takes to repeat a run, and nothing secret: no environment variables, no paths, no names of people."""
         return {
-            "versions": {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}},
+            "versions": {"python": platform.python_version(), **{name: version_of(name) for name in PACKAGES}},
             "commit": _commit(),
             "seed": self.recipe.seed,
             "machine": {
                 "system": platform.system(),
-                "processor": _processor(),
+                "processor": processor(),
                 "cores": os.cpu_count(),
                 "threads": torch.get_num_threads(),
             },
@@ -156,14 +156,14 @@ def moved(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _version(package: str) -> str | None:
+def version_of(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _processor() -> str:
+def processor() -> str:
     """The model of the processor, as far as the system tells."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

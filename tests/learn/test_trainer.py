@@ -266,7 +266,7 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     healthy = room.update
 
     def poisoned(model: Any, *given: Any) -> Any:
-        if given[-1] != 2:
+        if given[5] != 2:  # the step
             return healthy(model, *given)
         weight: Parameter = model.model.norm.weight
         hook = weight.register_hook(lambda gradient: gradient * float("nan"))

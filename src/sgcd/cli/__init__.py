@@ -206,6 +206,21 @@ def compare_references(
     rewriting.compare(run, keys or [], groups, trials, seed, json)
 
 
+@app.command()
+def bench(
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds that count, after three that warm up.")] = 5,
+    tokens: Annotated[int, typer.Option(min=1, help="Rows of B1 and B2.")] = 512,
+    json: Json = False,
+) -> None:
+    """Measure what scoring costs, as ratios in one run.
+
+    Takes about ten minutes on an idle machine, needs 8 GB of memory, and trains nothing.
+    """
+    from sgcd.cli import benching
+
+    benching.bench(rounds, tokens, json)
+
+
 @lab.callback()
 def demo(context: typer.Context, json: Json = False) -> None:
     """Train a tiny agent, here and now, in minutes.

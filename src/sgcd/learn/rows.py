@@ -24,7 +24,7 @@ FEW = 8
 """Rows that are so long that each is multiplied by itself."""
 GROUP = 128
 """Columns of which the maximum is taken first; the K largest logits lie in the K groups with the largest maxima."""
-EXACT = 32
+EXACT = 64
 """Logits of a row that are computed again exactly where the product's are below float32."""
 SPARE = 12
 """Candidates beyond K that are computed again before the K largest are chosen."""
@@ -44,15 +44,19 @@ class Block:
     """Probabilities, but for a factor `mass` that is one up to rounding."""
     mass: Tensor
     lse: Tensor
-    exact: bool
-    """Whether z is as good as it gets; False where the product was below float32."""
+    best: Tensor
+    """Where the product was below float32: ids at which z was computed again, as it was at the observed one."""
     head: Head
     temperature: float
 
     @property
+    def exact(self) -> bool:
+        return not self.best.shape[-1]
+
+    @property
     def own(self) -> Tensor:
         """log p of the observed id."""
-        return self._logits(self.observed[:, None])[:, 0] - self.lse
+        return self.z.gather(1, self.observed[:, None])[:, 0] - self.lse
 
     @property
     def entropy(self) -> Tensor:
@@ -68,7 +72,9 @@ class Block:
         k = min(k, self.z.shape[-1])
         if self.exact:
             return largest(self.z, k)
-        candidates = largest(self.z, min(k + SPARE, self.z.shape[-1]))
+        if k + SPARE <= self.best.shape[-1]:
+            return self.best.gather(1, top_ids(self.z.gather(1, self.best), k))
+        candidates = about(self.z, min(k + SPARE, self.z.shape[-1])).sort(-1).values
         return candidates.gather(1, top_ids(self._logits(candidates), k))
 
     def at(self, ids: Tensor) -> tuple[Tensor, Tensor]:
@@ -108,15 +114,15 @@ def blocks(
 def block(
     head: Head, hidden: Tensor, observed: Tensor, z: Tensor, p: Tensor, dtype: torch.dtype, here: slice, heat: float
 ) -> Block:
-    exact = dtype in (torch.float32, torch.float64)
-    if not exact:  # what decides the sum is computed again
-        ids = largest(z, min(EXACT, head.size))
-        z.scatter_(1, ids, head.logits_at(hidden, ids, heat))
-        z.scatter_(1, observed[:, None], head.logits_at(hidden, observed[:, None], heat))
+    best = observed[:, None][:, :0]
+    if dtype not in (torch.float32, torch.float64):  # what decides the sum is computed again
+        best = about(z, min(EXACT, head.size)).sort(-1).values
+        again = torch.cat([best, observed[:, None]], dim=1)
+        z.scatter_(1, again, head.logits_at(hidden, again, heat))
     torch.softmax(z, -1, out=p)
     mass = p.sum(-1)  # softmax adds up a row one number after the other
     lse = z.amax(-1) - p.amax(-1).log() + mass.log()
-    return Block(here, hidden, observed, z, p, mass, lse, exact, head, heat)
+    return Block(here, hidden, observed, z, p, mass, lse, best, head, heat)
 
 
 def largest(z: Tensor, k: int) -> Tensor:
@@ -132,6 +138,17 @@ def largest(z: Tensor, k: int) -> Tensor:
         last = torch.arange(split, z.shape[-1], device=z.device).expand(len(z), -1)
         columns = torch.cat([columns, last], dim=1)
     return columns.gather(1, top_ids(z.gather(1, columns), k))
+
+
+def about(z: Tensor, k: int) -> Tensor:
+    """The same in no order, and among equals any of them."""
+    groups = z.shape[-1] // GROUP
+    if groups <= 2 * k or z.shape[-1] % GROUP:
+        return z.topk(k, sorted=False).indices
+    tiles = z.unflatten(1, (groups, GROUP))
+    best = tiles.amax(-1).topk(k, sorted=False).indices
+    inside = tiles.gather(1, best[:, :, None].expand(-1, -1, GROUP)).flatten(1).topk(k, sorted=False).indices
+    return best.gather(1, inside // GROUP) * GROUP + inside % GROUP
 
 
 def product_like(head: Head, hidden: Tensor, rows: int) -> Tensor:

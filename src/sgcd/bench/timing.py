@@ -1,0 +1,63 @@
+"""Arms that are timed in turn, A/B/A/B, the fastest round of each; and arms in a process of their own."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+import torch
+
+WARM = 3
+Arms = Mapping[str, Callable[[], object]]
+
+
+def fastest(arms: Arms, rounds: int, warm: int = WARM) -> dict[str, float]:
+    """Seconds of the processor, the least of `rounds` after `warm` ones that do not count."""
+    took: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(warm + rounds):
+        for name, run in arms.items():
+            start = time.process_time()
+            run()
+            took[name].append(time.process_time() - start)
+    return {name: min(each[warm:]) for name, each in took.items()}
+
+
+def on_device(arms: Arms, rounds: int, warm: int = WARM) -> dict[str, float]:
+    """The same by CUDA events, the median."""
+    took: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(warm + rounds):
+        for name, run in arms.items():
+            start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+            start.record()
+            run()
+            end.record()
+            torch.cuda.synchronize()
+            took[name].append(start.elapsed_time(end) / 1000)
+    return {name: median(each[warm:]) for name, each in took.items()}
+
+
+def fresh(*words: object) -> float:
+    """What `python -m sgcd.bench.memory WORDS` prints: bytes that one arm took beyond what was there before."""
+    command = [sys.executable, "-m", "sgcd.bench.memory", *map(str, words)]
+    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+
+
+def peak(run: Callable[[], object]) -> int:
+    """Bytes at the highest, beyond what the process held before."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
+    Path("/proc/self/clear_refs").write_text("5")
+    before = _status("VmRSS")
+    run()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024
