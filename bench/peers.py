@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -69,23 +70,21 @@ def recorded() -> dict[str, Any]:
 
 def theirs(arm: str) -> Callable[[], None]:
     """A step of one of TRL's trainers on the recorded rollouts."""
-    from datasets import Dataset
-    from trl import GRPOConfig, GRPOTrainer
-    from trl.experimental.sdpo import SDPOConfig, SDPOTrainer
-
+    trl: Any = import_module("trl")
+    sdpo: Any = import_module("trl.experimental.sdpo")
     place = tempfile.mkdtemp()
     told: dict[str, Any] = {"output_dir": place, "report_to": [], "use_cpu": True, "bf16": False, "learning_rate": LR}
     told |= {"per_device_train_batch_size": GROUPS * SIBLINGS, "num_generations": SIBLINGS, "temperature": 1.0}
     told |= {"gradient_checkpointing": False, "max_completion_length": 512}
     given: dict[str, Any] = {"model": large(), "reward_funcs": nothing, "processing_class": tokenizer(Path(place))}
-    given["train_dataset"] = Dataset.from_list([{"prompt": "hello"}] * 8)
+    given["train_dataset"] = import_module("datasets").Dataset.from_list([{"prompt": "hello"}] * 8)
     if arm == "grpo of TRL":
-        trainer: Any = GRPOTrainer(args=GRPOConfig(**told, loss_type="dapo", beta=0.0), **given)
+        trainer: Any = trl.GRPOTrainer(args=trl.GRPOConfig(**told, loss_type="dapo", beta=0.0), **given)
         trainer.current_gradient_accumulation_steps = 1
         batch = recorded()
     else:
         how: dict[str, Any] = {"distillation_mode": "topk_logits", "distillation_topk": K, "teacher_model_kind": "live"}
-        trainer = SDPOTrainer(args=SDPOConfig(**told, **how), **given)
+        trainer = sdpo.SDPOTrainer(args=sdpo.SDPOConfig(**told, **how), **given)
         trainer.current_gradient_accumulation_steps = 1
         batch = recorded()
         batch["self_distillation_mask"] = torch.ones(GROUPS * SIBLINGS)
