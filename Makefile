@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv"; $(PYTHON) -m venv --clear .venv; }
 	@echo "installing into .venv (a few minutes when nothing is cached)"
 	@$(BIN)/python -m pip install --quiet -c constraints.txt hatchling
-	@$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[train,lora,dev]'
+	@$(BIN)/python -m pip install --quiet -c constraints.txt --no-build-isolation -e '.[train,lora,llm,dev]'
 	@touch $(STAMP)
 
 lab: setup

@@ -28,6 +28,11 @@ BASES = {
     "own": ["environment.test=dev.jsonl"],
     "lora": ["policy.lora={rank: 2, targets: [q_proj, v_proj]}"],
     "lab": ["environment={name: lab, chatty: own}", "siblings.limits.turns=2"],
+    "llm": [
+        "method={name: sgcd}",
+        "reference.writer={name: llm, base_url: http://127.0.0.1:9/v1, model: m, pause: 0.001, retries: 1}",
+        "reference.writer.prices.prompt=1.0",
+    ],
 }
 LEARNT = ["environment={name: lab}", "policy.start=lab:plain", "method={name: sgcd}", "siblings={groups: 2, size: 8}"]
 """A policy that has learnt to heed a reference: without one there are no segments, and nobody asks how they are cut."""
@@ -39,6 +44,10 @@ TEXTS = {
     "environment.test": "train.jsonl",
     "environment.system": "please be kind",
     "scoring.bytes": 2**20,
+    "reference.writer.base_url": "http://127.0.0.1:10/v1",
+    "reference.writer.model": "other",
+    "reference.writer.key_env": "OTHER",
+    "reference.writer.cache": "other.db",
 }
 
 
@@ -168,6 +177,7 @@ def live_keys() -> list[Any]:
     for key in keys(Recipe):
         base = key.variant[1] if key.variant and key.variant[0] == "environment.name" else "own"
         base = "lora" if key.path.startswith("policy.lora.") else base
+        base = "llm" if key.path.startswith("reference.writer.") else base
         elsewhere = key.path.startswith("method.") or key.path == "policy.device"  # which asks for another machine
         if not key.section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))

@@ -17,12 +17,15 @@ from sgcd.act.rollout import preview, seed_of
 from sgcd.act.settings import OwnEnvironment
 from sgcd.act.siblings import Play, play_cohort
 from sgcd.chat import Chat
+from sgcd.contrast.llm import LanguageModel
 from sgcd.contrast.refer import Contrast
+from sgcd.contrast.settings import LlmWriter
 from sgcd.contrast.write import BuiltIn
 from sgcd.credit.methods import Method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import Sgcd as SgcdSettings
+from sgcd.endpoint.ask import Endpoint
 from sgcd.errors import EnvironmentFault, PolicyError
 from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
@@ -52,10 +55,17 @@ class Assembly:
     method: Method
     contrast: Contrast
     thread: ModelThread
+    endpoint: Endpoint | None = None
+    """That of the writer, where the method needs references and a model writes them."""
 
     def trainer(self, folder: RunFolder, observer: Observer) -> Trainer:
-        living = Living(self.stage, self.policy, self.sampler, self.method, self.contrast, self.thread, folder)
-        return Trainer(self.recipe, living, observer)
+        alive = (self.stage, self.policy, self.sampler, self.method, self.contrast, self.thread, folder, self.endpoint)
+        return Trainer(self.recipe, Living(*alive), observer)
+
+    def ready(self) -> None:
+        """Refuse what would fail at the first call to a model; nothing is called."""
+        if self.endpoint:
+            self.endpoint.ready()
 
     def trials(self) -> int:
         """How many trials one evaluation plays."""
@@ -113,8 +123,10 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     enough(head_of(policy.model).size, recipe.scoring.bytes)
     thread = ModelThread()
     sampler = TorchSampler(policy.model, policy.chat, recipe.sampler, thread)
-    contrast = Contrast(BuiltIn(), policy.chat, recipe.reference.budget, recipe.reference.least)
-    return Assembly(recipe, stage, policy, sampler, method_of(recipe), contrast, thread)
+    method, endpoint = method_of(recipe), endpoint_of(recipe)
+    writer = LanguageModel(endpoint) if endpoint else BuiltIn()
+    contrast = Contrast(writer, policy.chat, recipe.reference.budget, recipe.reference.least)
+    return Assembly(recipe, stage, policy, sampler, method, contrast, thread, endpoint if method.needs else None)
 
 
 def stage_of(recipe: Recipe) -> Stage:
@@ -139,6 +151,11 @@ def fitting(recipe: Recipe, config: Any, prompt: int) -> None:
             f"policy: the first task's prompt has {prompt} tokens and siblings.limits.tokens is {limit}, together "
             f"beyond its window of {window}; {advice}"
         )
+
+
+def endpoint_of(recipe: Recipe) -> Endpoint | None:
+    writer = recipe.reference.writer
+    return Endpoint(writer, "reference.writer") if isinstance(writer, LlmWriter) else None
 
 
 def method_of(recipe: Recipe) -> Method:

@@ -31,3 +31,7 @@ class EnvironmentFault(SgcdError):
 
 class RecordError(SgcdError):
     """A record whose arrays do not fit together; names the record, what was expected and what came."""
+
+
+class EndpointError(SgcdError):
+    """A model that is asked over the network: no key in the environment, a cache that cannot be used."""

@@ -50,9 +50,19 @@ class Recipe(Settings):
     checkpoint: CheckpointSettings = CheckpointSettings()
 
 
-FREE = frozenset({"steps", "checkpoint.every", "checkpoint.keep", "evaluation.every"})
-"""Keys that a resumed run may change: how long it goes on, how often it saves and measures. None of them touches what a
-step computes. Everything else does, or (the other keys of evaluation) decides which checkpoint is called the best."""
+WAYS = ("base_url", "key_env", "timeout", "retries", "pause", "concurrency", "cache")
+LIMITS = ("calls", "tokens", "money")
+FREE = frozenset(
+    {"steps", "checkpoint.every", "checkpoint.keep", "evaluation.every"}
+    | {f"reference.writer.{way}" for way in WAYS}
+    | {f"reference.writer.budget.{limit}" for limit in LIMITS}
+)
+"""Keys that a resumed run may change: how long it goes on, how often it saves and measures, by which way a writer is
+reached and what it may cost. None of them touches what a step computes or what a writer is asked. Everything else does,
+or (the other keys of evaluation) decides which checkpoint is called the best."""
+
+SECRET = ".key_env"
+"""Whoever typed the key itself here is not shown it again."""
 
 
 class Difference(NamedTuple):
@@ -106,7 +116,8 @@ def _problem(error: Mapping[str, Any], data: Mapping[str, Any], known: Sequence[
     expected = " or ".join(dict.fromkeys(key.expected for key in known if key.path == path))
     if kind in {"missing", "union_tag_not_found"}:
         return f"{path}: missing; expected {expected}"
-    return f"{path}: expected {expected}, got {shown(_at(data, path))}"
+    came = "something else" if path.endswith(SECRET) else shown(_at(data, path))
+    return f"{path}: expected {expected}, got {came}"
 
 
 def _unknown(path: str, value: Any, data: Mapping[str, Any], known: Sequence[Key]) -> str:

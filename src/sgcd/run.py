@@ -136,6 +136,11 @@ class RunFolder:
         return self.path / "checkpoints" / "best"
 
     @property
+    def calls_path(self) -> Path:
+        """One row for each call of a model over the network; what was spent is never taken back."""
+        return self.path / "calls.jsonl"
+
+    @property
     def policy_path(self) -> Path:
         return self.path / "policy"
 

@@ -140,3 +140,36 @@ def test_an_opening_may_differ_from_task_to_task():
 
     first, second, third, fourth = asyncio.run(prompts())
     assert first == second != third == fourth
+
+
+@pytest.mark.parametrize("slots", [3, 8, 99])
+def test_a_group_is_told_of_as_soon_as_its_last_sibling_has_ended(slots: int):
+    """The first task's environment takes its time, so that the others' groups are whole before."""
+
+    class Slow(Guess):
+        async def open(self, task: Task, seed: int) -> Opening:
+            await asyncio.sleep(0.05 if task.id == tasks_of(3)[0].id else 0)
+            return await super().open(task, seed)
+
+    told: list[tuple[str, int, bool]] = []
+    over: list[str] = []
+
+    async def played() -> list[list[str]]:
+        sampler = ScriptedSampler(words, slots, random.Random(0)).as_sampler()
+        given = (4, stage_of(Slow), CHAT, sampler, Limits(), 5, 0)
+        names = list[list[str]]()
+        async for groups in play_groups(
+            tasks_of(3), *given, whole=lambda g: told.append((g.task.id, len(g.rollouts + g.broken), not over))
+        ):
+            over.extend(group.task.id for group in groups)
+            names.append([group.task.id for group in groups])
+        return names
+
+    names = asyncio.run(played())
+    everyone = [task.id for task in tasks_of(3)]
+    assert sorted(name for name, _, _ in told) == sorted(everyone) == sorted(over)
+    assert {count for _, count, _ in told} == {4}
+    if slots == 99:
+        assert names == [everyone]
+        assert [early for *_, early in told] == [True] * 3
+        assert told[-1][0] == everyone[0], "the slow one last"

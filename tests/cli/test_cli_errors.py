@@ -11,6 +11,7 @@ import pytest
 
 from sgcd.cli import app, main
 from sgcd.errors import (
+    EndpointError,
     EnvironmentFault,
     FolderError,
     PolicyError,
@@ -122,11 +123,19 @@ def no_tasks() -> None:
     Path("train.jsonl").write_text("\n")
 
 
+def no_key() -> None:
+    assert "NO_SUCH_KEY" not in os.environ
+
+
+METHOD = "method={name: sgcd}"
+WRITER = "reference.writer={name: llm, base_url: http://127.0.0.1:9/v1, model: m, key_env: NO_SUCH_KEY}"
+
 REACHED: dict[type[SgcdError], tuple[Any, list[str], str]] = {
     RecipeError: (nothing, ["check", "recipe.yaml", "sead=1"], "seed"),
     FolderError: (nothing, ["train", "--run", "policy", "--resume"], "is not a run's folder"),
     PolicyError: (no_weights, ["check", "recipe.yaml"], "policy: no weights there"),
     TemplateError: (no_template, ["check", "recipe.yaml"], "template"),
+    EndpointError: (no_key, ["train", "recipe.yaml", "--run", "A", METHOD, WRITER], "NO_SUCH_KEY holds no key"),
     EnvironmentFault: (no_verifier, ["check", "recipe.yaml"], "train.jsonl, line 1: the task has no verifier"),
 }
 

@@ -86,7 +86,8 @@ class Says:
     name: str = "says"
     asked: int = 0
 
-    async def write(self, traces: Sequence[Trace]) -> str:
+    async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
+        self.refused = refused
         text = self.texts[min(self.asked, len(self.texts) - 1)]
         self.asked += 1
         self.heard = traces

@@ -16,7 +16,7 @@ from sgcd.contrast.insert import block
 from sgcd.contrast.literals import creditable, literals_of
 from sgcd.contrast.refer import REPLACED, Contrast, Referred, receive, refer
 from sgcd.contrast.trace import render
-from sgcd.contrast.write import BuiltIn, Writer
+from sgcd.contrast.write import BuiltIn, Unwritten, Writer
 from sgcd.records import Siblings, Verdict
 
 PLENTY = 10**6
@@ -124,8 +124,21 @@ def test_a_leak_is_asked_again_twice() -> None:
     found = referred(writer := Says([leak, leak, "they check first"]))
     assert found.reference is not None and found.reference.text == "they check first"
     assert writer.asked == 3
+    named = "leak: it names gold_actions, which only a verifier knows"
+    assert writer.refused == found.refused == (named, named)
     found = referred(Says([leak]))
-    assert found.cause == "leak: it names gold_actions, which only a verifier knows"
+    assert (found.cause, found.refused) == (named, (named, named, named))
+
+
+def test_a_writer_that_says_it_may_do_better_is_asked_again_and_told_why() -> None:
+    sorry = Unwritten("malformed json: no object", again=True)
+    found = referred(writer := Says([sorry, sorry, "they check first"]))
+    assert found.reference is not None and found.reference.text == "they check first"
+    assert writer.refused == found.refused == ("malformed json: no object",) * 2
+    found = referred(writer := Says([sorry]))
+    assert (found.cause, len(found.refused), writer.asked) == ("malformed json: no object", 3, 3)
+    found = referred(writer := Says([Unwritten("unanswered timeout: three times")]))
+    assert (found.cause, found.refused, writer.asked) == ("unanswered timeout: three times", (), 1)
 
 
 def test_names_of_the_verifiers_facts_are_a_leak_and_everyday_words_are_not() -> None:
@@ -163,7 +176,7 @@ def test_a_line_for_the_runs_folder_is_plain_json_without_what_was_masked() -> N
     assert found.reference is not None
     assert row == {
         "task": "t1", "text": "they check hidden first", "hash": found.reference.hash, "writer": "says",
-        "literals": [], "cause": "", "how": "all", "siblings": [0, 1], "replaced": 1,
+        "literals": [], "cause": "", "how": "all", "siblings": [0, 1], "replaced": 1, "refused": [],
     }  # fmt: skip
     none = referred(Says([""])).plain()
     assert (none["cause"], none["writer"], "text" in none) == ("writer gave nothing", None, False)

@@ -25,7 +25,9 @@ def test_a_trace_is_what_was_said_called_and_heard_without_thinking_and_literals
     )
     asked = SeenCall("get_booking", "booking=hidden")
     first = SeenTurn("one moment please", (asked,), heard=("booking hidden cabin basic",))
-    assert seen(one, Literals.of(["b12"])) == Trace(True, (first, SeenTurn(DONE)))
+    told = "system : not allowed\nuser : hello"
+    assert seen(one, Literals.of(["b12"])) == Trace(True, (first, SeenTurn(DONE)), opening=told)
+    assert seen(one, Literals.of(["hello"])).opening == "system : not allowed\nuser : hidden"
 
 
 def test_no_field_of_a_trace_can_hold_gold() -> None:
@@ -39,7 +41,7 @@ def test_no_field_of_a_trace_can_hold_gold() -> None:
         return names
 
     assert fields(Trace) == {
-        "success", "turns", "sibling", "called_off",
+        "success", "turns", "sibling", "called_off", "opening",
         "said", "calls", "problem", "heard", "tool", "arguments", "error",
     }  # fmt: skip
 

@@ -142,7 +142,7 @@ class Silent:
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
-    async def write(self, traces: Any) -> Any:
+    async def write(self, traces: Any, refused: Any = ()) -> Any:
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -175,7 +175,7 @@ def test_a_reference_that_is_too_long_for_the_window_is_cut_or_left_out(window: 
     class Wordy:
         name = "wordy"
 
-        async def write(self, traces: Any) -> str:
+        async def write(self, traces: Any, refused: Any = ()) -> str:
             return "\n".join(["cabin seat cabin seat"] * 100)
 
     def prepare(alive: Living) -> None:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 
 from sgcd.act.environment import Cohort, Sampler, Stage
@@ -102,16 +103,39 @@ async def play_groups(
     limits: Limits,
     seed: int,
     step: int,
+    whole: Callable[[Siblings], None] | None = None,
 ) -> Played:
-    """Play `size` siblings of each task. Groups come in task order, as many at a time as the sampler has slots for."""
+    """Play `size` siblings of each task. Groups come in task order, as many at a time as the sampler has slots for.
+
+    `whole` is told of each group as soon as its last sibling has ended, while others are still being played.
+    """
     together = max(1, sampler.slots // size)
     for start in range(0, len(tasks), together):
         some = tasks[start : start + together]
         plays = [Play(task, sibling, seed_of(seed, step, task.id, sibling)) for task in some for sibling in range(size)]
         rollouts: list[Rollout] = []
+        ended = partial(_tell, some, size, whole, {})
         for at in range(0, len(plays), sampler.slots):
-            rollouts += await play_cohort(plays[at : at + sampler.slots], stage, chat, sampler, limits)
+            cohort = plays[at : at + sampler.slots]
+            rollouts += await play_cohort(cohort, stage, chat, sampler, limits, ended=partial(ended, at))
         yield tuple(_group(task, rollouts[i * size : (i + 1) * size]) for i, task in enumerate(some))
+
+
+def _tell(
+    tasks: Sequence[Task],
+    size: int,
+    whole: Callable[[Siblings], None] | None,
+    known: dict[int, Rollout],
+    at: int,
+    index: int,
+    rollout: Rollout,
+) -> None:
+    """One more of these groups' rollouts has ended; `known` are those that have."""
+    known[at + index] = rollout
+    group = (at + index) // size
+    own = range(group * size, (group + 1) * size)
+    if whole and all(play in known for play in own):
+        whole(_group(tasks[group], [known[play] for play in own]))
 
 
 def _group(task: Task, rollouts: Sequence[Rollout]) -> Siblings:
@@ -125,12 +149,19 @@ async def play_cohort(
     sampler: Sampler,
     limits: Limits,
     temperature: float | None = None,
+    ended: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Play some rollouts side by side. If the sampler fails or the caller is cancelled, none is left running."""
+    """Play some rollouts side by side. If the sampler fails or the caller is cancelled, none is left running.
+
+    `ended` is told of each as it ends.
+    """
 
     async def one(index: int, wanted: Play, cohort: Cohort) -> Rollout:
         session = cohort.session(index, wanted.seed)
-        return await play(wanted.task, stage.environment(), chat, session, limits, wanted.sibling, wanted.seed)
+        rollout = await play(wanted.task, stage.environment(), chat, session, limits, wanted.sibling, wanted.seed)
+        if ended:
+            ended(index, rollout)
+        return rollout
 
     async with sampler.cohort(len(plays), temperature) as cohort:
         running = [asyncio.create_task(one(index, wanted, cohort)) for index, wanted in enumerate(plays)]

@@ -10,7 +10,7 @@ from typer.core import TyperCommand
 
 from sgcd.errors import SgcdError
 
-EXTRA = ("torch", "transformers", "tokenizers")
+EXTRA = {"torch": "train", "transformers": "train", "tokenizers": "train", "openai": "llm"}
 """What the extra `train` brings."""
 MANY = ("--against", "--step")
 """Options that take all the words that follow."""
@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in EXTRA:
             raise
-        return refuse(f"{error.name} is not installed, and this verb needs it: pip install 'sgcd[train]'")
+        return refuse(f"{error.name} is not installed, and this verb needs it: pip install 'sgcd[{EXTRA[error.name]}]'")
     except UsageError as error:
         said = error.format_message()
         if said.startswith("Usage:"):  # nothing was typed: the answer is the help

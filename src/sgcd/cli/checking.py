@@ -29,6 +29,8 @@ def check(words: Sequence[str], as_json: bool) -> None:
         played = {"task": rehearsal.task, "prompt": len(rehearsal.prompt), "response": len(rehearsal.response)}
         answer = {"recipe": told, "trials": built.trials(), "rehearsal": played, "facts": built.facts()}
         answer["memory"] = fits.plain()
+        if built.endpoint:
+            answer["writer"] = built.endpoint.told()
         print_json({"schema": 1, **answer})
     else:
         for name, line in (lines(recipe, built, rehearsal) | {"memory": fits.words()}).items():
@@ -51,6 +53,7 @@ def lines(recipe: Recipe, built: "Assembly", rehearsal: Rollout) -> dict[str, st
         "rehearsal": f"task {rehearsal.task}: {len(rehearsal.prompt)} tokens of prompt, {len(rehearsal.response)} of "
         f"response in {len(rehearsal.turns)} turns, {rehearsal.ending}, reward {rehearsal.reward:g}",
         "method": recipe.method.name,
+        **({"writer": built.endpoint.told()} if built.endpoint else {}),
         "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.size} rollouts, learning rate "
         f"{recipe.optimizer.lr:g}",
         "evaluation": measured if built.trials() else f"none: there are no {recipe.evaluation.split} tasks",

@@ -50,6 +50,7 @@ def begin(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
 
     built = assemble(recipe)
     asyncio.run(built.check_window())
+    built.ready()
     folder = RunFolder.create(run, dump(recipe), built.facts())
     return work(recipe, folder, built)
 
@@ -62,6 +63,7 @@ def go_on(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
     from sgcd.assemble import assemble, moved
 
     built = assemble(recipe, threads=folder.facts["machine"]["threads"])
+    built.ready()
     for warning in moved(folder.facts, built.facts()):
         progress().print(warning, soft_wrap=True)
     if recipe != started:

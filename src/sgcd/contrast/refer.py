@@ -1,7 +1,7 @@
 """From siblings to a reference, or to the cause why there is none; nothing that a writer does gets past here."""
 
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from sgcd.contrast.literals import literals_of, shapes
 from sgcd.contrast.marks import marks, without_marks
 from sgcd.contrast.mask import PLACEHELD, SHORTEST, Literals
 from sgcd.contrast.trace import trace_of
-from sgcd.contrast.write import Writer
+from sgcd.contrast.write import Unwritten, Writer
 from sgcd.records import Reference, Siblings
 
 RETRIES = 2
@@ -40,6 +40,8 @@ class Referred:
     """Which the writer read."""
     replaced: int = 0
     """Literals that the writer let slip."""
+    refused: tuple[str, ...] = ()
+    """Why answers of the writer were not taken, each by its cause."""
 
     def plain(self) -> dict[str, Any]:
         """A line of the run's folder. Literals that were there before anything was written stay out of it."""
@@ -53,6 +55,7 @@ class Referred:
             "how": self.how,
             "siblings": list(self.siblings),
             "replaced": self.replaced,
+            "refused": list(self.refused),
         }
 
 
@@ -86,7 +89,7 @@ class Received:
 async def refer(
     siblings: Siblings, chat: Chat, writer: Writer, budget: int, only: Collection[int] | None = None
 ) -> Referred:
-    """Mask, choose, write, scan. A text that leaks is asked for again, twice at most.
+    """Mask, choose, write, scan. Where the writer may do better it is asked again, twice at most, and told why.
 
     Where the writer is to read `only` some of the siblings, the literals are still those of all.
     """
@@ -102,18 +105,20 @@ async def refer(
         return Referred(task, None, cause, literals)
     names = frozenset(name for rollout in siblings.rollouts for name in evaluator.names(rollout))
     read = tuple(trace.sibling for trace in chosen.traces)
-    cause, replaced = "", 0
-    for _ in range(1 + RETRIES):
-        text, cause = await _written(writer, chosen)
-        if cause:
-            break
-        received = receive(text, literals, names)
-        replaced, cause = received.replaced, received.leak
+    refused, replaced = list[str](), 0
+    while True:
+        text, cause, again = await _written(writer, chosen, refused)
         if not cause:
-            literals = literals.joined(Literals.of(received.listed))
-            reference = Reference(task, received.text, writer.name, received.listed)
-            return Referred(task, reference, "", literals, chosen.how, read, replaced)
-    return Referred(task, None, cause, literals, chosen.how, read, replaced)
+            received = receive(text, literals, names)
+            if not received.leak:
+                literals = literals.joined(Literals.of(received.listed))
+                reference = Reference(task, received.text, writer.name, received.listed)
+                told = (chosen.how, read, received.replaced, tuple(refused))
+                return Referred(task, reference, "", literals, *told)
+            replaced, cause, again = received.replaced, received.leak, True
+        refused += [cause] if again else []
+        if not again or len(refused) > RETRIES:
+            return Referred(task, None, cause, literals, chosen.how, read, replaced, tuple(refused))
 
 
 def receive(text: str, literals: Literals, names: Iterable[str]) -> Received:
@@ -141,12 +146,14 @@ def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(word for word in said if len(word) >= SHORTEST))
 
 
-async def _written(writer: Writer, chosen: Chosen) -> tuple[str, str]:
-    """What the writer wrote, or the cause why there is nothing."""
+async def _written(writer: Writer, chosen: Chosen, refused: Sequence[str]) -> tuple[str, str, bool]:
+    """What the writer wrote, or the cause why there is nothing and whether it is worth asking again."""
     try:
-        text = cast(object, await writer.write(chosen.traces))
+        text = cast(object, await writer.write(chosen.traces, tuple(refused)))
+    except Unwritten as nothing:
+        return "", nothing.cause, nothing.again
     except Exception as problem:
-        return "", "writer raised: " + " ".join(f"{type(problem).__name__}: {problem}".split()).rstrip(":")
+        return "", "writer raised: " + " ".join(f"{type(problem).__name__}: {problem}".split()).rstrip(":"), False
     if not isinstance(text, str):
-        return "", f"writer gave nothing: expected a text, got {type(text).__name__}"
-    return text.strip(), "" if text.strip() else "writer gave nothing"
+        return "", f"writer gave nothing: expected a text, got {type(text).__name__}", False
+    return text.strip(), "" if text.strip() else "writer gave nothing", False

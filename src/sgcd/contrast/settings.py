@@ -4,14 +4,27 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sgcd.endpoint.settings import EndpointSettings
 from sgcd.settings import Settings
+
+
+class BuiltInWriter(Settings):
+    """Siblings' visible calls and outcomes, compared by rule, without a model."""
+
+    name: Literal["built-in"]
+
+
+class LlmWriter(EndpointSettings):
+    """A language model at an OpenAI-compatible endpoint."""
+
+    name: Literal["llm"]
 
 
 class ReferenceSettings(Settings):
     """How siblings become a reference. A method that needs none, such as GRPO, never asks for one."""
 
-    writer: Literal["built-in"] = "built-in"
-    """Who writes it: built-in, from the siblings' visible calls and outcomes, without a model."""
+    writer: Annotated[BuiltInWriter | LlmWriter, Field(discriminator="name")] = BuiltInWriter(name="built-in")
+    """Who writes it."""
     budget: Annotated[int, Field(ge=1)] = 30720
     """Tokens of siblings that the writer reads; where they have more, as many of each outcome as fit are chosen."""
     least: Annotated[int, Field(ge=1)] = 64

@@ -58,6 +58,8 @@ class Trace:
     sibling: int = 0
     called_off: bool = False
     """Whether a call ended it, so that nothing was left to be said."""
+    opening: str = ""
+    """What the policy was told before its first turn."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -108,7 +110,8 @@ def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
             for call, answer in zip(turn.calls, answers, strict=True)
         ]
         turns.append(SeenTurn(clean(said.text.strip()), tuple(calls), problem, tuple(replies)))
-    return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.ending == "ended")
+    told = clean(_opening(rollout))
+    return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.ending == "ended", told)
 
 
 def trace(success: bool, tools: Sequence[str], said: str, literals: Sequence[str]) -> Trace:
@@ -140,7 +143,7 @@ def fenced(seen: Trace) -> str:
 
 def shortened(seen: Trace, limit: int) -> Trace:
     """The trace with the middle cut out of every observation that has more than `limit` characters."""
-    turns = (replace(turn, heard=tuple(_without_middle(text, limit) for text in turn.heard)) for turn in seen.turns)
+    turns = (replace(turn, heard=tuple(cut(text, limit) for text in turn.heard)) for turn in seen.turns)
     return replace(seen, turns=tuple(turns))
 
 
@@ -155,12 +158,22 @@ def without_middle(seen: Trace, keep: int) -> Trace:
 
 def _heard(rollout: Rollout) -> list[Sequence[Message]]:
     """For each turn, what came back. Every turn has one message of its own, and they are the conversation's last."""
-    own = [at for at, message in enumerate(rollout.messages) if message["role"] == "assistant"]
-    own = own[max(0, len(own) - len(rollout.turns)) :]
+    own = _own(rollout)
     heard: list[Sequence[Message]] = [
         rollout.messages[at + 1 : after] for at, after in pairwise([*own, len(rollout.messages)])
     ]
     return [*[()] * (len(rollout.turns) - len(heard)), *heard]
+
+
+def _own(rollout: Rollout) -> list[int]:
+    """Where in the conversation its turns stand."""
+    said = [at for at, message in enumerate(rollout.messages) if message["role"] == "assistant"]
+    return said[max(0, len(said) - len(rollout.turns)) :]
+
+
+def _opening(rollout: Rollout) -> str:
+    told = rollout.messages[: next(iter(_own(rollout)), len(rollout.messages))]
+    return "\n".join(f"{message['role']} : {message.get('content', '')}" for message in told)
 
 
 def _arguments(call: Call) -> str:
@@ -181,7 +194,7 @@ def _complaint(text: str) -> str:
     return " ".join(words[:ERROR_WORDS]) or "unknown"
 
 
-def _without_middle(text: str, limit: int) -> str:
+def cut(text: str, limit: int) -> str:
     if len(text) <= limit:
         return text
     head, tail = (limit + 1) // 2, limit // 2

@@ -22,7 +22,19 @@ class Writer(Protocol):
     @property
     def name(self) -> str: ...
 
-    async def write(self, traces: Sequence[Trace]) -> str: ...
+    async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
+        """`refused` says of each earlier answer to the same traces why it was not taken; raises Unwritten."""
+        ...
+
+
+class Unwritten(Exception):
+    """Why a writer has nothing to give; the first words, up to a colon, are what is counted."""
+
+    def __init__(self, cause: str, again: bool = False) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.again = again
+        """Whether it may do better when it is told the cause."""
 
 
 class BuiltIn:
@@ -30,7 +42,7 @@ class BuiltIn:
 
     name = "built-in"
 
-    async def write(self, traces: Sequence[Trace]) -> str:
+    async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
         return write(traces)
 
 

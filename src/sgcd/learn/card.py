@@ -25,7 +25,18 @@ model = AutoModelForCausalLM.from_pretrained("path/of/this/folder")
 tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 ```
 
-{facts}"""
+{bias}{facts}"""
+
+WRITER = "references written by"
+"""The fact that names the language model, where one wrote references."""
+
+BIAS = """\
+Where credit went in training was guided by references that a language model ({writer}) wrote after reading the agent's
+attempts. What that model prefers, overlooks or takes for wrong may have moved credit and so this policy, though only
+verified outcomes decided what was rewarded. It is not needed to use the policy. Keep a person in charge of actions that
+cannot be undone.
+
+"""
 
 
 def card(model: PreTrainedModel, facts: Mapping[str, Any]) -> str:
@@ -34,6 +45,7 @@ def card(model: PreTrainedModel, facts: Mapping[str, Any]) -> str:
     return CARD.format(
         kind=type(model).__name__,
         size=sum(each.numel() for name, each in model.named_parameters() if ".lora_" not in name),
+        bias=BIAS.format(writer=_cell(facts[WRITER])) if WRITER in facts else "",
         facts="| fact | value |\n|---|---|\n" + rows if rows else "",
     )
 

@@ -44,12 +44,14 @@ class State:
     """What the method found out for itself, such as a calibrated threshold."""
 
 
-def save_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW, state: State) -> None:
-    """Write the checkpoint of `state.step`: all of it, or none that counts."""
+def save_checkpoint(
+    folder: RunFolder, policy: Policy, optimizer: MasterAdamW, state: State, facts: Mapping[str, Any] | None = None
+) -> None:
+    """Write the checkpoint of `state.step`: all of it, or none that counts. The policy's card tells `facts`."""
     best = None if state.best is None else asdict(state.best)
     told = {"schema": SCHEMA, "step": state.step, "cursor": state.cursor.state(), "best": best, "method": state.method}
     with whole_folder(folder.checkpoint_path(state.step)) as place:
-        save(policy, place, {"steps": state.step})
+        save(policy, place, {"steps": state.step, **(facts or {})})
         save_file(_moments(policy.model, optimizer), place / OPTIMIZER)
         (place / STATE).write_text(json.dumps(told) + "\n")
 

@@ -81,6 +81,7 @@ def references(referred: Sequence[Referred], rollouts: Sequence[Contrasted]) -> 
         "groups": len(referred),
         "written": sum(told.reference is not None for told in referred),
         "causes": dict(causes.most_common()),
+        "refused": dict(Counter(why.partition(":")[0] for told in referred for why in told.refused).most_common()),
         "example": next((told.cause for told in referred if told.cause), ""),
         "replaced": sum(told.replaced for told in referred),
         "rollouts": len(rows),

@@ -8,6 +8,8 @@ from sgcd.act.environment import Sampler, Stage
 from sgcd.act.settings import SiblingsSettings
 from sgcd.contrast.refer import Contrast
 from sgcd.credit.methods import Method
+from sgcd.endpoint.ask import Endpoint
+from sgcd.learn.card import WRITER
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.policy import Policy
 from sgcd.learn.settings import (
@@ -72,3 +74,10 @@ class Living:
     """Asked only where the method needs references."""
     thread: ModelThread
     folder: RunFolder
+    endpoint: Endpoint | None = None
+    """Of the model that writes references, if one does."""
+
+    @property
+    def told(self) -> dict[str, str]:
+        """What the card of the policy tells besides the step."""
+        return {WRITER: self.endpoint.settings.model} if self.endpoint else {}

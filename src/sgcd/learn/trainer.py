@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -60,6 +60,11 @@ class Trainer:
 
     async def run(self) -> Trained:
         """From the newest checkpoint, or from the start, to the plan's last step."""
+        endpoint = self.living.endpoint
+        async with endpoint.opened(self.folder.calls_path) if endpoint else nullcontext():
+            return await self._run()
+
+    async def _run(self) -> Trained:
         await self._think(self._restore)
         start = self.state.step
         if not self.folder.checkpoints():
@@ -93,6 +98,8 @@ class Trainer:
         await self._validate()
         row = {"schema": SCHEMA, "step": step, **figures(gathered), **learnt, "peak_memory": peak_memory()}
         row["invalid"] = health.verdict([*self.recent, row], step == self.plan.steps)
+        if self.living.endpoint:
+            row["endpoint"] = self.living.endpoint.account.split()
         row["seconds"] = self.clock.split()
         self.folder.append_metrics(row)
         self.recent = [*self.recent, row][-health.WINDOW :]
@@ -105,10 +112,10 @@ class Trainer:
 
         async def play(tasks: Sequence[Any]) -> Played:
             chat = living.policy.chat
-            cohorts = play_groups(tasks, size, living.stage, chat, living.sampler, limits, plan.seed, step)
+            given = (size, living.stage, chat, living.sampler, limits, plan.seed, step)
+            cohorts = play_groups(tasks, *given, whole=lambda group: referring.ask([group]))
             async with aclosing(cohorts):
                 async for groups in cohorts:
-                    referring.ask(groups)
                     yield groups
 
         return await gather(living.stage.splits["train"], self.state.cursor, plan.siblings, plan.seed, play)
@@ -196,14 +203,14 @@ class Trainer:
                 await self._think(self._write_checkpoint)
 
     def _write_checkpoint(self) -> None:
-        checkpoint.save_checkpoint(self.folder, self.living.policy, self.optimizer, self.state)
+        checkpoint.save_checkpoint(self.folder, self.living.policy, self.optimizer, self.state, self.living.told)
         checkpoint.place_best(self.folder, self.state)
         checkpoint.retain(self.folder, self.plan.checkpoint.keep)
 
     def _deploy(self) -> None:
         """The last step's policy, as anyone would load it."""
         with whole_folder(self.folder.policy_path) as place:
-            save(self.living.policy, place, {"steps": self.state.step, "seed": self.plan.seed})
+            save(self.living.policy, place, {"steps": self.state.step, "seed": self.plan.seed, **self.living.told})
             (place / TRAINED).write_text(json.dumps({"schema": SCHEMA, "step": self.state.step}) + "\n")
 
 

@@ -32,6 +32,7 @@ def of_step(row: Row) -> list[str]:
         *moved(row),
         *broken(row),
         *references(row),
+        *calls([row]),
         *agreement(row),
         *endings(row),
         *trust(row),
@@ -121,6 +122,22 @@ def references(row: Row) -> list[str]:
     return said
 
 
+def calls(rows: Sequence[Row]) -> list[str]:
+    """Calls to a writer over the network that brought nothing, by kind."""
+    told = [row["endpoint"] for row in rows if row.get("endpoint")]
+    failures = Counter[str]()
+    for each in told:
+        failures.update(each["failures"])
+    said: list[str] = []
+    if failures:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
+        made = counted(sum(each["calls"] for each in told), "call")
+        said.append(f"{failures.total()} of {made} of the writer failed: {kinds}")
+    if forgotten := sum(each["forgotten"] for each in told):
+        said.append(f"the cache of answers could not be used {counted(forgotten, 'time')}")
+    return said
+
+
 def agreement(row: Row) -> list[str]:
     solved, failed, tasks = row["uniform_success"], row["uniform_failure"], row["tasks"]
     if not tasks or (solved + failed) / tasks < AGREE:
@@ -178,6 +195,8 @@ def of_run(rows: Sequence[Row]) -> list[str]:
         *(f"INVALID: {reason}" for reason in invalid(rows)),
         *unmoved(rows),
         *machinery(rows),
+        *unreferred(rows),
+        *calls(rows),
         *scattered(rows),
         *losses(rows),
     ]
@@ -206,6 +225,18 @@ def machinery(rows: Sequence[Row]) -> list[str]:
         causes.update(row["causes"])
     every = {"broken": sum(row["broken"] for row in rows), "rollouts": sum(row["rollouts"] for row in rows)}
     return broken({**every, "causes": causes})
+
+
+def unreferred(rows: Sequence[Row]) -> list[str]:
+    """Groups that learnt as with GRPO, for want of a reference."""
+    told = [row["reference"] for row in rows if row.get("reference")]
+    causes = Counter[str]()
+    for each in told:
+        causes.update(each["causes"])
+    if not causes:
+        return []
+    why = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
+    return [f"{causes.total()} of {counted(sum(each['groups'] for each in told), 'group')} without a reference: {why}"]
 
 
 def losses(rows: Sequence[Row]) -> list[str]:

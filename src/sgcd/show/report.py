@@ -17,7 +17,7 @@ from sgcd.show import looks, siblings
 from sgcd.show import steps as chosen
 from sgcd.show.curves import curves
 from sgcd.show.steps import speller, tokens_of
-from sgcd.show.tables import number
+from sgcd.show.tables import number, spent
 from sgcd.show.visible import visible
 from sgcd.yaml import read
 
@@ -51,7 +51,7 @@ def page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         last=metrics[-1] if metrics else None,
         invalid=[line.removeprefix("INVALID").lstrip(": ") for line in words if line.startswith("INVALID")],
         health=[line for line in words if not line.startswith("INVALID")],
-        remarks=[],
+        remarks=spent(metrics),
         measured=measured(folder, split),
         categories=CATEGORIES,
         curves=pictures,

@@ -1,6 +1,6 @@
 """What a run, an evaluation or a comparison came to, as tables with intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich import box
@@ -109,3 +109,31 @@ def headed(title: str, *columns: str) -> Table:
 
 def _part(told: Numbers, name: str) -> Numbers:
     return told["overall"] if name == "all" else told["categories"][name]
+
+
+def calls(told: Mapping[str, Any]) -> str:
+    """What a writer over the network was asked in a step, and what that cost."""
+    said = f"{told['calls']} calls"
+    if told["cached"]:
+        said += f" and {told['cached']} remembered"
+    return said + (f" for {told['money']:.4f}" if told["money"] else "")
+
+
+def spent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What a writer over the network was asked in a whole run: counts, tokens, money, latency."""
+    told = [row["endpoint"] for row in rows if row.get("endpoint")]
+    if not told:
+        return []
+    counts = ("asked", "cached", "calls", "repeated")
+    asked, cached, made, repeated = (sum(each[name] for each in told) for name in counts)
+    prompt, answer = (sum(each["tokens"][name] for each in told) for name in ("prompt", "answer"))
+    money = sum(each["money"] for each in told)
+    medians = sorted(each["seconds"]["median"] for each in told if each["seconds"]["median"] is not None)
+    said = [
+        f"writer: {asked} questions, {cached} answered from memory, {made} calls, {repeated} of them repetitions",
+        f"writer: {prompt:,} tokens asked, {answer:,} answered, {money:.4f} spent",
+    ]
+    if medians:
+        longest = max(each["seconds"]["max"] for each in told if each["seconds"]["max"] is not None)
+        said.append(f"writer: a call took {medians[len(medians) // 2]:.2f} s as a rule, {longest:.2f} s at most")
+    return said

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgcd.measure import health
-from sgcd.show.tables import interval, number
+from sgcd.show.tables import calls, interval, number
 
 Row = Mapping[str, Any]
 
@@ -63,7 +63,9 @@ class Terminal:
         mixed = f"{row['mixed']} of {row['tasks']} tasks mixed"
         credit = row.get("credit")
         spent = f"  credit on {credit['credited']} of {credit['creditable']} tokens" if credit else ""
-        told = f"{place}  success {number(row['success'])}  {mixed}  {moved}{spent}  {row['seconds']['total']:.1f} s"
+        asked = f"  {calls(row['endpoint'])}" if row.get("endpoint") else ""
+        success = number(row["success"])
+        told = f"{place}  success {success}  {mixed}  {moved}{spent}{asked}  {row['seconds']['total']:.1f} s"
         return [told, *(f"  {concern}" for concern in health.of_step(row))]
 
     def _display(self) -> RenderableType:
