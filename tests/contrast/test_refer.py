@@ -230,6 +230,13 @@ def test_no_secret_is_in_what_is_asked_or_kept(secrets: list[str], seed: int) ->
     assert found.reference.text.count("hidden") in (1, 2)  # 0000 , 0000 is also one with something in between
 
 
+def test_what_a_writer_says_as_it_fails_is_masked_too() -> None:
+    found = referred(Says([RuntimeError("cannot write of b12 with Bearer abcdefgh12345678ijklmnop")]), pair())
+    assert found.reference is None
+    assert found.cause.startswith("writer raised: RuntimeError: cannot write of hidden with")
+    assert "12345678" not in found.cause
+
+
 def test_receive_counts_only_what_it_replaced() -> None:
     received = receive("hidden and b12", literals_of(pair(), LAB), ())
     assert (received.text, received.replaced, received.leak) == ("hidden and hidden", 1, "")

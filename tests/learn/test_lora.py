@@ -125,7 +125,7 @@ def test_the_initial_policy_is_the_one_without_its_adapter() -> None:
     initial, optimizer = Initial(policy), optimizer_of(policy, SETTINGS)
     for number in (1, 2):
         step(policy, optimizer, number)
-    found, expected = initial.logps(ROLLOUTS, 1.0, 100), logps(plain, ROLLOUTS, 1.0, 100)
+    found, expected = initial.logps(ROLLOUTS, 1.0, 100, 2**30), logps(plain, ROLLOUTS, 1.0, 100)
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
     assert not np.array_equal(logps(policy, ROLLOUTS, 1.0, 100)[0], expected[0])
     assert any(each.requires_grad for each in policy.parameters())

@@ -62,7 +62,7 @@ def work_of(recipe: Recipe, prompt: int) -> "Work":
         rows=siblings.groups * siblings.size,
         training_tokens=recipe.optimizer.tokens,
         scoring_tokens=recipe.scoring.tokens,
-        logits=getattr(recipe.scoring, "bytes", 2**62),  # all at once, where no budget can be set
+        logits=recipe.scoring.bytes,
         kl=recipe.surrogate.kl > 0,
     )
 

@@ -97,8 +97,7 @@ async def refer(
     task = siblings.task.id
     if not siblings.mixed:
         return Referred(task, None, "not mixed", literals)
-    read = [rollout for rollout in siblings.rollouts if only is None or rollout.sibling in only]
-    traces = [trace_of(rollout, literals, chat) for rollout in read]
+    traces = [trace_of(one, literals, chat) for one in siblings.rollouts if only is None or one.sibling in only]
     chosen = choose(traces, budget, lambda text: len(chat.words(text)))
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"
@@ -108,6 +107,7 @@ async def refer(
     refused, replaced = list[str](), 0
     while True:
         text, cause, again = await _written(writer, chosen, refused)
+        cause = literals.joined(shapes(cause)).mask(cause)  # an exception may quote what it choked on
         if not cause:
             received = receive(text, literals, names)
             if not received.leak:

@@ -15,6 +15,6 @@ class Initial:
     def __init__(self, model: Any) -> None:
         self._model = model if adapted(model) else deepcopy(model).requires_grad_(False)
 
-    def logps(self, rollouts: Sequence[Rollout], temperature: float, tokens: int) -> list[Floats]:
+    def logps(self, rollouts: Sequence[Rollout], temperature: float, tokens: int, room: int) -> list[Floats]:
         with bare(self._model):
-            return logps(self._model, rollouts, temperature, tokens)
+            return logps(self._model, rollouts, temperature, tokens, room)

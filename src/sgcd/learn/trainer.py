@@ -129,7 +129,7 @@ class Trainer:
         kept = [rollout for group in groups for rollout in group.rollouts]
         dense = await self.dense.of(step, groups, referred)
         with self.clock.phase("scoring"):
-            how = (plan.sampler.temperature, plan.scoring.tokens)
+            how = (plan.sampler.temperature, plan.scoring.tokens, plan.scoring.bytes)
             initial = None if self.initial is None else await self._think(self.initial.logps, kept, *how)
         examples = [
             Example(each.rollout, each.credit.token_advantage, dense.logp[index], initial[index] if initial else None)
