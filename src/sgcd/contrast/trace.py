@@ -110,7 +110,7 @@ def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
             for call, answer in zip(turn.calls, answers, strict=True)
         ]
         turns.append(SeenTurn(clean(said.text.strip()), tuple(calls), problem, tuple(replies)))
-    told = clean(_opening(rollout))
+    told = "\n".join(f"{message['role']} : {clean(str(message.get('content', '')))}" for message in _opening(rollout))
     return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.ending == "ended", told)
 
 
@@ -171,9 +171,9 @@ def _own(rollout: Rollout) -> list[int]:
     return said[max(0, len(said) - len(rollout.turns)) :]
 
 
-def _opening(rollout: Rollout) -> str:
-    told = rollout.messages[: next(iter(_own(rollout)), len(rollout.messages))]
-    return "\n".join(f"{message['role']} : {message.get('content', '')}" for message in told)
+def _opening(rollout: Rollout) -> Sequence[Message]:
+    """All that came before its first turn."""
+    return rollout.messages[: next(iter(_own(rollout)), len(rollout.messages))]
 
 
 def _arguments(call: Call) -> str:
