@@ -110,7 +110,7 @@ def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
             for call, answer in zip(turn.calls, answers, strict=True)
         ]
         turns.append(SeenTurn(clean(said.text.strip()), tuple(calls), problem, tuple(replies)))
-    told = "\n".join(f"{message['role']} : {clean(str(message.get('content', '')))}" for message in _opening(rollout))
+    told = "\n".join(line(message["role"], clean(str(message.get("content", "")))) for message in _opening(rollout))
     return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.ending == "ended", told)
 
 
@@ -127,10 +127,10 @@ def render(seen: Trace) -> str:
     """
     lines = [f"attempt : {'success' if seen.success else 'failure'}"]
     for turn in seen.turns:
-        lines += [_line("say", turn.said)] if turn.said else []
-        lines += [_line("call", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls]
-        lines += [_line("problem", turn.problem)] if turn.problem else []
-        lines += [_line("heard", text) for text in turn.heard]
+        lines += [line("say", turn.said)] if turn.said else []
+        lines += [line("call", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls]
+        lines += [line("problem", turn.problem)] if turn.problem else []
+        lines += [line("heard", text) for text in turn.heard]
     return "\n".join(lines) + "\n"
 
 
@@ -180,7 +180,7 @@ def _arguments(call: Call) -> str:
     return " ".join(f"{name}={_plain(value)}" for name, value in call.arguments.items())
 
 
-def _line(name: str, text: str) -> str:
+def line(name: str, text: str) -> str:
     return f"{name} : " + "\n | ".join(text.splitlines() or [""])
 
 
