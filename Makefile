@@ -64,3 +64,4 @@ bench: setup
 	$(BIN)/python bench/sampling.py
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/credit.py
+	$(BIN)/python bench/latency.py

@@ -212,9 +212,13 @@ def test_a_stop_by_hand_says_how_to_go_on(capsys: Capture, monkeypatch: pytest.M
     def stop(self: Terminal, row: Any) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(Terminal, "on_step", stop)
-        assert main(["train", "recipe.yaml", "--run", "A"]) == 130
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where a shell put us in the background
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(Terminal, "on_step", stop)
+            assert main(["train", "recipe.yaml", "--run", "A"]) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert "stopped; to go on: sgcd train --run A --resume" in capsys.readouterr().err
     assert main(["train", "--run", "A", "--resume"]) == 0
 

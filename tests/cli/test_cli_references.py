@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from misbehaving import Server
 from sgcd.cli import main
 from sgcd.files import line, read_rows
 from sgcd.show.sensitivity import sensitivity_tables
@@ -53,6 +54,23 @@ def test_success_is_played_with_every_arm_of_one_text(found: dict[str, Any]):
     assert played == {*found["arms"]} - {"leave one out"}
     assert found["without"]["tasks"] == 3
     assert set(found["arms"]["shuffled"]["played"]) == {"tasks", "success", "less without", "less own"}
+
+
+def test_another_writer_is_asked_by_keys_of_the_recipe(run: Path, capsys: Capture):
+    with Server(lambda number, request: "good" if number % 4 else "not json") as server:
+        keys = f"reference.writer={{name: llm, base_url: '{server.url}', model: other, pause: 0.001, retries: 0}}"
+        assert main(["references", "compare", str(run), keys, "--trials", "0", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["writer"] == "other"
+    assert told["calls"]["calls"] == server.requests > 3
+    assert told["not written"] == {"unanswered unreadable": server.done["not json"]}
+    arms = told["arms"]
+    assert 0 < arms["rewritten"]["references"] < 3 == arms["built-in"]["references"]
+    assert arms["rewritten"]["same_text"] == 0
+    console = Console(width=130, record=True, file=io.StringIO())
+    for one in sensitivity_tables(told):
+        console.print(one)
+    assert "texts that could not be written: unanswered unreadable" in console.export_text()
 
 
 def test_tables_show_it(found: dict[str, Any]):

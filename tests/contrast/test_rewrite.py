@@ -3,7 +3,7 @@
 from group import DONE, LAB, SORRY, Says, call, pair, rollout, run, siblings
 
 from sgcd.contrast.refer import Contrast
-from sgcd.contrast.rewrite import left_out, rewritten
+from sgcd.contrast.rewrite import Causes, left_out, rewritten
 from sgcd.contrast.rewrite import pair as one_pair
 from sgcd.contrast.write import BuiltIn
 from sgcd.records import Siblings
@@ -26,7 +26,8 @@ def three() -> Siblings:
 def test_every_arm_has_its_texts() -> None:
     groups = [three(), pair()]
     own = [run(CONTRAST.refer(group)).reference.text for group in groups]
-    arms = run(rewritten(groups, own, CONTRAST, seed=0))
+    arms, causes = run(rewritten(groups, own, CONTRAST, seed=0))
+    assert not causes
     assert arms["rewritten"] == [[text] for text in own]
     assert "built-in" not in arms
     assert arms["shuffled"] == [[own[1]], [own[0]]]
@@ -40,7 +41,7 @@ def test_every_arm_has_its_texts() -> None:
 
 def test_another_writer_stands_beside_the_built_in_one() -> None:
     contrast = Contrast(Says(["look first"]), LAB, 10**6, 1)
-    arms = run(rewritten([three()], ["own"], contrast, seed=0))
+    arms, _ = run(rewritten([three()], ["own"], contrast, seed=0))
     assert arms["rewritten"] == [["look first"]]
     assert arms["built-in"][0][0].startswith("what successful attempts check")
     assert arms["shuffled"] == [[]]
@@ -52,6 +53,6 @@ def test_the_pair_is_the_shortest_success_and_the_longest_failure() -> None:
 
 def test_who_reads_fewer_siblings_sees_the_literals_of_none() -> None:
     writer = Says([...])
-    texts = run(left_out(Contrast(writer, LAB, 10**6, 1), [three()]))
+    texts = run(left_out(Contrast(writer, LAB, 10**6, 1), [three()], Causes()))
     assert len(texts[0]) == 2
     assert all(not trace.turns or "b12" not in str(trace) for trace in writer.heard)

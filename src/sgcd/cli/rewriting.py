@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -49,10 +50,12 @@ async def sensitivity(
     from sgcd.contrast.rewrite import rewritten
     from sgcd.learn.sensitivity import OWN, compare, weigh
 
-    say = progress().print
-    cases, steps, without = await saved(folder, built, groups)
-    say(f"{len(cases)} groups of {len(steps)} steps; writing references anew")
-    arms = await rewritten([case.siblings for case in cases], [case.own for case in cases], built.contrast, seed)
+    say, endpoint = progress().print, built.endpoint
+    async with endpoint.opened() if endpoint else nullcontext():
+        cases, steps, without = await saved(folder, built, groups)
+        say(f"{len(cases)} groups of {len(steps)} steps; writing references anew")
+        both = [case.siblings for case in cases], [case.own for case in cases]
+        arms, causes = await rewritten(*both, built.contrast, seed)
     every = [[text for arm in arms.values() for text in arm[at]] for at in range(len(cases))]
     say(f"scoring {sum(len(case.siblings.rollouts) for case in cases)} rollouts under each")
     weighed = weigh(scorer(told, built), cases, every)
@@ -65,6 +68,8 @@ async def sensitivity(
         "steps": steps,
         "groups": len(cases),
         "groups without a reference": without,
+        "not written": dict(causes.most_common()),
+        "calls": endpoint.account.split() if endpoint else None,
         "seed": seed,
         "trials": trials if played else 0,
         "arms": {name: {**each, "played": played.get(name)} for name, each in figures.items()},

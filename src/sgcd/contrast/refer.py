@@ -95,9 +95,9 @@ async def refer(
     """
     literals = literals_of(siblings, chat)
     task = siblings.task.id
-    if not siblings.mixed:
-        return Referred(task, None, "not mixed", literals)
     traces = [trace_of(one, literals, chat) for one in siblings.rollouts if only is None or one.sibling in only]
+    if {trace.success for trace in traces} != {True, False}:
+        return Referred(task, None, "not mixed", literals)
     chosen = choose(traces, budget, lambda text: len(chat.words(text)))
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"

@@ -21,6 +21,12 @@ def sensitivity_tables(found: Numbers) -> Iterator[Table | str]:
         yield f"{found['trials']} fresh plays of each task; differences paired by task"
     if found["groups without a reference"]:
         yield f"{found['groups without a reference']} groups had no reference and are left out"
+    if found["not written"]:
+        causes = ", ".join(f"{cause} ({count})" for cause, count in found["not written"].items())
+        yield f"texts that could not be written: {causes}"
+    calls = found["calls"]
+    if calls:
+        yield f"{calls['calls']} calls to {found['writer']}, {calls['cached']} answers remembered"
     yield f"{found['seconds']:.0f} seconds"
 
 
