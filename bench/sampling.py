@@ -29,7 +29,7 @@ from sgcd.learn.settings import SamplerSettings
 from sgcd.records import Ids
 
 TARGET = 1.2
-NO_END: Any = SimpleNamespace(end=-1)
+NO_END: Any = SimpleNamespace(ends=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
