@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup lab test integration learning truth bench
+.PHONY: setup lab test integration learning truth bench performance
 
 setup: $(STAMP)
 
@@ -65,3 +65,6 @@ bench: setup
 	$(BIN)/python bench/step.py
 	$(BIN)/python bench/credit.py
 	$(BIN)/python bench/latency.py
+
+performance: setup
+	$(BIN)/python bench/performance.py

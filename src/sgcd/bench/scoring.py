@@ -1,4 +1,4 @@
-"""B1 to B4: the head's statistics against the product alone, against the naive way, in memory, and in exactness."""
+"""B1 to B4, B7: the head's statistics against the product alone, the naive way, in memory, and in exactness."""
 
 from typing import Any
 
@@ -102,3 +102,10 @@ def errors() -> dict[str, Any]:
     return {
         "B4": figure("errors of the divergence", cases, f"With bfloat16 logits {same:.2f} of rows have the same ids.")
     }
+
+
+def sharing() -> dict[str, Any]:
+    """B7, of which nothing is there yet."""
+    cases = [least("Qwen3", None, 0.95), least("Qwen3.5", None, 0.90)]
+    note = "Not built: scoring and training read the prompt of every rollout by itself."
+    return {"B7": figure("ideal ratio of tokens over the measured ratio, prefixes shared", cases, note)}

@@ -2,6 +2,7 @@
 
 import os
 import platform
+from datetime import date
 from typing import Any
 
 from sgcd.cli.answer import print_json, progress, results
@@ -11,7 +12,7 @@ def bench(rounds: int, tokens: int, as_json: bool) -> None:
     import torch
 
     from sgcd.assemble import processor, version_of
-    from sgcd.bench.scoring import errors, memory, speed
+    from sgcd.bench.scoring import errors, memory, sharing, speed
     from sgcd.bench.step import overhead
 
     torch.set_num_threads(1)
@@ -24,6 +25,7 @@ def bench(rounds: int, tokens: int, as_json: bool) -> None:
     ):
         console.print(f"measuring {said}")
         found |= part()
+    found |= sharing()
     machine = {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -32,7 +34,8 @@ def bench(rounds: int, tokens: int, as_json: bool) -> None:
         "system": platform.system(),
         "torch": version_of("torch"),
     }
-    answer = {"schema": 1, "machine": machine, "rounds": rounds, **{name: found[name] for name in sorted(found)}}
+    taken = {"date": date.today().isoformat(), "rounds": rounds, "tokens": tokens}
+    answer = {"schema": 1, "machine": machine, **taken, **{name: found[name] for name in sorted(found)}}
     if as_json:
         print_json(answer)
         return
