@@ -16,11 +16,12 @@ import json
 import random
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from step import Deaf
 
 from sgcd.assemble import assemble
 from sgcd.contrast.trace import Trace
@@ -53,16 +54,6 @@ class Late:
         finally:
             self.latencies.append(min(latency, time.perf_counter() - began))
         return write(traces)
-
-
-class Deaf:
-    """Watches nothing."""
-
-    def on_phase(self, name: str) -> None: ...
-
-    def on_step(self, row: Mapping[str, Any]) -> None: ...
-
-    def on_evaluation(self, summary: Mapping[str, Any]) -> None: ...
 
 
 def run(mode: str, steps: int, mean: float) -> tuple[float, float, list[float], bytes]:

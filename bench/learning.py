@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from learning_table import table
+from placing import between
 
 from sgcd.measure.compare import compare, load
 from sgcd.measure.health import of_run
@@ -136,12 +137,7 @@ def facts(path: Path) -> Json:
 
 
 def placed(text: str, generated: str) -> str:
-    """The text with what stands between the markers replaced; without markers it goes to the end."""
-    if BEGIN not in text:
-        text = f"{text.rstrip()}\n\n## Does the lab learn?\n\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n\n{generated}\n\n{END}{after}"
+    return between(text, generated, BEGIN, END, "Does the lab learn?")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from placing import between
+
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = ROOT / "src/sgcd/lab/starts"
 LOG = ROOT / "docs/log.md"
@@ -18,9 +20,7 @@ Json = dict[str, Any]
 
 
 def main() -> int:
-    text = LOG.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    LOG.write_text(f"{before}{BEGIN}\n\n{table()}\n\n{END}{rest.split(END)[1]}", encoding="utf-8")
+    LOG.write_text(between(LOG.read_text(encoding="utf-8"), table(), BEGIN, END), encoding="utf-8")
     print(table())
     return 0
 

@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from placing import between
 from truth_table import table
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -54,11 +55,7 @@ def rounded(told: Any) -> Any:
 
 
 def placed(text: str, generated: str) -> str:
-    """The text with what stands between the markers replaced; without markers it goes to the end."""
-    if BEGIN not in text:
-        text = f"{text.rstrip()}\n\n## Is the credit where the decisions are?\n\n{BEGIN}\n{END}\n"
-    before, rest = text.split(BEGIN)
-    return f"{before}{BEGIN}\n\n{generated}\n\n{END}{rest.split(END)[1]}"
+    return between(text, generated, BEGIN, END, "Is the credit where the decisions are?")
 
 
 if __name__ == "__main__":

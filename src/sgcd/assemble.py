@@ -31,7 +31,7 @@ from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.head import examine, head_of
 from sgcd.learn.living import Living, Observer
-from sgcd.learn.policy import Policy, ready
+from sgcd.learn.policy import Policy, ready, window_of
 from sgcd.learn.rows import enough
 from sgcd.learn.sampler import TorchSampler
 from sgcd.learn.trainer import Trainer
@@ -143,7 +143,7 @@ async def prompt_of(recipe: Recipe, stage: Stage, chat: Chat) -> int:
 
 def fitting(recipe: Recipe, config: Any, prompt: int) -> None:
     """Refuse a prompt that leaves the policy no room for a rollout."""
-    window: int = getattr(config.get_text_config(), "max_position_embeddings", 2**31)
+    window = window_of(config)
     limit = recipe.siblings.limits.tokens
     if prompt + limit > window:
         advice = "lower siblings.limits.tokens" if prompt < window else "take a policy with a longer window"

@@ -104,12 +104,12 @@ async def saved(folder: RunFolder, built: "Assembly", most: int) -> tuple[list["
 
 
 def scorer(told: Recipe, built: "Assembly") -> "Scorer":
+    from sgcd.learn.policy import window_of
     from sgcd.learn.sensitivity import Scorer
 
     model: Any = built.policy.model
-    window = getattr(model.config.get_text_config(), "max_position_embeddings", 2**31)
-    how = told.surrogate, told.sampler.temperature, told.scoring.tokens
-    return Scorer(model, built.contrast, built.method, *how, window)
+    how = told.surrogate, told.sampler.temperature, told.scoring.tokens, told.scoring.bytes
+    return Scorer(model, built.contrast, built.method, *how, window_of(model.config))
 
 
 async def success(

@@ -4,6 +4,7 @@ import json
 import re
 from typing import Any, cast
 
+from sgcd.contrast.marks import marks
 from sgcd.contrast.mask import PLACEHOLDER
 from sgcd.contrast.write import Unwritten
 
@@ -31,29 +32,21 @@ SCHEMA: dict[str, Any] = {
 """Without limits: not every server knows them."""
 
 _THINKING = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
-_MARKERS = re.compile(
-    r"<\|[^\s<>]{1,40}\|>"
-    r"|</?(?:s|bos|eos|pad|unk|think|call|tool_call|tool_response|tools|function|start_of_turn|end_of_turn)\b[^<>]{0,40}>"
-    r"|\[/?(?:INST|TOOL_CALLS|AVAILABLE_TOOLS|TOOL_RESULTS)\]|<</?SYS>>|<\uff5c[^<>]{1,40}\uff5c>",
-    re.IGNORECASE,
-)
-"""Text with which some family of models opens or closes turns, thinking or calls."""
 
 
 def rendered(text: str) -> str:
     """The five-part text of an answer. Raises Unwritten with a reason that quotes nothing of the answer."""
     parts = _parts(text)
-    said = [item for name in PARTS for item in parts[name]]
     if not any(parts[name] for name in PARTS if name != "masked"):
         raise _malformed("empty", "its first four lists hold nothing")
-    if any(_MARKERS.search(item) for item in said):
-        raise _malformed("markers", "it holds marks that open or close a turn of a chat")
     lines: list[str] = []
     for name, label in PARTS.items():
         if name == "masked":
             lines.append(f"{label} : {' , '.join(item.replace(',', ' ') for item in parts[name]) or PLACEHOLDER} .")
         else:
             lines += [f"{label} : {item.rstrip(' .')} ." for item in parts[name] or ["none"]]
+    if marks("\n".join(lines)):
+        raise _malformed("markers", "it holds marks that open or close a turn of a chat")
     if sum(map(len, lines)) > WHOLE:
         raise _malformed("huge", f"all texts together have more than {WHOLE} characters")
     return "\n".join(lines)

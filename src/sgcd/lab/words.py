@@ -27,7 +27,6 @@ TOOLS: dict[str, tuple[tuple[str, ...], str]] = {
     "send_voucher": (("booking",), "send a voucher for a booking"),
     "transfer_to_human": ((), "hand over to a human agent"),
 }
-READS = ("find_user", "get_booking", "get_flight")
 WRITES = ("cancel_booking", "change_day", "upgrade_cabin", "add_bags", "send_voucher")
 
 POLICY = (

@@ -13,6 +13,7 @@ from sgcd.learn.clock import Clock, think
 from sgcd.learn.contrasted import Contrasted, contrasted, neighbours, plain, references
 from sgcd.learn.ledger import Deserved, ledger, overlap
 from sgcd.learn.living import Living, Plan
+from sgcd.learn.policy import window_of
 from sgcd.learn.scoring import logps
 from sgcd.learn.teacher import Lesson, Marks, score, teach
 from sgcd.records import Features, Floats, Rollout, Siblings
@@ -67,7 +68,7 @@ class Dense:
         self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]
     ) -> tuple[list[Contrasted], list[Contrasted]]:
         """What the teacher is to read of each rollout; every so often, also with a neighbour's reference."""
-        window: int = getattr(self._model.config.get_text_config(), "max_position_embeddings", 2**31)
+        window = window_of(self._model.config)
         seen = contrasted(groups, referred, self._living.contrast, window)
         every = self._plan.scoring.shuffled
         if not every or step % every:

@@ -53,6 +53,11 @@ def device_of(told: str) -> torch.device:
     return torch.device("cuda" if here and told != "cpu" else "cpu")
 
 
+def window_of(config: Any) -> int:
+    """How many positions a model has; without a number, as many as anyone needs."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))
+
+
 def load(start: str | Path, dtype: str, attention: str | None = None) -> Policy:
     """Read a policy from what `locate` makes of `start`. No code from the folder is run."""
     folder = locate(start)

@@ -15,6 +15,7 @@ from sgcd.learn.draw import Uniforms
 from sgcd.learn.engine import Engine, Place
 from sgcd.learn.free import Free
 from sgcd.learn.lockstep import Lockstep
+from sgcd.learn.policy import window_of
 from sgcd.learn.settings import SamplerSettings
 from sgcd.records import Ids
 
@@ -28,7 +29,7 @@ class TorchSampler:
         self._settings = settings
         self.ends = chat.ends
         self.vocabulary: int = model.config.get_text_config().vocab_size
-        self.window: int = getattr(model.config.get_text_config(), "max_position_embeddings", 2**31)
+        self.window = window_of(model.config)
         self._free = Free(self._engine, executor) if settings.mode == "free" else None
         self._room = settings.slots
         self._freed = asyncio.Condition()

@@ -44,6 +44,8 @@ class Scorer:
     temperature: float
     tokens: int
     """In one forward pass."""
+    room: int
+    """Bytes for logits and what is made of them."""
     window: int
 
 
@@ -73,9 +75,11 @@ def weigh(scorer: Scorer, cases: Sequence[Case], texts: Sequence[Sequence[str]])
     lessons: list[list[Lesson | None]] = []
     for arm in arms:
         some = [(one.rollout, one.row) for one in arm if one.row is not None]
-        taught = iter(teach(scorer.model, [one for one, _ in some], [row for _, row in some], *how, needs.k))
+        taught = iter(
+            teach(scorer.model, [one for one, _ in some], [row for _, row in some], *how, needs.k, scorer.room)
+        )
         lessons.append([None if one.row is None else next(taught) for one in arm])
-    features = score(scorer.model, rollouts, lessons, *how, needs.divergence).features
+    features = score(scorer.model, rollouts, lessons, *how, needs.divergence, scorer.room).features
     method.calibrate([(r, f, one) for r, f, one in zip(rollouts, features[0], flags, strict=True) if f])
     gains = [
         float(gain)
