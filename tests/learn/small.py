@@ -1,5 +1,6 @@
 """A policy of a few thousand weights, drawn rollouts, and a task that such a policy can learn in a few steps."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,14 @@ from sgcd.contrast.write import BuiltIn
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.lab import policy as lab
+from sgcd.learn.batch import Example
 from sgcd.learn.clock import ModelThread
+from sgcd.learn.gradient import Gradient, ready
 from sgcd.learn.living import Living
 from sgcd.learn.policy import Policy
 from sgcd.learn.sampler import TorchSampler
+from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
+from sgcd.learn.update import Update, update
 from sgcd.recipe import Recipe
 from sgcd.records import Rollout, Said, Task, Verdict
 from sgcd.run import RunFolder
@@ -64,6 +69,22 @@ def rollout(mask: str, task: str = "t", sibling: int = 0, prompt: int = 3, seed:
         ending="answered",
         verdict=Verdict(1.0, True),
     )
+
+
+def accumulated(
+    policy: Any, batch: Sequence[Example], trust: SurrogateSettings, temperature: float, tokens: int
+) -> Gradient:
+    """The gradient of a whole batch, of which it is known beforehand what it deserves."""
+    gradient = Gradient(policy, trust, temperature, tokens, sum(example.rollout.written for example in batch))
+    gradient.add(*ready(batch))
+    return gradient
+
+
+def stepped(
+    policy: Any, optimizer: Any, batch: Sequence[Example], told: OptimizerSettings, number: int = 1, heat: float = 1.0
+) -> Update:
+    """One optimiser step on such a batch."""
+    return update(optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.tokens), told, number)
 
 
 class Brevity:

@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import model, rollout
+from small import accumulated, model, rollout
 
 from sgcd.errors import RecordError
 from sgcd.learn.batch import Example, Grid, cut, flat, grid
-from sgcd.learn.scoring import gap, logps, written
+from sgcd.learn.head import head_of
+from sgcd.learn.logprob import said_with_gradient
+from sgcd.learn.scoring import gap, logps, read
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.update import accumulate
 from sgcd.records import Floats, Rollout
 
 MASKS = ("xx..xxx", "x", "....xx", "xxx.x.x.x", "..", "xxxxx")
@@ -32,8 +33,13 @@ def examples(rollouts: list[Rollout]) -> list[Example]:
 
 def loss_and_gradient(policy: Any, batch: list[Example], tokens: int) -> tuple[float, torch.Tensor]:
     policy.zero_grad()
-    sums = accumulate(policy, batch, SETTINGS, 0.7, tokens)
+    sums = accumulated(policy, batch, SETTINGS, 0.7, tokens)
     return sums.loss, torch.cat([parameter.grad.flatten().clone() for parameter in policy.parameters()])
+
+
+def written(policy: Any, laid: Grid) -> torch.Tensor:
+    hidden, observed = read(policy, laid)
+    return said_with_gradient(hidden, head_of(policy), observed, (), 0.7)[0]
 
 
 def test_a_grid_written_out() -> None:
@@ -97,14 +103,14 @@ def test_what_the_policy_did_not_write_may_hold_anything() -> None:
 def test_padding_may_hold_any_id_and_have_any_length() -> None:
     policy = model(torch.float64, 50)
     laid = grid(ROLLOUTS)
-    plain, _ = written(policy, laid, 0.7)
+    plain = written(policy, laid)
     used = torch.zeros_like(laid.ids, dtype=torch.bool)
     for row, each in enumerate(ROLLOUTS):
         used[row, : len(each.prompt) + len(each.response)] = True
     wider = torch.randint(1, 50, (len(ROLLOUTS), laid.ids.shape[1] + 5), generator=torch.Generator().manual_seed(0))
     wider[:, : laid.ids.shape[1]][used] = laid.ids[used]
     mask = torch.nn.functional.pad(laid.mask, (0, 5))
-    got, _ = written(policy, Grid(wider, mask), 0.7)
+    got = written(policy, Grid(wider, mask))
     assert torch.allclose(got, plain, atol=1e-10, rtol=0)
 
 
@@ -115,7 +121,7 @@ def test_the_gradient_is_the_policy_gradient() -> None:
     batch = [Example(each, np.full(len(each.response), 1.0 - each.sibling, np.float32), scored[index])
              for index, each in enumerate(ROLLOUTS)]  # fmt: skip
     policy.zero_grad()
-    accumulate(policy, batch, SurrogateSettings(), 0.7, 25)
+    accumulated(policy, batch, SurrogateSettings(), 0.7, 25)
     got = torch.cat([parameter.grad.flatten().clone() for parameter in policy.parameters()])
     policy.zero_grad()
     count = sum(each.written for each in ROLLOUTS)

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CHAT, model, rollout
+from small import CHAT, accumulated, model, rollout
 
 from sgcd.errors import PolicyError
 from sgcd.learn.batch import Example
+from sgcd.learn.gradient import recomputing
 from sgcd.learn.policy import Policy, load, ready, save
 from sgcd.learn.settings import PolicySettings, SurrogateSettings
-from sgcd.learn.update import accumulate, recomputing
 
 EXAMPLES = [
     Example(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
@@ -38,7 +38,7 @@ def gradient(policy: Any) -> tuple[float, torch.Tensor, int]:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), recomputing(policy):
-        sums = accumulate(policy, EXAMPLES, SurrogateSettings(), 1.0, 1000)
+        sums = accumulated(policy, EXAMPLES, SurrogateSettings(), 1.0, 1000)
     found = torch.cat([each.grad.flatten() for each in policy.parameters()])
     policy.zero_grad()
     return sums.loss, found, sum(held.values())

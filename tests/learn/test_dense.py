@@ -12,10 +12,11 @@ from small import Watcher, heeding, living, recipe
 
 from sgcd.contrast.mask import Literals
 from sgcd.contrast.refer import Referred
-from sgcd.learn import dense as room
+from sgcd.learn import gradient as room
 from sgcd.learn.clock import Clock
 from sgcd.learn.dense import Credited, Dense
-from sgcd.learn.teacher import Marks
+from sgcd.learn.gradient import Gradient
+from sgcd.learn.student import Marks
 from sgcd.measure.health import references
 from sgcd.records import Features, Reference, Rollout, Siblings
 
@@ -27,6 +28,16 @@ def referred(siblings: Siblings, text: str = "cabin seat") -> Referred:
     return Referred(siblings.task.id, reference, "" if text else "writer gave nothing", Literals.of([]))
 
 
+class There:
+    """References that nobody has to wait for."""
+
+    def __init__(self, told: Sequence[Referred]) -> None:
+        self.told = {each.task: each for each in told}
+
+    async def of(self, group: Siblings) -> Referred | None:
+        return self.told.get(group.task.id)
+
+
 def deserve(
     path: Path, groups: Sequence[Siblings], told: Sequence[Referred] | None = None, step: int = 1, **changes: Any
 ) -> Credited:
@@ -34,8 +45,11 @@ def deserve(
     alive = living(path / "run", plan)
     heeding(alive.policy.model)
     dense = Dense(plan, alive, Clock(alive.thread, Watcher().on_phase))
+    count = sum(each.written for siblings in groups for each in siblings.rollouts)
+    gradient = Gradient(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.tokens, count)
+    there: Any = There([referred(each) for each in groups] if told is None else told)
     try:
-        return asyncio.run(dense.of(step, groups, [referred(each) for each in groups] if told is None else told))
+        return asyncio.run(dense.of(step, groups, there, gradient))
     finally:
         alive.thread.shutdown()
 
@@ -86,17 +100,17 @@ def test_literals_keep_weight_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def planted(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Features of the first rollout, changed on their way out of scoring."""
-    honest = room.score
+    honest = room.asked
 
-    def score(model: Any, rollouts: Sequence[Rollout], *given: Any) -> Marks:
-        marks = honest(model, rollouts, *given)
+    def asked(model: Any, rollouts: Sequence[Rollout], *given: Any) -> tuple[Any, Any, Marks]:
+        logp, entropy, marks = honest(model, rollouts, *given)
         for features in marks.features:
             first = features[0]
             assert first is not None
             features[0] = Features(*(change(array.copy()) for array in (first.divergence, first.entropy, first.gap)))
-        return marks
+        return logp, entropy, marks
 
-    monkeypatch.setattr(room, "score", score)
+    monkeypatch.setattr(room, "asked", asked)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from families import EXACT, FAMILIES, family
 from ragged import END, conversation, play, reference, sampler_of
-from small import CHAT, Watcher, living, recipe, rollout
+from small import CHAT, Watcher, accumulated, living, recipe, rollout
 
 from sgcd.errors import PolicyError
 from sgcd.learn.batch import Example, cut
@@ -21,7 +21,6 @@ from sgcd.learn.policy import Policy, load
 from sgcd.learn.scoring import logps
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.trainer import Trainer
-from sgcd.learn.update import accumulate
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 MASKS = ("xx..xxx", "x", "....xxxxxxxxxx", "xxx.x.x.x", "xxxxx")
@@ -100,7 +99,7 @@ def test_splitting_leaves_loss_and_gradient_as_they_are(name: str) -> None:
     ]
     found: list[tuple[float, torch.Tensor]] = []
     for tokens in (1000, 30):
-        sums = accumulate(model, examples, SurrogateSettings(), 0.7, tokens)
+        sums = accumulated(model, examples, SurrogateSettings(), 0.7, tokens)
         found.append((sums.loss, torch.cat([each.grad.flatten() for each in model.parameters()])))
         model.zero_grad()
     assert len(cut(ROLLOUTS, 30)) > 2

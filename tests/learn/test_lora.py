@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from small import CHAT, Watcher, living, model, recipe, rollout
+from small import CHAT, Watcher, living, model, recipe, rollout, stepped
 from transformers import AutoModelForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
 from sgcd.errors import PolicyError
@@ -17,8 +17,8 @@ from sgcd.learn.initial import Initial
 from sgcd.learn.lora import adapt, bare
 from sgcd.learn.policy import Policy, load, ready, save
 from sgcd.learn.scoring import logps
-from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings, SurrogateSettings
-from sgcd.learn.update import optimizer_of, update
+from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings
+from sgcd.learn.update import optimizer_of
 from sgcd.run import RunFolder
 
 LORA = LoraSettings(rank=3, alpha=6)
@@ -43,7 +43,7 @@ def adapted(made: Any, told: LoraSettings = LORA, seed: int = 0) -> Any:
 
 
 def step(policy: Any, optimizer: Any, number: int) -> None:
-    assert not update(policy, optimizer, EXAMPLES, SurrogateSettings(), SETTINGS, 1.0, number).skipped
+    assert not stepped(policy, optimizer, EXAMPLES, SETTINGS, number).skipped
 
 
 def logits(policy: Any) -> torch.Tensor:

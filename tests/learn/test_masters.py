@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CHAT, model, rollout
+from small import CHAT, accumulated, model, rollout, stepped
 
 from sgcd.learn.batch import Example
 from sgcd.learn.checkpoint import State, restore, save_checkpoint
 from sgcd.learn.masters import MasterAdamW
 from sgcd.learn.policy import Policy
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
-from sgcd.learn.update import accumulate, optimizer_of, update
+from sgcd.learn.update import optimizer_of
 from sgcd.run import RunFolder
 
 SETTINGS = OptimizerSettings(lr=1e-5, tokens=20)
@@ -24,7 +24,7 @@ EXAMPLES = [
 
 
 def step(policy: Any, optimizer: MasterAdamW, number: int = 1) -> None:
-    assert not update(policy, optimizer, EXAMPLES, SurrogateSettings(), SETTINGS, 1.0, number).skipped
+    assert not stepped(policy, optimizer, EXAMPLES, SETTINGS, number).skipped
 
 
 def test_float32_weights_are_their_own_masters() -> None:
@@ -52,14 +52,14 @@ def test_small_steps_add_up_below_the_bits_of_a_weight() -> None:
 def test_gradients_of_micro_batches_add_up_in_float32() -> None:
     policy = model(torch.bfloat16)
     optimizer = optimizer_of(policy, SETTINGS)
-    accumulate(policy, EXAMPLES, SurrogateSettings(), 1.0, 8)
+    accumulated(policy, EXAMPLES, SurrogateSettings(), 1.0, 8)
     split = {weight: master.grad for weight, master in optimizer.masters.items()}
     assert all(grad is not None and grad.dtype == torch.float32 for grad in split.values())
     assert all(weight.grad is None for weight in split)
     optimizer.zero_grad()
     total: dict[Any, Any] = {}
     for each in EXAMPLES:  # alone, and added up here
-        accumulate(policy, [each], SurrogateSettings(), 1.0, 8)
+        accumulated(policy, [each], SurrogateSettings(), 1.0, 8)
         for weight, master in optimizer.masters.items():
             assert master.grad is not None
             total[weight] = total.get(weight, 0) + master.grad / len(EXAMPLES)

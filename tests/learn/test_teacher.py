@@ -15,7 +15,8 @@ from sgcd.errors import RecordError
 from sgcd.learn.batch import cut
 from sgcd.learn.head import backbone_of
 from sgcd.learn.scoring import logps
-from sgcd.learn.teacher import Lesson, Marks, score, teach
+from sgcd.learn.student import Marks, score
+from sgcd.learn.teacher import Lesson, teach
 from sgcd.records import Features, Ids, Rollout
 
 MASKS = ("xx..xxx", "x", "....xx", "xxx.x.x.x", "..", "", "xxxxx")

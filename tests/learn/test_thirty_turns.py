@@ -10,7 +10,8 @@ from small import rollout
 
 from sgcd.contrast.insert import teacher_row
 from sgcd.credit.divergence import dense_features
-from sgcd.learn.teacher import score, teach
+from sgcd.learn.student import score
+from sgcd.learn.teacher import teach
 from sgcd.records import Features, Ids, Rollout
 
 TEMPERATURE, SIZE = 0.7, 400

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 from small import STAGE, Watcher, living, recipe
-from torch.nn import Parameter
 
 from sgcd import files
 from sgcd.act.environment import Stage
 from sgcd.errors import FolderError
 from sgcd.learn import trainer as room
 from sgcd.learn.checkpoint import read_state
+from sgcd.learn.gradient import Gradient
 from sgcd.learn.trainer import NO_MIXED, Trained, Trainer
 from sgcd.run import RunFolder
 
@@ -176,7 +176,7 @@ def test_stopped_in_every_phase_and_again_while_it_recovers_it_ends_the_same(who
                 raise Killed
 
     path = tmp_path / "run"
-    for phase, times in (("evaluation", 1), ("sampling", 2), ("scoring", 2), ("credit", 2), ("training", 1)):
+    for phase, times in (("evaluation", 1), ("sampling", 2), ("training", 4), ("credit", 2), ("training", 1)):
         with pytest.raises(Killed):
             train(path, Killer(phase, times))
     with pytest.raises(Killed):
@@ -265,15 +265,10 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
 ) -> None:
     healthy = room.update
 
-    def poisoned(model: Any, *given: Any) -> Any:
-        if given[5] != 2:  # the step
-            return healthy(model, *given)
-        weight: Parameter = model.model.norm.weight
-        hook = weight.register_hook(lambda gradient: gradient * float("nan"))
-        try:
-            return healthy(model, *given)
-        finally:
-            hook.remove()
+    def poisoned(optimizer: Any, gradient: Gradient, settings: Any, step: int) -> Any:
+        if step == 2:
+            gradient.model.model.norm.weight.grad *= float("nan")
+        return healthy(optimizer, gradient, settings, step)
 
     monkeypatch.setattr(room, "update", poisoned)
     train(tmp_path / "run", steps=3)

@@ -14,9 +14,8 @@ from small import CHAT, Watcher, rollout
 from sgcd.act.siblings import Gathered
 from sgcd.cli.training import answer
 from sgcd.contrast.insert import teacher_row
-from sgcd.learn import dense, trainer
-from sgcd.learn.batch import Example, grid
-from sgcd.learn.scoring import written
+from sgcd.learn import gradient, teaching, trainer
+from sgcd.learn.batch import grid
 from sgcd.learn.teacher import teach
 from sgcd.learn.watch import Watch, foreign
 from sgcd.measure.health import of_run, of_step
@@ -40,7 +39,7 @@ def test_features_that_are_all_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def blind(model: Any, rollouts: Sequence[Rollout], rows: Any, *given: Any) -> Any:
         return teach(model, rollouts, [np.concatenate([r.prompt, r.response]) for r in rollouts], *given)
 
-    monkeypatch.setattr(dense, "teach", blind)
+    monkeypatch.setattr(teaching, "teach", blind)
     train(tmp_path / "run")
     assert said(tmp_path / "run").startswith("features: the divergence of ")
     train(tmp_path / "zero", method={**SGCD, "gamma": 0})
@@ -93,19 +92,22 @@ def test_a_mask_over_what_the_policy_did_not_write(
 
 @pytest.mark.parametrize("how", ["beside the student", "instead of the student"])
 def test_a_teacher_in_the_loss_graph(how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    honest = trainer.update
+    honest = gradient.asked
+    done: list[str] = []
 
-    def taught(model: Any, optimizer: Any, examples: Sequence[Example], *given: Any) -> Any:
+    def taught(model: Any, rollouts: Sequence[Rollout], *given: Any) -> Any:
         def shown(rollout: Rollout) -> Rollout:
             row = teacher_row(rollout, np.array([5, 6, 7], np.int32))
             return replace(rollout, prompt=row[: len(row) - len(rollout.response)])
 
-        if how == "beside the student":
-            written(model, grid([shown(examples[0].rollout)]), 1.0)[0].sum().backward()
-            return honest(model, optimizer, examples, *given)
-        return honest(model, optimizer, [replace(each, rollout=shown(each.rollout)) for each in examples], *given)
+        if how == "instead of the student":
+            return honest(model, [shown(each) for each in rollouts], *given)
+        if not done:
+            done.append("once")
+            model(input_ids=grid([shown(rollouts[0])]).ids).logits.sum().backward()
+        return honest(model, rollouts, *given)
 
-    monkeypatch.setattr(trainer, "update", taught)
+    monkeypatch.setattr(gradient, "asked", taught)
     watcher = Watcher()
     train(tmp_path / "run", watcher, steps=1)
     assert said(tmp_path / "run").startswith("graph: ")

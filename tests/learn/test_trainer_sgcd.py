@@ -104,10 +104,13 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
         train(tmp_path / name, prepare=prepare, steps=1, **changes)
         return seen
 
-    rows = 6  # two groups of three
-    assert passes("grpo", method={"name": "grpo"}) == [(rows, False), (rows, True)]
-    assert passes("sgcd") == [(rows, False), (rows, False), (rows, True)]
-    assert passes("shuffled", scoring={"shuffled": 1}) == [(rows, False)] * 3 + [(rows, True)]
+    taught, learnt = (3, False), (3, True)  # two groups of three
+    assert passes("grpo", method={"name": "grpo"}) == [learnt, learnt]
+    for name, every, cost in (("sgcd", 0, 2), ("shuffled", 1, 4)):
+        found = passes(name, scoring={"shuffled": every})
+        assert sorted(found) == [taught] * cost + [learnt] * 2
+    calibrated = passes("calibrated", scoring={"shuffled": 0}, method={**SGCD, "calibrate": True})
+    assert sorted(calibrated) == [taught] * 4 + [learnt] * 2  # the student by itself, on the first batch alone
 
 
 class Killed(BaseException):
@@ -127,7 +130,14 @@ def test_stopped_in_every_phase_it_ends_the_same(whole: Path, tmp_path: Path) ->
 
     path = tmp_path / "run"
     told: dict[str, Any] = {"method": {**SGCD, "calibrate": True}, "steps": 3, "checkpoint": {"every": 1}}
-    for phase, times in (("reference", 1), ("teacher", 2), ("scoring", 1), ("credit", 2), ("saving", 4)):
+    for phase, times in (
+        ("reference", 1),
+        ("teacher", 2),
+        ("scoring", 1),
+        ("training", 2),
+        ("credit", 2),
+        ("saving", 4),
+    ):
         with pytest.raises(Killed):
             train(path, Killer(phase, times), **told)
     train(path, **told)

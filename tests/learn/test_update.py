@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import model, rollout
+from small import model, rollout, stepped
 
 from sgcd.learn.batch import Example
 from sgcd.learn.scoring import logps
-from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
-from sgcd.learn.update import Update, optimizer_of, rate, update
+from sgcd.learn.settings import OptimizerSettings
+from sgcd.learn.update import Update, optimizer_of, rate
 
 ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
 
@@ -24,7 +24,7 @@ def moved(policy: Any, batch: list[Example], **settings: Any) -> tuple[Update, f
     """What an update says, and how far any weight went."""
     before = [parameter.detach().clone() for parameter in policy.parameters()]
     told = OptimizerSettings(**{"lr": 0.01, **settings})
-    done = update(policy, optimizer_of(policy, told), batch, SurrogateSettings(), told, 1.0, 1)
+    done = stepped(policy, optimizer_of(policy, told), batch, told, 1)
     after = [parameter.detach() for parameter in policy.parameters()]
     return done, max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True))
 
@@ -57,7 +57,7 @@ def test_the_gradient_is_clipped_and_reported_as_it_was() -> None:
             seen.append(float(torch.cat([grad.flatten() for grad in grads if grad is not None]).norm()))
 
     settings = OptimizerSettings(lr=0.01, clip_norm=0.001)
-    done = update(policy, Watching(policy.parameters(), lr=1), examples(policy), SurrogateSettings(), settings, 1.0, 1)
+    done = stepped(policy, Watching(policy.parameters(), lr=1), examples(policy), settings, 1)
     assert done.grad_norm is not None
     assert done.grad_norm > 0.01
     assert seen == pytest.approx([0.001], rel=1e-3)

@@ -10,7 +10,8 @@ from sgcd.bench.arms import inputs, naive, two_contexts
 from sgcd.bench.timing import peak
 from sgcd.learn.batch import grid
 from sgcd.learn.head import backbone_of
-from sgcd.learn.teacher import after, score, teach
+from sgcd.learn.student import score
+from sgcd.learn.teacher import after, teach
 from sgcd.records import Rollout, Verdict
 
 SIZE, WIDTH = 248_320, 1024

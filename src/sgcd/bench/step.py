@@ -18,10 +18,11 @@ from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import Sgcd as SgcdSettings
 from sgcd.lab import policy as lab
-from sgcd.learn.batch import Example, cut, grid
+from sgcd.learn.batch import grid
 from sgcd.learn.clock import Clock, ModelThread
 from sgcd.learn.contrasted import contrasted
 from sgcd.learn.dense import Dense
+from sgcd.learn.gradient import Gradient
 from sgcd.learn.living import Living
 from sgcd.learn.policy import Policy
 from sgcd.learn.teacher import after
@@ -90,14 +91,30 @@ def referred_of(played: list[Siblings]) -> list[Referred]:
 
 def rows_of(played: list[Siblings]) -> list[Rollout]:
     """The rollouts as the teacher reads them."""
-    seen = contrasted(played, referred_of(played), contrast_of(planned()), 32_768)
+    contrast = contrast_of(planned())
+    seen = [
+        each
+        for group, told in zip(played, referred_of(played), strict=True)
+        for each in contrasted(group, told, contrast, 32_768)
+    ]
     return [after(each.rollout, each.row) for each in seen if each.row is not None]
 
 
-def steps(model: Any, groups: int, siblings: int, written: int) -> tuple[dict[str, Callable[[], None]], int]:
+class Written:
+    """References that are there already."""
+
+    def __init__(self, referred: list[Referred]) -> None:
+        self._referred = {each.task: each for each in referred}
+
+    async def of(self, group: Siblings) -> Referred:
+        return self._referred[group.task.id]
+
+
+def steps(model: Any, groups: int, siblings: int, tokens: int) -> tuple[dict[str, Callable[[], None]], int]:
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
-    played = played_groups(groups, siblings, written // TURN)
-    referred, plan = referred_of(played), planned()
+    played = played_groups(groups, siblings, tokens // TURN)
+    told: Any = Written(referred_of(played))
+    plan, written = planned(), sum(each.written for group in played for each in group.rollouts)
     contrast = contrast_of(plan)
     optimizer = optimizer_of(model, plan.optimizer)
 
@@ -109,24 +126,23 @@ def steps(model: Any, groups: int, siblings: int, written: int) -> tuple[dict[st
         )
 
         def taken() -> None:
-            done = asyncio.run(dense.of(1, played, referred))
-            batch = [
-                Example(d.rollout, d.credit.token_advantage, p) for d, p in zip(done.deserved, done.logp, strict=True)
-            ]
-            update(model, optimizer, batch, plan.surrogate, plan.optimizer, plan.sampler.temperature, 1)
+            how = plan.surrogate, plan.sampler.temperature, plan.optimizer.tokens, written
+            gradient = Gradient(model, *how)
+            asyncio.run(dense.of(1, played, told, gradient))
+            update(optimizer, gradient, plan.optimizer, 1)
 
         return taken
 
-    rows = rows_of(played)
+    rows = [rows_of([group]) for group in played]
 
     def teacher() -> None:
         with torch.no_grad():
-            for part in cut(rows, plan.scoring.tokens):
-                laid = grid([rows[index] for index in part])
+            for group in rows:
+                laid = grid(group)
                 model(input_ids=laid.ids, use_cache=False, logits_to_keep=laid.mask.any(0).nonzero().squeeze(-1))
 
     arms = {"grpo": step(Grpo()), "sgcd": step(Sgcd(SgcdSettings(name="sgcd", k=K))), "teacher": teacher}
-    return arms, sum(each.written for each in rows)
+    return arms, written
 
 
 def print_nothing(_: str) -> None:

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from sgcd.lab.arms import Judged
 from sgcd.lab.shown import TOKENS
 from sgcd.learn.batch import Example
+from sgcd.learn.gradient import Gradient, ready
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.update import accumulate
 from sgcd.measure.statistics import FEWEST, LEVEL, Estimate, Numbers, stats
 from sgcd.records import Floats
 
@@ -49,8 +49,8 @@ def gradients(model: Any, groups: Sequence[Sequence[Example]]) -> Gradients:
     rows: list[Gradients] = []
     for group in groups:
         model.zero_grad(set_to_none=True)
-        accumulate(model, group, SurrogateSettings(), 1.0, TOKENS)
         written = sum(example.rollout.written for example in group)
+        Gradient(model, SurrogateSettings(), 1.0, TOKENS, written).add(*ready(group))
         rows.append(written * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters]))
     model.zero_grad(set_to_none=True)
     return np.stack(rows)

@@ -11,7 +11,8 @@ from sgcd.learn.batch import unflat
 from sgcd.learn.head import head_of
 from sgcd.learn.scoring import forwards
 from sgcd.learn.stats import topk_stats
-from sgcd.learn.teacher import score, teach
+from sgcd.learn.student import score
+from sgcd.learn.teacher import teach
 from sgcd.records import Features, Floats, Rollout
 
 TOKENS = 16384

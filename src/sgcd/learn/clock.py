@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 PHASES = tuple("sampling environment reference teacher scoring credit training evaluation saving other".split())
-"""reference: waiting for writers once all groups are played; teacher and scoring together are the dense scoring."""
+"""reference: waiting for writers while the model has nothing else to do; scoring: passes of the student that no
+gradient comes from."""
 
 
 class ModelThread(ThreadPoolExecutor):
@@ -45,11 +46,14 @@ class Clock:
         self._on_phase = on_phase
         self._seconds: dict[str, float] = {}
         self._since = time.perf_counter()
+        self._claimed = 0.0
+        """Seconds of the model's thread that have a name of their own; see `think`."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
+        """What passes meanwhile, but for what `think` gives another name."""
         self._on_phase(name)
-        start, busy = time.perf_counter(), self._thread.busy
+        start, busy, claimed = time.perf_counter(), self._thread.busy, self._claimed
         try:
             yield
         finally:
@@ -59,7 +63,28 @@ class Clock:
                 waited = max(0.0, passed - (self._thread.busy - busy))
                 self._add("environment", waited)
                 passed -= waited
-            self._add(name, passed)
+            self._add(name, max(0.0, passed - (self._claimed - claimed)))
+
+    async def think(self, name: str, work: Callable[..., T], *given: Any) -> T:
+        """Do something with the model, in its thread; the seconds that it takes there are those of `name`."""
+        self._on_phase(name)
+
+        def timed() -> T:
+            with self.part(name):
+                return work(*given)
+
+        return await think(self._thread, timed)
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[None]:
+        """The same for a part of what is done in that thread: its seconds are taken from those around it."""
+        start, claimed = time.perf_counter(), self._claimed
+        try:
+            yield
+        finally:
+            passed = time.perf_counter() - start
+            self._add(name, max(0.0, passed - (self._claimed - claimed)))
+            self._claimed = claimed + passed
 
     def split(self) -> dict[str, float]:
         """Seconds of each phase, and of all; starts again from zero."""

@@ -29,17 +29,14 @@ class Contrasted:
     """Why there is no row: no_reference or no_room."""
 
 
-def contrasted(
-    groups: Sequence[Siblings], referred: Sequence[Referred], contrast: Contrast, window: int
-) -> list[Contrasted]:
-    """Every rollout of every group, in order."""
+def contrasted(group: Siblings, told: Referred, contrast: Contrast, window: int) -> list[Contrasted]:
+    """Every rollout of a group, in order."""
     found: list[Contrasted] = []
-    for group, told in zip(groups, referred, strict=True):
-        for rollout in group.rollouts:
-            flags = np.ones(len(rollout.response), np.bool_)
-            if told.reference:
-                flags = creditable(rollout, told.literals, contrast.chat)
-            found.append(shown(rollout, told.reference, flags, contrast, window))
+    for rollout in group.rollouts:
+        flags = np.ones(len(rollout.response), np.bool_)
+        if told.reference:
+            flags = creditable(rollout, told.literals, contrast.chat)
+        found.append(shown(rollout, told.reference, flags, contrast, window))
     return found
 
 
@@ -59,18 +56,18 @@ def shown(rollout: Rollout, reference: Reference | None, flags: Flags, contrast:
     return Contrasted(rollout, row, flags, fitted.missing, len(fitted.ids))
 
 
-def neighbours(
-    groups: Sequence[Siblings], referred: Sequence[Referred], own: Sequence[Contrasted], contrast: Contrast, window: int
-) -> list[Contrasted]:
-    """Every rollout that has a row of its `own`, with the reference of the next group, if another has one."""
-    having = [index for index, told in enumerate(referred) if told.reference]
-    found: list[Contrasted] = []
-    for index, group in enumerate(groups):
-        following = sorted(having, key=lambda other: (other <= index, other))
-        other = referred[following[0]].reference if following and following[0] != index else None
-        for rollout, mine in zip(group.rollouts, own[len(found) :], strict=False):
-            found.append(shown(rollout, other if mine.row is not None else None, mine.creditable, contrast, window))
-    return found
+def neighbour(index: int, referred: Sequence[Referred]) -> Reference | None:
+    """The reference of the next group that has one, if it is another group."""
+    having = [other for other, told in enumerate(referred) if told.reference]
+    following = sorted(having, key=lambda other: (other <= index, other))
+    return referred[following[0]].reference if following and following[0] != index else None
+
+
+def under(own: Sequence[Contrasted], other: Reference | None, contrast: Contrast, window: int) -> list[Contrasted]:
+    """The same rollouts with another group's reference, where they had a row of their own."""
+    return [
+        shown(mine.rollout, other if mine.row is not None else None, mine.creditable, contrast, window) for mine in own
+    ]
 
 
 def references(referred: Sequence[Referred], rollouts: Sequence[Contrasted]) -> dict[str, Any]:

@@ -1,34 +1,38 @@
-"""From kept siblings to what they deserve: the teacher reads first, then the student, then the method is asked."""
+"""From kept siblings to a gradient: what each rollout deserves is decided in the very pass that it is learnt in."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from sgcd.contrast.refer import Referred
 from sgcd.credit.advantage import advantages
-from sgcd.credit.methods import Needs
-from sgcd.learn.clock import Clock, think
-from sgcd.learn.contrasted import Contrasted, contrasted, neighbours, plain, references
+from sgcd.credit.methods import Method
+from sgcd.learn.batch import Example
+from sgcd.learn.clock import Clock
+from sgcd.learn.contrasted import Contrasted, references
+from sgcd.learn.gradient import Gradient
+from sgcd.learn.initial import Initial
 from sgcd.learn.ledger import Deserved, ledger, overlap
 from sgcd.learn.living import Living, Plan
-from sgcd.learn.policy import window_of
-from sgcd.learn.scoring import logps
-from sgcd.learn.teacher import Lesson, Marks, score, teach
-from sgcd.records import Features, Floats, Rollout, Siblings
+from sgcd.learn.referring import Referring
+from sgcd.learn.settings import SurrogateSettings
+from sgcd.learn.student import Marks, score
+from sgcd.learn.teaching import Taught, Teaching
+from sgcd.records import Floats, Siblings
 
-Seen = Sequence[Features | None]
 
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Credited:
     """What a batch deserves, one entry for each rollout, and the log-probabilities that its ratios start from."""
 
-    deserved: list[Deserved]
-    logp: list[Floats]
+    deserved: list[Deserved] = field(default_factory=list[Deserved])
+    logp: list[Floats] = field(default_factory=list[Floats])
+    seen: list[Contrasted] = field(default_factory=list[Contrasted])
+    referred: list[Referred] = field(default_factory=list[Referred])
+    """One for each group; empty for a method that needs no reference."""
     told: dict[str, Any] = field(default_factory=dict[str, Any])
-    """For the metrics; empty for a method that needs no reference."""
+    """For the metrics; empty as well."""
 
 
 class Dense:
@@ -40,69 +44,102 @@ class Dense:
         self._clock = clock
         self._model: Any = living.policy.model
 
-    async def of(self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]) -> Credited:
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
-        needs = self._living.method.needs
-        if needs is None:
-            with self._clock.phase("scoring"):
-                logp = await self.logps(self._model, rollouts)
-            with self._clock.phase("credit"):
-                return Credited(self._deserve(groups, plain(rollouts), (), ()), logp)
-        with self._clock.phase("credit"):
-            seen, others = self._contrasted(step, groups, referred)
-        marks = await self._marks(rollouts, [teacher for teacher in (seen, others) if teacher], needs)
-        with self._clock.phase("credit"):
-            deserved = self._deserve(groups, seen, *marks.features)
-            told = {"reference": references(referred, seen), "credit": ledger(deserved, needs.weighs)}
-            told["credit"]["method"] = self._living.method.state()
-            if others:
-                told["credit"]["shuffled"] = overlap(deserved)
-        return Credited(deserved, marks.logp, told)
+    async def of(
+        self,
+        step: int,
+        groups: Sequence[Siblings],
+        referring: Referring,
+        gradient: Gradient,
+        initial: Initial | None = None,
+    ) -> Credited:
+        """Each group is taught, judged and added to the gradient while the writers of the next are waited for."""
+        needs, clock, done = self._living.method.needs, self._clock, Credited()
+        divergence = needs.divergence if needs else "reverse_kl"
+        async with Teaching(step, groups, referring, self._plan, self._living, clock) as teaching:
+            with clock.phase("reference") if needs else nullcontext():
+                if needs and needs.whole:
+                    await self._calibrate([taught async for taught in teaching.taught()])
+                async for taught in teaching.taught():
+                    start = await self._initial(taught.group, initial)
+                    judged = Judged(taught, self._living.method, self._plan.surrogate, start, clock)
+                    given = taught.group.rollouts, judged, taught.lessons, divergence
+                    await clock.think("training", gradient.add, *given)
+                    judged.into(done)
+        with clock.phase("credit"):
+            if needs:
+                done.told = self._told(done, needs.weighs, teaching.shuffled)
+        return done
 
-    async def logps(self, model: Any, rollouts: Sequence[Rollout]) -> list[Floats]:
-        plan = self._plan
-        how = (plan.sampler.temperature, plan.scoring.tokens, plan.scoring.bytes)
-        return await think(self._living.thread, logps, model, rollouts, *how)
+    async def _initial(self, group: Siblings, initial: Initial | None) -> list[Floats] | None:
+        """What the policy said as the run began, where the surrogate has a KL term."""
+        if initial is None:
+            return None
+        scoring = self._plan.scoring
+        how = self._plan.sampler.temperature, scoring.tokens, scoring.bytes
+        return await self._clock.think("scoring", initial.logps, group.rollouts, *how)
 
-    def _contrasted(
-        self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]
-    ) -> tuple[list[Contrasted], list[Contrasted]]:
-        """What the teacher is to read of each rollout; every so often, also with a neighbour's reference."""
-        window = window_of(self._model.config)
-        seen = contrasted(groups, referred, self._living.contrast, window)
-        every = self._plan.scoring.shuffled
-        if not every or step % every:
-            return seen, []
-        return seen, neighbours(groups, referred, seen, self._living.contrast, window)
+    async def _calibrate(self, whole: Sequence[Taught]) -> None:
+        """A pass of the student by itself, so that the method sees a batch before any rollout is judged."""
+        await self._clock.think("scoring", self._look, whole)
 
-    async def _marks(
-        self, rollouts: Sequence[Rollout], teachers: Sequence[Sequence[Contrasted]], needs: Needs
-    ) -> Marks:
-        thread, how = self._living.thread, (self._plan.sampler.temperature, self._plan.scoring.tokens)
-        room, lessons = self._plan.scoring.bytes, list[list[Lesson | None]]()
-        with self._clock.phase("teacher"):
-            for seen in teachers:
-                shown = [each.rollout for each in seen if each.row is not None]
-                rows = [each.row for each in seen if each.row is not None]
-                given = iter(await think(thread, teach, self._model, shown, rows, *how, needs.k, room))
-                lessons.append([None if each.row is None else next(given) for each in seen])
-        with self._clock.phase("scoring"):
-            return await think(thread, score, self._model, rollouts, lessons, *how, needs.divergence, room)
+    def _look(self, whole: Sequence[Taught]) -> None:
+        method, scoring, heat = self._living.method, self._plan.scoring, self._plan.sampler.temperature
+        assert method.needs is not None
+        batch: list[Any] = []
+        for taught in whole:
+            how = heat, scoring.tokens, method.needs.divergence, scoring.bytes
+            features = score(self._model, taught.group.rollouts, taught.lessons[:1], *how).features[0]
+            batch += [(s.rollout, f, s.creditable) for s, f in zip(taught.seen, features, strict=True) if f]
+        method.calibrate(batch)
 
-    def _deserve(
-        self, groups: Sequence[Siblings], seen: Sequence[Contrasted], features: Seen, others: Seen = ()
-    ) -> list[Deserved]:
-        """Advantages within each group, and what the method makes of them for each token."""
-        method, trust, nothing = self._living.method, self._plan.surrogate, [None] * len(seen)
-        features, others = features or nothing, others or nothing
-        method.calibrate([(s.rollout, f, s.creditable) for s, f in zip(seen, features, strict=True) if f])
-        better = np.concatenate(
-            [advantages([rollout.reward for rollout in group.rollouts], trust.baseline, trust.std) for group in groups]
-        )
-        deserved: list[Deserved] = []
-        for each, advantage, own, other in zip(seen, better, features, others, strict=True):
-            asked = (each.rollout, float(advantage))
-            explained = method.explain(*asked, own, each.creditable)
-            shuffled = method.explain(*asked, other, each.creditable) if other else None
-            deserved.append(Deserved(each.rollout, explained, own, each.creditable, each.without, shuffled))
-        return deserved
+    def _told(self, done: Credited, weighs: bool, shuffled: bool) -> dict[str, Any]:
+        told: dict[str, Any] = {"reference": references(done.referred, done.seen)}
+        told["credit"] = ledger(done.deserved, weighs)
+        told["credit"]["method"] = self._living.method.state()
+        if shuffled:
+            told["credit"]["shuffled"] = overlap(done.deserved)
+        return told
+
+
+class Judged:
+    """The rollouts of one group, as they are judged: called with some of them after the other by the training pass."""
+
+    def __init__(
+        self,
+        taught: Taught,
+        method: Method,
+        trust: SurrogateSettings,
+        initial: Sequence[Floats] | None,
+        clock: Clock,
+    ) -> None:
+        self._taught = taught
+        self._method = method
+        self._initial = initial
+        self._clock = clock
+        rewards = [rollout.reward for rollout in taught.group.rollouts]
+        self._advantage = advantages(rewards, trust.baseline, trust.std)
+        self._deserved: dict[int, Deserved] = {}
+        self._logp: dict[int, Floats] = {}
+
+    def __call__(self, part: Sequence[int], marks: Marks) -> list[Example]:
+        """The advantage within the group, and what the method makes of it for each token."""
+        with self._clock.part("credit"):
+            return [self._one(index, place, marks) for place, index in enumerate(part)]
+
+    def _one(self, index: int, place: int, marks: Marks) -> Example:
+        seen, advantage = self._taught.seen[index], float(self._advantage[index])
+        own, other = [*(features[place] for features in marks.features), None, None][:2]
+        explained = self._method.explain(seen.rollout, advantage, own, seen.creditable)
+        shuffled = self._method.explain(seen.rollout, advantage, other, seen.creditable) if other else None
+        self._deserved[index] = Deserved(seen.rollout, explained, own, seen.creditable, seen.without, shuffled)
+        self._logp[index] = logp = marks.logp[place]
+        initial = None if self._initial is None else self._initial[index]
+        return Example(seen.rollout, explained.signal.credit.token_advantage, logp, initial)
+
+    def into(self, done: Credited) -> None:
+        """Add what was found, in the order of the rollouts."""
+        order = range(len(self._taught.group.rollouts))
+        done.deserved += [self._deserved[index] for index in order]
+        done.logp += [self._logp[index] for index in order]
+        done.seen += self._taught.seen
+        done.referred += [self._taught.referred] if self._taught.referred else []

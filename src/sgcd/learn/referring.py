@@ -1,7 +1,7 @@
 """References are asked for as soon as a group is whole, while the next ones are still being played."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from types import TracebackType
 
 from sgcd.contrast.refer import Contrast, Referred
@@ -32,7 +32,7 @@ class Referring:
             if self._contrast and group.mixed and group.task.id not in self._asked:
                 self._asked[group.task.id] = asyncio.create_task(self._contrast.refer(group))
 
-    async def of(self, groups: Sequence[Siblings]) -> list[Referred]:
-        """What came of the groups that are learnt from, in their order."""
-        self.ask(groups)
-        return list(await asyncio.gather(*(self._asked[group.task.id] for group in groups if self._contrast)))
+    async def of(self, group: Siblings) -> Referred | None:
+        """What came of a group; None for a method that needs no reference."""
+        self.ask([group])
+        return await self._asked[group.task.id] if self._contrast else None

@@ -9,20 +9,12 @@ from torch import Tensor
 
 from sgcd.learn.batch import Grid, cut, grid, unflat
 from sgcd.learn.head import backbone_of, head_of
-from sgcd.learn.logprob import said_with_gradient
 from sgcd.learn.rows import ROOM
 from sgcd.learn.stats import stats_at
 from sgcd.records import Floats, Rollout
 
 Rows = tuple[Tensor, Tensor]
 """Hidden states [written tokens, hidden] from which the next token is predicted, and the ids that were written."""
-
-
-def written(model: Any, laid: Grid, temperature: float, room: int = ROOM) -> tuple[Tensor, Tensor]:
-    """log p(y_t) of every written token of a grid, row by row, and the entropy of its distribution (no gradient)."""
-    hidden, observed = read(model, laid)
-    logp, said = said_with_gradient(hidden, head_of(model), observed, (), temperature, room)
-    return logp, said.entropy
 
 
 @torch.no_grad()

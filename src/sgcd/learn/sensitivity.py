@@ -14,7 +14,8 @@ from sgcd.credit.advantage import advantages
 from sgcd.credit.methods import Method
 from sgcd.learn.contrasted import Contrasted, shown
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.teacher import Lesson, score, teach
+from sgcd.learn.student import score
+from sgcd.learn.teacher import Lesson, teach
 from sgcd.measure.statistics import spread, stats, within
 from sgcd.records import Features, Floats, Reference, Siblings
 

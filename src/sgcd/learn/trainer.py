@@ -7,15 +7,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
 from sgcd.act.siblings import Gathered, Played, gather, play_groups
-from sgcd.contrast.refer import Referred
 from sgcd.errors import FolderError
 from sgcd.files import SCHEMA, Row, whole_folder
 from sgcd.learn import checkpoint
-from sgcd.learn.batch import Example
 from sgcd.learn.checkpoint import Best, State
 from sgcd.learn.clock import Clock, peak_memory, think
 from sgcd.learn.dense import Dense
 from sgcd.learn.figures import all_groups, figures
+from sgcd.learn.gradient import Gradient
 from sgcd.learn.initial import Initial
 from sgcd.learn.living import Living, Observer, Plan
 from sgcd.learn.policy import save
@@ -91,9 +90,7 @@ class Trainer:
                 groups = all_groups(gathered)
                 kept = [index < len(gathered.kept) for index in range(len(groups))]
                 self.folder.write_rollouts(step, groups, kept)
-            with self.clock.phase("reference"):
-                referred = await referring.of(gathered.kept)
-        learnt = await self._learn(step, gathered.kept, referred)
+            learnt = await self._learn(step, gathered.kept, referring)
         self.state = replace(self.state, step=step, cursor=gathered.cursor, method=self.living.method.state())
         await self._validate()
         row = {"schema": SCHEMA, "step": step, **figures(gathered), **learnt, "peak_memory": peak_memory()}
@@ -120,28 +117,22 @@ class Trainer:
 
         return await gather(living.stage.splits["train"], self.state.cursor, plan.siblings, plan.seed, play)
 
-    async def _learn(self, step: int, groups: Sequence[Siblings], referred: Sequence[Referred]) -> Row:
+    async def _learn(self, step: int, groups: Sequence[Siblings], referring: Referring) -> Row:
         """Score what was kept, ask the method, and move the policy. Without a mixed group there is nothing to learn."""
         plan, living = self.plan, self.living
         if not groups:
             nothing = Update(rate(plan.optimizer, step), skipped=NO_MIXED)
             return {**asdict(nothing), "sampler_gap_mean": None, "sampler_gap_max": None, "foreign": 0, "in_graph": 0}
         kept = [rollout for group in groups for rollout in group.rollouts]
-        dense = await self.dense.of(step, groups, referred)
-        with self.clock.phase("scoring"):
-            how = (plan.sampler.temperature, plan.scoring.tokens, plan.scoring.bytes)
-            initial = None if self.initial is None else await self._think(self.initial.logps, kept, *how)
-        examples = [
-            Example(each.rollout, each.credit.token_advantage, dense.logp[index], initial[index] if initial else None)
-            for index, each in enumerate(dense.deserved)
-        ]
-        with self.clock.phase("training"):
-            told = (examples, plan.surrogate, plan.optimizer, plan.sampler.temperature, step, plan.scoring.bytes)
-            moved = await self._think(update, self.model, self.optimizer, *told)
+        count = sum(rollout.written for rollout in kept)
+        how = plan.surrogate, plan.sampler.temperature, plan.optimizer.tokens, count, plan.scoring.bytes
+        gradient = Gradient(self.model, *how)
+        dense = await self.dense.of(step, groups, referring, gradient, self.initial)
+        moved = await self.clock.think("training", update, self.optimizer, gradient, plan.optimizer, step)
         with self.clock.phase("saving"):
             self.folder.write_credit(step, {each.rollout.name: each.scored for each in dense.deserved})
-            if referred:
-                self.folder.write_references(step, [told.plain() for told in referred])
+            if dense.referred:
+                self.folder.write_references(step, [told.plain() for told in dense.referred])
         mean, largest = gap(kept, dense.logp)
         return {
             **asdict(moved),

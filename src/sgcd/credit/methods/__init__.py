@@ -22,6 +22,8 @@ class Needs:
     divergence: Divergence
     weighs: bool = True
     """Whether any weight can come of it; where gamma is zero none can, and health judges none."""
+    whole: bool = False
+    """Whether it has to see all features of a step (`calibrate`) before it is asked about any rollout."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +56,7 @@ class Method(Protocol):
         ...
 
     def calibrate(self, batch: Sequence[tuple[Rollout, Features, Flags | None]]) -> None:
-        """A step's scored rollouts, before any of them is asked about."""
+        """A step's scored rollouts, before any of them is asked about; called where `needs.whole` asks for it."""
         ...
 
     def state(self) -> dict[str, Any]:

@@ -26,9 +26,13 @@ NONFINITE = 0.01
 class Sgcd:
     def __init__(self, settings: SgcdSettings) -> None:
         self.settings = settings
-        self.needs = Needs(settings.k, settings.divergence, weighs=settings.gamma > 0)
         self.calibration: Calibration | None = None
         """The spike chosen on the first batch; None until then, and always where the settings ask for none."""
+
+    @property
+    def needs(self) -> Needs:
+        told = self.settings
+        return Needs(told.k, told.divergence, told.gamma > 0, whole=told.calibrate and self.calibration is None)
 
     def signal(
         self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
