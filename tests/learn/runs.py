@@ -8,9 +8,11 @@ from typing import Any
 
 from small import Watcher, heeding, living, recipe, rollout
 
+from sgcd.contrast.mask import Literals
+from sgcd.contrast.refer import Referred
 from sgcd.learn.living import Living
 from sgcd.learn.trainer import Trained, Trainer
-from sgcd.records import Siblings, Task, Turn, Verdict
+from sgcd.records import Reference, Siblings, Task, Turn, Verdict
 from sgcd.run import RunFolder
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"tokens": 4}}
@@ -38,6 +40,11 @@ def group(*masks: str, task: str = "t", wins: int = 1) -> Siblings:
 def _turns(mask: str) -> tuple[Turn, ...]:
     edges = [at for at in range(len(mask) + 1) if (mask[at - 1 : at] == "x") != (mask[at : at + 1] == "x")]
     return tuple(Turn(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True))
+
+
+def referred(siblings: Siblings, text: str = "cabin seat") -> Referred:
+    reference = Reference(siblings.task.id, text, "by hand") if text else None
+    return Referred(siblings.task.id, reference, "" if text else "writer gave nothing", Literals.of([]))
 
 
 def train(

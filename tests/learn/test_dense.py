@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import LONG, group
+from runs import LONG, group, referred
 from small import Watcher, heeding, living, recipe
 
-from sgcd.contrast.mask import Literals
 from sgcd.contrast.refer import Referred
 from sgcd.learn import gradient as room
 from sgcd.learn.clock import Clock
@@ -18,14 +17,9 @@ from sgcd.learn.dense import Credited, Dense
 from sgcd.learn.gradient import Gradient
 from sgcd.learn.student import Marks
 from sgcd.measure.health import references
-from sgcd.records import Features, Reference, Rollout, Siblings
+from sgcd.records import Features, Rollout, Siblings
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"spike": 1.0}}
-
-
-def referred(siblings: Siblings, text: str = "cabin seat") -> Referred:
-    reference = Reference(siblings.task.id, text, "by hand") if text else None
-    return Referred(siblings.task.id, reference, "" if text else "writer gave nothing", Literals.of([]))
 
 
 class There:

@@ -1,5 +1,7 @@
 """Whole runs with a reference: what is written, what gamma zero is, and that a run stopped anywhere ends the same."""
 
+import asyncio
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from runs import SGCD, contents, policy, train
 from small import Watcher
 
+from sgcd.contrast.write import write
 from sgcd.learn.head import backbone_of
 from sgcd.learn.living import Living
 from sgcd.learn.trainer import Trained
@@ -111,6 +114,28 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
         assert sorted(found) == [taught] * cost + [learnt] * 2
     calibrated = passes("calibrated", scoring={"shuffled": 0}, method={**SGCD, "calibrate": True})
     assert sorted(calibrated) == [taught] * 4 + [learnt] * 2  # the student by itself, on the first batch alone
+
+
+class Late:
+    """The built-in writer, each time as late as it is told."""
+
+    name = "built-in"
+
+    def __init__(self, *seconds: float) -> None:
+        self.seconds = [*seconds]
+
+    async def write(self, traces: Any, refused: Any = ()) -> str:
+        await asyncio.sleep(self.seconds.pop(0) if self.seconds else 0)
+        return write(traces)
+
+
+def test_whoever_writes_first_the_run_ends_the_same(tmp_path: Path) -> None:
+    def late(*seconds: float) -> Callable[[Living], None]:
+        return lambda alive: object.__setattr__(alive.contrast, "writer", Late(*seconds))
+
+    for name, *seconds in (("at once",), ("the first is late", 0.4), ("the second is late", 0, 0.4)):
+        train(tmp_path / name, prepare=late(*seconds))
+        assert contents(tmp_path / name) == contents(tmp_path / "at once")
 
 
 class Killed(BaseException):

@@ -59,7 +59,7 @@ def work_of(recipe: Recipe, prompt: int) -> "Work":
         lora=policy.lora,
         slots=recipe.sampler.slots,
         length=prompt + siblings.limits.tokens,
-        rows=siblings.groups * siblings.size,
+        rows=siblings.size,
         training_tokens=recipe.optimizer.tokens,
         scoring_tokens=recipe.scoring.tokens,
         logits=recipe.scoring.bytes,

@@ -34,7 +34,7 @@ class Work:
     length: int
     """Of the longest row: prompt and response."""
     rows: int
-    """Rollouts in a step."""
+    """Rollouts of a group: no batch holds two groups."""
     training_tokens: int
     scoring_tokens: int
     logits: int

@@ -69,7 +69,8 @@ class ScoringSettings(Settings):
 
 
 class SurrogateSettings(Settings):
-    """The policy gradient: ratio, trust region, averaging, baseline and KL. Combines with every method."""
+    """The policy gradient: ratio, trust region, averaging, baseline and KL. Combines with every method. Here a batch
+    has one update, which starts from the policy that it moves: the ratio is one, and no bound is reached."""
 
     ratio: Literal["token"] = "token"
     """Ratio of new to old probability, token by token."""
