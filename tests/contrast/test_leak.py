@@ -16,7 +16,7 @@ from suspect import Suspect
 
 import subwords
 from sgcd.contrast.refer import Referred, refer
-from sgcd.contrast.trace import Trace, fenced, render
+from sgcd.contrast.trace import Trace, render
 from sgcd.records import Rollout, Siblings
 
 CHAT = subwords.chat()
@@ -38,7 +38,7 @@ class Repeats:
     asked: list[str] = field(default_factory=list[str])
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
-        self.asked += [text for trace in traces for text in (render(trace), fenced(trace), repr(trace))]
+        self.asked += [text for trace in traces for text in (render(trace), repr(trace))]
         return self.text
 
 

@@ -13,7 +13,7 @@ from sgcd.chat import Chat
 from sgcd.contrast.insert import block, teacher_row
 from sgcd.contrast.marks import marks
 from sgcd.contrast.refer import refer
-from sgcd.contrast.trace import fenced
+from sgcd.contrast.trace import render
 from sgcd.contrast.write import BuiltIn
 from sgcd.records import Siblings
 
@@ -54,7 +54,7 @@ def special(chat: Chat, ids: np.ndarray) -> list[int]:
 def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> None:
     writer = Says(["look first"])
     run(refer(told(CHATS[kind], f"ok {mark} and"), CHATS[kind], writer, 10**6))
-    assert all(marks(fenced(trace)) == [] and mark not in fenced(trace) for trace in writer.heard)
+    assert all(marks(render(trace)) == [] and mark not in render(trace) for trace in writer.heard)
 
 
 @pytest.mark.parametrize("kind", CHATS)

@@ -40,7 +40,7 @@ def told(group: Siblings, row: Row, scored: dict[str, Scored], chat: Chat, step:
     """Line by line."""
     from sgcd.contrast.insert import FOOTER, HEADER
     from sgcd.contrast.literals import literals_of
-    from sgcd.contrast.trace import fenced, trace_of
+    from sgcd.contrast.trace import render, trace_of
 
     wins = sum(one.success for one in group.rollouts)
     yield f"task {group.task.id} in step {step}: {len(group.rollouts)} siblings, {wins} of them succeeded"
@@ -48,7 +48,7 @@ def told(group: Siblings, row: Row, scored: dict[str, Scored], chat: Chat, step:
     literals = literals_of(group, chat)
     for one in group.rollouts:
         if one.sibling in row["siblings"]:
-            yield f"sibling {one.sibling}\n{fenced(trace_of(one, literals, chat))}"
+            yield f"sibling {one.sibling}\n{render(trace_of(one, literals, chat))}"
     if "text" not in row:
         yield f"no reference: {row['cause']}"
         return

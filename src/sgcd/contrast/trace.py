@@ -3,7 +3,6 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from itertools import pairwise
 from json import dumps
 from typing import Any
@@ -132,13 +131,6 @@ def render(seen: Trace) -> str:
         lines += [line("problem", turn.problem)] if turn.problem else []
         lines += [line("heard", text) for text in turn.heard]
     return "\n".join(lines) + "\n"
-
-
-def fenced(seen: Trace) -> str:
-    """A trace as data: between two lines whose mark nothing inside can hold, since it is made from all of it."""
-    inside = render(seen)
-    mark = sha256(inside.encode(errors="surrogatepass")).hexdigest()[:16]
-    return f"<<<< data {mark}\n{inside}>>>> data {mark}\n"
 
 
 def shortened(seen: Trace, limit: int) -> Trace:

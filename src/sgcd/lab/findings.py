@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
-import numpy as np
-
 from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
 from sgcd.contrast.literals import creditable
@@ -22,6 +20,7 @@ from sgcd.lab import truth
 from sgcd.lab.arms import OWN, Judged, explain, published, weights
 from sgcd.lab.gradients import signal_to_noise
 from sgcd.lab.guided import play_guided
+from sgcd.lab.heeded import WITHOUT, play_arms
 from sgcd.lab.located import conditions, credit_shares, direction, found_out, located
 from sgcd.lab.shown import show
 from sgcd.lab.start import STARTS
@@ -29,7 +28,6 @@ from sgcd.lab.tasks import tasks_of
 from sgcd.learn.policy import Policy
 from sgcd.learn.sampler import TorchSampler
 from sgcd.learn.settings import SamplerSettings
-from sgcd.measure.statistics import clustered, paired
 from sgcd.records import Siblings, Task
 
 TRIALS = 8
@@ -150,17 +148,12 @@ def text_of(referred: Referred) -> str:
 async def heeding(groups: Sequence[Group], chat: Chat, sampler: Sampler, seed: int, say: Say) -> Found:
     """Success where siblings mix, in fresh plays: without a reference, with the task's own, with the next task's."""
     tasks: list[Task] = [group.siblings.task for group in groups]
-    arms = {"without": [""] * len(tasks), "own": [g.own for g in groups], "shuffled": [g.shuffled for g in groups]}
-    wins: dict[str, list[int]] = {}
-    for name, texts in arms.items():
-        say(f"{len(tasks)} mixed tasks, {TRIALS} trials, reference: {name}")
-        played = await play_guided(tasks, texts, TRIALS, chat, sampler, seed + 1)
-        wins[name] = [sum(rollout.success for rollout in rollouts) for rollouts in played]
-    rates = {name: np.array(won) / TRIALS for name, won in wins.items()}
+    arms = {"own": [group.own for group in groups], "shuffled": [group.shuffled for group in groups]}
+    played = await play_arms(tasks, arms, TRIALS, chat, sampler, seed + 1, say)
     return {
         "tasks": len(tasks),
-        **{name: clustered(won, [TRIALS] * len(tasks)).plain() for name, won in wins.items()},
-        "own - without": paired(rates["own"], rates["without"]).plain(),
-        "own - shuffled": paired(rates["own"], rates["shuffled"]).plain(),
-        "shuffled - without": paired(rates["shuffled"], rates["without"]).plain(),
+        **{name: played.success(name) for name in played.arms},
+        "own - without": played.less("own", WITHOUT),
+        "own - shuffled": played.less("own", "shuffled"),
+        "shuffled - without": played.less("shuffled", WITHOUT),
     }

@@ -13,9 +13,10 @@ from sgcd.contrast.write import BuiltIn
 from sgcd.lab import words
 from sgcd.lab.demonstrate import PERFECT, Script, enact, leak, tokens
 from sgcd.lab.guided import play_guided
+from sgcd.lab.heeded import WITHOUT, play_arms
 from sgcd.lab.settings import LabEnvironment
 from sgcd.lab.tasks import tasks_of
-from sgcd.measure.statistics import clustered, paired
+from sgcd.measure.statistics import clustered
 from sgcd.records import CATEGORIES, Ids, Kind, Rollout, Siblings, Task
 
 TASKS, TRIALS = 200, 8
@@ -64,22 +65,19 @@ async def heeding(
     ]
     tasks = [task for task, _ in mixed]
     texts = [await _reference(task, rollouts, chat) for task, rollouts in mixed]
-    # fresh plays for all arms: the siblings that the reference was written from count for none of them
-    without = await play_guided(tasks, [""] * len(tasks), trials, chat, sampler, seed=12)
-    guided = await play_guided(tasks, texts, trials, chat, sampler, seed=12)
-    shuffled = await play_guided(tasks, texts[1:] + texts[:1], trials, chat, sampler, seed=12)
     told = [str(next(r for r in rollouts if r.success).messages[-1]["content"]) for _, rollouts in mixed]
     leaks = [leak(text.rpartition(" </think> ")[2]) for text in told]
-    leaky = await play_guided(tasks, leaks, trials, chat, sampler, seed=12)
-    arms = {"without": without, "own": guided, "shuffled": shuffled, "leaky": leaky}
-    rates = {name: np.array([_rate(rollouts) for rollouts in arm]) for name, arm in arms.items()}
+    # fresh plays for all arms: the siblings that the reference was written from count for none of them
+    arms = {"own": texts, "shuffled": texts[1:] + texts[:1], "leaky": leaks}
+    fresh = await play_arms(tasks, arms, trials, chat, sampler, seed=12)
     return {
         "tasks": len(tasks),
-        **{name: _estimate(arm) for name, arm in arms.items()},
-        "own - without": paired(rates["own"], rates["without"]).plain(),
-        "own - shuffled": paired(rates["own"], rates["shuffled"]).plain(),
+        **{name: fresh.success(name) for name in fresh.arms},
+        "own - without": fresh.less("own", WITHOUT),
+        "own - shuffled": fresh.less("own", "shuffled"),
         "no tool": {
-            name: float(np.mean([not r.calls for rollouts in arm for r in rollouts])) for name, arm in arms.items()
+            name: float(np.mean([not r.calls for rollouts in arm for r in rollouts]))
+            for name, arm in fresh.arms.items()
         },
     }
 
