@@ -13,7 +13,8 @@ from small import Watcher, heeding, living, recipe
 from sgcd.contrast.refer import Referred
 from sgcd.learn import gradient as room
 from sgcd.learn.clock import Clock
-from sgcd.learn.dense import Credited, Dense
+from sgcd.learn.crediting import Credited
+from sgcd.learn.dense import Dense
 from sgcd.learn.gradient import Gradient
 from sgcd.learn.student import Marks
 from sgcd.measure.health import references

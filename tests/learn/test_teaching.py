@@ -12,7 +12,8 @@ from sgcd.contrast.refer import Referred
 from sgcd.learn import gradient as learning
 from sgcd.learn import teaching
 from sgcd.learn.clock import Clock
-from sgcd.learn.dense import Credited, Dense
+from sgcd.learn.crediting import Credited
+from sgcd.learn.dense import Dense
 from sgcd.learn.gradient import Gradient
 from sgcd.records import Siblings
 

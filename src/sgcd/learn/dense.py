@@ -2,37 +2,19 @@
 
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, field
 from typing import Any
 
-from sgcd.contrast.refer import Referred
-from sgcd.credit.advantage import advantages
-from sgcd.credit.methods import Method
-from sgcd.learn.batch import Example
 from sgcd.learn.clock import Clock
-from sgcd.learn.contrasted import Contrasted, references
+from sgcd.learn.contrasted import references
+from sgcd.learn.crediting import Credited, Crediting
 from sgcd.learn.gradient import Gradient
 from sgcd.learn.initial import Initial
-from sgcd.learn.ledger import Deserved, ledger, overlap
+from sgcd.learn.ledger import ledger, overlap
 from sgcd.learn.living import Living, Plan
 from sgcd.learn.referring import Referring
-from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.student import Marks, score
+from sgcd.learn.student import score
 from sgcd.learn.teaching import Taught, Teaching
 from sgcd.records import Floats, Siblings
-
-
-@dataclass(slots=True)
-class Credited:
-    """What a batch deserves, one entry for each rollout, and the log-probabilities that its ratios start from."""
-
-    deserved: list[Deserved] = field(default_factory=list[Deserved])
-    logp: list[Floats] = field(default_factory=list[Floats])
-    seen: list[Contrasted] = field(default_factory=list[Contrasted])
-    referred: list[Referred] = field(default_factory=list[Referred])
-    """One for each group; empty for a method that needs no reference."""
-    told: dict[str, Any] = field(default_factory=dict[str, Any])
-    """For the metrics; empty as well."""
 
 
 class Dense:
@@ -52,7 +34,7 @@ class Dense:
         gradient: Gradient,
         initial: Initial | None = None,
     ) -> Credited:
-        """Each group is taught, judged and added to the gradient while the writers of the next are waited for."""
+        """Each group is taught, credited and added to the gradient while the writers of the next are waited for."""
         needs, clock, done = self._living.method.needs, self._clock, Credited()
         divergence = needs.divergence if needs else "reverse_kl"
         async with Teaching(step, groups, referring, self._plan, self._living, clock) as teaching:
@@ -61,10 +43,10 @@ class Dense:
                     await self._calibrate([taught async for taught in teaching.taught()])
                 async for taught in teaching.taught():
                     start = await self._initial(taught.group, initial)
-                    judged = Judged(taught, self._living.method, self._plan.surrogate, start, clock)
-                    given = taught.group.rollouts, judged, taught.lessons, divergence
+                    crediting = Crediting(taught, self._living.method, self._plan.surrogate, start, clock)
+                    given = taught.group.rollouts, crediting, taught.lessons, divergence
                     await clock.think("training", gradient.add, *given)
-                    judged.into(done)
+                    crediting.into(done)
         with clock.phase("credit"):
             if needs:
                 done.told = self._told(done, needs.weighs, teaching.shuffled)
@@ -79,7 +61,7 @@ class Dense:
         return await self._clock.think("scoring", initial.logps, group.rollouts, *how)
 
     async def _calibrate(self, whole: Sequence[Taught]) -> None:
-        """A pass of the student by itself, so that the method sees a batch before any rollout is judged."""
+        """A pass of the student by itself, so that the method sees a batch before any rollout is credited."""
         await self._clock.think("scoring", self._look, whole)
 
     def _look(self, whole: Sequence[Taught]) -> None:
@@ -99,47 +81,3 @@ class Dense:
         if shuffled:
             told["credit"]["shuffled"] = overlap(done.deserved)
         return told
-
-
-class Judged:
-    """The rollouts of one group, as they are judged: called with some of them after the other by the training pass."""
-
-    def __init__(
-        self,
-        taught: Taught,
-        method: Method,
-        trust: SurrogateSettings,
-        initial: Sequence[Floats] | None,
-        clock: Clock,
-    ) -> None:
-        self._taught = taught
-        self._method = method
-        self._initial = initial
-        self._clock = clock
-        rewards = [rollout.reward for rollout in taught.group.rollouts]
-        self._advantage = advantages(rewards, trust.baseline, trust.std)
-        self._deserved: dict[int, Deserved] = {}
-        self._logp: dict[int, Floats] = {}
-
-    def __call__(self, part: Sequence[int], marks: Marks) -> list[Example]:
-        """The advantage within the group, and what the method makes of it for each token."""
-        with self._clock.part("credit"):
-            return [self._one(index, place, marks) for place, index in enumerate(part)]
-
-    def _one(self, index: int, place: int, marks: Marks) -> Example:
-        seen, advantage = self._taught.seen[index], float(self._advantage[index])
-        own, other = [*(features[place] for features in marks.features), None, None][:2]
-        explained = self._method.explain(seen.rollout, advantage, own, seen.creditable)
-        shuffled = self._method.explain(seen.rollout, advantage, other, seen.creditable) if other else None
-        self._deserved[index] = Deserved(seen.rollout, explained, own, seen.creditable, seen.without, shuffled)
-        self._logp[index] = logp = marks.logp[place]
-        initial = None if self._initial is None else self._initial[index]
-        return Example(seen.rollout, explained.signal.credit.token_advantage, logp, initial)
-
-    def into(self, done: Credited) -> None:
-        """Add what was found, in the order of the rollouts."""
-        order = range(len(self._taught.group.rollouts))
-        done.deserved += [self._deserved[index] for index in order]
-        done.logp += [self._logp[index] for index in order]
-        done.seen += self._taught.seen
-        done.referred += [self._taught.referred] if self._taught.referred else []
