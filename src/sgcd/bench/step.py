@@ -24,6 +24,7 @@ from sgcd.learn.contrasted import contrasted
 from sgcd.learn.dense import Dense
 from sgcd.learn.living import Living
 from sgcd.learn.policy import Policy
+from sgcd.learn.rows import ROOM
 from sgcd.learn.teacher import after
 from sgcd.learn.update import optimizer_of, update
 from sgcd.recipe import Recipe
@@ -36,11 +37,11 @@ K = 20
 NOBODY: Any = None
 
 
-def large() -> Any:
+def large(vocabulary: int = 32_000) -> Any:
     torch.manual_seed(1)
     shape: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4, "head_dim": 64}
     heads: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4}
-    made: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=32_000, max_position_embeddings=32_768, **shape, **heads))
+    made: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocabulary, max_position_embeddings=32_768, **shape, **heads))
     return made.eval()
 
 
@@ -74,9 +75,9 @@ def played_groups(groups: int, siblings: int, turns: int) -> list[Siblings]:
     ]
 
 
-def planned() -> Recipe:
+def planned(room: int = ROOM) -> Recipe:
     told = {"version": 1, "steps": 1, "policy": {"start": "none"}, "environment": {"name": "lab"}}
-    return Recipe.model_validate({**told, "method": {"name": "grpo"}, "scoring": {"shuffled": 0}})
+    return Recipe.model_validate({**told, "method": {"name": "grpo"}, "scoring": {"shuffled": 0, "bytes": room}})
 
 
 def contrast_of(plan: Recipe) -> Contrast:
@@ -94,10 +95,12 @@ def rows_of(played: list[Siblings]) -> list[Rollout]:
     return [after(each.rollout, each.row) for each in seen if each.row is not None]
 
 
-def steps(model: Any, groups: int, siblings: int, written: int) -> tuple[dict[str, Callable[[], None]], int]:
+def steps(
+    model: Any, groups: int, siblings: int, written: int, room: int = ROOM
+) -> tuple[dict[str, Callable[[], None]], int]:
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
     played = played_groups(groups, siblings, written // TURN)
-    referred, plan = referred_of(played), planned()
+    referred, plan = referred_of(played), planned(room)
     contrast = contrast_of(plan)
     optimizer = optimizer_of(model, plan.optimizer)
 
@@ -113,7 +116,7 @@ def steps(model: Any, groups: int, siblings: int, written: int) -> tuple[dict[st
             batch = [
                 Example(d.rollout, d.credit.token_advantage, p) for d, p in zip(done.deserved, done.logp, strict=True)
             ]
-            update(model, optimizer, batch, plan.surrogate, plan.optimizer, plan.sampler.temperature, 1)
+            update(model, optimizer, batch, plan.surrogate, plan.optimizer, plan.sampler.temperature, 1, room)
 
         return taken
 
