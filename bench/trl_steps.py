@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from sgcd.bench.step import CHAT, K, played_groups, planned, rows_of
+from sgcd.bench.step import CHAT, K, planned, played_groups, rows_of
 from sgcd.credit.advantage import advantages
 from sgcd.learn.batch import grid
 from sgcd.learn.update import optimizer_of
@@ -64,7 +64,11 @@ def trainer_of(arm: str, model: Any, siblings: int) -> Any:
         given["train_dataset"] = import_module("datasets").Dataset.from_list([{"prompt": "hello"}] * siblings)
         if arm == SDPO:
             sdpo: Any = import_module("trl.experimental.sdpo")
-            how: dict[str, Any] = {"distillation_mode": "topk_logits", "distillation_topk": K, "distillation_alpha": 1.0}
+            how: dict[str, Any] = {
+                "distillation_mode": "topk_logits",
+                "distillation_topk": K,
+                "distillation_alpha": 1.0,
+            }
             how |= {"distillation_add_tail": True, "teacher_model_kind": "live"}
             trainer = sdpo.SDPOTrainer(args=sdpo.SDPOConfig(**told, **how), **given)
         else:

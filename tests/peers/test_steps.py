@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
-from sgcd.bench.step import CHAT, K, TURN, large, played_groups, rows_of, steps
+from sgcd.bench.step import CHAT, TURN, K, large, played_groups, rows_of, steps
 from sgcd.credit.divergence import dense_features
 from sgcd.learn.teacher import teach
 

@@ -24,7 +24,6 @@ from sgcd.learn.contrasted import contrasted
 from sgcd.learn.dense import Dense
 from sgcd.learn.living import Living
 from sgcd.learn.policy import Policy
-from sgcd.learn.rows import ROOM
 from sgcd.learn.teacher import after
 from sgcd.learn.update import optimizer_of, update
 from sgcd.recipe import Recipe
@@ -75,9 +74,9 @@ def played_groups(groups: int, siblings: int, turns: int) -> list[Siblings]:
     ]
 
 
-def planned(room: int = ROOM) -> Recipe:
+def planned() -> Recipe:
     told = {"version": 1, "steps": 1, "policy": {"start": "none"}, "environment": {"name": "lab"}}
-    return Recipe.model_validate({**told, "method": {"name": "grpo"}, "scoring": {"shuffled": 0, "bytes": room}})
+    return Recipe.model_validate({**told, "method": {"name": "grpo"}, "scoring": {"shuffled": 0}})
 
 
 def contrast_of(plan: Recipe) -> Contrast:
@@ -95,12 +94,10 @@ def rows_of(played: list[Siblings]) -> list[Rollout]:
     return [after(each.rollout, each.row) for each in seen if each.row is not None]
 
 
-def steps(
-    model: Any, groups: int, siblings: int, written: int, room: int = ROOM
-) -> tuple[dict[str, Callable[[], None]], int]:
+def steps(model: Any, groups: int, siblings: int, written: int) -> tuple[dict[str, Callable[[], None]], int]:
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
     played = played_groups(groups, siblings, written // TURN)
-    referred, plan = referred_of(played), planned(room)
+    referred, plan = referred_of(played), planned()
     contrast = contrast_of(plan)
     optimizer = optimizer_of(model, plan.optimizer)
 
@@ -116,7 +113,7 @@ def steps(
             batch = [
                 Example(d.rollout, d.credit.token_advantage, p) for d, p in zip(done.deserved, done.logp, strict=True)
             ]
-            update(model, optimizer, batch, plan.surrogate, plan.optimizer, plan.sampler.temperature, 1, room)
+            update(model, optimizer, batch, plan.surrogate, plan.optimizer, plan.sampler.temperature, 1)
 
         return taken
 
