@@ -36,7 +36,7 @@ def gradients(model: Any, step: Callable[[], object]) -> list[Tensor]:
     found: dict[int, Tensor] = {}
     parameters = list(model.parameters())
 
-    def keep(index: int) -> Callable[[Tensor], None]:
+    def keep(index: int) -> Callable[[Any], None]:
         return lambda parameter: found.__setitem__(index, parameter.grad.clone())
 
     hooks = [each.register_post_accumulate_grad_hook(keep(index)) for index, each in enumerate(parameters)]
