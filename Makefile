@@ -12,7 +12,7 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: setup lab test integration learning truth bench performance
+.PHONY: setup lab test integration peers learning truth bench performance peers-bench latency-bench
 
 setup: $(STAMP)
 
@@ -68,3 +68,11 @@ bench: setup
 
 performance: setup
 	$(BIN)/python bench/performance.py
+
+# B6 and B8, measured apart and kept; both end on the page that `make performance` makes.
+peers-bench: setup peers
+	$(PEERS)/python bench/peers.py --json
+	$(BIN)/python bench/performance.py --page
+
+latency-bench: setup
+	$(BIN)/python bench/performance.py --latency

@@ -15,7 +15,9 @@ def bench() -> Any:
     """The scripts, which import one another from their own folder."""
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(ROOT / "bench"))
-        return {name: import_module(name) for name in ("learning", "performance", "starts", "truth")}
+        return {
+            name: import_module(name) for name in ("learning", "performance", "performance_table", "starts", "truth")
+        }
 
 
 def between(script: Any) -> str:
@@ -36,9 +38,46 @@ def test_the_log_shows_the_gates_of_the_starts_that_ship(bench: Any):
 
 def test_the_page_of_performance_shows_the_figures(bench: Any):
     script = bench["performance"]
-    result = json.loads(script.RESULTS.read_text(encoding="utf-8"))
-    assert script.PAGE.read_text(encoding="utf-8") == script.page(result)
-    assert {f"B{number}" for number in (1, 2, 3, 4, 5, 7)} <= result.keys()
+    kept = [script.kept(file) for file in (script.RESULTS, script.PEERS, script.LATENCY)]
+    assert script.PAGE.read_text(encoding="utf-8") == script.page(*kept)
+    assert {f"B{number}" for number in (1, 2, 3, 4, 5, 7)} <= kept[0].keys()
+
+
+MACHINE = {"processor": "P", "cores": 2, "threads": 1, "cuda": None, "system": "S", "torch": "2", "trl": "1"}
+
+
+def test_what_was_measured_apart_is_on_the_page_with_its_place(bench: Any):
+    case = {"name": "SGCD over TRL's GRPO, time", "figure": 1.7, "target": 1.4, "least": False, "pass": False}
+    size = {"vocabulary": 32_000, "written": 96, "seconds": {"SGCD": 1.234, "other": 2}, "bytes": {"SGCD": 5e6}}
+    taken = {"machine": MACHINE, "date": "2026-01-02"}
+    peers = {**taken, "rounds": 5, "sizes": [size], "B6": {"title": "a step", "cases": [case], "note": "So."}}
+    mode = {"exposed": 0.0984, "wall": {"exposed": 0.14}, "calls": 38}
+    latency = {
+        **taken,
+        "steps": 4,
+        "mean": 1.0,
+        "B8": {"target": 0.1, "lockstep": mode, "free": {**mode, "exposed": 0.2}},
+    }
+    told = bench["performance_table"].page({**taken, "rounds": 1, "tokens": 9}, peers, latency)
+    place = "Measured on 2026-01-02: P, 2 cores, no GPU, S, torch 2, trl 1, threads: 1."
+    assert told.count(place) == 2
+    for line in (
+        "| SGCD over TRL's GRPO, time | 1.7 | at most 1.4 | **fail** |",
+        "The least of 5 rounds, in turn. So.",
+        "| SGCD, vocabulary 32,000, 96 written | 1.23 | 5 |",
+        "| other, vocabulary 32,000, 96 written | 2.00 |  |",
+        "| lockstep | 0.0984 | at most 0.1 | pass |",
+        "| free | 0.2 | at most 0.1 | **fail** |",
+    ):
+        assert f"\n{line}\n" in told
+    assert "4 steps, 38 and 38 calls of 1 s on average. By the difference of two walls 0.14 and 0.14." in told
+
+
+def test_what_was_not_measured_apart_is_said_so(bench: Any):
+    told = bench["performance_table"].page({"machine": MACHINE, "date": "", "rounds": 1, "tokens": 9}, None, None)
+    assert told.count("not measured") == 5
+    assert "`make peers-bench` measures it." in told
+    assert "`make latency-bench` measures it." in told
 
 
 def test_what_was_not_measured_or_not_reached_is_said_so(bench: Any):
@@ -47,7 +86,7 @@ def test_what_was_not_measured_or_not_reached_is_said_so(bench: Any):
         {"name": "b", "figure": 1.5, "target": 1.25, "least": False, "pass": False},
         {"name": "c", "figure": 46.1, "target": 50, "least": True, "pass": True},
     ]
-    told = bench["performance"].section("B0", {"title": "what it is", "cases": cases, "note": "so"})
+    told = bench["performance_table"].section("B0", {"title": "what it is", "cases": cases, "note": "so"})
     assert told[4:] == [
         "| a | not measured | at most 1.35 |  |",
         "| b | 1.5 | at most 1.25 | **fail** |",

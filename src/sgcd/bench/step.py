@@ -37,11 +37,11 @@ K = 20
 NOBODY: Any = None
 
 
-def large() -> Any:
+def large(vocabulary: int = 32_000) -> Any:
     torch.manual_seed(1)
     shape: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4, "head_dim": 64}
     heads: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4}
-    made: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=32_000, max_position_embeddings=32_768, **shape, **heads))
+    made: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocabulary, max_position_embeddings=32_768, **shape, **heads))
     return made.eval()
 
 

@@ -11,7 +11,6 @@ from sgcd.cli.answer import print_json, progress, results
 def bench(rounds: int, tokens: int, as_json: bool) -> None:
     import torch
 
-    from sgcd.assemble import processor, version_of
     from sgcd.bench.scoring import errors, memory, sharing, speed
     from sgcd.bench.step import overhead
 
@@ -26,16 +25,8 @@ def bench(rounds: int, tokens: int, as_json: bool) -> None:
         console.print(f"measuring {said}")
         found |= part()
     found |= sharing()
-    machine = {
-        "processor": processor(),
-        "cores": os.cpu_count(),
-        "threads": 1,
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "system": platform.system(),
-        "torch": version_of("torch"),
-    }
     taken = {"date": date.today().isoformat(), "rounds": rounds, "tokens": tokens}
-    answer = {"schema": 1, "machine": machine, **taken, **{name: found[name] for name in sorted(found)}}
+    answer = {"schema": 1, "machine": machine(), **taken, **{name: found[name] for name in sorted(found)}}
     if as_json:
         print_json(answer)
         return
@@ -46,6 +37,22 @@ def bench(rounds: int, tokens: int, as_json: bool) -> None:
                 results().print("   " + line(case), soft_wrap=True)
             if told["note"]:
                 results().print("   " + told["note"], soft_wrap=True)
+
+
+def machine() -> dict[str, Any]:
+    """Where figures were taken."""
+    import torch
+
+    from sgcd.assemble import processor, version_of
+
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "system": platform.system(),
+        "torch": version_of("torch"),
+    }
 
 
 def line(case: dict[str, Any]) -> str:
