@@ -161,7 +161,5 @@ def _put_moments(model: Any, optimizer: MasterAdamW, moments: Mapping[str, Tenso
     for name, parameter in model.named_parameters():
         if (told := kept.get(name)) and (master := optimizer.masters.get(parameter)) is not None:
             master.copy_(told.pop(MASTER, parameter))
-            # AdamW counts its steps on the processor.
-            on = {what: value if what == "step" else value.to(master.device) for what, value in told.items()}
-            if on:
+            if on := {what: value.to(master.device) for what, value in told.items()}:
                 optimizer.state[master] = on
