@@ -137,9 +137,7 @@ def _hear(tape: Tape, said: Said, reply: Reply, chat: Chat, limits: Limits) -> I
         raise Broken("reply: the environment neither answered nor ended the rollout")
     goes_on = tape.ending is None
     glue, messages = (
-        chat.extend(shortened(tape, reply.messages, limits), opens=goes_on)
-        if reply.messages
-        else (tape.prompt[:0], ())
+        chat.extend(shortened(tape, reply.messages, limits), opens=goes_on) if reply.messages else (tape.prompt[:0], ())
     )
     if tape.length + len(glue) + goes_on > limits.tokens:  # nobody will read these messages: they are left out whole
         tape.cut("tokens")

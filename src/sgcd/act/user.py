@@ -12,6 +12,8 @@ OVER = "[[over]]"
 """With this the user ends the conversation; nobody else hears it."""
 HELLO = "hello, how can i help you?"
 """The conversation as the user sees it begins with the agent; many servers want it so."""
+UNUSABLE = ("length", "content_filter", "refusal")
+"""Ends of an answer that no person would have made."""
 NOTHING = "(the agent says nothing)"
 
 PROMPT = """\
@@ -64,7 +66,7 @@ class Simulated:
     async def say(self, told: str, talk: Sequence[Message], seed: int) -> Spoken:
         answer = await self._endpoint.ask(as_seen(told, talk), how=How(self._temperature, seed))
         spoken = Spoken.of(answer.text)
-        if answer.finish != "stop":
+        if answer.finish in UNUSABLE:
             raise self._nothing(answer.finish.replace("_", " "), "the user did not end its words by itself")
         if not (spoken.text or spoken.over):
             raise self._nothing("empty", "the user said nothing")

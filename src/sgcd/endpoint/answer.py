@@ -39,7 +39,8 @@ class Answer:
         return not self.text.strip() and not self.calls
 
     def holds(self, key: str) -> bool:
-        return any(key in text for text in (self.text, *(part for call in self.calls for part in asdict(call).values())))
+        called = (part for call in self.calls for part in (call.id, call.name, call.arguments))
+        return any(key in text for text in (self.text, *called))
 
     def plain(self) -> dict[str, Any]:
         return asdict(self)

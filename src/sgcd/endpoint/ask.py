@@ -153,9 +153,7 @@ class Endpoint:
         self._remember(name, answer)
         return answer
 
-    def _request(
-        self, messages: Sequence[Words], schema: Mapping[str, Any] | None, how: How | None
-    ) -> dict[str, Any]:
+    def _request(self, messages: Sequence[Words], schema: Mapping[str, Any] | None, how: How | None) -> dict[str, Any]:
         told = self.settings
         own = How(told.temperature) if isinstance(told, EndpointSettings) else How()
         how = how or own
@@ -172,7 +170,8 @@ class Endpoint:
     async def _persistently(self, request: Mapping[str, Any], name: str) -> Answer:
         """Ask until there is an answer, a failure that will not pass, or no repetition left."""
         # No tokenizer makes more tokens than there are bytes; the rest is for the server's own marks.
-        asked = json.dumps([request["messages"], request.get("tools", [])], ensure_ascii=False).encode(errors="surrogatepass")
+        told = json.dumps([request["messages"], request.get("tools", [])], ensure_ascii=False)
+        asked = told.encode(errors="surrogatepass")
         worst = Use(len(asked) + 64, request["max_completion_tokens"])
         for attempt in range(self.settings.retries + 1):
             if attempt:

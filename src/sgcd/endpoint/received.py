@@ -65,7 +65,8 @@ def received(body: bytes) -> tuple[Answer, Use | None]:
 
 def _called(call: ToolCall, number: int) -> Called:
     told = call.function.arguments
-    return Called(call.id or f"call_{number}", call.function.name, told if isinstance(told, str) else json.dumps(told or {}))
+    arguments = told if isinstance(told, str) else json.dumps(told or {})
+    return Called(call.id or f"call_{number}", call.function.name, arguments)
 
 
 def used(body: bytes) -> Use | None:
