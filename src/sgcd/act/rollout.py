@@ -128,13 +128,7 @@ async def answer(tape: Tape, said: Said, names: set[str], environment: Environme
 
 def _hear(tape: Tape, said: Said, reply: Reply, chat: Chat, limits: Limits) -> Ids:
     """Append the reply; returns the tokens that the sampler has not seen. Decides whether the rollout is over."""
-    if reply.done:
-        tape.ending = "ended" if said.calls else "answered"
-    elif len(tape.turns) == limits.turns:
-        tape.ending = "turn_limit"
-        tape.cut("turns")
-    elif not reply.messages:
-        raise Broken("reply: the environment neither answered nor ended the rollout")
+    weigh(tape, said, reply, limits)
     goes_on = tape.ending is None
     glue, messages = (
         chat.extend(shortened(tape, reply.messages, limits), opens=goes_on) if reply.messages else (tape.prompt[:0], ())
@@ -145,6 +139,17 @@ def _hear(tape: Tape, said: Said, reply: Reply, chat: Chat, limits: Limits) -> I
     else:
         tape.hear(glue, messages)
     return glue
+
+
+def weigh(tape: Tape, said: Said, reply: Reply, limits: Limits) -> None:
+    """Whether the rollout is over with this reply, but for its tokens."""
+    if reply.done:
+        tape.ending = "ended" if said.calls else "answered"
+    elif len(tape.turns) == limits.turns:
+        tape.ending = "turn_limit"
+        tape.cut("turns")
+    elif not reply.messages:
+        raise Broken("reply: the environment neither answered nor ended the rollout")
 
 
 def shortened(tape: Tape, messages: Sequence[Message], limits: Limits) -> list[Message]:

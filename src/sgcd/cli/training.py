@@ -57,6 +57,8 @@ def begin(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
 
 def go_on(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
     folder = RunFolder.open(run)
+    if "machine" not in folder.facts:
+        raise FolderError(f"{run}: holds the evaluation of a model, and no run that was trained; name another folder")
     started = load(run / "recipe.yaml")
     recipe = load(path or run / "recipe.yaml", keys)
     refuse_changes(folder, started, recipe)

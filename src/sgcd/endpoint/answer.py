@@ -48,5 +48,6 @@ class Answer:
     @classmethod
     def restore(cls, told: Mapping[str, Any]) -> "Answer":
         """From what `plain` gave, by this version or by one that knew no calls."""
-        calls = cast("list[dict[str, str]]", told.get("calls", []))
-        return cls(**{**told, "calls": tuple(Called(**call) for call in calls)})
+        known = dict(told)
+        calls = cast("list[dict[str, str]]", known.pop("calls", []))
+        return cls(**known, calls=tuple(Called(**call) for call in calls))

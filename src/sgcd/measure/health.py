@@ -122,7 +122,7 @@ def references(row: Row) -> list[str]:
     return said
 
 
-ASKED = {"endpoint": "writer", "user": "user", "model": "model"}
+ASKED = {"endpoint": "writer", "user": "user"}
 """Models over the network, by the key of a row that has their figures."""
 
 

@@ -15,7 +15,9 @@ Numbers = Mapping[str, Any]
 def evaluation_table(summary: Numbers) -> Table:
     """One evaluation: a row for each category, a column for each mode."""
     modes: Mapping[str, Numbers] = summary["modes"]
-    table = headed(f"{summary['split']} tasks after step {summary['step']}", "", "tasks")
+    who = summary.get("model")
+    played = f"played with {who}" if who else f"after step {summary['step']}"
+    table = headed(f"{summary['split']} tasks {played}", "", "tasks")
     for mode in modes:
         table.add_column(mode, justify="right", overflow="fold")
         table.add_column("won of", justify="right", overflow="fold")
