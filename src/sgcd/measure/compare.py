@@ -145,7 +145,7 @@ def differences(first: Evaluated, other: Evaluated, modes: Sequence[str]) -> Ite
             yield f"{what} is {one} against {two}"
 
     for key in sorted({*first.environment, *other.environment}):
-        one, two = (told(side.environment.get(key)) for side in (first, other))
+        one, two = (asked_for(side.environment.get(key)) for side in (first, other))
         yield from unless_equal(f"environment.{key}", one, two)
     yield from unless_equal("split", first.rows[0]["split"], other.rows[0]["split"])
     for mode in modes:
@@ -155,7 +155,7 @@ def differences(first: Evaluated, other: Evaluated, modes: Sequence[str]) -> Ite
         yield from unless_equal(f"{mode} temperature", temperature(first, mode), temperature(other, mode))
 
 
-def told(setting: Any) -> Any:
+def asked_for(setting: Any) -> Any:
     """A setting of the environment; of a simulated user without the ways by which it is reached."""
     if not isinstance(setting, Mapping):
         return setting
