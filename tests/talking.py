@@ -11,6 +11,25 @@ from sgcd.lab.world import WRITE_FOR, Request, allowed, row_of
 
 Plan = Callable[[int, dict[str, Any]], str]
 
+DOOR = '''
+class Door:
+    def reset(self, word: str) -> None:
+        self.word = word
+
+    def find_user(self, name: str) -> str:
+        """Find a customer.
+
+        Args:
+            name: of the customer
+        """
+        return f"user {name}"
+
+
+def heard(door: Door, answer: str) -> float:
+    return float(door.word in answer.split())
+'''
+"""An environment that is only a conversation: its row says which word the policy has to say last."""
+
 
 def says(text: str, **more: Any) -> str:
     """An answer in words."""

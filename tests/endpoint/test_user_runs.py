@@ -9,26 +9,9 @@ import pytest
 from misbehaving import Server
 from sgcd.act.user import OVER
 from sgcd.cli import main
-from talking import says, visitor, wants
+from talking import DOOR, says, visitor, wants
 
 KEY = "sk-test-0123456789abcdef"
-DOOR = '''
-class Door:
-    def reset(self, word: str) -> None:
-        self.word = word
-
-    def find_user(self, name: str) -> str:
-        """Find a customer.
-
-        Args:
-            name: of the customer
-        """
-        return f"user {name}"
-
-
-def heard(door: Door, answer: str) -> float:
-    return float(door.word in answer.split())
-'''
 KEYS = ("environment.class=door:Door", "environment.system=please be kind", "evaluation.every=2", "evaluation.trials=1",
         "siblings.limits={turns: 3, tokens: 64}", "steps=2", "optimizer.lr=0.01")  # fmt: skip
 
