@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from misbehaving import Server
+from misbehaving import KINDS, Server
 from sgcd.cli import main
 from sgcd.endpoint.ask import Endpoint
 from sgcd.lab import words
@@ -137,6 +137,41 @@ def test_a_model_that_cannot_be_asked_breaks_trials_by_kind(plan: Plan, causes: 
     assert told["modes"]["greedy"]["broken"] == {"trials": 2, "causes": {causes: 2}}
     assert told["modes"]["greedy"]["overall"]["value"] is None
     assert told["endpoints"]["model"]["unanswered"] == {causes.split(": ")[1]: 2}
+
+
+COUNTED = {
+    "connection": ("reset", "nobody", "half header"),
+    "cut": ("cut", "cut chunk"),
+    "rate limit": ("limit", "limit now"),
+    "server": ("broken",),
+    "unreadable": ("not json", "not a completion"),
+    "huge": ("huge body",),
+    "refused": ("unknown", "forbidden"),
+    "key": ("key",),
+    "timeout": ("hang",),
+}
+
+
+@pytest.mark.slow
+def test_a_server_that_does_everything_wrong_is_counted_to_the_call(capfd: pytest.CaptureFixture[str]) -> None:
+    kinds = [kind for kind in KINDS if kind != "good"]
+
+    def plan(number: int, request: dict[str, Any]) -> str:
+        return kinds[number // 3 % len(kinds)] if number % 3 == 0 else clerk(number, request)
+
+    with Server(plan) as server:
+        typed = (model(server.url, retries=0, timeout=3, concurrency=32), "--tasks", "200", "--trials", "3", "--json")
+        assert main(["evaluate", str(LAB), *typed]) == 0
+        done = dict(server.done)
+    found = json.loads(capfd.readouterr().out)
+    asked = found["endpoints"]["model"]
+    expected = {kind: sum(done.get(each, 0) for each in each_of) for kind, each_of in COUNTED.items()}
+    with capfd.disabled():
+        print(f"\n{server.requests} calls of 800 trials, failed: {asked['failures']}")
+    assert asked["failures"] == asked["unanswered"] == expected
+    broken = {mode: found["modes"][mode]["broken"] for mode in found["modes"]}
+    assert sum(told["trials"] for told in broken.values()) == sum(expected.values()), "one trial each, and no other"
+    assert asked["calls"] == server.requests
 
 
 def played(capture: Capture, *answers: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
