@@ -78,7 +78,7 @@ def recipe_of_run(folder: RunFolder, recipe: Path | None, keys: list[str]) -> Re
 
 def recipe_of_policy(policy: Path, recipe: Path | None, keys: list[str]) -> Recipe:
     if not policy.is_dir():
-        raise FolderError(f"{policy}: does not exist; expected the folder of a run or of a policy")
+        raise FolderError(f"{policy}: does not exist; expected the folder of a run or of a policy, or a recipe")
     if recipe is None:
         raise FolderError(
             f"{policy}: is not a run's folder; expected one that sgcd train has made, or for the folder of a policy "
