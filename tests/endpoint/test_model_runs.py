@@ -266,13 +266,39 @@ def test_an_own_environment_with_a_user_is_played_too(at_desk: Path, capsys: Cap
             request["messages"]) == 2 else says("who are you")  # fmt: skip
 
     keys = ("environment.class=door:Door", "environment.system=please be kind", "siblings.limits.turns=5")
+
+    def user(**more: Any) -> str:
+        return "environment.user=" + json.dumps({"base_url": server.url, "model": "u", **more})
+
     with Server(plan) as server:
-        user = "environment.user=" + json.dumps({"base_url": server.url, "model": "u"})
-        assert main(["evaluate", "recipe.yaml", *keys, user, model(server.url), "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert told["modes"]["greedy"]["overall"]["value"] == 1.0
-    assert set(told["endpoints"]) == {"model", "user"}
-    assert told["endpoints"]["user"]["calls"] > 0
+        told = ("recipe.yaml", *keys, model(server.url))
+        assert main(["evaluate", *told, user(), "--json", "--run", "one"]) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert main(["evaluate", *told, user(timeout=9, cache="a.db", prices={"prompt": 1}), "--run", "other way"]) == 0
+        assert main(["evaluate", *told, user(temperature=0), "--run", "other user"]) == 0
+    assert found["modes"]["greedy"]["overall"]["value"] == 1.0
+    assert set(found["endpoints"]) == {"model", "user"}
+    assert found["endpoints"]["user"]["calls"] > 0
+    assert main(["compare", "one", "--against", "other way"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "one", "--against", "other user"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "environment.user is {'model': 'u', 'tokens': 2048, 'temperature': 1.0} against" in line
+
+
+def test_a_model_is_compared_with_a_trained_policy(at_desk: Path, capsys: Capture) -> None:
+    def plan(number: int, request: dict[str, Any]) -> str:
+        return says(request["messages"][-1]["content"].removeprefix("please say "))
+
+    with Server(plan) as server:
+        assert main(["train", "recipe.yaml", "steps=1", "--run", "trained"]) == 0
+        assert main(["evaluate", "recipe.yaml", model(server.url), "--run", "asked"]) == 0
+    capsys.readouterr()
+    assert main(["compare", "asked", "--against", "trained", "--json"]) == 0
+    compared = json.loads(capsys.readouterr().out)
+    assert compared["matched_by_seed"]
+    assert compared["modes"]["greedy"]["overall"]["a"] == 1.0
+    assert compared["modes"]["sampled"]["overall"]["difference"]["value"] > 0
 
 
 @pytest.mark.parametrize(

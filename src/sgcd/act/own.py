@@ -52,8 +52,7 @@ class OwnEnvironment:
         return Opening(tuple(messages), schemas, harness=system[-1] if system else len(messages) - 1, user=first)
 
     async def reply(self, said: Said) -> Reply:
-        if said.text or not said.calls:
-            self._talk.append({"role": "assistant", "content": said.text})
+        self._talk.append({"role": "assistant", "content": said.text})
         if not said.calls:
             self._last_words = said.text
             return Reply(user=partial(self._ask, self._user)) if self._user else Reply(done=True)
