@@ -112,7 +112,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text, encoding="utf-8")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "desk", raising=False)
+    monkeypatch.setitem(sys.modules, "desk", sys)  # whichever comes in now goes out again
+    monkeypatch.delitem(sys.modules, "desk")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     return tmp_path
 
