@@ -29,8 +29,17 @@ def completion(text: str | None, finish: str = "stop") -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
 
 
+def said(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
+    """A short answer: this message, or one that ended for its own reason."""
+    finish = message.pop("finish", "tool_calls" if message.get("tool_calls") else finish)
+    usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
+    choice = {"index": 0, "finish_reason": finish, "message": {"role": "assistant", **message}}
+    return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+
+
 class Server:
-    """Answers each request by the kind that `plan(number, request)` names; counts what it did."""
+    """Answers each request by the kind that `plan(number, request)` names, or with the message that it gives as JSON;
+    counts what it did."""
 
     def __init__(self, plan: Plan = lambda number, request: "good", port: int = 0, answer: Any = GOOD) -> None:
         self.plan = plan
@@ -123,6 +132,8 @@ class Server:
         if kind in statuses:
             extra = "Retry-After: 0.02\r\n" if kind == "limit now" else ""
             self._send(writer, statuses[kind], {"error": {"message": f"no, {authorization}"}}, extra)
+        elif kind.startswith("{"):
+            self._send(writer, 200, said(json.loads(kind)))
         elif kind in texts:
             self._send(writer, 200, completion(texts[kind], "length" if kind == "long" else "stop"))
         elif kind == "not json":

@@ -3,6 +3,7 @@
 import asyncio
 import dataclasses
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -23,6 +24,7 @@ from sgcd.learn.trainer import Trainer
 from sgcd.recipe import Recipe, dump, load
 from sgcd.run import RunFolder
 from sgcd.settings import Settings
+from sgcd.staging import plain_of
 
 BASES = {
     "own": ["environment.test=dev.jsonl"],
@@ -32,6 +34,13 @@ BASES = {
         "method={name: sgcd}",
         "reference.writer={name: llm, base_url: http://127.0.0.1:9/v1, model: m, pause: 0.001, retries: 1}",
         "reference.writer.prices.prompt=1.0",
+    ],
+    "user": [
+        "environment={name: own, class: 'front:Desk', tasks: users.jsonl, dev: users.jsonl, user: {base_url: "
+        "'http://127.0.0.1:9/v1', model: m, pause: 0.001, retries: 1, prices: {prompt: 1.0}}}",
+    ],
+    "model": [
+        "evaluation.model={base_url: 'http://127.0.0.1:9/v1', model: m, pause: 0.001, retries: 1, prices: {prompt: 1}}"
     ],
 }
 LEARNT = ["environment={name: lab}", "policy.start=lab:plain", "method={name: sgcd}", "siblings={groups: 2, size: 8}"]
@@ -48,6 +57,16 @@ TEXTS = {
     "reference.writer.model": "other",
     "reference.writer.key_env": "OTHER",
     "reference.writer.cache": "other.db",
+    **{
+        f"{section}.{name}": value
+        for section in ("environment.user", "evaluation.model")
+        for name, value in (
+            ("base_url", "http://127.0.0.1:10/v1"),
+            ("model", "other"),
+            ("key_env", "OTHER"),
+            ("cache", "other.db"),
+        )
+    },
 }
 
 
@@ -66,6 +85,8 @@ def _in_one_folder(built_desk: Path, tmp_path_factory: pytest.TempPathFactory) -
     with torch.no_grad():
         next(other.model.parameters()).add_(0.125)
     policy.save(other, here / "other", {})
+    rows = [json.loads(line) for line in (here / "train.jsonl").read_text().splitlines()]
+    (here / "users.jsonl").write_text("".join(json.dumps({**row, "user": "mia"}) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(here)
         patched.setattr(sgcd.assemble, "ready", cache(policy.ready))
@@ -178,6 +199,8 @@ def live_keys() -> list[Any]:
         base = key.variant[1] if key.variant and key.variant[0] == "environment.name" else "own"
         base = "lora" if key.path.startswith("policy.lora.") else base
         base = "llm" if key.path.startswith("reference.writer.") else base
+        base = "user" if key.path.startswith("environment.user.") else base
+        base = "model" if key.path.startswith("evaluation.model.") else base
         elsewhere = key.path.startswith("method.") or key.path == "policy.device"  # which asks for another machine
         if not key.section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))
@@ -240,6 +263,8 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             built = assemble(recipe)
             trainer = built.trainer(RunFolder.create(tmp_path / base, "", built.facts()), Nobody())
             asyncio.run(trainer.run())
+            if recipe.evaluation.model:
+                asyncio.run(plain_of(recipe).evaluate())
     one_value = {key.path.rpartition(".")[2] for key in keys(Recipe) if "const" in key.schema}  # checked, then known
     expected = {(owner, name) for owner, name in fields_of(Recipe) if name not in one_value}
     assert not expected - seen

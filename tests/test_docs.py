@@ -1,21 +1,26 @@
 """Docs that name a file, a function, a command or a recipe key name one that exists."""
 
 import ast
+import json
 import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from misbehaving import Server
 from sgcd.cli import checking, comparing, evaluating, main, reading, rewriting, training
 from sgcd.cli.answer import recipe_and_keys
 from sgcd.recipe import load
+from talking import says
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"
 REFERENCES = (ROOT / "docs/references.md").read_text(encoding="utf-8")
+ENDPOINTS = (ROOT / "docs/endpoints.md").read_text(encoding="utf-8")
 METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -44,7 +49,7 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-FUNCTIONS = sorted(set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE + REFERENCES)))
+FUNCTIONS = sorted(set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE + REFERENCES + ENDPOINTS)))
 
 
 def test_the_method_names_functions():
@@ -70,7 +75,9 @@ def test_the_picture_of_the_house_is_the_house():
 
 
 @pytest.mark.parametrize(
-    "text", [README, ARCHITECTURE, METHOD, REFERENCES], ids=["README", "architecture", "method", "references"]
+    "text",
+    [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS],
+    ids=["README", "architecture", "method", "references", "endpoints"],
 )
 def test_every_path_named_in_the_docs_exists(text: str):
     named = set(re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`|\]\(((?!http)[^)#]+)\)", text))
@@ -105,7 +112,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(text, encoding="utf-8")
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delitem(sys.modules, "desk", raising=False)
+    monkeypatch.setitem(sys.modules, "desk", sys)  # whichever comes in now goes out again
+    monkeypatch.delitem(sys.modules, "desk")
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     return tmp_path
 
@@ -143,6 +151,37 @@ def test_the_environment_of_the_readme_is_twenty_lines():
     assert len([line for line in text.splitlines() if line.strip()]) <= 20
     [recipe] = blocks(README, "yaml")
     assert load(recipe).environment.name == "own"
+
+
+@pytest.fixture
+def people(desk: Path) -> list[str]:
+    """The recipe of docs/endpoints.md with its tasks beside the README's class, and the lab's policy for it."""
+    for language, name in (("jsonl", "people.jsonl"), ("yaml", "people.yaml")):
+        [text] = blocks(ENDPOINTS, language)
+        (desk / name).write_text(text, encoding="utf-8")
+    return ["people.yaml", "policy.start=lab:plain", "siblings.limits.tokens=160"]
+
+
+def test_the_people_of_the_docs_can_be_played(people: list[str], capsys: pytest.CaptureFixture[str]):
+    assert main(["check", *people]) == 0
+    assert (
+        "user         NAME at http://127.0.0.1:8000/v1, no key, budget 5000 calls, answers remembered in users.db"
+        in (capsys.readouterr().out)
+    )
+
+
+@pytest.mark.slow
+def test_the_people_of_the_docs_are_played(people: list[str], capsys: pytest.CaptureFixture[str]):
+    def person(number: int, request: dict[str, Any]) -> str:
+        said = [message for message in request["messages"] if message["role"] == "user"]
+        return says(["please send a voucher for my flight", "b12 thank you", "thanks [[over]]"][min(len(said), 3) - 1])
+
+    with Server(person) as server:
+        told = [f"environment.user.base_url={server.url}", "steps=1", "siblings.rounds=1"]
+        assert main(["train", *people, *told, "--run", "runs/people"]) == 0
+    [row] = [json.loads(line) for line in Path("runs/people/metrics.jsonl").read_text().splitlines()]
+    assert row["broken"] == 0
+    assert row["user"]["calls"] >= row["rollouts"]
 
 
 @pytest.mark.slow

@@ -19,6 +19,7 @@ LIGHT = [
     "sgcd.credit",
     "sgcd.measure",
     "sgcd.show",
+    "sgcd.staging",
 ]
 
 WALK = """

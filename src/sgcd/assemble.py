@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -12,9 +13,7 @@ from typing import Any
 import torch
 
 from sgcd.act.environment import Stage
-from sgcd.act.own import own_stage
 from sgcd.act.rollout import preview, seed_of
-from sgcd.act.settings import OwnEnvironment
 from sgcd.act.siblings import Play, play_cohort
 from sgcd.chat import Chat
 from sgcd.contrast.llm import LanguageModel
@@ -27,7 +26,6 @@ from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import Sgcd as SgcdSettings
 from sgcd.endpoint.ask import Endpoint
 from sgcd.errors import EnvironmentFault, PolicyError
-from sgcd.lab.world import lab_stage
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.head import examine, head_of
 from sgcd.learn.living import Living, Observer
@@ -40,6 +38,7 @@ from sgcd.measure.rows import Row
 from sgcd.recipe import Recipe
 from sgcd.records import Rollout
 from sgcd.run import RunFolder
+from sgcd.staging import stage_of, user_of
 
 PACKAGES = ("sgcd", "torch", "transformers", "tokenizers", "numpy", "safetensors")
 
@@ -57,15 +56,18 @@ class Assembly:
     thread: ModelThread
     endpoint: Endpoint | None = None
     """That of the writer, where the method needs references and a model writes them."""
+    user: Endpoint | None = None
+    """That of the simulated user, where the environment has one."""
 
     def trainer(self, folder: RunFolder, observer: Observer) -> Trainer:
-        alive = (self.stage, self.policy, self.sampler, self.method, self.contrast, self.thread, folder, self.endpoint)
-        return Trainer(self.recipe, Living(*alive), observer)
+        alive = (self.stage, self.policy, self.sampler, self.method, self.contrast, self.thread, folder)
+        return Trainer(self.recipe, Living(*alive, self.endpoint, self.user), observer)
 
     def ready(self) -> None:
         """Refuse what would fail at the first call to a model; nothing is called."""
-        if self.endpoint:
-            self.endpoint.ready()
+        for endpoint in (self.endpoint, self.user):
+            if endpoint:
+                endpoint.ready()
 
     def trials(self) -> int:
         """How many trials one evaluation plays."""
@@ -74,20 +76,25 @@ class Assembly:
     async def evaluate(self, step: int) -> list[Row]:
         told = self.recipe
         chat, limits = self.policy.chat, told.siblings.limits
-        return await evaluate(self.stage, chat, self.sampler, limits, told.evaluation, told.seed, step)
+        async with self.user.opened() if self.user else nullcontext():
+            return await evaluate(self.stage, chat, self.sampler, limits, told.evaluation, told.seed, step)
 
     async def rehearse(self) -> Rollout:
-        """The first training task, played once as training would play it; refused when the machinery breaks."""
-        task, told = self.stage.splits["train"][0], self.recipe
+        """The first training task, played once as training would play it; refused when the machinery breaks.
+
+        No model is called: a simulated user greets and leaves.
+        """
+        stage, told = stage_of(self.recipe), self.recipe
+        task = stage.splits["train"][0]
         play = Play(task, 0, seed_of(told.seed, "rehearsal", task.id))
         chat, limits = self.policy.chat, told.siblings.limits
-        [rollout] = await play_cohort([play], self.stage, chat, self.sampler, limits)
+        [rollout] = await play_cohort([play], stage, chat, self.sampler, limits)
         if rollout.broken:
             raise EnvironmentFault(f"environment: task {task.id} breaks ({rollout.broken}); mend what it names")
         return rollout
 
     async def check_window(self) -> None:
-        fitting(self.recipe, self.policy.model.config, await prompt_of(self.recipe, self.stage, self.policy.chat))
+        fitting(self.recipe, self.policy.model.config, await prompt_of(self.recipe, self.policy.chat))
 
     def facts(self) -> dict[str, Any]:
         """What it takes to repeat a run, and nothing secret: no environment variables, no paths, no names of people."""
@@ -103,6 +110,7 @@ class Assembly:
             },
             "policy": {"start": self.recipe.policy.start, "parameters": self.parameters},
             "tasks": {split: len(tasks) for split, tasks in self.stage.splits.items()},
+            **({"user": {"model": self.user.settings.model}} if self.user else {}),
         }
 
     @property
@@ -117,7 +125,8 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     number it was started with: `threads` is the one that its facts name, None takes what torch has chosen.
     """
     torch.set_num_threads(threads or torch.get_num_threads())
-    stage = stage_of(recipe)
+    user = user_of(recipe)
+    stage = stage_of(recipe, user)
     policy = ready(recipe.policy, recipe.seed)
     examine(policy.model)
     enough(head_of(policy.model).size, recipe.scoring.bytes)
@@ -126,16 +135,12 @@ def assemble(recipe: Recipe, threads: int | None = None) -> Assembly:
     method, endpoint = method_of(recipe), endpoint_of(recipe)
     writer = LanguageModel(endpoint) if endpoint else BuiltIn()
     contrast = Contrast(writer, policy.chat, recipe.reference.budget, recipe.reference.least)
-    return Assembly(recipe, stage, policy, sampler, method, contrast, thread, endpoint if method.needs else None)
+    return Assembly(recipe, stage, policy, sampler, method, contrast, thread, endpoint if method.needs else None, user)
 
 
-def stage_of(recipe: Recipe) -> Stage:
-    environment = recipe.environment
-    return own_stage(environment) if isinstance(environment, OwnEnvironment) else lab_stage(environment)
-
-
-async def prompt_of(recipe: Recipe, stage: Stage, chat: Chat) -> int:
-    """Tokens of the first training task's prompt; 0 where it cannot be opened."""
+async def prompt_of(recipe: Recipe, chat: Chat) -> int:
+    """Tokens of the first training task's prompt; 0 where it cannot be opened. No model is called."""
+    stage = stage_of(recipe)
     task = stage.splits["train"][0]
     seed = seed_of(recipe.seed, "prompt", task.id)
     return await preview(task, stage.environment(), chat, recipe.siblings.limits, seed)

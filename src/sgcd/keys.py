@@ -23,6 +23,8 @@ class Key:
     default: Any = None
     section: bool = False
     """It holds further keys."""
+    optional: bool = False
+    """A section that may be left out; what it requires is required only inside it."""
     variant: tuple[str, str] | None = None
     """The key that decides whether this one exists, and the value it must have: ("environment.name", "lab")."""
 
@@ -36,16 +38,17 @@ def keys(model: type[Settings]) -> tuple[Key, ...]:
 def _walk(root: Schema, node: Schema, prefix: str, variant: tuple[str, str] | None) -> Iterator[Key]:
     required = node.get("required", ())
     for name, field in cast(Schema, node.get("properties", {})).items():
-        path, inner = prefix + name, _followed(root, field)
+        path, (inner, optional) = prefix + name, _held(root, _followed(root, field))
         section = "oneOf" in inner or inner.get("type") == "object"
         yield Key(
             path=path,
-            expected=_expected(inner) if not section else _mapping(root, inner),
+            expected=_mapping(root, inner) + ", or null" * optional if section else _expected(inner),
             doc=field.get("description") or (node if "const" in inner else inner).get("description", ""),
             schema=inner,
             required=name in required,
             default=field.get("default"),
             section=section,
+            optional=optional,
             variant=variant,
         )
         if "oneOf" in inner:
@@ -61,6 +64,13 @@ def _followed(root: Schema, node: Schema) -> Schema:
     if "$ref" in node:
         return _followed(root, root["$defs"][node["$ref"].rsplit("/", 1)[1]])
     return node
+
+
+def _held(root: Schema, node: Schema) -> tuple[Schema, bool]:
+    """A section that may be null as the section that it then is, and whether it may."""
+    choices = [_followed(root, choice) for choice in node.get("anyOf", ())]
+    inner = [choice for choice in choices if choice.get("type") == "object"]
+    return (inner[0], True) if len(inner) == 1 and len(choices) == 2 else (node, False)
 
 
 def _mapping(root: Schema, node: Schema) -> str:

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError
 from sgcd.act.settings import OwnEnvironment, SiblingsSettings
 from sgcd.contrast.settings import ReferenceSettings
 from sgcd.credit.settings import Method
+from sgcd.endpoint.settings import WAYS
 from sgcd.errors import RecipeError
 from sgcd.keys import Key, keys, nearest, typed
 from sgcd.lab.settings import LabEnvironment
@@ -50,19 +51,24 @@ class Recipe(Settings):
     checkpoint: CheckpointSettings = CheckpointSettings()
 
 
-WAYS = ("base_url", "key_env", "timeout", "retries", "pause", "concurrency", "cache")
-LIMITS = ("calls", "tokens", "money")
+ASKED = ("reference.writer", "environment.user")
+"""Sections with a model that a run asks."""
 FREE = frozenset(
-    {"steps", "checkpoint.every", "checkpoint.keep", "evaluation.every"}
-    | {f"reference.writer.{way}" for way in WAYS}
-    | {f"reference.writer.budget.{limit}" for limit in LIMITS}
+    {"steps", "checkpoint.every", "checkpoint.keep", "evaluation.every", "evaluation.model"}
+    | {f"{section}.{way}" for section in ASKED for way in WAYS}
 )
-"""Keys that a resumed run may change: how long it goes on, how often it saves and measures, by which way a writer is
-reached and what it may cost. None of them touches what a step computes or what a writer is asked. Everything else does,
-or (the other keys of evaluation) decides which checkpoint is called the best."""
+"""Keys, and sections with all they hold, that a resumed run may change: how long it goes on, how often it saves and
+measures, by which way a model is reached and what it may cost, and whom `sgcd evaluate` plays instead of a policy. None
+of them touches what a step computes or what a model is asked. Everything else does, or (the other keys of evaluation)
+decides which checkpoint is called the best."""
 
 SECRET = ".key_env"
 """Whoever typed the key itself here is not shown it again."""
+
+
+def free(key: str) -> bool:
+    """Whether a resumed run may change this key."""
+    return any(key == each or key.startswith(f"{each}.") for each in FREE)
 
 
 class Difference(NamedTuple):
@@ -174,13 +180,14 @@ def reference() -> str:
         if key.section and "." not in key.path:
             filled = any(other.path.startswith(f"{key.path}.") for other in known)
             lines += ["", f"## {key.path}", *(["", key.doc] if key.doc else []), *(["", *table] if filled else [])]
-        elif not key.section:
-            lines.append(_row(key))
+        elif key.optional or not key.section:
+            inside = any(other.optional and key.path.startswith(f"{other.path}.") for other in known)
+            lines.append(_row(key, "required there" if inside else "required"))
     return "\n".join(lines) + "\n"
 
 
-def _row(key: Key) -> str:
-    default = "required" if key.required else "none" if key.default is None else f"`{json.dumps(key.default)}`"
+def _row(key: Key, required: str) -> str:
+    default = required if key.required else "none" if key.default is None else f"`{json.dumps(key.default)}`"
     only = f" Only with `{key.variant[0]}: {key.variant[1]}`." if key.variant and key.variant[0] != key.path else ""
     cells = [f"`{key.path}`", key.expected.split(" (")[0], default, key.doc + only]
     return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"

@@ -141,6 +141,11 @@ class RunFolder:
         return self.path / "calls.jsonl"
 
     @property
+    def user_calls_path(self) -> Path:
+        """The same for the model that plays the user."""
+        return self.path / "user-calls.jsonl"
+
+    @property
     def policy_path(self) -> Path:
         return self.path / "policy"
 

@@ -40,7 +40,9 @@ def lay(data: Data, override: str) -> None:
     if not equals or not all([*sections, last]):
         raise RecipeError(f"{override}: expected key=value with the key's full path, such as optimizer.lr=1e-4")
     for depth, section in enumerate(sections, 1):
-        inner = data.setdefault(section, {})
+        if data.get(section) is None:
+            data[section] = {}
+        inner = data[section]
         if not isinstance(inner, dict):
             raise RecipeError(f"{override}: no such key; {'.'.join(sections[:depth])} holds {shown(inner)}")
         data = cast(Data, inner)

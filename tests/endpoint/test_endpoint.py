@@ -5,6 +5,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ import pytest
 
 from misbehaving import Server
 from sgcd.endpoint.account import Unanswered
-from sgcd.endpoint.ask import Answer, Endpoint
+from sgcd.endpoint.answer import Answer, Called
+from sgcd.endpoint.ask import Endpoint, How
 from sgcd.endpoint.failures import wait_of
 from sgcd.endpoint.settings import EndpointSettings
 from sgcd.errors import EndpointError, RecipeError
+from talking import calls
 
 KEY = "sk-test-0123456789abcdef"
 ASKED = [{"role": "user", "content": "hello"}]
@@ -232,6 +235,56 @@ def test_the_same_question_is_asked_once_and_another_one_again(tmp_path: Path) -
         assert server.requests == 3
     figures = again.account.split()
     assert (figures["asked"], figures["cached"], figures["calls"]) == (2, 1, 1)
+
+
+def test_calls_come_back_from_the_cache_as_they_went_in(tmp_path: Path) -> None:
+    wanted = calls(("look", {"name": "mia"}), ("leave", "{"))
+    how = How(seed=2**33 + 5, tools=({"type": "function", "function": {"name": "look"}},), tokens=99)
+    with Server(lambda number, request: wanted) as server:
+        made = Endpoint(settings(server.url, cache=str(tmp_path / "answers.db")))
+        first = using(made, lambda made: made.ask(ASKED, how=how))
+        assert using(made, lambda made: made.ask(ASKED, how=how)) == first
+        assert using(made, lambda made: made.ask(ASKED, how=replace(how, seed=6))) == first
+        assert server.requests == 2, "another seed is another question"
+        assert [call.name for call in first.calls] == ["look", "leave"]
+        assert (first.calls[1].arguments, first.finish, first.tokens) == ("{", "tool_calls", 10)
+        request = json.loads(server.heard[0])
+    assert (request["seed"], request["tools"], request["max_completion_tokens"]) == (5, [*how.tools], 99)
+    assert "temperature" not in request, "what is asked in another way is asked in that way alone"
+
+
+def test_an_answer_of_an_older_cache_is_still_read(tmp_path: Path) -> None:
+    with Server() as server:
+        made = Endpoint(settings(server.url, cache=str(tmp_path / "answers.db")))
+        using(made, ask)
+        with sqlite3.connect(tmp_path / "answers.db") as file:
+            file.execute("UPDATE answers SET answer = ?", ['{"text": "as it was", "finish": "length"}'])
+        assert using(made, lambda made: made.ask(ASKED)) == Answer("as it was", "length")
+        with sqlite3.connect(tmp_path / "answers.db") as file:
+            file.execute("UPDATE answers SET answer = ?", ['{"text": "", "calls": [7]}'])
+        assert using(made, ask) and server.requests == 2
+        assert made.account.split()["forgotten"] == 1
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({"content": None, "refusal": "no"}, Answer("no", "refusal", tokens=10)),
+        ({"content": "yes", "refusal": ""}, Answer("yes", tokens=10)),
+        (
+            {"content": None, "tool_calls": [{"function": {"name": "look", "arguments": {"a": 1}}}], "finish": "stop"},
+            Answer("", "stop", (Called("call_0", "look", '{"a": 1}'),), 10),
+        ),
+        (
+            {"content": "", "tool_calls": [{"id": "x", "function": {"name": "look"}}]},
+            Answer("", "tool_calls", (Called("x", "look", "{}"),), 10),
+        ),
+        ({"content": "yes", "tool_calls": []}, Answer("yes", tokens=10)),
+    ],
+)
+def test_servers_say_the_same_in_several_ways(message: dict[str, Any], expected: Answer) -> None:
+    with Server(lambda number, request: json.dumps(message)) as server:
+        assert using(Endpoint(settings(server.url)), lambda made: made.ask(ASKED)) == expected
 
 
 def test_empty_answers_are_not_remembered(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A real OpenAI-compatible server, `transformers serve`, with a policy of the lab: what it answers is no reference."""
+"""A real OpenAI-compatible server, `transformers serve`, with a policy of the lab: writer, plain model and user."""
 
 import json
 import os
@@ -14,6 +14,7 @@ import pytest
 
 from sgcd.cli import main
 from sgcd.learn.locate import locate
+from talking import DOOR
 
 pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).parents[2] / "recipes/lab/sgcd-llm.yaml"
@@ -81,3 +82,43 @@ def test_the_labs_policy_answers_and_every_answer_is_counted_as_malformed(
     assert sum(row["reference"]["refused"].values()) == 3 * row["reference"]["groups"]
     assert "without a reference: malformed" in said
     assert not row["skipped"]
+
+
+def test_the_labs_policy_is_evaluated_as_a_plain_model(
+    served: tuple[str, str], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Its calls are words that this server does not take for calls, so it answers at once; tools and seed are taken."""
+    url, model = served
+    told = {"base_url": url, "model": model, "concurrency": 1, "retries": 0, "tokens": 32}
+    recipe = str(RECIPE.with_name("grpo.yaml"))
+    typed = ("evaluation.model=" + json.dumps(told), "--tasks", "8", "--trials", "1", "--json")
+    assert main(["evaluate", recipe, *typed]) == 0
+    found = json.loads(capfd.readouterr().out)
+    with capfd.disabled():
+        print(f"\ntransformers serve, played: {found['modes']['greedy']['endings']}, {found['endpoints']['model']}")
+    for mode in ("greedy", "sampled"):
+        assert found["modes"][mode]["broken"]["trials"] == 0
+        assert sum(found["modes"][mode]["endings"].values()) == 8
+    assert found["endpoints"]["model"]["failures"] == {}
+
+
+def test_the_labs_policy_plays_a_user(
+    served: tuple[str, str], at_desk: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    url, model = served
+    (at_desk / "door.py").write_text(DOOR)
+    rows = [{"word": "yes", "verifier": "door:heard", "user": f"mia {n} wants a voucher"} for n in range(4)]
+    for split in ("train", "dev"):
+        (at_desk / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    user = {"base_url": url, "model": model, "concurrency": 1, "retries": 0, "tokens": 48}
+    keys = (
+        *("environment.class=door:Door", "environment.system=please be kind", "environment.user=" + json.dumps(user)),
+        *("siblings.rounds=1", "siblings.limits={turns: 2, tokens: 200}", "steps=1", "evaluation.every=9"),
+    )
+    assert main(["train", "recipe.yaml", *keys, "--run", "run"]) == 0
+    [row] = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    with capfd.disabled():
+        print(f"\ntransformers serve as user: {row['user']}, broken: {row['causes']}")
+    assert row["user"]["failures"] == {}
+    assert row["user"]["calls"] >= row["rollouts"]
+    assert {cause.split(": ")[1] for cause in row["causes"]} <= {"length", "empty"}

@@ -1,6 +1,6 @@
 """What an environment is (open, reply, verify, private) and what a sampler is, as act needs them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -17,6 +17,8 @@ class Opening:
     """JSON schemas in the shape that chat templates expect: {"type": "function", "function": {...}}."""
     harness: int = 0
     """Index of the last message that the harness authored: a reference may go in there, never in a user's words."""
+    user: "Callable[[], Awaitable[Reply]] | None" = None
+    """Where a simulated user says the first words: asks it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Reply:
     done: bool = False
     failed: tuple[bool, ...] = ()
     """One flag for each call of the turn: True when the tool answered with an error."""
+    user: "Callable[[], Awaitable[Reply]] | None" = None
+    """Where a simulated user answers instead: asks it. Its endpoint has time limits of its own."""
 
 
 Private = tuple[str, ...] | Mapping[str, Sequence[str]]

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from sgcd.endpoint.account import Unanswered
 from sgcd.errors import SgcdError
 
 Answer = TypeVar("Answer")
@@ -14,8 +15,8 @@ class Broken(Exception):
     """The machinery around a rollout failed; the message is the cause, on one line. Never leaves the act room."""
 
 
-async def ask(part: str, call: Callable[[], Awaitable[Answer]], seconds: float) -> Answer:
-    """The environment's answer, or Broken: it raised, or said nothing for `seconds`.
+async def ask(part: str, call: Callable[[], Awaitable[Answer]], seconds: float | None) -> Answer:
+    """The environment's answer, or Broken: it raised, or said nothing for `seconds` (None: it keeps time itself).
 
     The call runs as a task of its own: one that ignores its cancellation is left behind, not waited for.
     """
@@ -30,6 +31,8 @@ async def ask(part: str, call: Callable[[], Awaitable[Answer]], seconds: float) 
     if task.cancelled():
         raise Broken(f"{part}: cancelled by the environment itself")
     problem = task.exception()
+    if isinstance(problem, Unanswered):
+        raise Broken(f"{part}: {problem}") from problem
     if problem is not None:
         raise Broken(f"{part}: {in_words(problem)}") from problem
     return task.result()

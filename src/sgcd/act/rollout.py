@@ -8,7 +8,7 @@ from hashlib import sha256
 from logging import getLogger
 from math import isfinite
 
-from sgcd.act.environment import Environment, Reply, Session
+from sgcd.act.environment import Environment, Opening, Reply, Session
 from sgcd.act.patience import Broken, ask, blamed_on
 from sgcd.act.settings import Limits
 from sgcd.act.tape import Tape
@@ -41,18 +41,18 @@ async def play(
             await _converse(tape, environment, chat, session, limits)
         finally:
             session.close()  # before the verifier, which needs no slot
-        await _verify(tape, environment, limits)
+        await judge(tape, environment, limits)
     except Broken as problem:
         broken = str(problem)
     finally:
-        await _close(tape, environment, limits)
+        await close(tape, environment, limits)
     return tape.rollout(broken)
 
 
 async def preview(task: Task, environment: Environment, chat: Chat, limits: Limits, seed: int) -> int:
     """Tokens of a task's prompt; 0 where the environment cannot open it, of which playing it will say more."""
     try:
-        opening = await ask("open", lambda: environment.open(task, seed), limits.seconds)
+        opening = await begin(task, environment, limits, seed)
         with blamed_on("open"):
             return len(chat.open(opening.messages, opening.tools, opening.harness).ids)
     except Broken:
@@ -62,9 +62,18 @@ async def preview(task: Task, environment: Environment, chat: Chat, limits: Limi
             await ask("close", environment.close, limits.seconds)
 
 
+async def begin(task: Task, environment: Environment, limits: Limits, seed: int) -> Opening:
+    """How the task begins, the first words of a simulated user included."""
+    opening = await ask("open", lambda: environment.open(task, seed), limits.seconds)
+    if not opening.user:
+        return opening
+    first = await ask("user", opening.user, None)
+    return replace(opening, messages=(*opening.messages, *first.messages))
+
+
 async def _converse(tape: Tape, environment: Environment, chat: Chat, session: Session, limits: Limits) -> None:
     """The policy and the environment in turn, until one of them or a limit ends it."""
-    opening = await ask("open", lambda: environment.open(tape.task, tape.seed), limits.seconds)
+    opening = await begin(tape.task, environment, limits, tape.seed)
     with blamed_on("open"):
         names = {str(tool["function"]["name"]) for tool in opening.tools}
         tape.open(opening, chat.open(opening.messages, opening.tools, opening.harness))
@@ -79,12 +88,13 @@ async def _converse(tape: Tape, environment: Environment, chat: Chat, session: S
             tape.ending = "token_limit"
             tape.cut("tokens")
             return
-        reply = await _answer(tape, said, names, environment, limits)
+        reply = await answer(tape, said, names, environment, limits)
         with blamed_on("reply"):
             new = _hear(tape, said, reply, chat, limits)
 
 
-async def _verify(tape: Tape, environment: Environment, limits: Limits) -> None:
+async def judge(tape: Tape, environment: Environment, limits: Limits) -> None:
+    """Take the verdict and what is private."""
     verdict = await ask("verify", environment.verify, limits.seconds)
     with blamed_on("private"):
         tape.keep_private(environment.private())
@@ -96,7 +106,7 @@ async def _verify(tape: Tape, environment: Environment, limits: Limits) -> None:
         tape.verdict = verdict
 
 
-async def _answer(tape: Tape, said: Said, names: set[str], environment: Environment, limits: Limits) -> Reply:
+async def answer(tape: Tape, said: Said, names: set[str], environment: Environment, limits: Limits) -> Reply:
     """The environment's reply; or, where a call cannot be carried out as it stands, what was wrong with it.
 
     Such a turn is refused whole: half of it done would leave the policy guessing which half.
@@ -107,6 +117,8 @@ async def _answer(tape: Tape, said: Said, names: set[str], environment: Environm
         tape.judge(malformed, [True] * len(said.calls))
         return Reply(({"role": "tool", "content": f"error : {malformed}"},))
     reply = await ask("reply", lambda: environment.reply(said), limits.seconds)
+    if reply.user:
+        reply = await ask("user", reply.user, None)
     failed = reply.failed or (False,) * len(said.calls)
     if len(failed) != len(said.calls):
         raise Broken(f"reply: expected a flag for each of {len(said.calls)} calls, got {len(failed)}")
@@ -116,18 +128,10 @@ async def _answer(tape: Tape, said: Said, names: set[str], environment: Environm
 
 def _hear(tape: Tape, said: Said, reply: Reply, chat: Chat, limits: Limits) -> Ids:
     """Append the reply; returns the tokens that the sampler has not seen. Decides whether the rollout is over."""
-    if reply.done:
-        tape.ending = "ended" if said.calls else "answered"
-    elif len(tape.turns) == limits.turns:
-        tape.ending = "turn_limit"
-        tape.cut("turns")
-    elif not reply.messages:
-        raise Broken("reply: the environment neither answered nor ended the rollout")
+    weigh(tape, said, reply, limits)
     goes_on = tape.ending is None
     glue, messages = (
-        chat.extend(_shortened(tape, reply.messages, limits), opens=goes_on)
-        if reply.messages
-        else (tape.prompt[:0], ())
+        chat.extend(shortened(tape, reply.messages, limits), opens=goes_on) if reply.messages else (tape.prompt[:0], ())
     )
     if tape.length + len(glue) + goes_on > limits.tokens:  # nobody will read these messages: they are left out whole
         tape.cut("tokens")
@@ -137,7 +141,18 @@ def _hear(tape: Tape, said: Said, reply: Reply, chat: Chat, limits: Limits) -> I
     return glue
 
 
-def _shortened(tape: Tape, messages: Sequence[Message], limits: Limits) -> list[Message]:
+def weigh(tape: Tape, said: Said, reply: Reply, limits: Limits) -> None:
+    """Whether the rollout is over with this reply, but for its tokens."""
+    if reply.done:
+        tape.ending = "ended" if said.calls else "answered"
+    elif len(tape.turns) == limits.turns:
+        tape.ending = "turn_limit"
+        tape.cut("turns")
+    elif not reply.messages:
+        raise Broken("reply: the environment neither answered nor ended the rollout")
+
+
+def shortened(tape: Tape, messages: Sequence[Message], limits: Limits) -> list[Message]:
     """Observations that are too long lose their middle; the marker says how much is missing."""
     shortened: list[Message] = []
     for message in messages:
@@ -158,8 +173,9 @@ def _without_middle(text: str, keep: int) -> str:
     return f"{text[:head]} ... {len(text) - keep} characters cut ... {text[len(text) - tail :]}"
 
 
-async def _close(tape: Tape, environment: Environment, limits: Limits) -> None:
+async def close(tape: Tape, environment: Environment, limits: Limits) -> None:
+    """Too late to matter to what was played."""
     try:
         await ask("close", environment.close, limits.seconds)
-    except Broken as problem:  # too late to matter to what was played
+    except Broken as problem:
         log.warning("task %s, sibling %d: %s", tape.task.id, tape.sibling, problem)

@@ -14,7 +14,7 @@ from sgcd.act.patience import in_words
 from sgcd.errors import EnvironmentFault
 from sgcd.records import CATEGORIES, Task
 
-HARNESS = ("id", "category", "prompt", "private", "verifier")
+HARNESS = ("id", "category", "prompt", "private", "verifier", "user")
 """Keys of a row that speak to the harness; reset() gets them only where it asks for them."""
 
 
@@ -44,8 +44,11 @@ def reset_arguments(plain: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if takes_all or key in parameters or key not in HARNESS}
 
 
-def read_tasks(key: str, path: str, plain: type[Any]) -> tuple[Task, ...]:
-    """The tasks of one split, in the order of the file; `key` is the recipe's name for it."""
+def read_tasks(key: str, path: str, plain: type[Any], user: bool = False) -> tuple[Task, ...]:
+    """The tasks of one split, in the order of the file; `key` is the recipe's name for it.
+
+    `user`: the recipe has a simulated user, and each row says whom it plays.
+    """
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as problem:
@@ -57,7 +60,7 @@ def read_tasks(key: str, path: str, plain: type[Any]) -> tuple[Task, ...]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        task = _task(f"{path}, line {number}", number, line, plain)
+        task = _task(f"{path}, line {number}", number, line, plain, user)
         if task.id in tasks:
             raise EnvironmentFault(
                 f"{path}, line {number}: the id {task.id!r} was used before; expected one of its own"
@@ -68,7 +71,7 @@ def read_tasks(key: str, path: str, plain: type[Any]) -> tuple[Task, ...]:
     return tuple(tasks.values())
 
 
-def _task(where: str, number: int, line: str, plain: type[Any]) -> Task:
+def _task(where: str, number: int, line: str, plain: type[Any], user: bool) -> Task:
     try:
         row: Any = json.loads(line)
     except json.JSONDecodeError as problem:
@@ -91,6 +94,7 @@ def _task(where: str, number: int, line: str, plain: type[Any]) -> Task:
             f"being a small word, got {row['private']!r}"
         )
     _check_verifier(where, row, plain)
+    _check_user(where, row, plain, user)
     signature = inspect.signature(plain.reset)
     try:
         signature.bind(None, **reset_arguments(plain, row))
@@ -110,6 +114,17 @@ def _check_verifier(where: str, row: Mapping[str, Any], plain: type[Any]) -> Non
             )
     elif not isinstance(row["verifier"], str) or not callable(load(f"{where}: verifier", row["verifier"])):
         raise EnvironmentFault(f"{where}: verifier must name a function as module:function, got {row['verifier']!r}")
+
+
+def _check_user(where: str, row: Mapping[str, Any], plain: type[Any], user: bool) -> None:
+    if user and not (isinstance(row.get("user"), str) and row["user"].strip()):
+        raise EnvironmentFault(
+            f"{where}: user must be a text that says who the simulated user is and wants, got {row.get('user')!r}"
+        )
+    if "user" in row and not user and "user" not in reset_arguments(plain, row):
+        raise EnvironmentFault(
+            f"{where}: the row says who the user is, and no model plays it; set environment.user, or leave it out"
+        )
 
 
 def _is_prompt(prompt: Any) -> bool:

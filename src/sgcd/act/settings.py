@@ -4,9 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sgcd.endpoint.settings import ServerSettings
 from sgcd.settings import Settings
 
 Count = Annotated[int, Field(ge=1)]
+
+
+class UserSettings(ServerSettings):
+    """A language model that plays the person whom a row's `user` describes."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 1.0
+    """At which the user is sampled, with a seed of its own in each rollout; null leaves it to the server."""
 
 
 class OwnEnvironment(Settings):
@@ -25,6 +33,8 @@ class OwnEnvironment(Settings):
     """The system message, authored by the harness."""
     success: float = 1.0
     """The reward from which on a rollout counts as a success."""
+    user: UserSettings | None = None
+    """A simulated user: it answers whenever the policy calls no tool; null: such a turn is the policy's last."""
 
 
 class Limits(Settings):

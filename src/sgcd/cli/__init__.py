@@ -117,20 +117,27 @@ def train(
 
 @app.command()
 def evaluate(
-    what: Annotated[Path, typer.Argument(metavar="RUN_OR_POLICY", help="A run's folder, or the folder of a policy.")],
+    what: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_POLICY_OR_RECIPE", help="A run's folder, a policy's, or a recipe's file.")
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="With a recipe's file: keys of it to set.")
+    ] = None,
     split: Split = None,
     trials: Annotated[int | None, typer.Option(min=0, help="Sampled trials of each task.")] = None,
     tasks: Annotated[int | None, typer.Option(min=1, help="How many tasks, from the first on.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="For a policy's folder: the recipe of its environment.")] = None,
+    run: Annotated[Path | None, typer.Option(help="With a recipe's file: a new folder to keep it in.")] = None,
     json: Json = False,
 ) -> None:
-    """Play held-out tasks with a trained policy.
+    """Play held-out tasks with a trained policy, or with any chat model.
 
-    What is not given is as the recipe has it. The rows of a run's policy join the run's evaluation.jsonl.
+    What is not given is as the recipe has it. The rows of a run's policy join the run's evaluation.jsonl. With a
+    recipe's file its evaluation.model is played, a model behind an endpoint with native tool calls, and no policy.
     """
     from sgcd.cli import evaluating
 
-    evaluating.evaluate(what, split, trials, tasks, recipe, json)
+    evaluating.evaluate(what, words or [], split, trials, tasks, recipe, run, json)
 
 
 @app.command()

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from sgcd.cli.answer import print_json, recipe_and_keys, results
+from sgcd.endpoint.ask import Endpoint
 from sgcd.errors import RecipeError
 from sgcd.recipe import Recipe, load
 from sgcd.records import Rollout
@@ -29,12 +30,19 @@ def check(words: Sequence[str], as_json: bool) -> None:
         played = {"task": rehearsal.task, "prompt": len(rehearsal.prompt), "response": len(rehearsal.response)}
         answer = {"recipe": told, "trials": built.trials(), "rehearsal": played, "facts": built.facts()}
         answer["memory"] = fits.plain()
-        if built.endpoint:
-            answer["writer"] = built.endpoint.told()
+        answer |= models(recipe, built)
         print_json({"schema": 1, **answer})
     else:
         for name, line in (lines(recipe, built, rehearsal) | {"memory": fits.words()}).items():
             results().print(f"{name:<12} {line}", soft_wrap=True)
+
+
+def models(recipe: Recipe, built: "Assembly") -> dict[str, str]:
+    """Which models would be asked over the network, and whether their keys are there."""
+    model = recipe.evaluation.model
+    evaluated = Endpoint(model, "evaluation.model") if model else None
+    both = {"writer": built.endpoint, "user": built.user, "model": evaluated}
+    return {name: endpoint.told() for name, endpoint in both.items() if endpoint}
 
 
 def lines(recipe: Recipe, built: "Assembly", rehearsal: Rollout) -> dict[str, str]:
@@ -51,9 +59,11 @@ def lines(recipe: Recipe, built: "Assembly", rehearsal: Rollout) -> dict[str, st
         "rollouts": f"at most {limits.turns} turns and {limits.tokens} tokens; sampled {recipe.sampler.mode}, "
         f"{recipe.sampler.slots} at a time",
         "rehearsal": f"task {rehearsal.task}: {len(rehearsal.prompt)} tokens of prompt, {len(rehearsal.response)} of "
-        f"response in {len(rehearsal.turns)} turns, {rehearsal.ending}, reward {rehearsal.reward:g}",
+        f"response in {len(rehearsal.turns)} turns, {rehearsal.ending}, reward {rehearsal.reward:g}"
+        + "; the user was not asked"
+        * bool(built.user),
         "method": recipe.method.name,
-        **({"writer": built.endpoint.told()} if built.endpoint else {}),
+        **models(recipe, built),
         "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.size} rollouts, learning rate "
         f"{recipe.optimizer.lr:g}",
         "evaluation": measured if built.trials() else f"none: there are no {recipe.evaluation.split} tasks",

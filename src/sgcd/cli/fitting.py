@@ -29,13 +29,13 @@ class Fit:
 
 def fit(recipe: Recipe) -> Fit:
     """An estimate from the config; refused when it is more than the machine has."""
-    from sgcd.assemble import fitting, prompt_of, stage_of
+    from sgcd.assemble import fitting, prompt_of
     from sgcd.learn.locate import locate
     from sgcd.learn.memory import memory_of, need
     from sgcd.learn.policy import device_of, survey
 
     config, chat = survey(locate(recipe.policy.start))
-    prompt = asyncio.run(prompt_of(recipe, stage_of(recipe), chat))
+    prompt = asyncio.run(prompt_of(recipe, chat))
     fitting(recipe, config, prompt)
     found = Fit(need(config, work_of(recipe, prompt)), memory_of(device_of(recipe.policy.device).type))
     if found.need.total > found.there:

@@ -13,7 +13,7 @@ from sgcd.errors import FolderError, RecipeError
 from sgcd.measure.compare import compare, ends
 from sgcd.measure.health import invalid, of_run
 from sgcd.measure.summary import summarise
-from sgcd.recipe import FREE, Recipe, differences, dump, load
+from sgcd.recipe import FREE, Recipe, differences, dump, free, load
 from sgcd.run import RunFolder
 from sgcd.show.tables import change_table, remarks
 from sgcd.show.terminal import Terminal
@@ -57,6 +57,8 @@ def begin(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
 
 def go_on(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
     folder = RunFolder.open(run)
+    if "machine" not in folder.facts:
+        raise FolderError(f"{run}: holds the evaluation of a model, and no run that was trained; name another folder")
     started = load(run / "recipe.yaml")
     recipe = load(path or run / "recipe.yaml", keys)
     refuse_changes(folder, started, recipe)
@@ -73,7 +75,7 @@ def go_on(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
 
 def refuse_changes(folder: RunFolder, started: Recipe, recipe: Recipe) -> None:
     """Refuse what would make the rest of the run another run's."""
-    changed = [each for each in differences(started, recipe) if each.key not in FREE]
+    changed = [each for each in differences(started, recipe) if not free(each.key)]
     if changed:
         was = ", ".join(f"{each.key}={_typed(each.old)}" for each in changed)
         now = ", ".join(f"{each.key}={_typed(each.new)}" for each in changed)

@@ -8,16 +8,17 @@ import sqlite3
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from sgcd.endpoint.account import Account, Unanswered, Use
+from sgcd.endpoint.answer import Answer
 from sgcd.endpoint.cache import Cache
 from sgcd.endpoint.failures import PASSING, Failure, failure_of
 from sgcd.endpoint.received import received
-from sgcd.endpoint.settings import EndpointSettings
+from sgcd.endpoint.settings import EndpointSettings, ServerSettings
 from sgcd.errors import EndpointError, RecipeError
 
 LONGEST = 60.0
@@ -30,27 +31,39 @@ ENVELOPE = 65_536
 """Bytes around the answer's text."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """What the model said.
+Words = Mapping[str, Any]
+"""One message of a conversation, as chat completions have it."""
 
-    >>> Answer("hello").whole
-    True
+
+@dataclass(frozen=True, slots=True)
+class How:
+    """What goes with a question besides its words.
+
+    >>> How(seed=2**31 + 5).told()
+    {'seed': 5}
     """
 
-    text: str
-    finish: str = "stop"
+    temperature: float | None = None
+    """None leaves it to the server."""
+    seed: int | None = None
+    tools: Sequence[Mapping[str, Any]] = ()
+    tokens: int | None = None
+    """Of the answer, where fewer are wanted than the settings allow."""
 
-    @property
-    def whole(self) -> bool:
-        """Whether it ended by itself."""
-        return self.finish != "length"
+    def told(self) -> dict[str, Any]:
+        """As a request has it. Some servers take no more than 31 bits of a seed."""
+        parts = {
+            "temperature": self.temperature,
+            "seed": None if self.seed is None else self.seed % 2**31,
+            "tools": [dict(tool) for tool in self.tools] or None,
+        }
+        return {name: part for name, part in parts.items() if part is not None}
 
 
 class Endpoint:
     """Asks one model, from one event loop at a time. Nothing that it says or writes holds the key."""
 
-    def __init__(self, settings: EndpointSettings, where: str = "endpoint") -> None:
+    def __init__(self, settings: ServerSettings, where: str = "endpoint") -> None:
         self.settings = settings
         self.where = where
         """The section of the recipe, for messages."""
@@ -119,9 +132,14 @@ class Endpoint:
 
     # -- asking -------------------------------------------------------------------------------------------------------
 
-    async def ask(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None = None) -> Answer:
-        """The model's answer, from the cache where it is known. Raises Unanswered, and nothing else."""
-        request = self._request(messages, schema)
+    async def ask(
+        self, messages: Sequence[Words], schema: Mapping[str, Any] | None = None, how: How | None = None
+    ) -> Answer:
+        """The model's answer, from the cache where it is known. Raises Unanswered, and nothing else.
+
+        `how` stands in for the temperature of the settings.
+        """
+        request = self._request(messages, schema, how)
         name = sha256(json.dumps([self.settings.base_url, request], sort_keys=True).encode()).hexdigest()
         self.account.count("asked")
         if (known := self._remembered(name)) is not None:
@@ -135,24 +153,26 @@ class Endpoint:
         self._remember(name, answer)
         return answer
 
-    def _request(self, messages: Sequence[Mapping[str, str]], schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    def _request(self, messages: Sequence[Words], schema: Mapping[str, Any] | None, how: How | None) -> dict[str, Any]:
         told = self.settings
+        own = How(told.temperature) if isinstance(told, EndpointSettings) else How()
+        how = how or own
         request: dict[str, Any] = {"model": told.model, "messages": [dict(message) for message in messages]}
-        request["max_completion_tokens"] = told.tokens
-        if told.temperature is not None:
-            request["temperature"] = told.temperature
-        if schema and told.structure == "schema":
+        request |= {"max_completion_tokens": min(told.tokens, how.tokens or told.tokens), **how.told()}
+        structure = told.structure if isinstance(told, EndpointSettings) else "none"
+        if schema and structure == "schema":
             shape = {"name": "answer", "strict": True, "schema": dict(schema)}
             request["response_format"] = {"type": "json_schema", "json_schema": shape}
-        elif schema and told.structure == "object":
+        elif schema and structure == "object":
             request["response_format"] = {"type": "json_object"}
         return request
 
     async def _persistently(self, request: Mapping[str, Any], name: str) -> Answer:
         """Ask until there is an answer, a failure that will not pass, or no repetition left."""
         # No tokenizer makes more tokens than there are bytes; the rest is for the server's own marks.
-        asked = json.dumps(request["messages"], ensure_ascii=False).encode()
-        worst = Use(len(asked) + 64, self.settings.tokens)
+        told = json.dumps([request["messages"], request.get("tools", [])], ensure_ascii=False)
+        asked = told.encode(errors="surrogatepass")
+        worst = Use(len(asked) + 64, request["max_completion_tokens"])
         for attempt in range(self.settings.retries + 1):
             if attempt:
                 self.account.count("repeated")
@@ -178,11 +198,11 @@ class Endpoint:
             await self.account.reserve(worst)
             began, use, outcome = time.perf_counter(), worst, "cancelled"
             try:
-                text, finish, told = await self._call(request)
+                answer, told = await self._call(request)
                 use, outcome = told or worst, ""
-                if len(self.key) >= KEY and self.key in text:
+                if len(self.key) >= KEY and answer.holds(self.key):
                     raise Failure("key", "the answer quotes the key", billed=True)
-                return Answer(text, finish)
+                return answer
             except Failure as failure:
                 outcome = failure.kind
                 use = use if failure.billed else Use()
@@ -190,7 +210,7 @@ class Endpoint:
             finally:
                 await self.account.settle(worst, use, outcome, time.perf_counter() - began, name)
 
-    async def _call(self, request: Mapping[str, Any]) -> tuple[str, str, Use | None]:
+    async def _call(self, request: Mapping[str, Any]) -> tuple[Answer, Use | None]:
         body = bytearray()
         reading = False
         limit = ENVELOPE + BYTES * self.settings.tokens
@@ -216,15 +236,15 @@ class Endpoint:
         """Whatever is wrong with the cache, the model can still be asked."""
         try:
             found = self._cache.get(name) if self._cache else None
-            return Answer(**json.loads(found)) if found else None
-        except (sqlite3.Error, ValueError, TypeError):
+            return Answer.restore(json.loads(found)) if found else None
+        except (sqlite3.Error, ValueError, TypeError, AttributeError):
             self.account.count("forgotten")
             return None
 
     def _remember(self, name: str, answer: Answer) -> None:
-        if not self._cache or not answer.text.strip():
+        if not self._cache or answer.empty:
             return
         try:
-            self._cache.put(name, json.dumps(asdict(answer)))
+            self._cache.put(name, json.dumps(answer.plain()))
         except sqlite3.Error:
             self.account.count("forgotten")

@@ -31,8 +31,8 @@ class PriceSettings(Settings):
     """Of what is answered, thinking included."""
 
 
-class EndpointSettings(Settings):
-    """One OpenAI-compatible chat model."""
+class ServerSettings(Settings):
+    """One OpenAI-compatible chat model: where it is, by which way it is reached, and what it may cost."""
 
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$", description="http://HOST:PORT/v1")]
     """Where its server is: a URL without a user, a password or a query."""
@@ -48,15 +48,24 @@ class EndpointSettings(Settings):
     """Seconds before the first of these; each further pause is twice as long, and retry-after is honoured."""
     concurrency: Annotated[int, Field(ge=1)] = 16
     """Calls in flight at once."""
-    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
-    """At which the model samples; null leaves it to the server."""
     tokens: Annotated[int, Field(ge=16)] = 2048
     """Of one answer, at most."""
-    structure: Literal["schema", "object", "none"] = "schema"
-    """How the server is told to answer in JSON: by a schema, as any object, or by the prompt alone."""
     budget: BudgetSettings = BudgetSettings()
     """What may be spent over a whole run; beyond it no call is made, and that is said."""
     prices: PriceSettings = PriceSettings()
     """Of a million tokens, in the currency of the budget."""
     cache: str = ""
     """A file that remembers answers by the whole request, for this run and others; empty: nothing is remembered."""
+
+
+class EndpointSettings(ServerSettings):
+    """A model that is asked for texts, or for JSON of a certain shape."""
+
+    temperature: Annotated[float, Field(ge=0, le=2)] | None = 0.0
+    """At which the model samples; null leaves it to the server."""
+    structure: Literal["schema", "object", "none"] = "schema"
+    """How the server is told to answer in JSON: by a schema, as any object, or by the prompt alone."""
+
+
+WAYS = ("base_url", "key_env", "timeout", "retries", "pause", "concurrency", "cache", "budget")
+"""By which way a model is reached, and what it may cost: none of it touches what the model is asked."""

@@ -30,6 +30,9 @@ tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 WRITER = "references written by"
 """The fact that names the language model, where one wrote references."""
 
+USER = "users played by"
+"""The fact that names the language model, where one played the users."""
+
 BIAS = """\
 Where credit went in training was guided by references that a language model ({writer}) wrote after reading the agent's
 attempts. What that model prefers, overlooks or takes for wrong may have moved credit and so this policy, though only

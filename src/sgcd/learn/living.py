@@ -1,6 +1,7 @@
 """What the trainer is given: what it reads of a recipe, the living objects of a run, and who watches."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -9,7 +10,7 @@ from sgcd.act.settings import SiblingsSettings
 from sgcd.contrast.refer import Contrast
 from sgcd.credit.methods import Method
 from sgcd.endpoint.ask import Endpoint
-from sgcd.learn.card import WRITER
+from sgcd.learn.card import USER, WRITER
 from sgcd.learn.clock import ModelThread
 from sgcd.learn.policy import Policy
 from sgcd.learn.settings import (
@@ -76,8 +77,26 @@ class Living:
     folder: RunFolder
     endpoint: Endpoint | None = None
     """Of the model that writes references, if one does."""
+    user: Endpoint | None = None
+    """Of the model that plays the user, if one does."""
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncGenerator[None, None]:
+        """Models over the network may be asked inside; each has a journal in the run's folder."""
+        async with AsyncExitStack() as open_ones:
+            if self.endpoint:
+                await open_ones.enter_async_context(self.endpoint.opened(self.folder.calls_path))
+            if self.user:
+                await open_ones.enter_async_context(self.user.opened(self.folder.user_calls_path))
+            yield
+
+    def asked(self) -> dict[str, Any]:
+        """For the row of a step: what each of these models was asked since the last one, and what that cost."""
+        both = {"endpoint": self.endpoint, "user": self.user}
+        return {name: each.account.split() for name, each in both.items() if each}
 
     @property
     def told(self) -> dict[str, str]:
         """What the card of the policy tells besides the step."""
-        return {WRITER: self.endpoint.settings.model} if self.endpoint else {}
+        both = {WRITER: self.endpoint, USER: self.user}
+        return {name: each.settings.model for name, each in both.items() if each}

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import aclosing, nullcontext
+from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -59,8 +59,7 @@ class Trainer:
 
     async def run(self) -> Trained:
         """From the newest checkpoint, or from the start, to the plan's last step."""
-        endpoint = self.living.endpoint
-        async with endpoint.opened(self.folder.calls_path) if endpoint else nullcontext():
+        async with self.living.opened():
             return await self._run()
 
     async def _run(self) -> Trained:
@@ -95,8 +94,7 @@ class Trainer:
         await self._validate()
         row = {"schema": SCHEMA, "step": step, **figures(gathered), **learnt, "peak_memory": peak_memory()}
         row["invalid"] = health.verdict([*self.recent, row], step == self.plan.steps)
-        if self.living.endpoint:
-            row["endpoint"] = self.living.endpoint.account.split()
+        row |= self.living.asked()
         row["seconds"] = self.clock.split()
         self.folder.append_metrics(row)
         self.recent = [*self.recent, row][-health.WINDOW :]

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
+from sgcd.endpoint.settings import WAYS
 from sgcd.errors import FolderError
 from sgcd.measure.health import invalid
 from sgcd.measure.rows import MODES, SCHEMA, Row, by_task, one_evaluation, successes, whole
@@ -144,13 +145,22 @@ def differences(first: Evaluated, other: Evaluated, modes: Sequence[str]) -> Ite
             yield f"{what} is {one} against {two}"
 
     for key in sorted({*first.environment, *other.environment}):
-        yield from unless_equal(f"environment.{key}", first.environment.get(key), other.environment.get(key))
+        one, two = (asked_for(side.environment.get(key)) for side in (first, other))
+        yield from unless_equal(f"environment.{key}", one, two)
     yield from unless_equal("split", first.rows[0]["split"], other.rows[0]["split"])
     for mode in modes:
         one, two = tasks_of(first, mode), tasks_of(other, mode)
         if one != two:
             yield f"{mode} tasks: {len(one)} against {len(two)}, {len(one & two)} in common"
         yield from unless_equal(f"{mode} temperature", temperature(first, mode), temperature(other, mode))
+
+
+def asked_for(setting: Any) -> Any:
+    """A setting of the environment; of a simulated user without the ways by which it is reached."""
+    if not isinstance(setting, Mapping):
+        return setting
+    known = cast("Mapping[str, Any]", setting)
+    return {key: value for key, value in known.items() if key not in (*WAYS, "prices")}
 
 
 def tasks_of(evaluated: Evaluated, mode: str) -> set[tuple[str, str]]:

@@ -42,18 +42,27 @@ async def evaluate(
     """
 
     async def one(trial: Trial, cohort: Cohort, index: int) -> Row:
-        own = seed_of(seed, "evaluation", settings.split, trial.task.id, trial.number)
+        own = seed_of_trial(trial, settings, seed)
         session = cohort.session(index, own)
         rollout = await play(trial.task, stage.environment(), chat, session, limits, trial.number, own)
-        place = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
-        how = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
-        return {**place, **how, **outcome(rollout)}
+        return row_of(trial, rollout, settings, seed, step)
 
     rows: list[Row] = []
     for trials in cohorts(plan(held_out(stage, settings), settings), sampler.slots):
         async with sampler.cohort(len(trials), trials[0].temperature) as cohort:
             rows += await asyncio.gather(*(one(trial, cohort, index) for index, trial in enumerate(trials)))
     return rows
+
+
+def seed_of_trial(trial: Trial, settings: EvaluationSettings, seed: int) -> int:
+    return seed_of(seed, "evaluation", settings.split, trial.task.id, trial.number)
+
+
+def row_of(trial: Trial, rollout: Rollout, settings: EvaluationSettings, seed: int, step: int) -> Row:
+    """Where a trial stands, and what came of it."""
+    place = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
+    how = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
+    return {**place, **how, **outcome(rollout)}
 
 
 def held_out(stage: Stage, settings: EvaluationSettings) -> tuple[Task, ...]:

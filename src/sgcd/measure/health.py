@@ -122,9 +122,17 @@ def references(row: Row) -> list[str]:
     return said
 
 
+ASKED = {"endpoint": "writer", "user": "user"}
+"""Models over the network, by the key of a row that has their figures."""
+
+
 def calls(rows: Sequence[Row]) -> list[str]:
-    """Calls to a writer over the network that brought nothing, by kind."""
-    told = [row["endpoint"] for row in rows if row.get("endpoint")]
+    """Calls over the network that brought nothing, by kind, and other trouble with each model."""
+    return [line for key, who in ASKED.items() for line in troubles([row[key] for row in rows if row.get(key)], who)]
+
+
+def troubles(told: Sequence[Row], who: str) -> list[str]:
+    """Of one model."""
     failures = Counter[str]()
     for each in told:
         failures.update(each["failures"])
@@ -132,9 +140,9 @@ def calls(rows: Sequence[Row]) -> list[str]:
     if failures:
         kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
         made = counted(sum(each["calls"] for each in told), "call")
-        said.append(f"{failures.total()} of {made} of the writer failed: {kinds}")
+        said.append(f"{failures.total()} of {made} of the {who} failed: {kinds}")
     if forgotten := sum(each["forgotten"] for each in told):
-        said.append(f"the cache of answers could not be used {counted(forgotten, 'time')}")
+        said.append(f"the cache of answers of the {who} could not be used {counted(forgotten, 'time')}")
     return said
 
 

@@ -11,7 +11,8 @@ Row = dict[str, Any]
 Where it stands: schema, seed (the run's), step, split, mode (greedy or sampled), temperature, task, category, trial.
 What came of it: success, reward, broken (the cause, else empty), calls, failed_calls, malformed (turns whose call could
 not be read), inexact (turns whose ids are not those that the tokenizer makes of their text), looping, turns, tokens
-(that the policy wrote), ending."""
+(that the policy wrote), ending. A row of a model that is no policy has its name, too (model), and tokens as its server
+counts them."""
 
 MODES = ("greedy", "sampled")
 

@@ -4,7 +4,15 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sgcd.endpoint.settings import ServerSettings
 from sgcd.settings import Settings
+
+
+class ModelSettings(ServerSettings):
+    """Any chat model with native tool calls, played instead of a policy."""
+
+    temperature: Literal["trial"] | None = "trial"
+    """That of each trial, 0 when greedy; null leaves it to the server."""
 
 
 class EvaluationSettings(Settings):
@@ -22,3 +30,5 @@ class EvaluationSettings(Settings):
     """Also play each task once at temperature zero."""
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the sampled trials."""
+    model: ModelSettings | None = None
+    """Whom `sgcd evaluate RECIPE` plays these tasks with, without any policy; training never asks it."""

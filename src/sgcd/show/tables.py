@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from sgcd.measure.health import ASKED
 from sgcd.records import CATEGORIES
 
 Numbers = Mapping[str, Any]
@@ -14,7 +15,9 @@ Numbers = Mapping[str, Any]
 def evaluation_table(summary: Numbers) -> Table:
     """One evaluation: a row for each category, a column for each mode."""
     modes: Mapping[str, Numbers] = summary["modes"]
-    table = headed(f"{summary['split']} tasks after step {summary['step']}", "", "tasks")
+    who = summary.get("model")
+    played = f"played with {who}" if who else f"after step {summary['step']}"
+    table = headed(f"{summary['split']} tasks {played}", "", "tasks")
     for mode in modes:
         table.add_column(mode, justify="right", overflow="fold")
         table.add_column("won of", justify="right", overflow="fold")
@@ -111,17 +114,21 @@ def _part(told: Numbers, name: str) -> Numbers:
     return told["overall"] if name == "all" else told["categories"][name]
 
 
-def calls(told: Mapping[str, Any]) -> str:
-    """What a writer over the network was asked in a step, and what that cost."""
-    said = f"{told['calls']} calls"
+def calls(told: Mapping[str, Any], who: str = "writer") -> str:
+    """What a model over the network was asked in a step, and what that cost; the writer's is the one without a name."""
+    said = f"{told['calls']} calls" + (f" of the {who}" if who != "writer" else "")
     if told["cached"]:
         said += f" and {told['cached']} remembered"
     return said + (f" for {told['money']:.4f}" if told["money"] else "")
 
 
 def spent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What a writer over the network was asked in a whole run: counts, tokens, money, latency."""
-    told = [row["endpoint"] for row in rows if row.get("endpoint")]
+    """What models over the network were asked in a whole run."""
+    return [line for key, who in ASKED.items() for line in spent_by(who, [row[key] for row in rows if row.get(key)])]
+
+
+def spent_by(who: str, told: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What one of them was asked: counts, tokens, money, latency."""
     if not told:
         return []
     counts = ("asked", "cached", "calls", "repeated")
@@ -130,10 +137,10 @@ def spent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     money = sum(each["money"] for each in told)
     medians = sorted(each["seconds"]["median"] for each in told if each["seconds"]["median"] is not None)
     said = [
-        f"writer: {asked} questions, {cached} answered from memory, {made} calls, {repeated} of them repetitions",
-        f"writer: {prompt:,} tokens asked, {answer:,} answered, {money:.4f} spent",
+        f"{who}: {asked} questions, {cached} answered from memory, {made} calls, {repeated} of them repetitions",
+        f"{who}: {prompt:,} tokens asked, {answer:,} answered, {money:.4f} spent",
     ]
     if medians:
         longest = max(each["seconds"]["max"] for each in told if each["seconds"]["max"] is not None)
-        said.append(f"writer: a call took {medians[len(medians) // 2]:.2f} s as a rule, {longest:.2f} s at most")
+        said.append(f"{who}: a call took {medians[len(medians) // 2]:.2f} s as a rule, {longest:.2f} s at most")
     return said

@@ -63,7 +63,7 @@ class Terminal:
         mixed = f"{row['mixed']} of {row['tasks']} tasks mixed"
         credit = row.get("credit")
         spent = f"  credit on {credit['credited']} of {credit['creditable']} tokens" if credit else ""
-        asked = f"  {calls(row['endpoint'])}" if row.get("endpoint") else ""
+        asked = "".join(f"  {calls(row[key], who)}" for key, who in health.ASKED.items() if row.get(key))
         success = number(row["success"])
         told = f"{place}  success {success}  {mixed}  {moved}{spent}{asked}  {row['seconds']['total']:.1f} s"
         return [told, *(f"  {concern}" for concern in health.of_step(row))]

@@ -1,0 +1,85 @@
+"""Scripts for the loopback server: one plays a simulated user, others a model that calls the lab's tools."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from sgcd.act.user import OVER
+from sgcd.lab import words
+from sgcd.lab.tasks import tasks_of
+from sgcd.lab.world import WRITE_FOR, Request, allowed, row_of
+
+Plan = Callable[[int, dict[str, Any]], str]
+
+DOOR = '''
+class Door:
+    def reset(self, word: str) -> None:
+        self.word = word
+
+    def find_user(self, name: str) -> str:
+        """Find a customer.
+
+        Args:
+            name: of the customer
+        """
+        return f"user {name}"
+
+
+def heard(door: Door, answer: str) -> float:
+    return float(door.word in answer.split())
+'''
+"""An environment that is only a conversation: its row says which word the policy has to say last."""
+
+
+def says(text: str, **more: Any) -> str:
+    """An answer in words."""
+    return json.dumps({"content": text, **more})
+
+
+def calls(*wanted: tuple[str, Any], text: str | None = None) -> str:
+    """An answer that calls tools; arguments that are a text go as they stand."""
+    told = [
+        {
+            "id": f"c{number}",
+            "type": "function",
+            "function": {"name": name, "arguments": given if isinstance(given, str) else json.dumps(given)},
+        }
+        for number, (name, given) in enumerate(wanted)
+    ]
+    return json.dumps({"content": text, "tool_calls": told})
+
+
+def wants(request: dict[str, Any]) -> str:
+    """The word that the simulated user of these tests wants to hear: the last of its instructions."""
+    return request["messages"][0]["content"].split("You want to hear ")[1].split()[0]
+
+
+def visitor(number: int, request: dict[str, Any]) -> str:
+    """A user who asks for one word, asks again where it does not come, and leaves when it does."""
+    word, *said = wants(request), *request["messages"][2:]
+    if not said:
+        return says(f"please say {word}")
+    return says(f"thank you {OVER}" if word in said[-1]["content"].split() else f"i want {word}")
+
+
+def clerk(number: int, request: dict[str, Any]) -> str:
+    """Knows every dev task of the lab by its words, and does what its policy wants."""
+    asked = next(message["content"] for message in request["messages"] if message["role"] == "user")
+    task = next(task for task in tasks_of("dev") if task.row["said"][0] == asked)
+    row, wish = row_of(task.row["rows"][0]), Request(**task.row["requests"][0])
+    if request["messages"][-1]["role"] == "tool":
+        return says(words.CONFIRMATION)
+    if wish.intent.startswith("ask_"):
+        attribute = wish.intent.removeprefix("ask_")
+        return says(f"your {attribute} is {getattr(row, attribute)} thank you")
+    if task.category == "transfer":
+        return calls(("transfer_to_human", {}))
+    if not allowed(wish, row):
+        return says(words.REFUSAL)
+    tool = WRITE_FOR[wish.intent]
+    return calls((tool, dict(zip(words.TOOLS[tool][0], (row.booking, wish.value), strict=False))))
+
+
+def babbler(number: int, request: dict[str, Any]) -> str:
+    """Never calls a tool and never says what was asked."""
+    return says("what a lovely day")
