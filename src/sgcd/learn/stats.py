@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sgcd.learn.block import Block
 from sgcd.learn.head import Head
-from sgcd.learn.rows import ROOM, Block, blocks
+from sgcd.learn.rows import ROOM, blocks
 
 AT_ONCE = 2**26
 """Bytes of the head's rows that are gathered at a time."""
@@ -45,8 +46,7 @@ def topk_stats(hidden: Tensor, head: Head, observed: Tensor, k: int, temperature
     """The K likeliest ids of each row of `hidden` [rows, hidden], and what goes with them."""
     found = []
     for block in blocks(head, hidden, observed, temperature, room):
-        ids = block.top(k)
-        logp, rest = block.at(ids)
+        ids, logp, rest = block.top(k)
         found.append((ids, logp, block.own, rest, block.entropy, block.lse))
     return Top(*(torch.cat(part) for part in zip(*found, strict=True)))
 
