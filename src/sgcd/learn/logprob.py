@@ -13,7 +13,7 @@ from torch.autograd import Function
 
 from sgcd.learn.block import powers
 from sgcd.learn.head import Head
-from sgcd.learn.rows import ROOM, blocks, plan, product_like
+from sgcd.learn.rows import ROOM, blocks, fused, plan, product_like
 from sgcd.learn.stats import Said, collect
 
 
@@ -71,6 +71,11 @@ class LogProb(Function):
 
 def gradient_of_raw(head: Head, raw: Tensor, observed: Tensor, lse: Tensor, g: Tensor, heat: float, step: int) -> None:
     """From the head's product to the gradient of sum g log p with respect to it, in place."""
+    if fused(raw):
+        from sgcd.learn.kernel import gradient
+
+        gradient(head, raw, observed, lse, g, heat)
+        return
     buffer = torch.empty(min(step, len(raw)), head.size, dtype=lse.dtype, device=raw.device)
     shift, g = lse * math.log2(math.e), g * (head.scale / heat)
     for start in range(0, len(raw), step):

@@ -5,6 +5,7 @@ So a chunk of logits is made at a time, and looked at block by block. Nothing of
 """
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
@@ -12,6 +13,7 @@ from torch import Tensor
 from sgcd.errors import RecipeError
 from sgcd.learn.block import Block, block
 from sgcd.learn.head import Head
+from sgcd.learn.tiles import Tiles, tiles
 
 ROOM = 2**30
 """Bytes for logits and what is made of them, unless told otherwise."""
@@ -23,23 +25,36 @@ BLOCK = 2**20
 
 def blocks(
     head: Head, hidden: Tensor, observed: Tensor, temperature: float, room: int = ROOM, kept: Tensor | None = None
-) -> Iterator[Block]:
+) -> Iterator[Block | Tiles]:
     """All rows in order, at least one block, if an empty one.
 
     With `kept` [rows, vocabulary] the products stay there, as they came from the head.
     """
     rows, step, wide = plan(head, hidden, room)
     chunk = None if kept is not None else product_like(head, hidden, min(rows, len(hidden)))
-    buffers = [torch.empty(min(step, len(hidden)), head.size, dtype=wide, device=hidden.device) for _ in range(2)]
+    once = fused(hidden)
+    spare = 0 if once else min(step, len(hidden))
+    buffers = [torch.empty(spare, head.size, dtype=wide, device=hidden.device) for _ in range(2)]
     for start in range(0, max(1, len(hidden)), rows):
         some = hidden[start : start + rows]
         raw = kept[start : start + rows] if kept is not None else chunk[: len(some)]  # type: ignore[index]
         head.raw(some, raw)
+        if once:
+            from sgcd.learn.kernel import figures
+
+            here = slice(start, start + len(some))
+            yield tiles(head, raw, observed[here], here, temperature, figures(raw, head, temperature))
+            continue
         for at in range(0, max(1, len(some)), step):
             part = raw[at : at + step]
             here = slice(start + at, start + at + len(part))
             z = head.finish(part, temperature, buffers[0][: len(part)])
             yield block(head, hidden[here], observed[here], z, buffers[1][: len(part)], part.dtype, here, temperature)
+
+
+def fused(hidden: Tensor) -> bool:
+    """Whether logits are read once, by the kernel."""
+    return hidden.is_cuda and hidden.dtype != torch.float64 and find_spec("triton") is not None
 
 
 def product_like(head: Head, hidden: Tensor, rows: int) -> Tensor:
@@ -53,6 +68,9 @@ def plan(head: Head, hidden: Tensor, room: int) -> tuple[int, int, torch.dtype]:
     wide = torch.promote_types(hidden.dtype, torch.float32)
     row = head.size * wide.itemsize
     enough(head.size, room, wide.itemsize)
+    if fused(hidden):  # nothing else is as large as the product
+        rows = max(1, room // (2 * row))
+        return rows, rows, wide
     step = max(1, min(BLOCK // head.size if not hidden.is_cuda else room, room // (6 * row)))
     rows = max(1, (room - 3 * step * row) // row)
     if not hidden.is_cuda:

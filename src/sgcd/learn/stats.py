@@ -9,6 +9,7 @@ from torch import Tensor
 from sgcd.learn.block import Block
 from sgcd.learn.head import Head
 from sgcd.learn.rows import ROOM, blocks
+from sgcd.learn.tiles import Tiles
 
 AT_ONCE = 2**26
 """Bytes of the head's rows that are gathered at a time."""
@@ -64,7 +65,7 @@ def stats_at(
     return collect(blocks(head, hidden, observed, temperature, room), ids)
 
 
-def collect(rows: Iterator[Block], ids: Sequence[Tensor]) -> Said:
+def collect(rows: Iterator[Block | Tiles], ids: Sequence[Tensor]) -> Said:
     """One pass over blocks of rows."""
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     at: list[list[tuple[Tensor, Tensor]]] = [[] for _ in ids]
