@@ -1,5 +1,9 @@
-"""The kernel for CUDA, line by line on a CPU where no CUDA is: against float64 in full, and against the way without it."""
+"""The kernel for CUDA, line by line where no CUDA is: against float64 in full, and against the way without it."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +21,8 @@ from sgcd.learn.stats import Said, Top, stats_at, topk_stats
 pytest.importorskip("triton", reason="triton is not installed: the kernel for CUDA was not tested at all")
 
 from sgcd.learn import kernel
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # numpy, where a row holds infinities
 
 
 class Wide(Head):
@@ -170,7 +176,19 @@ def _full(hidden: Tensor, head: Head, observed: Tensor) -> Tensor:
     return z.log_softmax(-1).gather(1, observed[:, None])[:, 0]
 
 
-@pytest.mark.skipif(DEVICE == "cpu", reason="CUDA is not there: the kernel was run line by line, and never compiled")
+def test_it_compiles_and_reads_four_numbers_at_once(tmp_path: Path) -> None:
+    """Also where it is only run line by line: the interpreter takes what the compiler refuses."""
+    env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    env["TRITON_CACHE_DIR"] = str(tmp_path)
+    script = Path(__file__).with_name("compiling.py")
+    done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "4 4 4\n4 4 4\n"
+
+
+@pytest.mark.skipif(
+    DEVICE == "cpu", reason="CUDA is not there: the kernel was run line by line and compiled, and never ran as compiled"
+)
 def test_on_cuda_it_is_the_kernel_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
     was = kernel.figures

@@ -3,8 +3,6 @@
 Imported only where triton is there. TRITON_INTERPRET=1 runs the same lines on a CPU, for the tests.
 """
 
-from typing import Any
-
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -21,8 +19,9 @@ WARPS = 8
 
 
 def figures(raw: Tensor, head: Head, temperature: float) -> Tensor:
-    """[3, rows, groups] from float32 products: high = max z, mass = sum e^(z - high), tilt = sum (z - high) e^(z - high).
+    """[3, rows, groups] from float32 products, for the logits z of each group.
 
+    high = max z, mass = sum e^(z - high), tilt = sum (z - high) e^(z - high).
     A group without anything above -inf has no mass and no tilt.
     """
     groups = triton.cdiv(head.size, GROUP)
@@ -52,25 +51,25 @@ def _factors(head: Head, temperature: float) -> tuple[float, float, bool]:
 
 
 @triton.jit
-def _tanh(x: Any) -> Any:
+def _tanh(x):
     e = tl.exp(-2.0 * tl.abs(x))
     return tl.where(x < 0, e - 1.0, 1.0 - e) / (1.0 + e)
 
 
 @triton.jit
-def _figures(  # noqa: ANN202
-    raw: Any,
-    high: Any,
-    mass: Any,
-    tilt: Any,
-    size: Any,
-    groups: Any,
-    stride: Any,
-    inner: Any,
-    outer: Any,
-    CAPPED: tl.constexpr,  # noqa: N803
-    GROUP: tl.constexpr,  # noqa: N803
-    GROUPS: tl.constexpr,  # noqa: N803
+def _figures(
+    raw,
+    high,
+    mass,
+    tilt,
+    size,
+    groups,
+    stride,
+    inner,
+    outer,
+    CAPPED: tl.constexpr,
+    GROUP: tl.constexpr,
+    GROUPS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64)  # rows times the vocabulary may be more than 32 bits hold
     group = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
@@ -88,19 +87,7 @@ def _figures(  # noqa: ANN202
 
 
 @triton.jit
-def _gradient(  # noqa: ANN202
-    raw: Any,
-    observed: Any,
-    lse: Any,
-    g: Any,
-    size: Any,
-    stride: Any,
-    inner: Any,
-    outer: Any,
-    slope: Any,
-    CAPPED: tl.constexpr,  # noqa: N803
-    COLUMNS: tl.constexpr,  # noqa: N803
-):
+def _gradient(raw, observed, lse, g, size, stride, inner, outer, slope, CAPPED: tl.constexpr, COLUMNS: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     at = raw + row * stride + column

@@ -33,23 +33,33 @@ def blocks(
     rows, step, wide = plan(head, hidden, room)
     chunk = None if kept is not None else product_like(head, hidden, min(rows, len(hidden)))
     once = fused(hidden)
-    spare = 0 if once else min(step, len(hidden))
-    buffers = [torch.empty(spare, head.size, dtype=wide, device=hidden.device) for _ in range(2)]
+    spare = torch.empty(2, 0 if once else min(step, len(hidden)), head.size, dtype=wide, device=hidden.device)
     for start in range(0, max(1, len(hidden)), rows):
-        some = hidden[start : start + rows]
-        raw = kept[start : start + rows] if kept is not None else chunk[: len(some)]  # type: ignore[index]
-        head.raw(some, raw)
+        here = slice(start, min(start + rows, len(hidden)))
+        raw = kept[here] if kept is not None else chunk[: here.stop - start]  # type: ignore[index]
+        head.raw(hidden[here], raw)
         if once:
-            from sgcd.learn.kernel import figures
+            yield read_once(head, raw, observed[here], here, temperature)
+        else:
+            yield from in_cache(head, hidden, observed, raw, start, temperature, spare)
 
-            here = slice(start, start + len(some))
-            yield tiles(head, raw, observed[here], here, temperature, figures(raw, head, temperature))
-            continue
-        for at in range(0, max(1, len(some)), step):
-            part = raw[at : at + step]
-            here = slice(start + at, start + at + len(part))
-            z = head.finish(part, temperature, buffers[0][: len(part)])
-            yield block(head, hidden[here], observed[here], z, buffers[1][: len(part)], part.dtype, here, temperature)
+
+def read_once(head: Head, raw: Tensor, observed: Tensor, here: slice, temperature: float) -> Tiles:
+    from sgcd.learn.kernel import figures
+
+    return tiles(head, raw, observed, here, temperature, figures(raw, head, temperature))
+
+
+def in_cache(
+    head: Head, hidden: Tensor, observed: Tensor, raw: Tensor, start: int, temperature: float, spare: Tensor
+) -> Iterator[Block]:
+    """The rows of one product, which begin at `start`, in buffers for so many that they stay in cache."""
+    step = max(1, spare.shape[1])
+    for at in range(0, max(1, len(raw)), step):
+        part = raw[at : at + step]
+        here = slice(start + at, start + at + len(part))
+        z = head.finish(part, temperature, spare[0, : len(part)])
+        yield block(head, hidden[here], observed[here], z, spare[1, : len(part)], part.dtype, here, temperature)
 
 
 def fused(hidden: Tensor) -> bool:

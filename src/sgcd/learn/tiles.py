@@ -1,4 +1,4 @@
-"""The same that a block says, from three numbers for each group of columns: logits are read once, and few of them again."""
+"""What a block says, from three numbers for each group of columns: all logits are read once, and few of them again."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -93,7 +93,7 @@ class Tiles:
 
 
 def tiles(head: Head, raw: Tensor, observed: Tensor, here: slice, temperature: float, found: Tensor) -> Tiles:
-    """From the three numbers of each group: the largest logit, sum e^(z - largest), sum (z - largest) e^(z - largest)."""
+    """From [3, rows, groups]: the largest logit z, sum e^(z - largest), sum (z - largest) e^(z - largest)."""
     high, mass, tilt = found
     peak = high.amax(-1)
     below = high - peak[:, None]
