@@ -19,6 +19,8 @@ ROOM = 2**30
 """Bytes for logits and what is made of them, unless told otherwise."""
 ROWS = 256
 """Rows of a product on a CPU: more are no faster."""
+OWN = 8
+"""The part of a budget that is left to what a product takes for itself: one in so many."""
 BLOCK = 2**20
 """Logits that are looked at together on a CPU: about what stays in its cache."""
 
@@ -69,8 +71,11 @@ def fused(hidden: Tensor) -> bool:
 
 def product_like(head: Head, hidden: Tensor, rows: int) -> Tensor:
     """Where a product with the head goes."""
-    dtype = torch.promote_types(hidden.dtype, torch.float32) if hidden.is_cuda else hidden.dtype
-    return torch.empty(rows, head.size, dtype=dtype, device=hidden.device)
+    return torch.empty(rows, head.size, dtype=product_type(hidden), device=hidden.device)
+
+
+def product_type(hidden: Tensor) -> torch.dtype:
+    return torch.promote_types(hidden.dtype, torch.float32) if hidden.is_cuda else hidden.dtype
 
 
 def plan(head: Head, hidden: Tensor, room: int) -> tuple[int, int, torch.dtype]:
@@ -82,7 +87,7 @@ def plan(head: Head, hidden: Tensor, room: int) -> tuple[int, int, torch.dtype]:
         rows = max(1, room // (2 * row))
         return rows, rows, wide
     step = max(1, min(BLOCK // head.size if not hidden.is_cuda else room, room // (6 * row)))
-    rows = max(1, (room - 3 * step * row) // row)
+    rows = max(1, (room - room // OWN - 3 * step * row) // (head.size * product_type(hidden).itemsize))
     if not hidden.is_cuda:
         rows = min(rows, max(ROWS, BLOCK // head.size))
     return rows, min(step, rows), wide
