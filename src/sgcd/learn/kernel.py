@@ -3,6 +3,8 @@
 Imported only where triton is there. TRITON_INTERPRET=1 runs the same lines on a CPU, for the tests.
 """
 
+from typing import Any
+
 import torch
 import triton  # pyright: ignore[reportMissingImports]
 import triton.language as tl  # pyright: ignore[reportMissingImports]
@@ -24,23 +26,25 @@ def figures(raw: Tensor, head: Head, temperature: float) -> Tensor:
     high = max z, mass = sum e^(z - high), tilt = sum (z - high) e^(z - high).
     A group without anything above -inf has no mass and no tilt.
     """
-    groups = triton.cdiv(head.size, GROUP)
+    groups = -(-head.size // GROUP)
     found = torch.empty(3, len(raw), groups, dtype=torch.float32, device=raw.device)
     if len(raw):
-        grid = (len(raw), triton.cdiv(groups, GROUPS))
+        grid = (len(raw), -(-groups // GROUPS))
         sizes = {"GROUP": GROUP, "GROUPS": GROUPS, "num_warps": WARPS}
-        _figures[grid](raw, *found, head.size, groups, raw.stride(0), *_factors(head, temperature), **sizes)
+        run: Any = _figures  # what the decorator makes takes a grid in brackets
+        run[grid](raw, *found, head.size, groups, raw.stride(0), *_factors(head, temperature), **sizes)
     return found
 
 
 def gradient(head: Head, raw: Tensor, observed: Tensor, lse: Tensor, g: Tensor, temperature: float) -> None:
     """From the head's float32 product to the gradient of sum g log p with respect to it, in place."""
     if len(raw):
-        grid = (len(raw), triton.cdiv(head.size, COLUMNS))
+        grid = (len(raw), -(-head.size // COLUMNS))
         inner, outer, capped = _factors(head, temperature)
         rows = (observed.contiguous(), lse.contiguous(), g.float().contiguous())
         how = (inner, outer, head.scale / temperature, capped)
-        _gradient[grid](raw, *rows, head.size, raw.stride(0), *how, COLUMNS=COLUMNS, num_warps=WARPS)
+        run: Any = _gradient
+        run[grid](raw, *rows, head.size, raw.stride(0), *how, COLUMNS=COLUMNS, num_warps=WARPS)
 
 
 def _factors(head: Head, temperature: float) -> tuple[float, float, bool]:
