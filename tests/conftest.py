@@ -19,6 +19,8 @@ except ModuleNotFoundError:
     pass
 else:
     torch.set_num_threads(1)
+    if not torch.cuda.is_available():  # before anything imports triton: its kernels are run line by line, on the CPU
+        os.environ.setdefault("TRITON_INTERPRET", "1")
 
 sys.path.append(str(Path(__file__).parent))  # desk.py and chats.py stand beside this file
 

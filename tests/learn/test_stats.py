@@ -10,9 +10,10 @@ from torch import Tensor
 
 from sgcd.credit.divergence import divergence_of, top_ids
 from sgcd.errors import RecipeError
-from sgcd.learn import rows
+from sgcd.learn import block
+from sgcd.learn.block import largest
 from sgcd.learn.head import Head
-from sgcd.learn.rows import largest, plan
+from sgcd.learn.rows import plan
 from sgcd.learn.stats import Top, logp_at, stats_at, topk_stats
 from sgcd.learn.teacher import outcomes_at
 
@@ -76,7 +77,7 @@ def test_the_largest_are_found_in_two_stages_whatever_ties_there_are(seed: int, 
     z = torch.randn(3, size, generator=torch.Generator().manual_seed(seed))
     z = (z * 2).round() if ties else z
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rows, "GROUP", 4)
+        patch.setattr(block, "GROUP", 4)
         assert torch.equal(largest(z, min(k, size)), top_ids(z, min(k, size)))
 
 

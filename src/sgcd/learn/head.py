@@ -38,7 +38,8 @@ class Head:
     def raw_at(self, hidden: Tensor, ids: Tensor) -> Tensor:
         """The same at some ids of each row [rows, ids], at least in float32, by gathering rows of the head."""
         wide = torch.promote_types(hidden.dtype, torch.float32)
-        found = torch.linalg.vecdot(self.weight[ids].to(wide), hidden.to(wide).unsqueeze(1))
+        gathered = self.weight.index_select(0, ids.flatten()).to(wide).unflatten(0, ids.shape)
+        found = gathered.mul_(hidden.to(wide).unsqueeze(1)).sum(-1)
         return found if self.bias is None else found + self.bias[ids]
 
     def finish(self, raw: Tensor, temperature: float, out: Tensor) -> Tensor:

@@ -4,14 +4,16 @@ The gradient with respect to logits z is g (onehot(y) - softmax(z)). Products wi
 budget wait for the way back; all others are computed again there, chunk by chunk.
 """
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from sgcd.learn.block import powers
 from sgcd.learn.head import Head
-from sgcd.learn.rows import ROOM, blocks, plan, product_like
+from sgcd.learn.rows import ROOM, blocks, fused, plan, product_like
 from sgcd.learn.stats import Said, collect
 
 
@@ -69,18 +71,22 @@ class LogProb(Function):
 
 def gradient_of_raw(head: Head, raw: Tensor, observed: Tensor, lse: Tensor, g: Tensor, heat: float, step: int) -> None:
     """From the head's product to the gradient of sum g log p with respect to it, in place."""
+    if fused(raw):
+        from sgcd.learn.kernel import gradient
+
+        gradient(head, raw, observed, lse, g, heat)
+        return
     buffer = torch.empty(min(step, len(raw)), head.size, dtype=lse.dtype, device=raw.device)
+    shift, g = lse * math.log2(math.e), g * (head.scale / heat)
     for start in range(0, len(raw), step):
         here = slice(start, start + step)
         part = raw[here]
         z = buffer[: len(part)]
         done = head.finish(part, heat, z)
         bend = None if head.cap is None else 1 - (done * (heat / head.cap)) ** 2
-        torch.sub(done, lse[here, None], out=z).exp_().mul_(-g[here, None])
+        powers(done, shift[here], z).mul_(-g[here, None])
         z.scatter_add_(1, observed[here, None], g[here, None])
-        if bend is not None:
-            z.mul_(bend)
-        part.copy_(z.mul_(head.scale / heat))
+        part.copy_(z if bend is None else z.mul_(bend))
 
 
 class Back:

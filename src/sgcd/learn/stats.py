@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from sgcd.learn.block import Block
 from sgcd.learn.head import Head
-from sgcd.learn.rows import ROOM, Block, blocks
+from sgcd.learn.rows import ROOM, blocks
+from sgcd.learn.tiles import Tiles
 
 AT_ONCE = 2**26
 """Bytes of the head's rows that are gathered at a time."""
@@ -45,8 +47,7 @@ def topk_stats(hidden: Tensor, head: Head, observed: Tensor, k: int, temperature
     """The K likeliest ids of each row of `hidden` [rows, hidden], and what goes with them."""
     found = []
     for block in blocks(head, hidden, observed, temperature, room):
-        ids = block.top(k)
-        logp, rest = block.at(ids)
+        ids, logp, rest = block.top(k)
         found.append((ids, logp, block.own, rest, block.entropy, block.lse))
     return Top(*(torch.cat(part) for part in zip(*found, strict=True)))
 
@@ -64,7 +65,7 @@ def stats_at(
     return collect(blocks(head, hidden, observed, temperature, room), ids)
 
 
-def collect(rows: Iterator[Block], ids: Sequence[Tensor]) -> Said:
+def collect(rows: Iterator[Block | Tiles], ids: Sequence[Tensor]) -> Said:
     """One pass over blocks of rows."""
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     at: list[list[tuple[Tensor, Tensor]]] = [[] for _ in ids]

@@ -1,0 +1,76 @@
+"""Rows of logits of all kinds, their three numbers for each group of columns by torch, and what is true of them."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgcd.learn.block import GROUP
+from sgcd.learn.head import Head
+from sgcd.learn.tiles import Tiles, tiles
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def logits(size: int, rows: int, seed: int, kind: str = "plain") -> Tensor:
+    raw = torch.randn(rows, size, generator=torch.Generator().manual_seed(seed)) * 3
+    if kind == "ties":
+        raw = (raw * 2).round() / 2
+    elif kind == "peaked":
+        raw[:, size // 3] += 40
+    elif kind == "holes":
+        raw[torch.rand(rows, size, generator=torch.Generator().manual_seed(seed + 1)) < 0.5] = -torch.inf
+        raw[:, size // 2] = 1.0
+    elif kind == "far":
+        raw += 300
+    return raw.to(DEVICE)
+
+
+def bare(size: int, **how: Any) -> Head:
+    """A head of which nothing but what happens after its product counts."""
+    return Head(torch.zeros(size, 1, device=DEVICE), **how)
+
+
+def finished(head: Head, raw: Tensor, heat: float) -> Tensor:
+    z = raw.double() * head.scale
+    return (z if head.cap is None else head.cap * torch.tanh(z / head.cap)) / heat
+
+
+def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
+    """What the kernel has to find."""
+    z = finished(head, raw, heat)
+    short = -z.shape[1] % GROUP
+    z = torch.nn.functional.pad(z, (0, short), value=-torch.inf).unflatten(1, (-1, GROUP))
+    high = z.amax(-1)
+    below = z - high.masked_fill(high == -torch.inf, 0)[..., None]
+    tilt = (below.masked_fill(below == -torch.inf, 0) * below.exp()).sum(-1)
+    return torch.stack([high, below.exp().sum(-1), tilt])
+
+
+def seen(raw: Tensor, head: Head, observed: Tensor, heat: float, found: Tensor) -> Tiles:
+    return tiles(head, raw, observed, slice(0, len(raw)), heat, found)
+
+
+def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
+    outside = logp.scatter(1, ids, -torch.inf).scatter(1, observed[:, None], -torch.inf)
+    return outside.logsumexp(-1)
+
+
+def right(said: Tiles, raw: Tensor, k: int, tolerance: float = 1e-5) -> None:
+    """Everything that is said of some rows, held against float64 over the whole vocabulary."""
+    z = finished(said.head, raw, said.temperature)
+    logp = z.log_softmax(-1)
+    ids, top, rest = said.top(k)
+    k = min(k, raw.shape[1])
+    order = raw.double().sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(-1).values
+    assert torch.equal(ids, order)
+    near(top, logp.gather(1, ids), tolerance)
+    near(rest.exp(), rest_of(logp, ids, said.observed).exp(), tolerance)
+    near(rest, rest_of(logp, ids, said.observed), 10 * tolerance)
+    near(said.own, logp.gather(1, said.observed[:, None])[:, 0], tolerance)
+    near(said.lse, z.logsumexp(-1), tolerance)
+    near(said.entropy, -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0)).sum(-1), tolerance)
+
+
+def near(found: Tensor, true: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(found.double(), true, atol=tolerance, rtol=tolerance, equal_nan=True)
