@@ -26,14 +26,12 @@ from trl_steps import COMPLETION, GRPO, SDPO, recorded, step_of, trainer_of
 from sgcd.assemble import version_of
 from sgcd.bench.figures import Case, figure, least, most
 from sgcd.bench.step import GROUPS, SIBLINGS, TURN, WRITTEN, large, steps
-from sgcd.bench.timing import WARM, fastest, peak
+from sgcd.bench.timing import ALONE, WARM, fastest, peak
 from sgcd.cli.benching import line, machine
 
 KEPT = Path(__file__).resolve().parents[1] / "docs/peers.json"
 OURS = "SGCD"
 ARMS = (OURS, GRPO, COMPLETION, SDPO)
-ALONE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""What is freed goes back to the system at once, so that resident memory is what is held."""
 NOTE = """Without Triton TRL's fused head makes logits of the prompt as well, and all of them twice; "over the
 completion" is the same trainer without that head. TRL's SDPO has no mask for what tools said and distils the whole
 completion. Its teacher is the policy itself, as ours is, and so is the divergence, with a tail, but on the student's

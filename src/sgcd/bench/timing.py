@@ -1,6 +1,7 @@
 """Arms that are timed in turn, A/B/A/B, the fastest round of each; and arms in a process of their own."""
 
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,6 +12,9 @@ from statistics import median
 import torch
 
 WARM = 3
+ALONE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+"""For processes whose memory is measured: what is freed goes back to the system at once, so that resident memory is
+what is held. Else the least change of a size decides what the allocator keeps for itself."""
 Arms = Mapping[str, Callable[[], object]]
 
 
@@ -42,7 +46,8 @@ def on_device(arms: Arms, rounds: int, warm: int = WARM) -> dict[str, float]:
 def fresh(*words: object) -> float:
     """What `python -m sgcd.bench.memory WORDS` prints: bytes that one arm took beyond what was there before."""
     command = [sys.executable, "-m", "sgcd.bench.memory", *map(str, words)]
-    return float(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+    told = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ALONE})
+    return float(json.loads(told.stdout))
 
 
 def peak(run: Callable[[], object]) -> int:
