@@ -154,7 +154,7 @@ def test_stopped_between_any_two_operations_of_the_disk_it_ends_the_same(tmp_pat
         operations = seen[0]
     expected = contents(tmp_path / "whole")
     assert operations > 60
-    for instant in range(4, operations + 1, 11):
+    for instant in range(4, operations + 1, 17):
         path = tmp_path / f"stopped-{instant}"
         with pytest.MonkeyPatch.context() as patch:
             count_syncs(patch, instant)
