@@ -30,8 +30,9 @@ from sgcd.bench.timing import ALONE, WARM, fastest, peak
 from sgcd.cli.benching import line, machine
 
 KEPT = Path(__file__).resolve().parents[1] / "docs/peers.json"
-OURS = "SGCD"
-ARMS = (OURS, GRPO, COMPLETION, SDPO)
+OURS, FRUGAL = "SGCD", "SGCD with scoring.bytes 64 MiB"
+ARMS = (OURS, FRUGAL, GRPO, COMPLETION, SDPO)
+ROOMS = {OURS: 2**30, FRUGAL: 2**26}
 NOTE = """Without Triton TRL's fused head makes logits of the prompt as well, and all of them twice; "over the
 completion" is the same trainer without that head. TRL's SDPO has no mask for what tools said and distils the whole
 completion. Its teacher is the policy itself, as ours is, and so is the divergence, with a tail, but on the student's
@@ -57,8 +58,8 @@ USUAL, LONG, TINY = Size(32_000, WRITTEN), Size(151_936, 4 * WRITTEN), Size(500,
 def arm_of(name: str, size: Size) -> tuple[Any, Callable[[], None]]:
     """A model, and a step that moves it."""
     model = large(size.vocabulary)
-    if name == OURS:
-        return model, steps(model, GROUPS, SIBLINGS, size.written)[0]["sgcd"]
+    if name in ROOMS:
+        return model, steps(model, GROUPS, SIBLINGS, size.written, ROOMS[name])[0]["sgcd"]
     trainer = trainer_of(name, model, SIBLINGS)
     return model, step_of(trainer, recorded(GROUPS, SIBLINGS, size.written // TURN))
 
@@ -83,10 +84,12 @@ def measured(size: Size, arms: Sequence[str], rounds: int, warm: int) -> tuple[d
     """Seconds and bytes, and what they come to."""
     print(f"measuring, {size.told}", file=sys.stderr)
     took = fastest({name: arm_of(name, size)[1] for name in arms}, rounds, warm)
-    held = {name: elsewhere(name, size) for name in (OURS, SDPO)}
-    cases = [most(f"SGCD over {name}, time, {size.told}", took[OURS] / took[name], 1.40) for name in arms[1:-1]]
-    cases.append(least(f"{SDPO}, over SGCD, time, {size.told}", took[SDPO] / took[OURS], 1.3))
-    cases.append(least(f"{SDPO}, over SGCD, memory, {size.told}", held[SDPO] / held[OURS], 8))
+    held = {name: elsewhere(name, size) for name in (OURS, FRUGAL, SDPO)}
+    peers = [name for name in arms if name in (GRPO, COMPLETION)]
+    cases = [most(f"SGCD over {name}, time, {size.told}", took[OURS] / took[name], 1.40) for name in peers]
+    for name in ROOMS:
+        cases.append(least(f"{SDPO}, over {name}, time, {size.told}", took[SDPO] / took[name], 1.3))
+        cases.append(least(f"{SDPO}, over {name}, memory, {size.told}", held[SDPO] / held[name], 8))
     return {"vocabulary": size.vocabulary, "written": size.written, "seconds": took, "bytes": held}, cases
 
 
@@ -94,7 +97,7 @@ def found(rounds: int, tiny: bool) -> dict[str, Any]:
     if tiny:
         parts = [measured(TINY, ARMS, 1, 0)]
     else:
-        parts = [measured(USUAL, ARMS, rounds, WARM), measured(LONG, (OURS, SDPO), 2, 1)]
+        parts = [measured(USUAL, ARMS, rounds, WARM), measured(LONG, (OURS, FRUGAL, SDPO), 2, 1)]
     title = "a step beside TRL's: 4 rollouts, random Qwen3, 4 layers, hidden 512, float32"
     told = figure(title, [case for _, cases in parts for case in cases], NOTE.replace("\n", " "))
     where = machine() | {name: version_of(name) for name in ("transformers", "trl")}

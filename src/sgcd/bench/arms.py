@@ -8,7 +8,7 @@ from torch import Tensor
 from sgcd.credit.divergence import divergence_of, outcomes, top_ids
 from sgcd.learn.head import Head
 from sgcd.learn.rows import plan, product_like
-from sgcd.learn.stats import logp_at, stats_at, topk_stats
+from sgcd.learn.stats import stats_at, topk_stats
 from sgcd.learn.teacher import outcomes_at
 
 K = 20
@@ -67,15 +67,9 @@ def naive(given: Inputs, rows: int) -> list[Tensor]:
 
 
 def two_contexts(given: Inputs, room: int) -> None:
-    """The student read by itself, as before an update that is not the first of its batch."""
+    """The student read by itself, as for a method that has to see a whole step first."""
     top = topk_stats(given.teacher, given.head, given.observed, K, 1.0, room)
     stats_at(given.student, given.head, given.observed, [top.ids], 1.0, room)
-
-
-def single_pass(given: Inputs, lse: Tensor, room: int) -> None:
-    """The student's sum is known from the training forward, and only K rows of the head are gathered."""
-    top = topk_stats(given.teacher, given.head, given.observed, K, 1.0, room)
-    logp_at(given.student, given.head, top.ids, lse, 1.0)
 
 
 def divergences(given: Inputs) -> tuple[Tensor, Tensor]:

@@ -25,6 +25,7 @@ from sgcd.learn.dense import Dense
 from sgcd.learn.gradient import Gradient
 from sgcd.learn.living import Living
 from sgcd.learn.policy import Policy
+from sgcd.learn.rows import ROOM
 from sgcd.learn.teacher import after
 from sgcd.learn.update import optimizer_of, update
 from sgcd.recipe import Recipe
@@ -75,9 +76,9 @@ def played_groups(groups: int, siblings: int, turns: int) -> list[Siblings]:
     ]
 
 
-def planned() -> Recipe:
+def planned(room: int = ROOM) -> Recipe:
     told = {"version": 1, "steps": 1, "policy": {"start": "none"}, "environment": {"name": "lab"}}
-    return Recipe.model_validate({**told, "method": {"name": "grpo"}, "scoring": {"shuffled": 0}})
+    return Recipe.model_validate({**told, "method": {"name": "grpo"}, "scoring": {"shuffled": 0, "bytes": room}})
 
 
 def contrast_of(plan: Recipe) -> Contrast:
@@ -110,11 +111,13 @@ class Written:
         return self._referred[group.task.id]
 
 
-def steps(model: Any, groups: int, siblings: int, tokens: int) -> tuple[dict[str, Callable[[], None]], int]:
+def steps(
+    model: Any, groups: int, siblings: int, tokens: int, room: int = ROOM
+) -> tuple[dict[str, Callable[[], None]], int]:
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
     played = played_groups(groups, siblings, tokens // TURN)
     told: Any = Written(referred_of(played))
-    plan, written = planned(), sum(each.written for group in played for each in group.rollouts)
+    plan, written = planned(room), sum(each.written for group in played for each in group.rollouts)
     contrast = contrast_of(plan)
     optimizer = optimizer_of(model, plan.optimizer)
 
@@ -126,7 +129,7 @@ def steps(model: Any, groups: int, siblings: int, tokens: int) -> tuple[dict[str
         )
 
         def taken() -> None:
-            how = plan.surrogate, plan.sampler.temperature, plan.optimizer.tokens, written
+            how = plan.surrogate, plan.sampler.temperature, plan.optimizer.tokens, written, room
             gradient = Gradient(model, *how)
             asyncio.run(dense.of(1, played, told, gradient))
             update(optimizer, gradient, plan.optimizer, 1)

@@ -80,7 +80,7 @@ def collect(rows: Iterator[Block | Tiles], ids: Sequence[Tensor]) -> Said:
 
 @torch.no_grad()
 def logp_at(hidden: Tensor, head: Head, ids: Tensor, lse: Tensor, temperature: float = 1.0) -> Tensor:
-    """log p at `ids` [rows, K] of rows whose LSE is known, by gathering K rows of the head."""
+    """log p at `ids` [rows, K], for whoever knows the rows' LSE already: by gathering K rows of the head."""
     each = max(1, ids.shape[1] * head.weight.shape[1] * 4)
     rows = max(1, AT_ONCE // each)
     found = [
