@@ -193,3 +193,13 @@ def test_the_reference_in_the_docs_is_the_one_that_the_fields_give():
 
 def test_every_key_is_documented():
     assert [key.path for key in keys(Recipe) if not key.doc and not key.section] == []
+
+
+@pytest.mark.parametrize("section", ["evaluation.model", "reference.writer", "environment.user"])
+@pytest.mark.parametrize(
+    "typed", ["{base_url: http://h/v1, model: m, key: sk-1234}", "{base_url: http://me:sk-1234@h/v1, model: m}"]
+)
+def test_a_key_in_the_wrong_place_is_not_shown_again(section: str, typed: str):
+    with pytest.raises(RecipeError) as refused:
+        load(SMALL, [f"{section}={typed}", *(["reference.writer.name=llm"] if "writer" in section else [])])
+    assert "sk-1234" not in str(refused.value)

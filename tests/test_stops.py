@@ -12,7 +12,7 @@ import pytest
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[1]
-PHASES = {"sampling", "scoring", "credit", "training", "evaluation", "saving"}
+PHASES = {"sampling", "credit", "training", "evaluation", "saving"}
 OWN = {"grpo": set[str](), "sgcd": {"reference", "teacher"}}
 """Phases that only this method spends time in."""
 KEYS = ("seed=1", "evaluation.tasks=20", "evaluation.trials=1", "evaluation.every=3", "checkpoint.every=2")

@@ -62,8 +62,8 @@ measures, by which way a model is reached and what it may cost, and whom `sgcd e
 of them touches what a step computes or what a model is asked. Everything else does, or (the other keys of evaluation)
 decides which checkpoint is called the best."""
 
-SECRET = ".key_env"
-"""Whoever typed the key itself here is not shown it again."""
+SECRETS = ("key_env", "base_url")
+"""Whoever typed a key or a password here, or under a name of their own beside these, is not shown it again."""
 
 
 def free(key: str) -> bool:
@@ -122,7 +122,7 @@ def _problem(error: Mapping[str, Any], data: Mapping[str, Any], known: Sequence[
     expected = " or ".join(dict.fromkeys(key.expected for key in known if key.path == path))
     if kind in {"missing", "union_tag_not_found"}:
         return f"{path}: missing; expected {expected}"
-    came = "something else" if path.endswith(SECRET) else shown(_at(data, path))
+    came = "something else" if path.rpartition(".")[2] in SECRETS else shown(_at(data, path))
     return f"{path}: expected {expected}, got {came}"
 
 
@@ -134,14 +134,17 @@ def _unknown(path: str, value: Any, data: Mapping[str, Any], known: Sequence[Key
         if key.path == path and key.variant:
             return f"{path}: only exists with {key.variant[0]}={key.variant[1]}"
     known = [key for key in known if key.variant is None or _at(data, key.variant[0]) == key.variant[1]]
+    typed = f"{path}={shown(value)}"
+    if path.startswith((*(f"{section}." for section in ASKED), "evaluation.model.")):
+        typed = path  # it may be the key to a server
     right = nearest(path, known)
     if right:
-        return f"{path}={shown(value)}: no such key; did you mean {' or '.join(right)}?"
+        return f"{typed}: no such key; did you mean {' or '.join(right)}?"
     section = path.rpartition(".")[0]
     while section and all(key.path != section for key in known):
         section = section.rpartition(".")[0]
     inside = dict.fromkeys(key.path for key in known if key.path.rpartition(".")[0] == section)
-    return f"{path}={shown(value)}: no such key; expected one of {', '.join(inside)}"
+    return f"{typed}: no such key; expected one of {', '.join(inside)}"
 
 
 def _at(data: Mapping[Any, Any], path: str) -> Any:

@@ -12,7 +12,7 @@ from sgcd.act.own import OwnEnvironment
 from sgcd.act.rollout import play
 from sgcd.act.settings import Limits
 from sgcd.act.tools import tools_of
-from sgcd.act.user import HELLO, NOTHING, OVER, Absent, Simulated, User, as_seen
+from sgcd.act.user import HELLO, NOTHING, OVER, Absent, Simulated, Spoken, User, as_seen
 from sgcd.chat import Chat
 from sgcd.endpoint.ask import Endpoint
 from sgcd.records import Ids, Message, Rollout, Task
@@ -274,3 +274,15 @@ async def test_the_first_words_need_a_word_of_the_harness_before_them() -> None:
 async def test_without_a_user_a_turn_without_calls_is_the_last() -> None:
     rollout = await played(None, "kind", row={**ROW, "prompt": "find mia"})
     assert told(rollout)[1:] == [("user", "find mia"), ("assistant", "kind")]
+
+
+async def test_first_words_that_are_too_long_lose_their_middle() -> None:
+    class Talkative:
+        async def say(self, told: str, talk: Any, seed: int) -> Spoken:
+            return Spoken("", over=True) if talk else Spoken("kind " * 400)
+
+    rollout = await played(Talkative(), "hello", limits=Limits(observation=100))
+    first = next(message["content"] for message in rollout.messages if message["role"] == "user")
+    assert "characters cut" in str(first)
+    assert len(str(first)) < 200
+    assert not rollout.broken

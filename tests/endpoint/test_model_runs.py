@@ -115,6 +115,9 @@ def test_a_folder_keeps_it_for_comparisons(capsys: Capture, tmp_path: Path) -> N
     assert main(["train", "--run", "good", "--resume"]) == 2
     assert "holds the evaluation of a model, and no run that was trained" in capsys.readouterr().err
     assert main(["evaluate", str(LAB), model("http://127.0.0.1:9/v1"), "--run", "good"]) == 2
+    assert "not empty; choose another one, or remove it" in capsys.readouterr().err
+    assert main(["evaluate", "good"]) == 2
+    assert "holds the evaluation of a model, not a run" in capsys.readouterr().err
     assert len(lines(Path("good/model-calls.jsonl"))) > 36
     files = [file for file in tmp_path.rglob("*") if file.is_file()]
     assert len(files) >= 8
@@ -238,9 +241,9 @@ def test_odd_answers_end_a_trial_as_a_policys_would(capsys: Capture) -> None:
 
 def test_what_it_writes_is_limited_as_its_server_counts(capsys: Capture) -> None:
     with Server(lambda n, r: calls(("find_user", {"name": "mia"}))) as server:
-        told = (str(LAB), model(server.url), "siblings.limits.tokens=25", "--tasks", "1", "--trials", "0")
+        told = (str(LAB), model(server.url), "siblings.limits.tokens=45", "--tasks", "1", "--trials", "0")
         assert main(["evaluate", *told, "--run", "run"]) == 0
-        assert [json.loads(body)["max_completion_tokens"] for body in server.heard] == [25, 15, 5]
+        assert [json.loads(body)["max_completion_tokens"] for body in server.heard] == [45, 35, 25]
     [row] = lines(Path("run/evaluation.jsonl"))
     assert (row["ending"], row["turns"], row["tokens"]) == ("token_limit", 3, 30)
 
@@ -265,7 +268,11 @@ def test_an_own_environment_with_a_user_is_played_too(at_desk: Path, capsys: Cap
         return says("yes") if len(said) > 1 else calls(("find_user", {"name": "mia"})) if len(
             request["messages"]) == 2 else says("who are you")  # fmt: skip
 
-    keys = ("environment.class=door:Door", "environment.system=please be kind", "siblings.limits.turns=5")
+    keys = (
+        "environment.class=door:Door",
+        "environment.system=please be kind",
+        "siblings.limits={turns: 5, tokens: 200}",
+    )
 
     def user(**more: Any) -> str:
         return "environment.user=" + json.dumps({"base_url": server.url, "model": "u", **more})
@@ -330,6 +337,16 @@ def test_each_mistake_is_one_line(typed: list[str], words: str, capsys: Capture)
     assert words in line
     assert KEY not in line
     assert not list(Path().iterdir())
+
+
+def test_a_stopped_evaluation_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def stopped(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sgcd.staging.evaluate_model", stopped)
+    assert main(["evaluate", str(LAB), model("http://127.0.0.1:9/v1"), "--run", "half"]) != 0
+    assert not Path("half").exists()
 
 
 def test_no_torch_is_needed() -> None:

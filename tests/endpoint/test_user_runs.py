@@ -206,7 +206,7 @@ def test_rows_and_recipe_agree_on_whether_there_is_a_user(
         ("environment.user={model: m}", "environment.user.base_url: missing; expected text that matches"),
         (f"environment.user={{base_url: 'http://x/v1', model: m, key_env: {KEY}}}", "got something else"),
         ("environment.user=3", "environment.user: expected a mapping with the keys base_url, model"),
-        ("environment.user.modell=m", 'environment.user.modell="m": no such key; did you mean environment.user.model?'),
+        ("environment.user.modell=m", "environment.user.modell: no such key; did you mean environment.user.model?"),
     ],
 )
 def test_a_user_that_is_no_endpoint_is_refused_in_a_line(

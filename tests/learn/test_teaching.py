@@ -92,4 +92,4 @@ def test_a_teacher_that_fails_ends_the_step_and_leaves_nobody_waiting(
 
     monkeypatch.setattr(teaching, "teach", broken)
     with pytest.raises(ValueError, match="the teacher broke"):
-        run(tmp_path, Awaited(b="never", c="never"))
+        run(tmp_path, Awaited(a="never", c="never"))  # though the first group is not there

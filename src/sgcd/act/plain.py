@@ -14,6 +14,9 @@ from sgcd.endpoint.answer import Answer, Called
 from sgcd.endpoint.ask import Endpoint, How
 from sgcd.records import Call, Message, Rollout, Said, Task, Turn
 
+FEWEST = 16
+"""Tokens that an answer is asked for at least; with fewer left the trial has reached its limit."""
+
 
 @dataclass(slots=True)
 class Player:
@@ -40,7 +43,7 @@ async def play_plain(task: Task, environment: Environment, player: Player, limit
 
 
 async def _converse(tape: Tape, environment: Environment, player: Player, limits: Limits) -> None:
-    opening = await begin(tape.task, environment, limits, player.seed)
+    opening = await begin(tape, environment, limits)
     with blamed_on("open"):
         names = {str(tool["function"]["name"]) for tool in opening.tools}
         tape.tools = opening.tools
@@ -59,7 +62,7 @@ async def _converse(tape: Tape, environment: Environment, player: Player, limits
         reply = await answer(tape, said, names, environment, limits)
         with blamed_on("reply"):
             _hear(tape, said, told.calls, reply, limits)
-        if tape.ending is None and player.written >= limits.tokens:
+        if tape.ending is None and limits.tokens - player.written < FEWEST:
             tape.ending = "token_limit"
             tape.cut("tokens")
 

@@ -52,7 +52,7 @@ async def play(
 async def preview(task: Task, environment: Environment, chat: Chat, limits: Limits, seed: int) -> int:
     """Tokens of a task's prompt; 0 where the environment cannot open it, of which playing it will say more."""
     try:
-        opening = await begin(task, environment, limits, seed)
+        opening = await begin(Tape(task, 0, seed), environment, limits)
         with blamed_on("open"):
             return len(chat.open(opening.messages, opening.tools, opening.harness).ids)
     except Broken:
@@ -62,18 +62,18 @@ async def preview(task: Task, environment: Environment, chat: Chat, limits: Limi
             await ask("close", environment.close, limits.seconds)
 
 
-async def begin(task: Task, environment: Environment, limits: Limits, seed: int) -> Opening:
-    """How the task begins, the first words of a simulated user included."""
-    opening = await ask("open", lambda: environment.open(task, seed), limits.seconds)
+async def begin(tape: Tape, environment: Environment, limits: Limits) -> Opening:
+    """How the task begins, the first words of a simulated user included; too long ones lose their middle."""
+    opening = await ask("open", lambda: environment.open(tape.task, tape.seed), limits.seconds)
     if not opening.user:
         return opening
     first = await ask("user", opening.user, None)
-    return replace(opening, messages=(*opening.messages, *first.messages))
+    return replace(opening, messages=(*opening.messages, *shortened(tape, first.messages, limits)))
 
 
 async def _converse(tape: Tape, environment: Environment, chat: Chat, session: Session, limits: Limits) -> None:
     """The policy and the environment in turn, until one of them or a limit ends it."""
-    opening = await begin(tape.task, environment, limits, tape.seed)
+    opening = await begin(tape, environment, limits)
     with blamed_on("open"):
         names = {str(tool["function"]["name"]) for tool in opening.tools}
         tape.open(opening, chat.open(opening.messages, opening.tools, opening.harness))

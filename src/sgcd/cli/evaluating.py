@@ -68,6 +68,8 @@ def step_of(policy: Path) -> int:
 def recipe_of_run(folder: RunFolder, recipe: Path | None, keys: list[str]) -> Recipe:
     if recipe:
         raise RecipeError(f"{folder.path}: a run has its own recipe; leave out --recipe {recipe}")
+    if "machine" not in folder.facts:
+        raise FolderError(f"{folder.path}: holds the evaluation of a model, not a run; sgcd compare reads it")
     if not folder.policy_path.is_dir():
         raise FolderError(
             f"{folder.path}: the run has not come to its end, so it has no policy/ yet; go on with it "

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgcd.cli.answer import print_json, progress, results
-from sgcd.errors import EnvironmentFault
-from sgcd.files import SCHEMA, append_rows
+from sgcd.errors import EnvironmentFault, FolderError
+from sgcd.files import SCHEMA, append_rows, remove
 from sgcd.measure.health import troubles
 from sgcd.measure.summary import summarise
 from sgcd.recipe import Recipe, dump
@@ -26,10 +26,17 @@ def evaluate(recipe: Recipe, run: Path | None, as_json: bool) -> None:
     if not built.trials():
         raise no_trials(recipe)
     built.ready()
+    if run and run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise FolderError(f"{run}: the folder is not empty; choose another one, or remove it")
     folder = RunFolder.create(run, dump(recipe), facts(built)) if run else None
     split = recipe.evaluation.split
     progress().print(f"playing {built.trials()} trials of {split} tasks with {built.model.told()}", soft_wrap=True)
-    played = asyncio.run(built.evaluate(folder.path if folder else None))
+    try:
+        played = asyncio.run(built.evaluate(folder.path if folder else None))
+    except BaseException:
+        if folder:
+            remove(folder.path)  # half an evaluation is none; with a cache, answers that were paid for are not lost
+        raise
     if folder:
         folder.append_evaluation([row for row, _ in played])
         append_rows(folder.path / "talks.jsonl", [talk(row, rollout) for row, rollout in played])

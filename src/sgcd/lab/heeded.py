@@ -72,6 +72,6 @@ async def heeded(
     found: dict[str, Any] = {}
     for name in played.arms:
         here = np.array([bool(text) for text in arms.get(name, ["any"] * len(tasks))])
-        less = {f"less {other}": played.less(name, other, here) for other in {WITHOUT, own} - {name}}
+        less = {f"less {other}": played.less(name, other, here) for other in (WITHOUT, own) if other != name}
         found[name] = {"tasks": int(here.sum()), "success": played.success(name, here), **less}
     return found

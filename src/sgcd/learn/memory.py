@@ -63,8 +63,8 @@ class Need:
 
     @property
     def total(self) -> int:
-        """Where training, scoring and drawing take turns, the largest counts."""
-        turns = max(self.gradients + self.activations, self.scoring, self.drawing)
+        """Training, scoring and drawing take turns, and gradients stay while the next group is scored."""
+        turns = max(self.gradients + max(self.activations, self.scoring), self.drawing)
         return self.process + self.weights + self.optimizer + self.cache + turns
 
 

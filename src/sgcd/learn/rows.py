@@ -5,7 +5,9 @@ So a chunk of logits is made at a time, and looked at block by block. Nothing of
 """
 
 from collections.abc import Iterator
+from functools import cache
 from importlib.util import find_spec
+from logging import getLogger
 
 import torch
 from torch import Tensor
@@ -14,6 +16,8 @@ from sgcd.errors import RecipeError
 from sgcd.learn.block import Block, block
 from sgcd.learn.head import Head
 from sgcd.learn.tiles import Tiles, tiles
+
+log = getLogger(__name__)
 
 ROOM = 2**30
 """Bytes for logits and what is made of them, unless told otherwise."""
@@ -66,7 +70,22 @@ def in_cache(
 
 def fused(hidden: Tensor) -> bool:
     """Whether logits are read once, by the kernel."""
-    return hidden.is_cuda and hidden.dtype != torch.float64 and find_spec("triton") is not None
+    return hidden.is_cuda and hidden.dtype != torch.float64 and runs(hidden.device)
+
+
+@cache
+def runs(device: torch.device) -> bool:
+    """Whether the kernel runs here: Triton has to be there, and a C compiler for it. Asked once."""
+    if find_spec("triton") is None:
+        return False
+    from sgcd.learn.kernel import figures
+
+    try:
+        figures(torch.zeros(1, 1, device=device), Head(torch.zeros(1, 1, device=device)), 1.0)
+    except Exception as problem:
+        log.warning("the kernel for CUDA does not run here (%s): logits are read by torch alone, more slowly", problem)
+        return False
+    return True
 
 
 def product_like(head: Head, hidden: Tensor, rows: int) -> Tensor:

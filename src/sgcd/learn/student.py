@@ -1,7 +1,8 @@
 """The student beside its teachers: what it makes of the same tokens without a reference, and where the two disagree.
 
 With a gradient this is the training pass itself, and its numbers cost nothing; without one it is a pass of its own, for
-whoever has to see a whole batch first. The numbers are the same, and none of them carries a gradient.
+whoever has to see a whole batch first. The numbers are the same, to the bit where both read the same micro-batches, and
+none of them carries a gradient.
 """
 
 from collections.abc import Sequence

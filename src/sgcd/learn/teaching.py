@@ -1,6 +1,7 @@
 """Groups are taught as their references come, whichever comes first, and handed on in their own order."""
 
 import asyncio
+from asyncio import FIRST_COMPLETED
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -14,7 +15,7 @@ from sgcd.learn.living import Living, Plan
 from sgcd.learn.policy import window_of
 from sgcd.learn.referring import Referring
 from sgcd.learn.teacher import Lesson, teach
-from sgcd.records import Siblings
+from sgcd.records import Reference, Siblings
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,10 @@ class Taught:
 
 
 class Teaching:
-    """The groups of one step. The writers of other groups are waited for while the model is at work on these."""
+    """The groups of one step. The writers of other groups are waited for while the model is at work on these.
+
+    In a step in which neighbours' references are read as well, no group is learnt before all are there.
+    """
 
     def __init__(
         self, step: int, groups: Sequence[Siblings], referring: Referring, plan: Plan, living: Living, clock: Clock
@@ -68,29 +72,38 @@ class Teaching:
             for group in self._groups:
                 yield Taught(group, plain(group.rollouts))
         for task in self._tasks:
-            yield await task
+            while not task.done():
+                await asyncio.wait([each for each in self._tasks if not each.done()], return_when=FIRST_COMPLETED)
+                for each in self._tasks:
+                    if each.done():
+                        each.result()  # whatever went wrong is known at once
+            yield task.result()
 
     async def _one(self, index: int, needs: Needs) -> Taught:
         group = self._groups[index]
-        referred = await self._told(group)
-        others = [await self._told(each) for each in self._groups] if self.shuffled else []
-        return await self._clock.think("teacher", self._teach, group, index, referred, others, needs)
+        taught = await self._clock.think("teacher", self._teach, group, await self._told(group), needs)
+        if self.shuffled:
+            others = [await self._told(each) for each in self._groups]
+            taught.lessons.append(
+                await self._clock.think("teacher", self._beside, taught, neighbour(index, others), needs)
+            )
+        return taught
 
     async def _told(self, group: Siblings) -> Referred:
         told = await self._referring.of(group)
         assert told is not None, "a method that needs references is given some"
         return told
 
-    def _teach(
-        self, group: Siblings, index: int, referred: Referred, others: Sequence[Referred], needs: Needs
-    ) -> Taught:
-        contrast = self._living.contrast
+    def _teach(self, group: Siblings, referred: Referred, needs: Needs) -> Taught:
         with self._clock.part("credit"):
-            seen = contrasted(group, referred, contrast, self._window)
-            rows = [seen]
-            if others:
-                rows.append(under(seen, neighbour(index, others), contrast, self._window))
-        return Taught(group, seen, referred, [self._lessons(each, needs) for each in rows])
+            seen = contrasted(group, referred, self._living.contrast, self._window)
+        return Taught(group, seen, referred, [self._lessons(seen, needs)])
+
+    def _beside(self, taught: Taught, other: Reference | None, needs: Needs) -> list[Lesson | None]:
+        """The lessons under a neighbour's reference."""
+        with self._clock.part("credit"):
+            seen = under(taught.seen, other, self._living.contrast, self._window)
+        return self._lessons(seen, needs)
 
     def _lessons(self, seen: Sequence[Contrasted], needs: Needs) -> list[Lesson | None]:
         shown = [each.rollout for each in seen if each.row is not None]

@@ -87,7 +87,7 @@ class Tiles:
 
     def _parts(self, run: Callable[[slice], Tensor], groups: int) -> Tensor:
         """So many rows at a time that what is gathered of them stays small."""
-        step = max(1, AGAIN // (groups * GROUP))
+        step = max(1, min(AGAIN, self.raw.numel() // 8) // (groups * GROUP))
         rows = len(self.raw)
         return torch.cat([run(slice(start, min(start + step, rows))) for start in range(0, max(1, rows), step)])
 
