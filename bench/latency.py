@@ -7,8 +7,8 @@ same references after a drawn latency each (log-normal around the mean). Both le
 waiting. On a machine that does other work as well, two walls differ by more than that; the figure is therefore taken
 from the run's own clock, which knows when a step does nothing but wait for writers (`seconds.reference`): (waited with
 latencies - waited without) / sum of the latencies of the calls. The difference of the walls is given beside it. Groups
-are asked for as soon as their last sibling has ended, and learnt from as soon as they are there; a step plays cohorts of
-eight groups. In both ways of sampling; no step reads neighbours' references, which waits for all (scoring.shuffled).
+are asked for as soon as their last sibling has ended, and learnt from as soon as references are there; a step plays
+cohorts of eight groups. In both ways of sampling; no step reads neighbours' references, which waits for all.
 """
 
 import argparse
