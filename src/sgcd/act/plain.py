@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sgcd.act.environment import Environment, Reply
-from sgcd.act.patience import Broken, ask, blamed_on
-from sgcd.act.rollout import answer, begin, close, judge, shortened, weigh
+from sgcd.act.patience import ask, blamed_on
+from sgcd.act.rollout import answer, begin, shortened, to_the_end, weigh
 from sgcd.act.settings import Limits
 from sgcd.act.tape import Tape
 from sgcd.chat.calls import parse_json
@@ -31,15 +31,8 @@ class Player:
 
 async def play_plain(task: Task, environment: Environment, player: Player, limits: Limits, trial: int) -> Rollout:
     """Play `task` to its end, under the limits of a policy. What no answer came to makes it broken, by kind."""
-    tape, broken = Tape(task, trial, player.seed), ""
-    try:
-        await _converse(tape, environment, player, limits)
-        await judge(tape, environment, limits)
-    except Broken as problem:
-        broken = str(problem)
-    finally:
-        await close(tape, environment, limits)
-    return tape.rollout(broken)
+    tape = Tape(task, trial, player.seed)
+    return await to_the_end(tape, environment, limits, lambda: _converse(tape, environment, player, limits))
 
 
 async def _converse(tape: Tape, environment: Environment, player: Player, limits: Limits) -> None:

@@ -1,7 +1,7 @@
 """One rollout, turn by turn; tokens are only ever appended."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from hashlib import sha256
@@ -35,12 +35,24 @@ async def play(
     What the environment raises, and a silence of more than `limits.seconds`, make the rollout broken: it keeps what was
     played, and the cause. What the sampler raises passes through. Session and environment are closed in every case.
     """
-    tape, broken = Tape(task, sibling, seed), ""
-    try:
+    tape = Tape(task, sibling, seed)
+
+    async def talk() -> None:
         try:
             await _converse(tape, environment, chat, session, limits)
         finally:
             session.close()  # before the verifier, which needs no slot
+
+    return await to_the_end(tape, environment, limits, talk)
+
+
+async def to_the_end(
+    tape: Tape, environment: Environment, limits: Limits, talk: Callable[[], Awaitable[None]]
+) -> Rollout:
+    """Talk, take the verdict, close; what breaks on the way makes the rollout broken."""
+    broken = ""
+    try:
+        await talk()
         await judge(tape, environment, limits)
     except Broken as problem:
         broken = str(problem)
