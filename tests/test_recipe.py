@@ -201,5 +201,6 @@ def test_every_key_is_documented():
 )
 def test_a_key_in_the_wrong_place_is_not_shown_again(section: str, typed: str):
     with pytest.raises(RecipeError) as refused:
-        load(SMALL, [f"{section}={typed}", *(["reference.writer.name=llm"] if "writer" in section else [])])
+        load(SMALL, [OWN, f"{section}={typed}", *(["reference.writer.name=llm"] if "writer" in section else [])])
     assert "sk-1234" not in str(refused.value)
+    assert "base_url: expected" in str(refused.value) or f"did you mean {section}.key_env?" in str(refused.value)

@@ -137,7 +137,7 @@ def _unknown(path: str, value: Any, data: Mapping[str, Any], known: Sequence[Key
     typed = f"{path}={shown(value)}"
     if path.startswith((*(f"{section}." for section in ASKED), "evaluation.model.")):
         typed = path  # it may be the key to a server
-    right = nearest(path, known)
+    right = [key.path for key in known if key.path.startswith(f"{path}_")] or nearest(path, known)
     if right:
         return f"{typed}: no such key; did you mean {' or '.join(right)}?"
     section = path.rpartition(".")[0]
