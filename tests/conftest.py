@@ -22,14 +22,14 @@ else:
     if not torch.cuda.is_available():  # before anything imports triton: its kernels are run line by line, on the CPU
         os.environ.setdefault("TRITON_INTERPRET", "1")
 
-sys.path.append(str(Path(__file__).parent))  # desk.py and chats.py stand beside this file
+sys.path.append(str(Path(__file__).parent))  # for the package `helpers`
 
 collect_ignore = [] if find_spec("trl") else ["peers"]  # `make integration` runs these where TRL is, in .venv-trl
 
 
 @pytest.fixture(scope="session")
 def built_desk(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import desk
+    from helpers import desk
 
     return desk.build(tmp_path_factory.mktemp("desk"))
 

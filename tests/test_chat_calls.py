@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chats import TOOLS
+from helpers.chats import TOOLS
 from sgcd.chat.calls import parse_bare, parse_json, parse_tags
 from sgcd.records import Call
 

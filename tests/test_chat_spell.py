@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import subwords
+from helpers import subwords
 from sgcd.chat import Chat
 from sgcd.lab import policy
 

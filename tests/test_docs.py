@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from misbehaving import Server
+from helpers.misbehaving import Server
+from helpers.talking import says
 from sgcd.cli import checking, comparing, evaluating, main, reading, rewriting, training
 from sgcd.cli.answer import recipe_and_keys
 from sgcd.recipe import load
-from talking import says
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"

@@ -5,8 +5,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from scripted import CHAT, ScriptedSession
 
+from helpers.scripted import CHAT, ScriptedSession
 from sgcd.act import aside, settings
 from sgcd.act.own import OwnEnvironment
 from sgcd.act.rollout import play

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
 
+from helpers.scripted import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
 from sgcd.act.environment import Opening, Reply
 from sgcd.act.rollout import play, seed_of
 from sgcd.act.settings import Limits

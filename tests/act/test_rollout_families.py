@@ -5,8 +5,8 @@ import asyncio
 import numpy as np
 import pytest
 
-import chats
-from chats import OPENING, TOOLS, call, chat
+from helpers import chats
+from helpers.chats import OPENING, TOOLS, call, chat
 from sgcd.act.environment import Opening, Reply, Sampled
 from sgcd.act.order import Cursor
 from sgcd.act.rollout import play

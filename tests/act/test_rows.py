@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from scripted import CHAT, ScriptedSession
 
+from helpers.scripted import CHAT, ScriptedSession
 from sgcd.act import settings
 from sgcd.act.own import own_stage
 from sgcd.act.rollout import play

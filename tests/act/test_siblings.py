@@ -4,8 +4,8 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scripted import tasks_of
 
+from helpers.scripted import tasks_of
 from sgcd.act.order import Cursor, Order
 from sgcd.act.settings import SiblingsSettings
 from sgcd.act.siblings import Gathered, Played, gather

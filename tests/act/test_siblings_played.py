@@ -3,8 +3,8 @@ import random
 from collections.abc import Sequence
 
 import pytest
-from scripted import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
 
+from helpers.scripted import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
 from sgcd.act.environment import Opening, Reply
 from sgcd.act.order import Cursor
 from sgcd.act.rollout import seed_of

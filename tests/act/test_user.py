@@ -4,9 +4,10 @@ from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
-from scripted import CHAT, ScriptedSession
 
-from misbehaving import Server
+from helpers.misbehaving import Server
+from helpers.scripted import CHAT, ScriptedSession
+from helpers.talking import Plan, says
 from sgcd.act import settings
 from sgcd.act.own import OwnEnvironment
 from sgcd.act.rollout import play
@@ -16,7 +17,6 @@ from sgcd.act.user import HELLO, NOTHING, OVER, Absent, Simulated, Spoken, User,
 from sgcd.chat import Chat
 from sgcd.endpoint.ask import Endpoint
 from sgcd.records import Ids, Message, Rollout, Task
-from talking import Plan, says
 
 ROW = {"id": "g1", "user": "You are mia. You want to hear kind", "private": ["mia"]}
 SYSTEM = "look be kind"

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from misbehaving import Server
+from helpers.misbehaving import Server
 from sgcd.cli import main
 from sgcd.files import line, read_rows
 from sgcd.show.sensitivity import sensitivity_tables

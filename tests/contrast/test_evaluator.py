@@ -3,8 +3,8 @@
 from dataclasses import replace
 
 import pytest
-from group import LAB, pair, rollout
 
+from helpers.group import LAB, pair, rollout
 from sgcd.contrast.evaluator import EVALUATOR, named, names, without
 from sgcd.contrast.literals import literals_of
 from sgcd.contrast.trace import render, trace_of

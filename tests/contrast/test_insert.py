@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from group import LAB, pair, rollout
 
-import subwords
+from helpers import subwords
+from helpers.group import LAB, pair, rollout
 from sgcd.contrast.insert import FOOTER, HEADER, aligned, block, fit, insert, teacher_row
 from sgcd.errors import RecordError
 from sgcd.lab.world import TOOL_SCHEMAS

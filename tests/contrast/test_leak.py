@@ -10,11 +10,11 @@ from time import perf_counter
 from typing import Any
 
 import pytest
-from group import call, rollout, run, siblings
-from planted import FIRST, SECOND, THIRD, Planted, Secret, plant, secret
-from suspect import Suspect
 
-import subwords
+from helpers import subwords
+from helpers.group import call, rollout, run, siblings
+from helpers.planted import FIRST, SECOND, THIRD, Planted, Secret, plant, secret
+from helpers.suspect import Suspect
 from sgcd.contrast.refer import Referred, refer
 from sgcd.contrast.trace import Trace, render
 from sgcd.records import Rollout, Siblings

@@ -6,11 +6,11 @@ from time import process_time
 
 import numpy as np
 import pytest
-from group import LAB, TASK, call, pair, rollout, siblings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import subwords
+from helpers import subwords
+from helpers.group import LAB, TASK, call, pair, rollout, siblings
 from sgcd.chat import Chat
 from sgcd.contrast.literals import completing, creditable, literals_of, shapes
 from sgcd.contrast.mask import Literals

@@ -5,10 +5,10 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from group import pair, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.group import pair, run
 from sgcd.contrast.answer import LONGEST, MOST, PARTS, rendered
 from sgcd.contrast.llm import LanguageModel
 from sgcd.contrast.prompt import fence_of, messages

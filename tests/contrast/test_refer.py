@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from group import DONE, LAB, SORRY, TASK, Says, call, pair, rollout, run, siblings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from helpers.group import DONE, LAB, SORRY, TASK, Says, call, pair, rollout, run, siblings
 from sgcd.contrast.insert import block
 from sgcd.contrast.literals import creditable, literals_of
 from sgcd.contrast.refer import REPLACED, Contrast, Referred, receive, refer

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from group import LAB, pair
 
-from misbehaving import KINDS, Server
+from helpers.group import LAB, pair
+from helpers.misbehaving import KINDS, Server
 from sgcd.contrast.llm import LanguageModel
 from sgcd.contrast.refer import Contrast, Referred
 from sgcd.endpoint.ask import Endpoint

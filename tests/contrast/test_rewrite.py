@@ -1,7 +1,6 @@
 """Siblings written of in other ways."""
 
-from group import DONE, LAB, SORRY, Says, call, pair, rollout, run, siblings
-
+from helpers.group import DONE, LAB, SORRY, Says, call, pair, rollout, run, siblings
 from sgcd.contrast.refer import Contrast
 from sgcd.contrast.rewrite import Causes, left_out, rewritten
 from sgcd.contrast.rewrite import pair as one_pair

@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any, get_args
 
-from group import DONE, LAB, SORRY, call, pair, rollout
-
+from helpers.group import DONE, LAB, SORRY, call, pair, rollout
 from sgcd.contrast.literals import literals_of
 from sgcd.contrast.marks import marks
 from sgcd.contrast.mask import Literals

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from group import DONE, LAB, SORRY, Says, call, rollout, run, siblings
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import subwords
+from helpers import subwords
+from helpers.group import DONE, LAB, SORRY, Says, call, rollout, run, siblings
 from sgcd.chat import Chat
 from sgcd.contrast.insert import block, teacher_row
 from sgcd.contrast.marks import marks

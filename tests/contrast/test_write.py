@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from group import DONE, LAB, SORRY, call, pair, rollout, run, siblings
 
+from helpers.group import DONE, LAB, SORRY, call, pair, rollout, run, siblings
 from sgcd.contrast.insert import block
 from sgcd.contrast.literals import literals_of
 from sgcd.contrast.trace import SeenCall, SeenTurn, Trace, trace, trace_of

@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from misbehaving import Server
+from helpers.misbehaving import Server
+from helpers.talking import calls
 from sgcd.endpoint.account import Unanswered
 from sgcd.endpoint.answer import Answer, Called
 from sgcd.endpoint.ask import Endpoint, How
 from sgcd.endpoint.failures import wait_of
 from sgcd.endpoint.settings import EndpointSettings
 from sgcd.errors import EndpointError, RecipeError
-from talking import calls
 
 KEY = "sk-test-0123456789abcdef"
 ASKED = [{"role": "user", "content": "hello"}]

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from misbehaving import KINDS, Server
+from helpers.misbehaving import KINDS, Server
 from sgcd.cli import main
 
 KEY = "sk-test-0123456789abcdef"

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from misbehaving import KINDS, Server
+from helpers.misbehaving import KINDS, Server
+from helpers.talking import DOOR, Plan, babbler, calls, clerk, says, visitor
 from sgcd.cli import main
 from sgcd.endpoint.ask import Endpoint
 from sgcd.lab import words
 from sgcd.lab.tasks import tasks_of
-from talking import DOOR, Plan, babbler, calls, clerk, says, visitor
 
 KEY = "sk-test-0123456789abcdef"
 LAB = Path(__file__).parents[2] / "recipes/lab/grpo.yaml"

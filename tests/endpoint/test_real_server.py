@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from helpers.talking import DOOR
 from sgcd.cli import main
 from sgcd.learn.locate import locate
-from talking import DOOR
 
 pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).parents[2] / "recipes/lab/sgcd-llm.yaml"

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from misbehaving import Server
+from helpers.misbehaving import Server
+from helpers.talking import DOOR, says, visitor, wants
 from sgcd.act.user import OVER
 from sgcd.cli import main
-from talking import DOOR, says, visitor, wants
 
 KEY = "sk-test-0123456789abcdef"
 KEYS = ("environment.class=door:Door", "environment.system=please be kind", "evaluation.every=2", "evaluation.trials=1",

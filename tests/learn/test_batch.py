@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import accumulated, model, rollout
 
+from helpers.small import accumulated, model, rollout
 from sgcd.errors import RecordError
 from sgcd.learn.batch import Example, Grid, cut, flat, grid
 from sgcd.learn.head import head_of

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 import torch
-from small import CHAT, model
 
+from helpers.small import CHAT, model
 from sgcd.act.siblings import Cursor
 from sgcd.errors import FolderError
 from sgcd.learn.checkpoint import Best, State, place_best, read_state, restore, retain, save_checkpoint

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CHAT, accumulated, model, rollout
 
+from helpers.small import CHAT, accumulated, model, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.batch import Example
 from sgcd.learn.gradient import recomputing

@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import LONG, group, referred
-from small import Watcher, heeding, living, recipe
 
+from helpers.small import Watcher, heeding, living, recipe
+from helpers.training_runs import LONG, group, referred
 from sgcd.contrast.refer import Referred
 from sgcd.learn import gradient as room
 from sgcd.learn.clock import Clock

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import EXACT, FAMILIES, family
-from ragged import END, conversation, play, reference, sampler_of
-from small import CHAT, Watcher, accumulated, living, recipe, rollout
 
+from helpers.families import EXACT, FAMILIES, family
+from helpers.ragged import END, conversation, play, reference, sampler_of
+from helpers.small import CHAT, Watcher, accumulated, living, recipe, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.batch import Example, cut
 from sgcd.learn.draw import Uniforms

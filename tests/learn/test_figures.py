@@ -4,8 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from small import rollout
-
+from helpers.small import rollout
 from sgcd.act.siblings import Cursor, Gathered
 from sgcd.learn.clock import PHASES, Clock, ModelThread, peak_memory
 from sgcd.learn.figures import figures

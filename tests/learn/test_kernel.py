@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from test_stats import HEADS, drawn, full, in_full, observed_of, outcomes, outcomes_of_top
-from tiled import DEVICE, bare, by_torch, logits, near, right, seen
 from torch import Tensor
 
+from helpers.random_heads import HEADS, drawn, full, in_full, observed_of, outcomes, outcomes_of_top
+from helpers.tiled import DEVICE, bare, by_torch, logits, near, right, seen
 from sgcd.credit.divergence import divergence_of
 from sgcd.learn import block, logprob, rows
 from sgcd.learn.head import Head
@@ -180,7 +180,7 @@ def test_it_compiles_and_reads_four_numbers_at_once(tmp_path: Path) -> None:
     """Also where it is only run line by line: the interpreter takes what the compiler refuses."""
     env = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     env["TRITON_CACHE_DIR"] = str(tmp_path)
-    script = Path(__file__).with_name("compiling.py")
+    script = Path(__file__).parents[1] / "helpers/compiling.py"
     done = subprocess.run([sys.executable, script], env=env, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout == "4 4 4\n4 4 4\n"

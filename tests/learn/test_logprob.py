@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from test_stats import HEADS, drawn, observed_of
 from torch import Tensor
 
+from helpers.random_heads import HEADS, drawn, observed_of
 from sgcd.learn import rows
 from sgcd.learn.head import Head
 from sgcd.learn.logprob import said_with_gradient

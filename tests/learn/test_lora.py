@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from peft import PeftModel
-from small import CHAT, Watcher, living, model, recipe, rollout, stepped
 from transformers import AutoModelForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
+from helpers.small import CHAT, Watcher, living, model, recipe, rollout, stepped
 from sgcd.errors import PolicyError
 from sgcd.learn.batch import Example
 from sgcd.learn.checkpoint import Best, State, place_best, restore, save_checkpoint

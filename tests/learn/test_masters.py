@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import CHAT, accumulated, model, rollout, stepped
 
+from helpers.small import CHAT, accumulated, model, rollout, stepped
 from sgcd.learn.batch import Example
 from sgcd.learn.checkpoint import State, restore, save_checkpoint
 from sgcd.learn.masters import MasterAdamW

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 import torch
-from families import family
 from transformers import LlamaConfig
 
+from helpers.families import family
 from sgcd.errors import PolicyError
 from sgcd.learn.memory import Need, Work, memory_of, need
 from sgcd.learn.settings import LoraSettings

@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 import pytest
-from runs import LONG, group
 
+from helpers.training_runs import LONG, group
 from sgcd.contrast.mask import Literals
 from sgcd.contrast.refer import Referred
 from sgcd.learn.referring import Referring

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ragged import (
+
+from helpers.ragged import (
     END,
     Played,
     both,
@@ -20,7 +21,6 @@ from ragged import (
     same,
     sampler_of,
 )
-
 from sgcd.learn.draw import Uniforms
 from sgcd.learn.engine import Engine, Place
 

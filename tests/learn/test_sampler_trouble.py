@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ragged import (
+
+from helpers.ragged import (
     ENDLESS,
     PROMPT,
     VOCABULARY,
@@ -19,7 +20,6 @@ from ragged import (
     policy,
     sampler_of,
 )
-
 from sgcd.errors import PolicyError, RecipeError
 from sgcd.learn.sampler import TorchSampler
 from sgcd.learn.settings import SamplerSettings

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import heeding, model, rollout
 
+from helpers.small import heeding, model, rollout
 from sgcd.contrast.insert import teacher_row
 from sgcd.credit.divergence import dense_features
 from sgcd.errors import RecordError

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from runs import LONG, SGCD, group, referred
-from small import Watcher, heeding, living, recipe
 
+from helpers.small import Watcher, heeding, living, recipe
+from helpers.training_runs import LONG, SGCD, group, referred
 from sgcd.contrast.refer import Referred
 from sgcd.learn import gradient as learning
 from sgcd.learn import teaching

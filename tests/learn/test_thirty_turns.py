@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from families import family
-from small import rollout
 
+from helpers.families import family
+from helpers.small import rollout
 from sgcd.contrast.insert import teacher_row
 from sgcd.credit.divergence import dense_features
 from sgcd.learn.student import score

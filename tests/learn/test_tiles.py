@@ -4,8 +4,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tiled import DEVICE, bare, by_torch, finished, logits, near, rest_of, right, seen
 
+from helpers.tiled import DEVICE, bare, by_torch, finished, logits, near, rest_of, right, seen
 from sgcd.learn import tiles
 
 KINDS = ["plain", "ties", "peaked", "holes", "far"]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 import torch
-from small import STAGE, Watcher, living, recipe
 
+from helpers.small import STAGE, Watcher, living, recipe
 from sgcd import files
 from sgcd.act.environment import Stage
 from sgcd.errors import FolderError

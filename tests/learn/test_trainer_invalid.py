@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import SGCD, train
-from small import CHAT, Watcher, rollout
 
+from helpers.small import CHAT, Watcher, rollout
+from helpers.training_runs import SGCD, train
 from sgcd.act.siblings import Gathered
 from sgcd.cli.training import answer
 from sgcd.contrast.insert import teacher_row

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from runs import SGCD, contents, policy, train
-from small import Watcher
 
+from helpers.small import Watcher
+from helpers.training_runs import SGCD, contents, policy, train
 from sgcd.contrast.write import write
 from sgcd.learn.head import backbone_of
 from sgcd.learn.living import Living

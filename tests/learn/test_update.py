@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small import model, rollout, stepped
 
+from helpers.small import model, rollout, stepped
 from sgcd.learn.batch import Example
 from sgcd.learn.scoring import logps
 from sgcd.learn.settings import OptimizerSettings

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
-import chats
-from chats import TOOLS, converse
+from helpers import chats
+from helpers.chats import TOOLS, converse
+from helpers.conversations import ASKS, ONE, REPLIES, WORDS, opened, thirty_turns
 from sgcd.chat import Chat
 from sgcd.errors import TemplateError
-from test_chat_families import ASKS, ONE, REPLIES, WORDS, opened, thirty_turns
 
 SHIPPED = Path(str(find_spec("trl").submodule_search_locations[0])) / "chat_templates"  # type: ignore[union-attr]
 READ = {

@@ -3,10 +3,10 @@
 from typing import Any
 from xml.etree import ElementTree
 
-import drawn
 import matplotlib
 import pytest
 
+from helpers import drawn
 from sgcd.show.curves import curves
 from sgcd.show.drawing import trailing
 

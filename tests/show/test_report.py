@@ -9,10 +9,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
-import drawn
 import numpy as np
 import pytest
 
+from helpers import drawn
 from sgcd.cli import main
 from sgcd.measure import health
 from sgcd.records import Features, Scored, Verdict

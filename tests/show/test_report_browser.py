@@ -4,10 +4,10 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-import drawn
 import pytest
-from browser import PROGRAM, Browser, browser
 
+from helpers import drawn
+from helpers.browser import PROGRAM, Browser, browser
 from sgcd.show import report
 
 pytestmark = [

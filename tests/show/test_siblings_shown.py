@@ -2,10 +2,10 @@
 
 from typing import Any
 
-import drawn
 import numpy as np
 import pytest
 
+from helpers import drawn
 from sgcd.records import Credit, Scored, Turn
 from sgcd.show import siblings
 from sgcd.show.looks import looks

@@ -6,8 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from small import Watcher, heeding, living, recipe, rollout
-
+from helpers.small import Watcher, heeding, living, recipe, rollout
 from sgcd.contrast.mask import Literals
 from sgcd.contrast.refer import Referred
 from sgcd.learn.living import Living

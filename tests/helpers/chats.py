@@ -11,7 +11,7 @@ import numpy as np
 from sgcd.chat import Chat
 from sgcd.records import Ids, Message, Said
 
-TEMPLATES = Path(__file__).parent / "templates"
+TEMPLATES = Path(__file__).parents[1] / "templates"
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
 QWEN_ADDED = ["<tool_call>", "</tool_call>", "<tool_response>", "</tool_response>", "<think>", "</think>"]
 HEADERS = ["<|start_header_id|>", "<|end_header_id|>"]

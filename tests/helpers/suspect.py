@@ -13,7 +13,7 @@ from decimal import Decimal
 from unicodedata import digit, normalize
 from urllib.parse import unquote
 
-from planted import Planted, Secret
+from helpers.planted import Planted, Secret
 
 ALIKE = str.maketrans("асеорѕхуіјкνвмнт", "aceopsxyijkvbmht")
 NUMBER = re.compile(r"\d[\d.,' \u00a0\u202f\u2009]*")
