@@ -17,52 +17,61 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from sgcd.bench.step import CHAT, HEARD, TURN, extra, rollout, steps
-from sgcd.bench.timing import fastest
+from sgcd.bench.step import (
+    CHAT,
+    OBSERVATION_TOKENS,
+    TURN_TOKENS,
+    build_random_rollout,
+    build_step_arms,
+    teacher_overhead,
+)
+from sgcd.bench.timing import min_cpu_seconds
 from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.settings import Sgcd as SgcdSettings
+from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.lab import policy as lab
 from sgcd.records import Features, Rollout
 
-CREDIT = 1.5
+_MAX_CREDIT_SECONDS = 1.5
 """Seconds that credit may take."""
 
 
-def segmented(rollouts: int = 64, tokens: int = 16_384) -> Callable[[], None]:
+def build_credit_task(rollouts: int = 64, tokens: int = 16_384) -> Callable[[], None]:
     """Divergences as they are: mostly nothing, with a heavy tail."""
-    draws = np.random.default_rng(2)
+    rng = np.random.default_rng(2)
     method, batch = Sgcd(SgcdSettings(name="sgcd")), list[tuple[Rollout, Features]]()
     for sibling in range(rollouts):
-        played = rollout("t", sibling, tokens // (TURN + HEARD))
-        size = len(played.response)
-        d, h = draws.lognormal(-5, 1.8, size), draws.lognormal(-2, 1, size)
-        batch.append((played, Features(*(numbers.astype(np.float32) for numbers in (d, h, d)))))
+        recorded = build_random_rollout("t", sibling, tokens // (TURN_TOKENS + OBSERVATION_TOKENS))
+        size = len(recorded.response)
+        d, h = rng.lognormal(-5, 1.8, size), rng.lognormal(-2, 1, size)
+        batch.append((recorded, Features(*(values.astype(np.float32) for values in (d, h, d)))))
 
-    def credited() -> None:
-        for played, features in batch:
-            method.explain(played, 1.0, features, played.mask)
+    def assign_all() -> None:
+        for recorded, features in batch:
+            method.assign_credit(recorded, 1.0, features, recorded.response_mask)
 
-    return credited
+    return assign_all
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
-    told = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    best = fastest(steps(lab.model(0, CHAT.size).eval(), 8, 8, 2 * TURN)[0], told.rounds)
-    credit = fastest({"credit": segmented()}, told.rounds)["credit"]
-    found = {**best, "over_grpo": best["sgcd"] / best["grpo"], "extra": extra(best), "credit": credit}
-    if told.json:
-        print(json.dumps(found))
+    best = min_cpu_seconds(
+        build_step_arms(lab.build_lab_model(0, CHAT.vocab_size).eval(), 8, 8, 2 * TURN_TOKENS)[0], args.rounds
+    )
+    credit = min_cpu_seconds({"credit": build_credit_task()}, args.rounds)["credit"]
+    figures = {**best, "over_grpo": best["sgcd"] / best["grpo"], "extra": teacher_overhead(best), "credit": credit}
+    if args.json:
+        print(json.dumps(figures))
     else:
         print(
-            f"with the lab's policy a step of SGCD takes {found['over_grpo']:.2f} of GRPO's: {found['extra']:.2f} "
+            f"with the lab's policy a step of SGCD takes {figures['over_grpo']:.2f} of GRPO's: {figures['extra']:.2f} "
             f"forward passes of the teacher more\n"
-            f"segments and weights of 64 rollouts of 16k tokens: {credit:.2f} s (at most {CREDIT} wanted)"
+            f"segments and weights of 64 rollouts of 16k tokens: {credit:.2f} s (at most {_MAX_CREDIT_SECONDS} wanted)"
         )
-    return 0 if credit <= CREDIT else 1
+    return 0 if credit <= _MAX_CREDIT_SECONDS else 1
 
 
 if __name__ == "__main__":

@@ -11,107 +11,135 @@ Json = dict[str, Any]
 def table(result: Json) -> str:
     """Markdown, from the figures alone."""
     return "\n".join(
-        [*seeds_table(result), "", *against_table(result), "", *categories_table(result), "", *closing(result)]
+        [
+            *seeds_table(result),
+            "",
+            *against_table(result),
+            "",
+            *categories_table(result),
+            "",
+            *learning_footnotes(result),
+        ]
     )
 
 
-def ways(result: Json) -> list[tuple[str, Json]]:
+def method_results(result: Json) -> list[tuple[str, Json]]:
     """Each world and method, as one name, with what was found."""
     return [
-        (f"{world}, {method}", told)
-        for world, both in result["worlds"].items()
-        for method, told in both["methods"].items()
+        (f"{world}, {method}", method_result)
+        for world, world_result in result["worlds"].items()
+        for method, method_result in world_result["methods"].items()
     ]
 
 
 def seeds_table(result: Json) -> list[str]:
     names = ("world, method", "seed", "sampled: start", "end", "difference", "mean on the way", "greedy: difference")
-    lines = row(*names, "calls in error") + row(*["---"] * 8)
-    for name, told in ways(result):
-        sampled, greedy = (told["modes"][mode]["overall"] for mode in ("sampled", "greedy"))
-        for at, seed in enumerate(told["seeds"]):
+    lines = markdown_row(*names, "calls in error") + markdown_row(*["---"] * 8)
+    for name, method_result in method_results(result):
+        sampled, greedy = (method_result["modes"][mode]["overall"] for mode in ("sampled", "greedy"))
+        for index, seed in enumerate(method_result["seeds"]):
             start, end = seed["start"]["sampled"], seed["end"]["sampled"]
-            lines += row(
+            lines += markdown_row(
                 name,
                 str(seed["seed"]),
-                interval(start["overall"]),
-                interval(end["overall"]),
-                interval(difference(sampled, at), "+"),
-                number(area(seed["curve"])),
-                interval(difference(greedy, at), "+"),
-                f"{percent(start['calls_in_error'])} to {percent(end['calls_in_error'])}",
+                markdown_interval(start["overall"]),
+                markdown_interval(end["overall"]),
+                markdown_interval(run_difference(sampled, index), "+"),
+                markdown_number(curve_mean(seed["curve"])),
+                markdown_interval(run_difference(greedy, index), "+"),
+                f"{markdown_percent(start['calls_in_error'])} to {markdown_percent(end['calls_in_error'])}",
             )
-        if len(told["seeds"]) > 1:
-            means = number(mean([area(seed["curve"]) for seed in told["seeds"]]))
-            rates, moved = (number(sampled["b"]), number(sampled["a"])), interval(sampled["difference"], "+")
-            lines += row(name, "all", *rates, moved, means, interval(greedy["difference"], "+"), "")
+        if len(method_result["seeds"]) > 1:
+            means = markdown_number(mean_of_present([curve_mean(seed["curve"]) for seed in method_result["seeds"]]))
+            rates, difference_text = (
+                (markdown_number(sampled["b"]), markdown_number(sampled["a"])),
+                markdown_interval(sampled["difference"], "+"),
+            )
+            lines += markdown_row(
+                name, "all", *rates, difference_text, means, markdown_interval(greedy["difference"], "+"), ""
+            )
     return lines
 
 
 def against_table(result: Json) -> list[str]:
     """SGCD less GRPO at the end, each seed and all of them; seeds are matched."""
-    told = {world: both["sgcd - grpo"] for world, both in result["worlds"].items() if both["sgcd - grpo"]}
-    if not told:
+    modes_by_world = {
+        world: world_result["sgcd - grpo"]
+        for world, world_result in result["worlds"].items()
+        if world_result["sgcd - grpo"]
+    }
+    if not modes_by_world:
         return []
-    lines = row("SGCD less GRPO", "seed", "sampled", "greedy") + row(*["---"] * 4)
-    for world, modes in told.items():
+    lines = markdown_row("SGCD less GRPO", "seed", "sampled", "greedy") + markdown_row(*["---"] * 4)
+    for world, modes in modes_by_world.items():
         sampled, greedy = (modes[mode]["overall"] for mode in ("sampled", "greedy"))
         seeds = [seed["seed"] for seed in result["worlds"][world]["methods"]["sgcd"]["seeds"]]
-        for at, seed in enumerate(seeds):
-            lines += row(world, str(seed), *(interval(difference(mode, at), "+") for mode in (sampled, greedy)))
+        for index, seed in enumerate(seeds):
+            lines += markdown_row(
+                world, str(seed), *(markdown_interval(run_difference(mode, index), "+") for mode in (sampled, greedy))
+            )
         if len(seeds) > 1:
-            lines += row(world, "all", *(interval(mode["difference"], "+") for mode in (sampled, greedy)))
+            lines += markdown_row(
+                world, "all", *(markdown_interval(mode["difference"], "+") for mode in (sampled, greedy))
+            )
     return lines
 
 
 def categories_table(result: Json) -> list[str]:
     names = ("world, method, all seeds", "category", "tasks", "sampled: start", "end")
-    lines = row(*names, "difference", "greedy: difference") + row(*["---"] * 7)
-    for way, told in ways(result):
-        for name in CATEGORIES:
-            sampled, greedy = (told["modes"][mode]["categories"][name] for mode in ("sampled", "greedy"))
-            cells = number(sampled["b"]), number(sampled["a"]), interval(sampled["difference"], "+")
-            lines += row(way, name, str(sampled["tasks"]), *cells, interval(greedy["difference"], "+"))
+    lines = markdown_row(*names, "difference", "greedy: difference") + markdown_row(*["---"] * 7)
+    for name_of_runs, method_result in method_results(result):
+        for category in CATEGORIES:
+            sampled, greedy = (method_result["modes"][mode]["categories"][category] for mode in ("sampled", "greedy"))
+            cells = (
+                markdown_number(sampled["b"]),
+                markdown_number(sampled["a"]),
+                markdown_interval(sampled["difference"], "+"),
+            )
+            lines += markdown_row(
+                name_of_runs, category, str(sampled["tasks"]), *cells, markdown_interval(greedy["difference"], "+")
+            )
     return lines
 
 
-def closing(result: Json) -> list[str]:
+def learning_footnotes(result: Json) -> list[str]:
     lines: list[str] = []
-    for name, told in ways(result):
-        sampled, seeds = told["modes"]["sampled"]["overall"], told["seeds"]
-        lows = [difference(sampled, at)["low"] for at in range(len(seeds))]
-        above = sum(low is not None and low > 0 for low in lows)
+    for name, method_result in method_results(result):
+        sampled, seeds = method_result["modes"]["sampled"]["overall"], method_result["seeds"]
+        lower_bounds = [run_difference(sampled, index)["low"] for index in range(len(seeds))]
+        above = sum(low is not None and low > 0 for low in lower_bounds)
         broken, rollouts = sum(seed["broken"] for seed in seeds), sum(seed["rollouts"] for seed in seeds)
-        minutes = number(mean([seed["seconds"] / 60 for seed in seeds]), 1)
+        minutes = markdown_number(mean_of_present([seed["seconds"] / 60 for seed in seeds]), 1)
         lines.append(
-            f"- {name}: {above} of {len(lows)} intervals of the sampled difference lie above zero; "
+            f"- {name}: {above} of {len(lower_bounds)} intervals of the sampled difference lie above zero; "
             f"{seeds[0]['steps']} steps, {minutes} minutes a run, {broken} of {rollouts} rollouts broken."
         )
-        lines += [f"- {name}, seed {seed['seed']}: {words}." for seed in seeds for words in seed["health"]]
-    of_all = ways(result)[0][1]["modes"]["sampled"]["overall"]["difference"]
-    split = ", ".join(sorted({told["split"] for _, told in ways(result)}))
+        lines += [f"- {name}, seed {seed['seed']}: {concern}." for seed in seeds for concern in seed["health"]]
+    difference_of_all = method_results(result)[0][1]["modes"]["sampled"]["overall"]["difference"]
+    split = ", ".join(sorted({method_result["split"] for _, method_result in method_results(result)}))
     lines.append(
         f"- Held-out {split} tasks, sampled unless said otherwise; rates have intervals clustered by task, a run's "
         "differences a bootstrap over tasks (BCa), those of all seeds: "
-        f"{of_all['kind'] or of_all['reason']}. On the way: mean of the evaluations after the start."
+        f"{difference_of_all['kind'] or difference_of_all['reason']}. On the way: mean of the evaluations after the "
+        "start."
     )
     return lines
 
 
-def difference(part: Json, at: int) -> Json:
-    return part["runs"][at]
+def run_difference(part: Json, index: int) -> Json:
+    return part["runs"][index]
 
 
-def area(curve: Sequence[Sequence[Any]]) -> float | None:
-    return mean([value for step, value in curve if step > 0])
+def curve_mean(curve: Sequence[Sequence[Any]]) -> float | None:
+    return mean_of_present([value for step, value in curve if step > 0])
 
 
-def mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+def mean_of_present(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return sum(present) / len(present) if present else None
 
 
-def interval(estimate: Mapping[str, Any], sign: str = "") -> str:
+def markdown_interval(estimate: Mapping[str, Any], sign: str = "") -> str:
     if estimate["value"] is None:
         return "-"
     if estimate["low"] is None:
@@ -119,13 +147,13 @@ def interval(estimate: Mapping[str, Any], sign: str = "") -> str:
     return f"{estimate['value']:{sign}.3f} [{estimate['low']:{sign}.3f}, {estimate['high']:{sign}.3f}]"
 
 
-def number(value: float | None, digits: int = 3) -> str:
+def markdown_number(value: float | None, digits: int = 3) -> str:
     return "-" if value is None else f"{value:.{digits}f}"
 
 
-def percent(value: float | None) -> str:
+def markdown_percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def row(*cells: str) -> list[str]:
+def markdown_row(*cells: str) -> list[str]:
     return [f"| {' | '.join(cells)} |"]

@@ -21,107 +21,132 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl_steps import COMPLETION, GRPO, SDPO, recorded, step_of, trainer_of
+from trl_steps import COMPLETION, GRPO, SDPO, build_trl_batch, build_trl_step, build_trl_trainer
 
-from sgcd.assemble import version_of
-from sgcd.bench.figures import Case, figure, least, most
-from sgcd.bench.step import GROUPS, SIBLINGS, TURN, WRITTEN, large, steps
-from sgcd.bench.timing import ALONE, WARM, fastest, peak
-from sgcd.cli.benching import line, machine
+from sgcd.assemble import package_version
+from sgcd.bench.results import BenchCase, at_least, at_most, summarize_cases
+from sgcd.bench.step import GROUP_SIZE, NUM_GROUPS, POLICY_TOKENS, TURN_TOKENS, build_small_qwen, build_step_arms
+from sgcd.bench.timing import ALLOCATOR_ENV, WARMUP_ROUNDS, measure_peak_memory, min_cpu_seconds
+from sgcd.cli.commands.bench import describe_machine, format_case
 
-KEPT = Path(__file__).resolve().parents[1] / "docs/peers.json"
-OURS, FRUGAL = "SGCD", "SGCD with scoring.bytes 64 MiB"
-ARMS = (OURS, FRUGAL, GRPO, COMPLETION, SDPO)
-ROOMS = {OURS: 2**30, FRUGAL: 2**26}
-NOTE = """Without Triton TRL's fused head makes logits of the prompt as well, and all of them twice; "over the
+_RESULTS_PATH = Path(__file__).resolve().parents[1] / "docs/peers.json"
+SGCD_ARM, LOW_MEMORY_ARM = "SGCD", "SGCD with scoring.bytes 64 MiB"
+PEER_ARMS = (SGCD_ARM, LOW_MEMORY_ARM, GRPO, COMPLETION, SDPO)
+ARM_LOGITS_BYTES = {SGCD_ARM: 2**30, LOW_MEMORY_ARM: 2**26}
+_NOTE = """Without Triton TRL's fused head makes logits of the prompt as well, and all of them twice; "over the
 completion" is the same trainer without that head. TRL's SDPO has no mask for what tools said and distils the whole
 completion. Its teacher is the policy itself, as ours is, and so is the divergence, with a tail, but on the student's
 likeliest ids. Sizes with many tokens: the fastest of two rounds after one."""
 
 
 @dataclass(frozen=True, slots=True)
-class Size:
+class StepSize:
     """What a step works on."""
 
     vocabulary: int
-    written: int
+    num_policy_tokens: int
 
     @property
-    def told(self) -> str:
-        return f"vocabulary {self.vocabulary:,}, {self.written} written tokens a rollout"
+    def description(self) -> str:
+        return f"vocabulary {self.vocabulary:,}, {self.num_policy_tokens} written tokens a rollout"
 
 
-USUAL, LONG, TINY = Size(32_000, WRITTEN), Size(151_936, 4 * WRITTEN), Size(500, TURN)
+DEFAULT_SIZE, LARGE_SIZE, TINY_SIZE = (
+    StepSize(32_000, POLICY_TOKENS),
+    StepSize(151_936, 4 * POLICY_TOKENS),
+    StepSize(500, TURN_TOKENS),
+)
 """What B5 takes, too; the vocabulary of Qwen3 and longer rollouts; and whatever is enough to see that it runs."""
 
 
-def arm_of(name: str, size: Size) -> tuple[Any, Callable[[], None]]:
+def build_peer_arm(name: str, size: StepSize) -> tuple[Any, Callable[[], None]]:
     """A model, and a step that moves it."""
-    model = large(size.vocabulary)
-    if name in ROOMS:
-        return model, steps(model, GROUPS, SIBLINGS, size.written, ROOMS[name])[0]["sgcd"]
-    trainer = trainer_of(name, model, SIBLINGS)
-    return model, step_of(trainer, recorded(GROUPS, SIBLINGS, size.written // TURN))
+    model = build_small_qwen(size.vocabulary)
+    if name in ARM_LOGITS_BYTES:
+        return model, build_step_arms(model, NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens, ARM_LOGITS_BYTES[name])[0][
+            "sgcd"
+        ]
+    trainer = build_trl_trainer(name, model, GROUP_SIZE)
+    return model, build_trl_step(
+        trainer, build_trl_batch(NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens // TURN_TOKENS)
+    )
 
 
-def memory(name: str, size: Size) -> int:
+def measure_step_memory(name: str, size: StepSize) -> int:
     """Bytes of one step, beyond the model, its gradients and the optimiser's moments."""
-    model, step = arm_of(name, size)
+    model, step = build_peer_arm(name, size)
     step()  # the moments are there from then on
     for parameter in model.parameters():
         parameter.grad = torch.full_like(parameter, 1e-9)
-    return peak(step)
+    return measure_peak_memory(step)
 
 
-def elsewhere(name: str, size: Size) -> float:
+def measure_memory_in_process(name: str, size: StepSize) -> float:
     """The same in a process of its own."""
-    command = [sys.executable, __file__, "--memory", name, str(size.vocabulary), str(size.written)]
-    told = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **ALONE})
-    return float(told.stdout.split()[-1])
+    command = [sys.executable, __file__, "--memory", name, str(size.vocabulary), str(size.num_policy_tokens)]
+    completed = subprocess.run(
+        command, check=True, stdout=subprocess.PIPE, text=True, env={**os.environ, **ALLOCATOR_ENV}
+    )
+    return float(completed.stdout.split()[-1])
 
 
-def measured(size: Size, arms: Sequence[str], rounds: int, warm: int) -> tuple[dict[str, Any], list[Case]]:
+def measure_step_size(
+    size: StepSize, arms: Sequence[str], rounds: int, warm: int
+) -> tuple[dict[str, Any], list[BenchCase]]:
     """Seconds and bytes, and what they come to."""
-    print(f"measuring, {size.told}", file=sys.stderr)
-    took = fastest({name: arm_of(name, size)[1] for name in arms}, rounds, warm)
-    held = {name: elsewhere(name, size) for name in (OURS, FRUGAL, SDPO)}
+    print(f"measuring, {size.description}", file=sys.stderr)
+    seconds = min_cpu_seconds({name: build_peer_arm(name, size)[1] for name in arms}, rounds, warm)
+    peak_bytes = {name: measure_memory_in_process(name, size) for name in (SGCD_ARM, LOW_MEMORY_ARM, SDPO)}
     peers = [name for name in arms if name in (GRPO, COMPLETION)]
-    cases = [most(f"SGCD over {name}, time, {size.told}", took[OURS] / took[name], 1.40) for name in peers]
-    for name in ROOMS:
-        cases.append(least(f"{SDPO}, over {name}, time, {size.told}", took[SDPO] / took[name], 1.3))
-        cases.append(least(f"{SDPO}, over {name}, memory, {size.told}", held[SDPO] / held[name], 8))
-    return {"vocabulary": size.vocabulary, "written": size.written, "seconds": took, "bytes": held}, cases
+    cases = [
+        at_most(f"SGCD over {name}, time, {size.description}", seconds[SGCD_ARM] / seconds[name], 1.40)
+        for name in peers
+    ]
+    for name in ARM_LOGITS_BYTES:
+        cases.append(at_least(f"{SDPO}, over {name}, time, {size.description}", seconds[SDPO] / seconds[name], 1.3))
+        cases.append(
+            at_least(f"{SDPO}, over {name}, memory, {size.description}", peak_bytes[SDPO] / peak_bytes[name], 8)
+        )
+    return {
+        "vocabulary": size.vocabulary,
+        "written": size.num_policy_tokens,
+        "seconds": seconds,
+        "bytes": peak_bytes,
+    }, cases
 
 
-def found(rounds: int, tiny: bool) -> dict[str, Any]:
+def measure_peers(rounds: int, tiny: bool) -> dict[str, Any]:
     if tiny:
-        parts = [measured(TINY, ARMS, 1, 0)]
+        parts = [measure_step_size(TINY_SIZE, PEER_ARMS, 1, 0)]
     else:
-        parts = [measured(USUAL, ARMS, rounds, WARM), measured(LONG, (OURS, FRUGAL, SDPO), 2, 1)]
+        parts = [
+            measure_step_size(DEFAULT_SIZE, PEER_ARMS, rounds, WARMUP_ROUNDS),
+            measure_step_size(LARGE_SIZE, (SGCD_ARM, LOW_MEMORY_ARM, SDPO), 2, 1),
+        ]
     title = "a step beside TRL's: 4 rollouts, random Qwen3, 4 layers, hidden 512, float32"
-    told = figure(title, [case for _, cases in parts for case in cases], NOTE.replace("\n", " "))
-    where = machine() | {name: version_of(name) for name in ("transformers", "trl")}
-    taken = {"date": date.today().isoformat(), "rounds": rounds}
-    return {"schema": 1, "machine": where, **taken, "sizes": [size for size, _ in parts], "B6": told}
+    b6 = summarize_cases(title, [case for _, cases in parts for case in cases], _NOTE.replace("\n", " "))
+    machine_facts = describe_machine() | {name: package_version(name) for name in ("transformers", "trl")}
+    conditions = {"date": date.today().isoformat(), "rounds": rounds}
+    return {"schema": 1, "machine": machine_facts, **conditions, "sizes": [size for size, _ in parts], "B6": b6}
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path, nargs="?", const=KEPT, metavar="FILE")
+    parser.add_argument("--json", type=Path, nargs="?", const=_RESULTS_PATH, metavar="FILE")
     parser.add_argument("--tiny", action="store_true", help="only to see that it runs; no figures to be kept")
     parser.add_argument("--memory", nargs=3, help=argparse.SUPPRESS)
-    told = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    if told.memory:
-        name, *size = told.memory
-        print(memory(name, Size(*map(int, size))))
+    if args.memory:
+        name, *size = args.memory
+        print(measure_step_memory(name, StepSize(*map(int, size))))
         return 0
-    answer = found(told.rounds, told.tiny)
-    if told.json:
-        told.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
+    answer = measure_peers(args.rounds, args.tiny)
+    if args.json:
+        args.json.write_text(json.dumps(answer, indent=1) + "\n", encoding="utf-8")
     for case in answer["B6"]["cases"]:
-        print(line(case))
+        print(format_case(case))
     return 0
 
 

@@ -15,13 +15,13 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-from performance_table import TOKENS, page
+from performance_table import DEFAULT_BENCH_TOKENS, page
 
-from sgcd.cli.benching import machine
+from sgcd.cli.commands.bench import describe_machine
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS, PAGE = ROOT / "docs/performance.json", ROOT / "docs/performance.md"
-PEERS, LATENCY = ROOT / "docs/peers.json", ROOT / "docs/latency.json"
+_ROOT = Path(__file__).resolve().parents[1]
+RESULTS, PAGE = _ROOT / "docs/performance.json", _ROOT / "docs/performance.md"
+PEERS, LATENCY = _ROOT / "docs/peers.json", _ROOT / "docs/latency.json"
 
 Json = dict[str, Any]
 
@@ -29,40 +29,40 @@ Json = dict[str, Any]
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=TOKENS)
+    parser.add_argument("--tokens", type=int, default=DEFAULT_BENCH_TOKENS)
     parser.add_argument("--from", dest="file", type=Path, help="instead of measuring")
-    apart = parser.add_mutually_exclusive_group()
-    apart.add_argument("--latency", action="store_true", help="measure B8 alone")
-    apart.add_argument("--page", action="store_true", help="measure nothing")
-    told = parser.parse_args()
-    if told.latency:
-        keep(LATENCY, waited())
-    elif not told.page:
-        keep(RESULTS, json.loads(told.file.read_text(encoding="utf-8")) if told.file else measured(told))
-    made = page(*(kept(file) for file in (RESULTS, PEERS, LATENCY)))
-    PAGE.write_text(made, encoding="utf-8")
-    print(made)
+    mode_group = parser.add_mutually_exclusive_group()
+    mode_group.add_argument("--latency", action="store_true", help="measure B8 alone")
+    mode_group.add_argument("--page", action="store_true", help="measure nothing")
+    args = parser.parse_args()
+    if args.latency:
+        write_json(LATENCY, run_latency_bench())
+    elif not args.page:
+        write_json(RESULTS, json.loads(args.file.read_text(encoding="utf-8")) if args.file else run_sgcd_bench(args))
+    page_text = page(*(read_json(file) for file in (RESULTS, PEERS, LATENCY)))
+    PAGE.write_text(page_text, encoding="utf-8")
+    print(page_text)
     return 0
 
 
-def measured(told: argparse.Namespace) -> Json:
+def run_sgcd_bench(args: argparse.Namespace) -> Json:
     sgcd = [sys.executable, "-c", "import sys; from sgcd.cli import main; sys.exit(main())", "bench", "--json"]
-    words = ["--rounds", str(told.rounds), "--tokens", str(told.tokens)]
-    return json.loads(subprocess.run([*sgcd, *words], stdout=subprocess.PIPE, text=True, check=True).stdout)
+    options = ["--rounds", str(args.rounds), "--tokens", str(args.tokens)]
+    return json.loads(subprocess.run([*sgcd, *options], stdout=subprocess.PIPE, text=True, check=True).stdout)
 
 
-def waited() -> Json:
+def run_latency_bench() -> Json:
     """A figure beyond its target is a figure too."""
-    command = [sys.executable, ROOT / "bench/latency.py", "--json"]
-    found = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
-    return {"schema": found["schema"], "machine": machine(), "date": date.today().isoformat(), **found}
+    command = [sys.executable, _ROOT / "bench/latency.py", "--json"]
+    result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
+    return {"schema": result["schema"], "machine": describe_machine(), "date": date.today().isoformat(), **result}
 
 
-def keep(file: Path, found: Json) -> None:
-    file.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+def write_json(file: Path, result: Json) -> None:
+    file.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
 
 
-def kept(file: Path) -> Any:
+def read_json(file: Path) -> Any:
     """None where nothing was measured."""
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 

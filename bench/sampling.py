@@ -22,105 +22,110 @@ import numpy as np
 import torch
 
 from sgcd.lab import policy as lab
-from sgcd.lab.demonstrate import NOISY, Script, enact, tokens
-from sgcd.lab.tasks import tasks_of
-from sgcd.learn.sampler import TorchSampler
+from sgcd.lab.demonstrate import NOISY, Script, encode_demonstration, play_script
+from sgcd.lab.tasks import generate_tasks
+from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.settings import SamplerSettings
-from sgcd.records import Ids
+from sgcd.records import TokenIds
 
-TARGET = 1.2
-NO_END: Any = SimpleNamespace(ends=frozenset())
+_MIN_SPEEDUP = 1.2
+_CHAT_WITHOUT_END: Any = SimpleNamespace(end_ids=frozenset())
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class ScriptedTurn:
     """What the policy gets to read, and how many tokens it then says."""
 
-    new: Ids
-    count: int
+    new_ids: TokenIds
+    num_tokens: int
 
 
-Conversation = Sequence[Turn]
+Conversation = Sequence[ScriptedTurn]
 
 
-def conversations(tasks: int, siblings: int) -> list[Conversation]:
+def build_conversations(tasks: int, siblings: int) -> list[Conversation]:
     """The shapes of demonstrations in the lab, siblings side by side."""
-    chat = lab.chat()
+    chat = lab.build_lab_chat()
     rng = np.random.Generator(np.random.Philox(1))
-    made: list[Conversation] = []
-    for task in tasks_of("train")[:tasks]:
+    scripts: list[Conversation] = []
+    for task in generate_tasks("train")[:tasks]:
         for _ in range(siblings):
-            rollout = tokens(asyncio.run(enact(task, Script(task, NOISY, rng))), chat)
-            between = [rollout.response[a.stop : b.start] for a, b in pairwise(rollout.turns)]
-            heard = [rollout.prompt, *between]
-            made.append([Turn(new, turn.stop - turn.start) for new, turn in zip(heard, rollout.turns, strict=True)])
-    return made
+            rollout = encode_demonstration(asyncio.run(play_script(task, Script(task, NOISY, rng))), chat)
+            replies = [rollout.response[a.stop : b.start] for a, b in pairwise(rollout.turns)]
+            new_ids_by_turn = [rollout.prompt, *replies]
+            scripts.append(
+                [
+                    ScriptedTurn(new, turn.stop - turn.start)
+                    for new, turn in zip(new_ids_by_turn, rollout.turns, strict=True)
+                ]
+            )
+    return scripts
 
 
-def by_sampler(model: Any, told: list[Conversation], mode: Literal["lockstep", "free"]) -> Callable[[], None]:
-    async def one(cohort: Any, index: int) -> None:
+def sampler_arm(model: Any, scripts: list[Conversation], mode: Literal["lockstep", "free"]) -> Callable[[], None]:
+    async def play_one(cohort: Any, index: int) -> None:
         session = cohort.session(index, index)
-        for turn in told[index]:
-            sampled = await session.sample(turn.new, turn.count)
-            assert len(sampled.ids) == turn.count
+        for turn in scripts[index]:
+            sampled = await session.sample(turn.new_ids, turn.num_tokens)
+            assert len(sampled.ids) == turn.num_tokens
         session.close()
 
-    async def all_of_them(thread: ThreadPoolExecutor) -> None:
-        sampler = TorchSampler(model, NO_END, SamplerSettings(mode=mode, slots=len(told)), thread)
-        async with sampler.cohort(len(told)) as cohort:
-            await asyncio.gather(*(one(cohort, index) for index in range(len(told))))
+    async def play_all(thread: ThreadPoolExecutor) -> None:
+        sampler = TorchSampler(model, _CHAT_WITHOUT_END, SamplerSettings(mode=mode, slots=len(scripts)), thread)
+        async with sampler.cohort(len(scripts)) as cohort:
+            await asyncio.gather(*(play_one(cohort, index) for index in range(len(scripts))))
 
     def play() -> None:
         with ThreadPoolExecutor(1) as thread:
-            asyncio.run(all_of_them(thread))
+            asyncio.run(play_all(thread))
 
     return play
 
 
-def by_generate(model: Any, told: list[Conversation]) -> Callable[[], None]:
+def generate_arm(model: Any, scripts: list[Conversation]) -> Callable[[], None]:
     def play() -> None:
-        histories: list[list[int]] = [[] for _ in told]
-        for number in range(max(map(len, told))):
-            going = [index for index, turns in enumerate(told) if len(turns) > number]
-            for index in going:
-                histories[index] += told[index][number].new.tolist()
-            width = max(len(histories[index]) for index in going)
-            ids = torch.zeros((len(going), width), dtype=torch.long)
-            there = torch.zeros_like(ids)
-            for row, index in enumerate(going):
+        histories: list[list[int]] = [[] for _ in scripts]
+        for turn_index in range(max(map(len, scripts))):
+            active = [index for index, turns in enumerate(scripts) if len(turns) > turn_index]
+            for index in active:
+                histories[index] += scripts[index][turn_index].new_ids.tolist()
+            width = max(len(histories[index]) for index in active)
+            ids = torch.zeros((len(active), width), dtype=torch.long)
+            attention_mask = torch.zeros_like(ids)
+            for row, index in enumerate(active):
                 ids[row, width - len(histories[index]) :] = torch.tensor(histories[index])
-                there[row, width - len(histories[index]) :] = 1
+                attention_mask[row, width - len(histories[index]) :] = 1
             with torch.inference_mode():
                 out = model.generate(
                     ids,
-                    attention_mask=there,
-                    max_new_tokens=max(told[index][number].count for index in going),
+                    attention_mask=attention_mask,
+                    max_new_tokens=max(scripts[index][turn_index].num_tokens for index in active),
                     do_sample=True,
                     top_k=0,
                     eos_token_id=None,
                     pad_token_id=0,
                 )
-            for row, index in enumerate(going):
-                histories[index] += out[row, width : width + told[index][number].count].tolist()
+            for row, index in enumerate(active):
+                histories[index] += out[row, width : width + scripts[index][turn_index].num_tokens].tolist()
 
     return play
 
 
-def measure(rounds: int, tasks: int, siblings: int, mode: Literal["lockstep", "free"]) -> dict[str, float]:
-    told = conversations(tasks, siblings)
-    count = sum(turn.count for turns in told for turn in turns)
-    model = lab.model(0, lab.chat().size).eval()
+def measure_sampling(rounds: int, tasks: int, siblings: int, mode: Literal["lockstep", "free"]) -> dict[str, float]:
+    scripts = build_conversations(tasks, siblings)
+    num_tokens = sum(turn.num_tokens for turns in scripts for turn in turns)
+    model = lab.build_lab_model(0, lab.build_lab_chat().vocab_size).eval()
     model.generation_config.eos_token_id = None
-    arms = {"sampler": by_sampler(model, told, mode), "generate": by_generate(model, told)}
+    arms = {"sampler": sampler_arm(model, scripts, mode), "generate": generate_arm(model, scripts)}
     best = dict.fromkeys(arms, float("inf"))
-    for number in range(rounds + 1):
+    for round_index in range(rounds + 1):
         for name, play in arms.items():
             start = time.process_time()
             play()
-            if number:  # the first round only warms up
+            if round_index:  # the first round only warms up
                 best[name] = min(best[name], time.process_time() - start)
-    speed = {name: count / seconds for name, seconds in best.items()}
-    return {"tokens": count, "rollouts": len(told), **speed, "ratio": speed["sampler"] / speed["generate"]}
+    speed = {name: num_tokens / seconds for name, seconds in best.items()}
+    return {"tokens": num_tokens, "rollouts": len(scripts), **speed, "ratio": speed["sampler"] / speed["generate"]}
 
 
 def main() -> int:
@@ -130,17 +135,17 @@ def main() -> int:
     parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--siblings", type=int, default=8)
     parser.add_argument("--mode", choices=["lockstep", "free"], default="lockstep")
-    told = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    found = measure(told.rounds, told.tasks, told.siblings, told.mode)
-    if told.json:
-        print(json.dumps(found))
+    result = measure_sampling(args.rounds, args.tasks, args.siblings, args.mode)
+    if args.json:
+        print(json.dumps(result))
     else:
         print(
-            f"{found['sampler']:,.0f} tokens per CPU second by the sampler, {found['generate']:,.0f} by generate: "
-            f"{found['ratio']:.2f} times as many (at least {TARGET} wanted), {found['rollouts']:.0f} rollouts"
+            f"{result['sampler']:,.0f} tokens per CPU second by the sampler, {result['generate']:,.0f} by generate: "
+            f"{result['ratio']:.2f} times as many (at least {_MIN_SPEEDUP} wanted), {result['rollouts']:.0f} rollouts"
         )
-    return 0 if found["ratio"] >= TARGET else 1
+    return 0 if result["ratio"] >= _MIN_SPEEDUP else 1
 
 
 if __name__ == "__main__":

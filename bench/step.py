@@ -19,18 +19,18 @@ from typing import Any
 import torch
 
 from sgcd.assemble import assemble
-from sgcd.recipe import dump, load
-from sgcd.run import RunFolder
+from sgcd.recipe.schema import dump_recipe, load_recipe
+from sgcd.storage.run_folder import RunFolder
 
-RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/grpo.yaml"
-SHARE, FOURFOLD = 0.15, 4.4
-WORK = ("sampling", "scoring", "training")
-HELD_OUT = "evaluation"
+_GRPO_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/grpo.yaml"
+_MAX_OTHER_SHARE, _MAX_FOURFOLD_COST = 0.15, 4.4
+_WORK_PHASES = ("sampling", "scoring", "training")
+_EVALUATION_PHASE = "evaluation"
 
 Row = dict[str, Any]
 
 
-class Deaf:
+class SilentCallback:
     """Watches nothing."""
 
     def on_phase(self, name: str) -> None: ...
@@ -40,22 +40,22 @@ class Deaf:
     def on_evaluation(self, summary: Mapping[str, Any]) -> None: ...
 
 
-def run(groups: int, steps: int) -> tuple[float, list[Row]]:
+def run_steps(groups: int, steps: int) -> tuple[float, list[Row]]:
     """CPU seconds of a run, and its metrics."""
     keys = [f"siblings.groups={groups}", f"steps={steps}", "evaluation.tasks=1", "evaluation.trials=0"]
-    recipe = load(RECIPE, [*keys, f"evaluation.every={steps}", "sampler.slots=512"])
-    with tempfile.TemporaryDirectory() as place:
-        built = assemble(recipe, threads=1)
-        folder = RunFolder.create(Path(place) / "run", dump(recipe), built.facts())
-        began = time.process_time()
-        asyncio.run(built.trainer(folder, Deaf()).run())
-        return time.process_time() - began, folder.metrics()
+    recipe = load_recipe(_GRPO_RECIPE, [*keys, f"evaluation.every={steps}", "sampler.slots=512"])
+    with tempfile.TemporaryDirectory() as temp_dir:
+        context = assemble(recipe, threads=1)
+        folder = RunFolder.create(Path(temp_dir) / "run", dump_recipe(recipe), context.collect_facts())
+        started = time.process_time()
+        asyncio.run(context.trainer(folder, SilentCallback()).run())
+        return time.process_time() - started, folder.read_metrics()
 
 
-def share(metrics: list[Row]) -> float:
+def other_share(metrics: list[Row]) -> float:
     """Of a step's wall time, what is neither sampling nor scoring nor training."""
-    total = sum(row["seconds"]["total"] - row["seconds"][HELD_OUT] for row in metrics)
-    return 1 - sum(row["seconds"][name] for row in metrics for name in WORK) / total
+    total = sum(row["seconds"]["total"] - row["seconds"][_EVALUATION_PHASE] for row in metrics)
+    return 1 - sum(row["seconds"][name] for row in metrics for name in _WORK_PHASES) / total
 
 
 def main() -> int:
@@ -63,27 +63,31 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--steps", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=3)
-    told = parser.parse_args()
+    args = parser.parse_args()
     torch.set_num_threads(1)
-    run(8, 1)  # warm
+    run_steps(8, 1)  # warm
     costs: dict[int, list[float]] = {8: [], 32: []}
     shares: list[float] = []
-    for _ in range(told.rounds):
+    for _ in range(args.rounds):
         for groups in costs:
-            seconds, metrics = run(groups, told.steps)
+            seconds, metrics = run_steps(groups, args.steps)
             costs[groups].append(seconds / sum(row["rollouts"] for row in metrics))
-            shares += [share(metrics)] if groups == 8 else []
+            shares += [other_share(metrics)] if groups == 8 else []
     fourfold = 4 * min(costs[32]) / min(costs[8])
     figures = {
-        "share elsewhere": {"figure": min(shares), "target": SHARE, "pass": min(shares) <= SHARE},
-        "cost of 4x the rollouts": {"figure": fourfold, "target": FOURFOLD, "pass": fourfold <= FOURFOLD},
+        "share elsewhere": {"figure": min(shares), "target": _MAX_OTHER_SHARE, "pass": min(shares) <= _MAX_OTHER_SHARE},
+        "cost of 4x the rollouts": {
+            "figure": fourfold,
+            "target": _MAX_FOURFOLD_COST,
+            "pass": fourfold <= _MAX_FOURFOLD_COST,
+        },
     }
-    if told.json:
-        print(json.dumps({"schema": 1, "steps": told.steps, "rounds": told.rounds, **figures}, indent=1))
+    if args.json:
+        print(json.dumps({"schema": 1, "steps": args.steps, "rounds": args.rounds, **figures}, indent=1))
     else:
-        for name, found in figures.items():
-            print(f"{name}: {found['figure']:.3f} (at most {found['target']}) {'pass' if found['pass'] else 'FAIL'}")
-    return 0 if all(found["pass"] for found in figures.values()) else 1
+        for name, figure in figures.items():
+            print(f"{name}: {figure['figure']:.3f} (at most {figure['target']}) {'pass' if figure['pass'] else 'FAIL'}")
+    return 0 if all(figure["pass"] for figure in figures.values()) else 1
 
 
 if __name__ == "__main__":

@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from learning_table import interval, percent, row
+from learning_table import markdown_interval, markdown_percent, markdown_row
 
 Json = dict[str, Any]
-QUESTIONS = {
+_QUESTIONS = {
     "all": "decisive tokens, all others",
     "measured": "decisive tokens, other measured ones",
     "places": "places where a choice was decisive",
@@ -15,91 +15,123 @@ QUESTIONS = {
 
 def table(result: Json) -> str:
     starts = result["starts"]
-    parts = [heeding(starts), counts(starts), *(ranking(name, found) for name, found in starts.items())]
-    parts += [signs(starts), shares(starts), conditions(starts), gradients(starts), closing(starts)]
+    parts = [
+        reference_effect_table(starts),
+        token_counts_table(starts),
+        *(ranking_table(name, report) for name, report in starts.items()),
+    ]
+    parts += [
+        sign_table(starts),
+        credit_shares_table(starts),
+        conditions_table(starts),
+        gradients_table(starts),
+        truth_footnotes(starts),
+    ]
     return "\n\n".join("\n".join(part) for part in parts)
 
 
-def heeding(starts: Json) -> list[str]:
-    lines = row("success where siblings mix", "without", "own", "shuffled", "own - without", "own - shuffled")
-    lines += row(*["---"] * 6)
-    for name, found in starts.items():
-        told = found["reference"]
-        cells = [interval(told[arm]) for arm in ("without", "own", "shuffled")]
-        lines += row(name, *cells, *(interval(told[less], "+") for less in ("own - without", "own - shuffled")))
+def reference_effect_table(starts: Json) -> list[str]:
+    lines = markdown_row("success where siblings mix", "without", "own", "shuffled", "own - without", "own - shuffled")
+    lines += markdown_row(*["---"] * 6)
+    for name, report in starts.items():
+        effect = report["reference"]
+        cells = [markdown_interval(effect[arm]) for arm in ("without", "own", "shuffled")]
+        lines += markdown_row(
+            name,
+            *cells,
+            *(markdown_interval(effect[difference], "+") for difference in ("own - without", "own - shuffled")),
+        )
     return lines
 
 
-def counts(starts: Json) -> list[str]:
-    lines = row("tokens", "rollouts", "written", "literals", "measured", "decisive", "decisive by chance", "their size")
-    lines += row(*["---"] * 8)
-    for name, found in starts.items():
-        told = found["truth"]
-        cells = [str(told[key]) for key in ("rollouts", "tokens", "literals")]
-        cells += [str(told[key]["all"]) for key in ("measured", "decisive")]
-        lines += row(name, *cells, str(told["decisive by chance"]), f"{told['size of a decisive advantage']:.3f}")
+def token_counts_table(starts: Json) -> list[str]:
+    lines = markdown_row(
+        "tokens", "rollouts", "written", "literals", "measured", "decisive", "decisive by chance", "their size"
+    )
+    lines += markdown_row(*["---"] * 8)
+    for name, report in starts.items():
+        truth_counts = report["truth"]
+        cells = [str(truth_counts[key]) for key in ("rollouts", "tokens", "literals")]
+        cells += [str(truth_counts[key]["all"]) for key in ("measured", "decisive")]
+        lines += markdown_row(
+            name, *cells, str(truth_counts["decisive by chance"]), f"{truth_counts['size of a decisive advantage']:.3f}"
+        )
     return lines
 
 
-def ranking(start: str, found: Json) -> list[str]:
-    lines = row(start, "score", "AUROC", "shuffled", "own - shuffled", "precision", "precision, shuffled")
-    lines += row(*["---"] * 7)
-    for question, title in QUESTIONS.items():
-        for score, told in found["location"][question].items():
-            if told:
-                lines += row(title, score, *pair(told["auroc"], True), *pair(told["average precision"]))
+def ranking_table(start: str, report: Json) -> list[str]:
+    lines = markdown_row(start, "score", "AUROC", "shuffled", "own - shuffled", "precision", "precision, shuffled")
+    lines += markdown_row(*["---"] * 7)
+    for question, title in _QUESTIONS.items():
+        for score, metrics in report["location"][question].items():
+            if metrics:
+                lines += markdown_row(
+                    title, score, *arm_cells(metrics["auroc"], True), *arm_cells(metrics["average precision"])
+                )
     return lines
 
 
-def pair(told: Json, less: bool = False) -> Iterator[str]:
-    names = ("own", "shuffled", "own - shuffled")[: 3 if less else 2]
-    return (interval(told[name], "+" if "-" in name else "") if name in told else "" for name in names)
+def arm_cells(estimates: Json, with_difference: bool = False) -> Iterator[str]:
+    names = ("own", "shuffled", "own - shuffled")[: 3 if with_difference else 2]
+    return (
+        markdown_interval(estimates[name], "+" if "-" in name else "") if name in estimates else "" for name in names
+    )
 
 
-def signs(starts: Json) -> list[str]:
+def sign_table(starts: Json) -> list[str]:
     first = next(iter(starts.values()))["direction"]
-    lines = row("sign is the truth's at decisive tokens", *first) + row(*["---"] * (1 + len(first)))
-    for name, found in starts.items():
-        lines += row(name, *map(interval, found["direction"].values()))
+    lines = markdown_row("sign is the truth's at decisive tokens", *first) + markdown_row(*["---"] * (1 + len(first)))
+    for name, report in starts.items():
+        lines += markdown_row(name, *map(markdown_interval, report["direction"].values()))
     return lines
 
 
-def shares(starts: Json) -> list[str]:
+def credit_shares_table(starts: Json) -> list[str]:
     places = next(iter(starts.values()))["credit"]["shares"]
-    lines = row("share of the credit (of the tokens)", *places, "tokens credited", "mean weight")
-    lines += row(*["---"] * (3 + len(places)))
-    for name, found in starts.items():
+    lines = markdown_row("share of the credit (of the tokens)", *places, "tokens credited", "mean weight")
+    lines += markdown_row(*["---"] * (3 + len(places)))
+    for name, report in starts.items():
         for rule in ("", ", published"):
-            told = found[f"credit{rule}"]
-            cells = [f"{percent(both['credit'])} ({percent(both['tokens'])})" for both in told["shares"].values()]
-            lines += row(name + rule, *cells, percent(told["credited tokens"]), f"{told['mean weight']:.3f}")
+            credit = report[f"credit{rule}"]
+            cells = [
+                f"{markdown_percent(place_shares['credit'])} ({markdown_percent(place_shares['tokens'])})"
+                for place_shares in credit["shares"].values()
+            ]
+            lines += markdown_row(
+                name + rule, *cells, markdown_percent(credit["credited tokens"]), f"{credit['mean weight']:.3f}"
+            )
     return lines
 
 
-def conditions(starts: Json) -> list[str]:
+def conditions_table(starts: Json) -> list[str]:
     names = next(iter(starts.values()))["decisive tokens"]
-    lines = row("decisive tokens with", *names) + row(*["---"] * (1 + len(names)))
-    for name, found in starts.items():
+    lines = markdown_row("decisive tokens with", *names) + markdown_row(*["---"] * (1 + len(names)))
+    for name, report in starts.items():
         for rule in ("", ", published"):
-            lines += row(name + rule, *map(percent, found[f"decisive tokens{rule}"].values()))
+            lines += markdown_row(name + rule, *map(markdown_percent, report[f"decisive tokens{rule}"].values()))
     return lines
 
 
-def gradients(starts: Json) -> list[str]:
+def gradients_table(starts: Json) -> list[str]:
     arms: Mapping[str, Json] = next(iter(starts.values()))["gradients"]["raw"]
-    ways = [(start, kind) for start in starts for kind in ("raw", "scaled")]
-    lines = row("gradients agree", *(f"{start}, {kind}" for start, kind in ways)) + row(*["---"] * (1 + len(ways)))
+    columns = [(start, kind) for start in starts for kind in ("raw", "scaled")]
+    lines = markdown_row("gradients agree", *(f"{start}, {kind}" for start, kind in columns)) + markdown_row(
+        *["---"] * (1 + len(columns))
+    )
     for arm in arms:
-        told = [starts[start]["gradients"][kind][arm] for start, kind in ways]
+        agreements = [starts[start]["gradients"][kind][arm] for start, kind in columns]
         if arm == "grpo":
-            lines += row(arm, *(interval(each["agreement"]) for each in told))
+            lines += markdown_row(arm, *(markdown_interval(agreement["agreement"]) for agreement in agreements))
         else:
-            cells = (f"{each['agreement']['value']:.3f}, {interval(each['less grpo'], '+')}" for each in told)
-            lines += row(arm, *cells)
+            cells = (
+                f"{agreement['agreement']['value']:.3f}, {markdown_interval(agreement['less grpo'], '+')}"
+                for agreement in agreements
+            )
+            lines += markdown_row(arm, *cells)
     return lines
 
 
-def closing(starts: Json) -> list[str]:
+def truth_footnotes(starts: Json) -> list[str]:
     first = next(iter(starts.values()))
     rule, sizes = first["definition"], first["sizes"]
     return [
@@ -107,6 +139,6 @@ def closing(starts: Json) -> list[str]:
         f"token is below {rule['top below']}, {rule['continuations']} plays on each side, beyond {rule['errors']:g} "
         "standard errors. Intervals: clustered by task, bootstraps over tasks, jackknife for gradients.",
         "- Gradients: mean cosine of batches of "
-        + ", ".join(f"{found['gradients']['batch']} of {found['gradients']['groups']}" for found in starts.values())
+        + ", ".join(f"{report['gradients']['batch']} of {report['gradients']['groups']}" for report in starts.values())
         + " tasks, and how much more than GRPO's; scaled: each parameter by its size over batches, as Adam does.",
     ]

@@ -36,7 +36,7 @@ credit = Credit(advantage=float(advantages(rewards)[mine]), weight=weight, cap=2
 
 print(f"advantage {credit.advantage:+.3f} for every token, before credit")
 for span in segments.spans:
-    print(f"segment [{span.start}, {span.stop}) with saliency {span.value:.2f}, gap {gap[span.start]:+.1f}")
+    print(f"segment [{span.start}, {span.stop}) with saliency {span.saliency:.2f}, gap {gap[span.start]:+.1f}")
 print("token  divergence  weight  advantage")
 for t in range(26, 42):
     print(f"{t:5d}  {divergence[t]:10.3f}  {weight[t]:6.2f}  {credit.token_advantage[t]:+9.3f}")

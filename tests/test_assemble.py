@@ -16,15 +16,15 @@ import pytest
 import torch
 
 import sgcd.assemble
-from sgcd.assemble import assemble, method_of, moved
-from sgcd.keys import Key, keys
-from sgcd.learn import policy
-from sgcd.learn.living import Plan
-from sgcd.learn.trainer import Trainer
-from sgcd.recipe import Recipe, dump, load
-from sgcd.run import RunFolder
+from sgcd.assemble import assemble, build_method, environment_changes
+from sgcd.build_tasks import build_endpoint_evaluation
+from sgcd.learn.policy import load as policy
+from sgcd.learn.training.context import TrainConfig
+from sgcd.learn.training.trainer import Trainer
+from sgcd.recipe.keys import RecipeKey, list_keys
+from sgcd.recipe.schema import Recipe, dump_recipe, load_recipe
 from sgcd.settings import Settings
-from sgcd.staging import plain_of
+from sgcd.storage.run_folder import RunFolder
 
 BASES = {
     "own": ["environment.test=dev.jsonl"],
@@ -81,15 +81,15 @@ def _in_one_folder(built_desk: Path, tmp_path_factory: pytest.TempPathFactory) -
     """Nothing here changes a policy, so each is read once; `other` is a second one."""
     here = tmp_path_factory.mktemp("assembled")
     shutil.copytree(built_desk, here, dirs_exist_ok=True)
-    other = policy.load(here / "policy", "float32")
+    other = policy.load_policy(here / "policy", "float32")
     with torch.no_grad():
         next(other.model.parameters()).add_(0.125)
-    policy.save(other, here / "other", {})
+    policy.save_policy(other, here / "other", {})
     rows = [json.loads(line) for line in (here / "train.jsonl").read_text().splitlines()]
     (here / "users.jsonl").write_text("".join(json.dumps({**row, "user": "mia"}) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(here)
-        patched.setattr(sgcd.assemble, "ready", cache(policy.ready))
+        patched.setattr(sgcd.assemble, "load_trainable_policy", cache(policy.load_trainable_policy))
         yield
 
 
@@ -139,15 +139,15 @@ def fingerprint(recipe: Recipe) -> dict[str, str]:
     built = assemble(recipe)
     trainer = built.trainer(RunFolder(Path("nowhere"), {}), Nobody())
     assert isinstance(trainer, Trainer)
-    declared = [name for name, value in vars(Plan).items() if isinstance(value, property)]
+    declared = [name for name, value in vars(TrainConfig).items() if isinstance(value, property)]
     living: dict[str, Any] = {
-        "splits": trainer.living.stage.splits,
-        "environment": trainer.living.stage.environment(),
-        "model": trainer.living.policy.model,
-        "sampler": trainer.living.sampler,
-        "method": trainer.living.method,
-        "contrast": trainer.living.contrast,
-        "plan": {name: getattr(trainer.plan, name) for name in declared},
+        "splits": trainer.context.task_suite.splits,
+        "environment": trainer.context.task_suite.environment_factory(),
+        "model": trainer.context.policy.model,
+        "sampler": trainer.context.sampler,
+        "method": trainer.context.method,
+        "contrast": trainer.context.reference_builder,
+        "plan": {name: getattr(trainer.config, name) for name in declared},
     }
     return {name: hashlib.sha256("\n".join(told(thing)).encode()).hexdigest() for name, thing in living.items()}
 
@@ -189,52 +189,52 @@ def inside(thing: Any) -> dict[str, Any]:
 
 @cache
 def fingerprint_of_base(base: str) -> dict[str, str]:
-    return fingerprint(load(Path("recipe.yaml"), BASES[base]))
+    return fingerprint(load_recipe(Path("recipe.yaml"), BASES[base]))
 
 
 def live_keys() -> list[Any]:
     """Every key that can have another value, with the base recipe in which it exists."""
     wanted: list[Any] = []
-    for key in keys(Recipe):
+    for key in list_keys(Recipe):
         base = key.variant[1] if key.variant and key.variant[0] == "environment.name" else "own"
         base = "lora" if key.path.startswith("policy.lora.") else base
         base = "llm" if key.path.startswith("reference.writer.") else base
         base = "user" if key.path.startswith("environment.user.") else base
         base = "model" if key.path.startswith("evaluation.model.") else base
         elsewhere = key.path.startswith("method.") or key.path == "policy.device"  # which asks for another machine
-        if not key.section and "const" not in key.schema and not elsewhere:
+        if not key.is_section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))
     return wanted
 
 
 @pytest.mark.parametrize(("base", "key"), live_keys())
-def test_changing_any_key_changes_a_living_object(base: str, key: Key):
-    recipe = load(Path("recipe.yaml"), BASES[base])
+def test_changing_any_key_changes_a_living_object(base: str, key: RecipeKey):
+    recipe = load_recipe(Path("recipe.yaml"), BASES[base])
     other = changed(recipe, key.path, another(key.schema, key.path, at(recipe, key.path)))
     assert other != recipe
     assert fingerprint(other) != fingerprint_of_base(base)
 
 
 def test_the_fingerprint_of_a_recipe_is_always_the_same():
-    recipe = load(Path("recipe.yaml"), BASES["own"])
-    assert fingerprint(recipe) == fingerprint(load(dump(recipe)))
+    recipe = load_recipe(Path("recipe.yaml"), BASES["own"])
+    assert fingerprint(recipe) == fingerprint(load_recipe(dump_recipe(recipe)))
     assert fingerprint_of_base("own") == fingerprint(recipe)
 
 
 def method_keys() -> list[Any]:
     return [
         pytest.param(key, id=key.path)
-        for key in keys(Recipe)
-        if key.path.startswith("method.") and not key.section and "const" not in key.schema
+        for key in list_keys(Recipe)
+        if key.path.startswith("method.") and not key.is_section and "const" not in key.schema
     ]
 
 
 @pytest.mark.parametrize("key", method_keys())
-def test_changing_any_key_of_a_method_changes_the_method(key: Key):
+def test_changing_any_key_of_a_method_changes_the_method(key: RecipeKey):
     assert key.variant is not None
-    recipe = load(Path("recipe.yaml"), [f"method={{name: {key.variant[1]}}}"])
+    recipe = load_recipe(Path("recipe.yaml"), [f"method={{name: {key.variant[1]}}}"])
     other = changed(recipe, key.path, another(key.schema, key.path, at(recipe, key.path)))
-    assert list(told(method_of(other))) != list(told(method_of(recipe)))
+    assert list(told(build_method(other))) != list(told(build_method(recipe)))
 
 
 def fields_of(model: type[Settings]) -> Iterator[tuple[str, str]]:
@@ -256,24 +256,28 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return object.__getattribute__(self, name)
 
     for base, overrides in {**BASES, "sgcd": LEARNT}.items():
-        recipe = load(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=2"])
+        recipe = load_recipe(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=2"])
         with monkeypatch.context() as patched:
-            patched.setattr(sgcd.assemble, "ready", policy.ready)  # one of its own, since it is trained
+            patched.setattr(
+                sgcd.assemble, "load_trainable_policy", policy.load_trainable_policy
+            )  # one of its own, since it is trained
             patched.setattr(Settings, "__getattribute__", spy)
             built = assemble(recipe)
-            trainer = built.trainer(RunFolder.create(tmp_path / base, "", built.facts()), Nobody())
+            trainer = built.trainer(RunFolder.create(tmp_path / base, "", built.collect_facts()), Nobody())
             asyncio.run(trainer.run())
             if recipe.evaluation.model:
-                asyncio.run(plain_of(recipe).evaluate())
-    one_value = {key.path.rpartition(".")[2] for key in keys(Recipe) if "const" in key.schema}  # checked, then known
+                asyncio.run(build_endpoint_evaluation(recipe).evaluate())
+    one_value = {
+        key.path.rpartition(".")[2] for key in list_keys(Recipe) if "const" in key.schema
+    }  # checked, then known
     expected = {(owner, name) for owner, name in fields_of(Recipe) if name not in one_value}
     assert not expected - seen
 
 
 def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("A_SECRET", "hunter2")
-    built = assemble(load(Path("recipe.yaml")))
-    facts = built.facts()
+    built = assemble(load_recipe(Path("recipe.yaml")))
+    facts = built.collect_facts()
     assert set(facts) == {"versions", "commit", "seed", "machine", "policy", "tasks"}
     assert facts["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert facts["machine"]["threads"] == torch.get_num_threads()
@@ -288,8 +292,8 @@ def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch:
 def test_a_run_keeps_the_number_of_threads_that_it_was_started_with():
     before = torch.get_num_threads()
     try:
-        built = assemble(load(Path("recipe.yaml")), threads=before + 1)
-        assert built.facts()["machine"]["threads"] == before + 1
+        built = assemble(load_recipe(Path("recipe.yaml")), threads=before + 1)
+        assert built.collect_facts()["machine"]["threads"] == before + 1
     finally:
         torch.set_num_threads(before)
 
@@ -297,5 +301,8 @@ def test_a_run_keeps_the_number_of_threads_that_it_was_started_with():
 def test_what_has_changed_since_a_run_was_started_is_said():
     then = {"versions": {"python": "3.11.1", "torch": "2.12.0"}, "machine": {"processor": "A"}}
     now = {"versions": {"python": "3.11.1", "torch": "2.13.0"}, "machine": {"processor": "B"}}
-    assert [line.split(" when")[0] for line in moved(then, now)] == ["torch was 2.12.0", "processor was A"]
-    assert moved(now, now) == []
+    assert [line.split(" when")[0] for line in environment_changes(then, now)] == [
+        "torch was 2.12.0",
+        "processor was A",
+    ]
+    assert environment_changes(now, now) == []

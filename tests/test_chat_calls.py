@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.chats import TOOLS
-from sgcd.chat.calls import parse_bare, parse_json, parse_tags
+from sgcd.chat.parse_calls import parse_bare_calls, parse_json_call, parse_tag_call
 from sgcd.records import Call
 
 MIA = Call("find", {"who": "Mia"})
@@ -38,7 +38,7 @@ MIA = Call("find", {"who": "Mia"})
     ],
 )
 def test_json_calls(text: str, expected: Call | str) -> None:
-    agrees(parse_json(text), expected)
+    agrees(parse_json_call(text), expected)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_json_calls(text: str, expected: Call | str) -> None:
     ],
 )  # fmt: skip
 def test_tagged_calls(text: str, expected: Call | str) -> None:
-    agrees(parse_tags(text, TOOLS), expected)
+    agrees(parse_tag_call(text, TOOLS), expected)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_tagged_calls(text: str, expected: Call | str) -> None:
     ],
 )  # fmt: skip
 def test_bare_calls(text: str, expected: list[Call] | str) -> None:
-    agrees(parse_bare(text), expected)
+    agrees(parse_bare_calls(text), expected)
 
 
 def agrees(found: Any, expected: Any) -> None:
@@ -105,11 +105,11 @@ def test_every_json_call_is_read_as_it_was_written(arguments: dict[str, Any]) ->
     from json import dumps
 
     written = dumps({"name": "find", "arguments": arguments})
-    assert parse_json(written) == Call("find", arguments)
-    assert parse_bare(written + written) == [Call("find", arguments)] * 2
+    assert parse_json_call(written) == Call("find", arguments)
+    assert parse_bare_calls(written + written) == [Call("find", arguments)] * 2
 
 
-@given(st.text(), st.sampled_from([parse_json, parse_tags, parse_bare]))
+@given(st.text(), st.sampled_from([parse_json_call, parse_tag_call, parse_bare_calls]))
 def test_whatever_is_sampled_is_a_call_or_a_sentence(text: str, parse: Any) -> None:
     found = parse(text, TOOLS)
     assert isinstance(found, Call | str | list) and (not isinstance(found, str) or "\n" not in found)

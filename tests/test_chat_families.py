@@ -23,12 +23,12 @@ from helpers.conversations import (
     thirty_turns,
 )
 from sgcd.chat import Chat
-from sgcd.chat.escape import marks_of
-from sgcd.chat.reading import of_tokens
+from sgcd.chat.escape import collect_marks
+from sgcd.chat.turn_parser import kinds_of_tokens
 from sgcd.errors import TemplateError
-from sgcd.records import Call, Kind, Message
+from sgcd.records import Call, Message, TokenKind
 
-T, C, A = Kind.THINKING, Kind.CALL, Kind.ANSWER
+T, C, A = TokenKind.THINKING, TokenKind.CALL, TokenKind.ANSWER
 EVERY = pytest.mark.parametrize("family", chats.FAMILIES)
 
 
@@ -51,9 +51,9 @@ def rendered(family: str, messages: list[Message]) -> tuple[str, list[int]]:
 @EVERY
 def test_thirty_turns_come_back_to_the_token(family: str) -> None:
     turns, replies = thirty_turns(chat(family))
-    played = converse(chat(family), [chat(family).words_of_policy(turn) for turn in turns], replies)
+    played = converse(chat(family), [chat(family).encode_policy_text(turn) for turn in turns], replies)
     text, ids = rendered(family, played.messages)
-    assert text == chat(family).plain(np.array(played.ids, np.int32))
+    assert text == chat(family).decode(np.array(played.ids, np.int32))
     # A turn that begins with a line break grows together with the opening's own, where the opening has one.
     grown = [index for index, turn in enumerate(turns) if turn.startswith("\n")]
     assert [index for index, same in enumerate(played.exact) if not same] == grown
@@ -64,7 +64,7 @@ def test_thirty_turns_come_back_to_the_token(family: str) -> None:
 @EVERY
 def test_thirty_turns_are_read_as_they_were_meant(family: str) -> None:
     turns, replies = thirty_turns(chat(family))
-    said = converse(chat(family), [chat(family).words_of_policy(turn) for turn in turns], replies).said
+    said = converse(chat(family), [chat(family).encode_policy_text(turn) for turn in turns], replies).said
     looks, both, answers, broken, silent, last = said[:6]
     assert (looks.thinking, looks.calls, looks.malformed) == ("I look", (Call("find", {"who": "Mia"}),), "")
     assert (both.thinking, both.malformed) == ("two of them, 東京", "")
@@ -78,11 +78,11 @@ def test_thirty_turns_are_read_as_they_were_meant(family: str) -> None:
 @EVERY
 def test_other_ids_for_the_same_text_are_counted_and_the_text_comes_back(family: str) -> None:
     here = chat(family)
-    letters = np.concatenate([here.words_of_policy(letter) for letter in shut(here, "so") + "booked"])
-    played = converse(here, [letters, here.words_of_policy(shut(here, "so") + "booked")], [ASKS])
+    letters = np.concatenate([here.encode_policy_text(letter) for letter in shut(here, "so") + "booked"])
+    played = converse(here, [letters, here.encode_policy_text(shut(here, "so") + "booked")], [ASKS])
     assert played.exact == [False, True]
     text, ids = rendered(family, played.messages)
-    assert text == here.plain(np.array(played.ids, np.int32)) and ids != played.ids
+    assert text == here.decode(np.array(played.ids, np.int32)) and ids != played.ids
     assert played.said[0] == played.said[1]
 
 
@@ -92,17 +92,17 @@ def test_other_ids_for_the_same_text_are_counted_and_the_text_comes_back(family:
 def test_whatever_is_sampled_and_heard_the_text_comes_back(family: str, data: st.DataObject) -> None:
     here = chat(family)
     count = data.draw(st.integers(1, 4))
-    stray = st.lists(st.integers(0, here.size - 1), max_size=6).map(lambda ids: np.array(ids, np.int32))
-    drawn = [data.draw(st.one_of(WORDS.map(here.words_of_policy), stray)) for _ in range(count)]
-    turns = [turn[~np.isin(turn, here.ends)].astype(np.int32) for turn in drawn]
+    stray = st.lists(st.integers(0, here.vocab_size - 1), max_size=6).map(lambda ids: np.array(ids, np.int32))
+    drawn = [data.draw(st.one_of(WORDS.map(here.encode_policy_text), stray)) for _ in range(count)]
+    turns = [turn[~np.isin(turn, here.end_ids)].astype(np.int32) for turn in drawn]
     replies = [data.draw(REPLIES) for _ in range(count - 1)]
     played = converse(here, turns, replies, cut=data.draw(st.booleans()))
     text, ids = rendered(family, played.messages)
-    assert text == here.plain(np.array(played.ids, np.int32))
+    assert text == here.decode(np.array(played.ids, np.int32))
     if all(played.exact):
         assert ids == played.ids
     for said, turn in zip(played.said, turns, strict=True):
-        assert here.said_text(turn) == here.plain(turn)
+        assert here.turn_text(turn) == here.decode(turn)
         assert not (said.calls and said.malformed)
 
 
@@ -111,11 +111,11 @@ def test_whatever_is_sampled_and_heard_the_text_comes_back(family: str, data: st
 @given(text=st.one_of(WORDS, st.text(alphabet="<>|/thinkimend_ol", max_size=30)))
 def test_no_word_from_outside_holds_a_mark(family: str, text: str) -> None:
     here = chat(family)
-    [message] = here.extend(({"role": "user", "content": text},))[1]
+    [message] = here.encode_reply(({"role": "user", "content": text},))[1]
     assert not [mark for mark in here._escape.marks if mark in message["content"]]
     assert message["content"].replace(" ", "") == text.replace(" ", "")
-    inside = here.words(text)
-    assert not {here.end} & set(inside.tolist())
+    inside = here.encode_text(text)
+    assert not {here.end_id} & set(inside.tolist())
 
 
 PLACES = {
@@ -129,37 +129,37 @@ PLACES = {
 
 @EVERY
 def test_a_reference_goes_behind_the_words_of_the_harness(family: str) -> None:
-    opened = chat(family).open(OPENING, TOOLS, harness=0)
-    before, after = opened.ids[: opened.insert_at], opened.ids[opened.insert_at :]
-    assert chat(family).plain(before).endswith(PLACES[family][0])
-    assert chat(family).plain(after).startswith(PLACES[family][1])
+    opened = chat(family).encode_prompt(OPENING, TOOLS, reference_message=0)
+    before, after = opened.token_ids[: opened.reference_position], opened.token_ids[opened.reference_position :]
+    assert chat(family).decode(before).endswith(PLACES[family][0])
+    assert chat(family).decode(after).startswith(PLACES[family][1])
 
 
 @EVERY
 def test_a_reference_in_the_last_message_goes_before_its_end(family: str) -> None:
     here = chat(family)
-    opened = here.open(({"role": "user", "content": "Hello. "},), TOOLS, harness=0)
-    assert opened.ids[opened.insert_at] == here.end
-    assert here.plain(opened.ids[: opened.insert_at]).rstrip().endswith("Hello.")
+    opened = here.encode_prompt(({"role": "user", "content": "Hello. "},), TOOLS, reference_message=0)
+    assert opened.token_ids[opened.reference_position] == here.end_id
+    assert here.decode(opened.token_ids[: opened.reference_position]).rstrip().endswith("Hello.")
 
 
 def test_a_family_without_a_system_or_tools_is_told_of_both_in_the_first_turn() -> None:
-    text = chat("pairs").plain(chat("pairs").open(OPENING, TOOLS, 0).ids)
+    text = chat("pairs").decode(chat("pairs").encode_prompt(OPENING, TOOLS, 0).token_ids)
     assert text.startswith("<bos><start_of_turn>user\nBe kind.\n\n# Tools")
     assert '"name": "find"' in text and text.endswith("Hello, I am Zoë.<end_of_turn>\n<start_of_turn>model\n")
 
 
 def test_answers_of_tools_to_such_a_family_are_one_turn_of_a_user() -> None:
-    glue, _ = chat("pairs").extend([*TWO, *ASKS])
-    assert chat("pairs").plain(glue) == (
+    glue, _ = chat("pairs").encode_reply([*TWO, *ASKS])
+    assert chat("pairs").decode(glue) == (
         "\n<start_of_turn>user\n<tool_response>\n found 1\n\n</tool_response>\n"
         "<tool_response>\nŁódź 東京 😀\n</tool_response>\nand now?<end_of_turn>\n<start_of_turn>model\n"
     )
 
 
 def test_answers_of_tools_are_merged_as_the_template_merges_them() -> None:
-    glue, _ = chat("forgetful").extend(TWO)
-    assert chat("forgetful").plain(glue) == (
+    glue, _ = chat("forgetful").encode_reply(TWO)
+    assert chat("forgetful").decode(glue) == (
         "\n<|im_start|>user\n<tool_response>\n found 1\n\n</tool_response>"
         "\n<tool_response>\nŁódź 東京 😀\n</tool_response><|im_end|>\n<|im_start|>assistant\n"
     )
@@ -167,19 +167,19 @@ def test_answers_of_tools_are_merged_as_the_template_merges_them() -> None:
 
 def test_what_the_opening_of_a_turn_begins_is_glue() -> None:
     here = chat("opened")
-    glue, _ = here.extend(ONE[:0] + ASKS)
-    assert here.plain(glue).endswith("<|im_start|>assistant\n<think>\n")
-    ids = here.words_of_policy("so\n</think>\n\nyes<|im_end|>")
-    spelt = [here.plain(ids[i : i + 1]) for i in range(len(ids))]
-    kinds = dict(zip(spelt, here.read(ids)[1].tolist(), strict=True))
+    glue, _ = here.encode_reply(ONE[:0] + ASKS)
+    assert here.decode(glue).endswith("<|im_start|>assistant\n<think>\n")
+    ids = here.encode_policy_text("so\n</think>\n\nyes<|im_end|>")
+    spelt = [here.decode(ids[i : i + 1]) for i in range(len(ids))]
+    kinds = dict(zip(spelt, here.parse_turn(ids)[1].tolist(), strict=True))
     assert (kinds["</think>"], kinds["\n\n"], kinds["<|im_end|>"]) == (T, A, A)
-    assert here.read(ids)[1][0] == T
+    assert here.parse_turn(ids)[1][0] == T
 
 
 def test_marks_of_several_tokens_are_read_too() -> None:
     here = chat("pairs")  # its vocabulary has none of them
-    ids = here.words_of_policy("<think>so</think>ok " + call(here, who="Mia"))
-    said, kinds = here.read(np.append(ids, here.end).astype(np.int32))
+    ids = here.encode_policy_text("<think>so</think>ok " + call(here, who="Mia"))
+    said, kinds = here.parse_turn(np.append(ids, here.end_id).astype(np.int32))
     assert len(ids) > 20
     assert (said.thinking, said.text, said.calls) == ("so", "ok", (Call("find", {"who": "Mia"}),))
     changes = [int(kind) for kind, before in zip(kinds, [0, *kinds[:-1]], strict=True) if kind != before]
@@ -190,25 +190,25 @@ def test_marks_of_several_tokens_are_read_too() -> None:
 def test_a_turn_may_end_with_the_other_token_of_its_family() -> None:
     here = chat("headers")
     other = here.tokenizer.convert_tokens_to_ids("<|eom_id|>")
-    assert here.ends == (here.end, other)
-    ids = np.append(here.words_of_policy("<|python_tag|>" + call(here, who="Mia")), other).astype(np.int32)
-    assert here.read(ids)[0].calls == (Call("find", {"who": "Mia"}),)
-    assert here.said_message(ids, True)["end"] == "<|eom_id|>"
-    played = converse(here, [ids, here.words_of_policy("yes"), ids], [ONE, ASKS])
+    assert here.end_ids == (here.end_id, other)
+    ids = np.append(here.encode_policy_text("<|python_tag|>" + call(here, who="Mia")), other).astype(np.int32)
+    assert here.parse_turn(ids)[0].calls == (Call("find", {"who": "Mia"}),)
+    assert here.turn_message(ids, True)["end"] == "<|eom_id|>"
+    played = converse(here, [ids, here.encode_policy_text("yes"), ids], [ONE, ASKS])
     assert rendered("headers", played.messages)[1] == played.ids
 
 
 def test_a_turn_that_the_policy_did_not_write_is_the_templates_to_render() -> None:
     here = chat("opened")
     greeting: list[Message] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello!"}]
-    opened = here.open([*greeting, *ASKS], (), 0)
-    assert here.plain(opened.ids).endswith(
+    opened = here.encode_prompt([*greeting, *ASKS], (), 0)
+    assert here.decode(opened.token_ids).endswith(
         "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nand now?<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n"
     )
-    said = here.said_message(here.words_of_policy("\n</think>yes"), stopped=False)
+    said = here.turn_message(here.encode_policy_text("\n</think>yes"), hit_end_token=False)
     text = deployed("opened").apply_chat_template([*opened.messages, said], tokenize=False)
-    assert text == here.plain(opened.ids) + "\n</think>yes"
+    assert text == here.decode(opened.token_ids) + "\n</think>yes"
 
 
 def test_messages_with_calls_apart_are_rendered_by_the_models_own_template() -> None:
@@ -225,11 +225,15 @@ def test_the_exported_template_is_taken_as_it_is(tmp_path: Path) -> None:
         chat(family).save(tmp_path / family)
         again = Chat.load(tmp_path / family)
         assert again.template == chat(family).template
-        assert (again.dialect, again.ends, again.pad) == (chat(family).dialect, chat(family).ends, chat(family).pad)
+        assert (again.call_format, again.end_ids, again.pad_id) == (
+            chat(family).call_format,
+            chat(family).end_ids,
+            chat(family).pad_id,
+        )
 
 
 def test_the_date_in_a_prompt_stands_still() -> None:
-    text = chat("headers").plain(chat("headers").open(OPENING, (), 0).ids)
+    text = chat("headers").decode(chat("headers").encode_prompt(OPENING, (), 0).token_ids)
     assert "Today: 26 Jul 2024\n" in text
 
 
@@ -257,12 +261,12 @@ def test_a_template_whose_suffix_cannot_be_derived_is_refused(template: str, com
 def test_of_two_templates_the_one_for_tools_is_taken() -> None:
     made = chats.tokenizer(chats.QWEN, chats.QWEN_ADDED)
     made.chat_template = {"default": "{{ messages[0].nobody.knows }}", "tool_use": PLAIN}
-    assert Chat(made, "folder").dialect.name == "Hermes"
+    assert Chat(made, "folder").call_format.name == "Hermes"
 
 
 def test_without_a_pad_token_one_of_the_vocabulary_is_taken_or_the_folder_refused() -> None:
     assert chat("headers").tokenizer.pad_token_id is None
-    assert chat("headers").plain(np.array([chat("headers").pad], np.int32)) == "<|finetune_right_pad_id|>"
+    assert chat("headers").decode(np.array([chat("headers").pad_id], np.int32)) == "<|finetune_right_pad_id|>"
     with pytest.raises(TemplateError, match=r"folder: the tokenizer names no pad token; set pad_token"):
         chats.build(PLAIN, chats.QWEN[1:], chats.QWEN_ADDED)
 
@@ -270,11 +274,11 @@ def test_without_a_pad_token_one_of_the_vocabulary_is_taken_or_the_folder_refuse
 def test_a_token_with_a_part_in_a_call_is_the_calls() -> None:
     kinds = np.array([T, T, C, C, A], np.uint8)
     spans = np.array([[0, 1], [1, 3], [3, 4], [4, 4], [3, 5], [4, 5]], np.int64)
-    assert of_tokens(kinds, spans).tolist() == [T, C, C, C, C, A]
+    assert kinds_of_tokens(kinds, spans).tolist() == [T, C, C, C, C, A]
 
 
 def test_added_tokens_that_the_template_writes_are_marks_and_the_tags_of_html_are_words() -> None:
     made = chats.tokenizer(chats.GEMMA, ["<table>", "[turn]", "<|fim|>", "   "])
-    marks = marks_of(made, "{{ '[turn]' }}")
+    marks = collect_marks(made, "{{ '[turn]' }}")
     assert {"[turn]", "<|fim|>", "<end_of_turn>"} <= marks
     assert not marks & {"<table>", "   "}

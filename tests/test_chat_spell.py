@@ -11,12 +11,12 @@ from helpers import subwords
 from sgcd.chat import Chat
 from sgcd.lab import policy
 
-CHATS = {"words": policy.chat(), "bytes": subwords.chat("bytes"), "fallback": subwords.chat("fallback")}
+CHATS = {"words": policy.build_lab_chat(), "bytes": subwords.chat("bytes"), "fallback": subwords.chat("fallback")}
 EVERY = pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
 
 
 def parts(chat: Chat, text: str) -> list[str]:
-    told, spans = chat.spell(chat.words_of_policy(text))
+    told, spans = chat.decode_with_spans(chat.encode_policy_text(text))
     return [told[start:stop] for start, stop in spans.tolist()]
 
 
@@ -43,7 +43,7 @@ def test_a_character_of_several_ids_belongs_to_each(kind: str) -> None:
 
 @EVERY
 def test_nothing_is_spelt_as_nothing(chat: Chat) -> None:
-    text, spans = chat.spell(np.zeros(0, np.int32))
+    text, spans = chat.decode_with_spans(np.zeros(0, np.int32))
     assert (text, spans.shape) == ("", (0, 2))
 
 
@@ -52,9 +52,9 @@ def test_nothing_is_spelt_as_nothing(chat: Chat) -> None:
 @given(draws=st.lists(st.integers(0, 10**6), max_size=40))
 def test_whatever_was_sampled_every_character_has_its_ids(chat: Chat, draws: list[int]) -> None:
     """Also half characters and stray bytes, which a policy may sample."""
-    ids = np.array([draw % chat.size for draw in draws], np.int32)
-    text, spans = chat.spell(ids)
-    assert text == chat.plain(ids)
+    ids = np.array([draw % chat.vocab_size for draw in draws], np.int32)
+    text, spans = chat.decode_with_spans(ids)
+    assert text == chat.decode(ids)
     assert spans.shape == (len(ids), 2)
     assert (np.diff(spans, axis=0) >= 0).all()  # in order
     covered = np.zeros(len(text), bool)
@@ -69,16 +69,16 @@ def test_whatever_was_sampled_every_character_has_its_ids(chat: Chat, draws: lis
 @given(draws=st.lists(st.integers(0, 10**6), min_size=1, max_size=12))
 def test_a_stretch_ends_where_what_is_certain_ends(chat: Chat, draws: list[int]) -> None:
     """Decoding only what comes before an id never tells more of the text than up to the id's start."""
-    ids = np.array([draw % chat.size for draw in draws], np.int32)
-    text, spans = chat.spell(ids)
+    ids = np.array([draw % chat.vocab_size for draw in draws], np.int32)
+    text, spans = chat.decode_with_spans(ids)
     for place, (start, _) in enumerate(spans.tolist()):
-        before = chat.plain(ids[:place])
+        before = chat.decode(ids[:place])
         assert text[:start] == before[:start]
 
 
 def test_a_long_response_with_stray_bytes_takes_no_time() -> None:
     chat = CHATS["fallback"]
-    ids = np.random.Generator(np.random.Philox(key=1)).integers(0, chat.size, 8000).astype(np.int32)
+    ids = np.random.Generator(np.random.Philox(key=1)).integers(0, chat.vocab_size, 8000).astype(np.int32)
     before = process_time()
-    assert chat.spell(ids)[0] == chat.plain(ids)
+    assert chat.decode_with_spans(ids)[0] == chat.decode(ids)
     assert process_time() - before < 3

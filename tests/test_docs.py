@@ -13,9 +13,15 @@ import pytest
 
 from helpers.misbehaving import Server
 from helpers.talking import says
-from sgcd.cli import checking, comparing, evaluating, main, reading, rewriting, training
-from sgcd.cli.answer import recipe_and_keys
-from sgcd.recipe import load
+from sgcd.cli import main
+from sgcd.cli.commands import check as checking
+from sgcd.cli.commands import compare as comparing
+from sgcd.cli.commands import evaluate as evaluating
+from sgcd.cli.commands import references_compare as rewriting
+from sgcd.cli.commands import references_show as reading
+from sgcd.cli.commands import train as training
+from sgcd.cli.output import split_recipe_and_keys
+from sgcd.recipe.schema import load_recipe
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"
@@ -126,21 +132,21 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     worked: list[str] = []
 
     def trained(words: list[str], run: Path, resume: bool, json: bool) -> None:
-        recipe, keys = recipe_and_keys(words)
+        recipe, keys = split_recipe_and_keys(words)
         assert (recipe is None) == resume
-        load(recipe or Path("recipes/lab/grpo.yaml"), keys)
+        load_recipe(recipe or Path("recipes/lab/grpo.yaml"), keys)
         worked.append("train")
 
     def checked(words: list[str], json: bool) -> None:
-        load(Path(words[0]), words[1:])
+        load_recipe(Path(words[0]), words[1:])
         worked.append("check")
 
-    monkeypatch.setattr(training, "train", trained)
-    monkeypatch.setattr(checking, "check", checked)
-    monkeypatch.setattr(evaluating, "evaluate", lambda *given: worked.append("evaluate"))
-    monkeypatch.setattr(comparing, "compare", lambda *given: worked.append("compare"))
-    monkeypatch.setattr(reading, "show", lambda *given: worked.append("references"))
-    monkeypatch.setattr(rewriting, "compare", lambda *given: worked.append("references"))
+    monkeypatch.setattr(training, "run_train", trained)
+    monkeypatch.setattr(checking, "run_check", checked)
+    monkeypatch.setattr(evaluating, "run_evaluate", lambda *given: worked.append("evaluate"))
+    monkeypatch.setattr(comparing, "run_compare", lambda *given: worked.append("compare"))
+    monkeypatch.setattr(reading, "print_reference", lambda *given: worked.append("references"))
+    monkeypatch.setattr(rewriting, "run_references_compare", lambda *given: worked.append("references"))
     words = shlex.split(command)[1:]
     assert main(words) == 0, capsys.readouterr().err
     assert worked == ([] if "--help" in words else words[:1])
@@ -150,7 +156,7 @@ def test_the_environment_of_the_readme_is_twenty_lines():
     [text] = blocks(README, "python")
     assert len([line for line in text.splitlines() if line.strip()]) <= 20
     [recipe] = blocks(README, "yaml")
-    assert load(recipe).environment.name == "own"
+    assert load_recipe(recipe).environment.name == "own"
 
 
 @pytest.fixture

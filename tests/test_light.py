@@ -10,16 +10,16 @@ LIGHT = [
     "sgcd.errors",
     "sgcd.records",
     "sgcd.settings",
-    "sgcd.recipe",
+    "sgcd.recipe.schema",
     "sgcd.chat",
-    "sgcd.run",
+    "sgcd.storage.run_folder",
     "sgcd.cli",
     "sgcd.act",
     "sgcd.contrast",
     "sgcd.credit",
     "sgcd.measure",
     "sgcd.show",
-    "sgcd.staging",
+    "sgcd.build_tasks",
 ]
 
 WALK = """

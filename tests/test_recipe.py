@@ -8,8 +8,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sgcd.errors import RecipeError
-from sgcd.keys import keys, nearest
-from sgcd.recipe import FREE, Recipe, differences, dump, load, reference
+from sgcd.recipe.keys import list_keys, nearest_keys
+from sgcd.recipe.schema import RESUMABLE_KEYS, Recipe, document_recipe, dump_recipe, load_recipe, recipe_differences
 
 LAB = Path("recipes/lab/grpo.yaml")
 SMALL = 'version: 1\nsteps: 3\npolicy: {start: "lab:plain"}\nenvironment: {name: lab}\nmethod: {name: grpo}\n'
@@ -18,22 +18,22 @@ OWN = "environment={name: own, class: desk:Desk, tasks: tasks.jsonl}"
 
 def refused(source: Path | str, *overrides: str) -> str:
     with pytest.raises(RecipeError) as caught:
-        load(source, overrides)
+        load_recipe(source, overrides)
     message = str(caught.value)
     assert "\n" not in message
     return message
 
 
 def test_the_lab_s_twins_differ_by_their_method_alone():
-    grpo, sgcd = load(LAB), load(LAB.with_name("sgcd.yaml"))
-    assert {each.key.partition(".")[0] for each in differences(grpo, sgcd)} == {"method"}
+    grpo, sgcd = load_recipe(LAB), load_recipe(LAB.with_name("sgcd.yaml"))
+    assert {each.key.partition(".")[0] for each in recipe_differences(grpo, sgcd)} == {"method"}
     assert sgcd.model_copy(update={"method": grpo.method}) == grpo
     few = {"tokens": 8, "confident": 1.0, "reset": 1}
     assert sgcd.method.model_dump(exclude_defaults=True) == {"name": "sgcd", "k": 20, "segments": few}
 
 
 def test_the_lab_recipe_is_read_whole():
-    recipe = load(LAB)
+    recipe = load_recipe(LAB)
     assert (recipe.steps, recipe.optimizer.lr, recipe.siblings.limits.tokens) == (40, 4e-4, 224)
 
 
@@ -56,11 +56,11 @@ def test_the_lab_recipe_is_read_whole():
     ],
 )
 def test_key_equals_value_is_laid_over_the_file(override: str, read: Any, expected: Any):
-    assert read(load(LAB, [override])) == expected
+    assert read(load_recipe(LAB, [override])) == expected
 
 
 def test_the_last_of_two_overrides_wins():
-    assert load(SMALL, ["seed=1", "seed=2"]).seed == 2
+    assert load_recipe(SMALL, ["seed=1", "seed=2"]).seed == 2
 
 
 @pytest.mark.parametrize(
@@ -130,20 +130,20 @@ def test_every_problem_is_in_the_one_line():
 
 def test_an_anchor_shares_text_and_not_what_is_laid_over_it():
     text = SMALL + "scoring: &s {tokens: 5}\noptimizer: *s\n"
-    recipe = load(text, ["scoring.tokens=6"])
+    recipe = load_recipe(text, ["scoring.tokens=6"])
     assert (recipe.scoring.tokens, recipe.optimizer.tokens) == (6, 5)
 
 
-@pytest.mark.parametrize("key", sorted({key.path for key in keys(Recipe) if "." in key.path}))
+@pytest.mark.parametrize("key", sorted({key.path for key in list_keys(Recipe) if "." in key.path}))
 def test_a_key_with_a_letter_dropped_is_guessed(key: str):
     section, _, leaf = key.rpartition(".")
     if len(leaf) > 3:
-        assert key in nearest(f"{section}.{leaf[:-2]}{leaf[-1]}", keys(Recipe))
+        assert key in nearest_keys(f"{section}.{leaf[:-2]}{leaf[-1]}", list_keys(Recipe))
 
 
 def test_dump_writes_every_key_in_the_order_of_the_recipe():
-    text = dump(load(LAB))
-    assert load(text) == load(LAB)
+    text = dump_recipe(load_recipe(LAB))
+    assert load_recipe(text) == load_recipe(LAB)
     assert text.startswith("version: 1\nseed: 0\nsteps: 40\npolicy:\n  start: lab:plain\n  dtype: float32\n")
     assert 'chatty: "no"' in text  # PyYAML would read it as false
     assert "clip_high: null" in text
@@ -162,37 +162,37 @@ def test_dump_writes_every_key_in_the_order_of_the_recipe():
 )
 @example(lr=1.0, clip=0.0, high=None, seed=0, system="a\x85b", start="")  # a line break to some, not to others
 def test_load_undoes_dump(lr: float, clip: float, high: float | None, seed: int, system: str, start: str):
-    base = load(SMALL, [OWN])
+    base = load_recipe(SMALL, [OWN])
     recipe = Recipe.model_validate(
         base.model_dump(by_alias=True)
         | {"seed": seed}
         | {"policy": {"start": start}, "optimizer": {"lr": lr}, "surrogate": {"clip": clip, "clip_high": high}}
         | {"environment": base.environment.model_dump(by_alias=True) | {"system": system}}
     )
-    assert load(dump(recipe)) == recipe
+    assert load_recipe(dump_recipe(recipe)) == recipe
 
 
 def test_differences_name_the_keys_that_a_person_types():
-    old, new = load(SMALL, ["seed=1"]), load(SMALL, ["seed=2", "optimizer.betas=[0.5, 0.6]", "steps=9"])
-    assert [tuple(each) for each in differences(old, new)] == [
+    old, new = load_recipe(SMALL, ["seed=1"]), load_recipe(SMALL, ["seed=2", "optimizer.betas=[0.5, 0.6]", "steps=9"])
+    assert [tuple(each) for each in recipe_differences(old, new)] == [
         ("seed", 1, 2),
         ("steps", 3, 9),
         ("optimizer.betas", [0.9, 0.999], [0.5, 0.6]),
     ]
-    assert differences(old, old) == []
-    assert "environment.class" in {each.key for each in differences(old, load(SMALL, [OWN]))}
+    assert recipe_differences(old, old) == []
+    assert "environment.class" in {each.key for each in recipe_differences(old, load_recipe(SMALL, [OWN]))}
 
 
 def test_what_a_resumed_run_may_change_are_keys_of_the_recipe():
-    assert {key.path for key in keys(Recipe)} >= FREE
+    assert {key.path for key in list_keys(Recipe)} >= RESUMABLE_KEYS
 
 
 def test_the_reference_in_the_docs_is_the_one_that_the_fields_give():
-    assert Path("docs/recipe.md").read_text() == reference(), "run: python -m sgcd.recipe > docs/recipe.md"
+    assert Path("docs/recipe.md").read_text() == document_recipe(), "run: python -m sgcd.recipe.schema > docs/recipe.md"
 
 
 def test_every_key_is_documented():
-    assert [key.path for key in keys(Recipe) if not key.doc and not key.section] == []
+    assert [key.path for key in list_keys(Recipe) if not key.description and not key.is_section] == []
 
 
 @pytest.mark.parametrize("section", ["evaluation.model", "reference.writer", "environment.user"])
@@ -201,6 +201,6 @@ def test_every_key_is_documented():
 )
 def test_a_key_in_the_wrong_place_is_not_shown_again(section: str, typed: str):
     with pytest.raises(RecipeError) as refused:
-        load(SMALL, [OWN, f"{section}={typed}", *(["reference.writer.name=llm"] if "writer" in section else [])])
+        load_recipe(SMALL, [OWN, f"{section}={typed}", *(["reference.writer.name=llm"] if "writer" in section else [])])
     assert "sk-1234" not in str(refused.value)
     assert "base_url: expected" in str(refused.value) or f"did you mean {section}.key_env?" in str(refused.value)

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from sgcd.errors import FolderError, RecordError
-from sgcd.files import append_rows, read_rows, remove, whole_folder, write_whole
-from sgcd.records import Call, Credit, Features, Rollout, Scored, Siblings, Task, Turn, Verdict
-from sgcd.run import RunFolder
+from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
+from sgcd.storage.atomic import append_rows, atomic_folder, read_rows, remove, write_atomic
+from sgcd.storage.run_folder import RunFolder
 
 
 @pytest.fixture
@@ -26,13 +26,13 @@ def rollout(sibling: int, broken: str = "", **changes: Any) -> Rollout:
         "sibling": sibling,
         "seed": 2**62 + sibling,
         "prompt": np.array([1, 2, 3], np.int32),
-        "insert_at": 2,
+        "reference_position": 2,
         "response": np.array([5, 6, 70000, 8], np.int32),
-        "mask": np.array([1, 1, 0, 1], bool),
-        "kinds": np.array([1, 2, 0, 3], np.uint8),
-        "sampled_logp": np.array([-0.1, -1e-30, 0, -7.25], np.float32),
+        "response_mask": np.array([1, 1, 0, 1], bool),
+        "token_kinds": np.array([1, 2, 0, 3], np.uint8),
+        "sampling_logprobs": np.array([-0.1, -1e-30, 0, -7.25], np.float32),
         "turns": (
-            Turn(0, 2, (Call("book", {"seat": 3, "to": ["a", None]}, failed=True), Call("find", {}))),
+            Turn(0, 2, (Call("book", {"seat": 3, "to": ["a", None]}, is_error=True), Call("find", {}))),
             Turn(3, 4, malformed="the call is empty"),
         ),
         "messages": (
@@ -40,14 +40,14 @@ def rollout(sibling: int, broken: str = "", **changes: Any) -> Rollout:
             {"role": "assistant", "unfinished": True},
         ),
         "tools": ({"type": "function", "function": {"name": "book"}},),
-        "ending": "token_limit",
+        "end_reason": "token_limit",
         "verdict": Verdict(0.1 + 0.2, False, {"state": True, "told": None, "share": 1e-300}),
-        "cuts": {"tokens": 1, "observation": 2},
+        "truncations": {"tokens": 1, "observation": 2},
         "private": ("secret", ""),
         "private_kinds": {"secret": "password"},
     }
     if broken:
-        told |= {"broken": broken, "verdict": None, "ending": "broken"}
+        told |= {"broken": broken, "verdict": None, "end_reason": "broken"}
     return Rollout(**{**told, **changes})
 
 
@@ -56,7 +56,7 @@ def same(a: Any, b: Any) -> None:
     assert type(a) is type(b)
     if isinstance(a, np.ndarray):
         assert (a.dtype, a.tobytes()) == (b.dtype, b.tobytes())
-    elif isinstance(a, Rollout | Siblings | Task | Turn | Call | Verdict | Credit | Features | Scored):
+    elif isinstance(a, Rollout | Group | Task | Turn | Call | Verdict | Credit | Features | CreditRecord):
         for field in fields(a):
             same(getattr(a, field.name), getattr(b, field.name))
     elif isinstance(a, tuple | list):
@@ -67,26 +67,29 @@ def same(a: Any, b: Any) -> None:
         assert a == b
 
 
-def groups() -> list[Siblings]:
+def groups() -> list[Group]:
     task, other = Task("t-1", "transfer", {"seed": 7, "nested": {"a": [1]}}), Task("t-2", "action", {})
     none = np.zeros(0, np.int32)
     nothing = rollout(
-        0, "open: RuntimeError: no", task="t-2", prompt=none, insert_at=0, response=none, mask=none.astype(bool),
-        kinds=none.astype(np.uint8), sampled_logp=none.astype(np.float32), turns=(), messages=(), tools=(),
+        0, "open: RuntimeError: no", task="t-2", prompt=none, reference_position=0, response=none,
+        response_mask=none.astype(bool),
+        token_kinds=none.astype(np.uint8), sampling_logprobs=none.astype(np.float32), turns=(), messages=(), tools=(),
     )  # fmt: skip
-    longer = rollout(2, prompt=np.arange(9, dtype=np.int32), tools=(), verdict=Verdict(1.0, True), ending="answered")
+    longer = rollout(
+        2, prompt=np.arange(9, dtype=np.int32), tools=(), verdict=Verdict(1.0, True), end_reason="answered"
+    )
     return [
-        Siblings(task, (rollout(0), longer), (rollout(1, "verify: timed out after 60 s"),)),
-        Siblings(other, (), (nothing,)),
+        Group(task, (rollout(0), longer), (rollout(1, "verify: timed out after 60 s"),)),
+        Group(other, (), (nothing,)),
     ]
 
 
 def test_rollouts_come_back_without_loss(folder: RunFolder) -> None:
     folder.write_rollouts(3, groups(), [True, False])
     read = folder.read_rollouts(3)
-    assert [group.kept for group in read] == [True, False]
+    assert [group.is_kept for group in read] == [True, False]
     for got, expected in zip(read, groups(), strict=True):
-        same(got.siblings, expected)
+        same(got.group, expected)
     folder.write_rollouts(4, [], [])
     assert folder.read_rollouts(4) == []
 
@@ -96,7 +99,7 @@ def test_the_same_rollouts_are_the_same_bytes(folder: RunFolder) -> None:
 
     def written() -> list[bytes]:
         folder.write_rollouts(3, groups(), [True, False])
-        folder.write_credit(3, {f"t/{n}": Scored(Credit(0.5, np.ones(n, np.float32))) for n in range(9)})
+        folder.write_credit(3, {f"t/{n}": CreditRecord(Credit(0.5, np.ones(n, np.float32))) for n in range(9)})
         return [(folder.path / name).read_bytes() for name in names]
 
     assert written() == written()
@@ -105,15 +108,17 @@ def test_the_same_rollouts_are_the_same_bytes(folder: RunFolder) -> None:
 def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
     few, none = np.array([0.1, -1e-30, np.nan], np.float32), np.zeros(0, np.float32)
     scored = {
-        "t-1/0": Scored(
+        "t-1/0": CreditRecord(
             Credit(-0.3, np.array([1, 1.5, 2], np.float32), cap=2.0),
             Features(few, few * 2, few * 3),
             np.array([1, 0, 1], bool),
             np.array([0, 0.5, 1], np.float32),
         ),
-        "t-1/1": Scored(Credit(2.47487, none), Features(none, none, none)),
-        "ü/2": Scored(Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), creditable=np.array([False])),
-        "t-1/3": Scored(Credit(-0.3, few[:2] * 0 + 1)),
+        "t-1/1": CreditRecord(Credit(2.47487, none), Features(none, none, none)),
+        "ü/2": CreditRecord(
+            Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), creditable=np.array([False])
+        ),
+        "t-1/3": CreditRecord(Credit(-0.3, few[:2] * 0 + 1)),
     }
     folder.write_credit(12, scored)
     read = folder.read_credit(12)
@@ -127,9 +132,9 @@ def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
 def test_scores_are_one_for_each_token() -> None:
     credit = Credit(1.0, np.ones(3, np.float32))
     with pytest.raises(RecordError, match="scored: saliency must have 3 entries"):
-        Scored(credit, saliency=np.ones(2, np.float32))
+        CreditRecord(credit, saliency=np.ones(2, np.float32))
     with pytest.raises(RecordError, match="scored: features must have 3 entries"):
-        Scored(credit, Features(*[np.ones(4, np.float32)] * 3))
+        CreditRecord(credit, Features(*[np.ones(4, np.float32)] * 3))
 
 
 def test_references_come_back_and_a_method_without_them_has_none(folder: RunFolder) -> None:
@@ -140,16 +145,16 @@ def test_references_come_back_and_a_method_without_them_has_none(folder: RunFold
 
 
 def test_the_steps_that_were_played_are_known(folder: RunFolder) -> None:
-    assert folder.played() == []
+    assert folder.steps_with_rollouts() == []
     for step in (10, 2):
         folder.write_rollouts(step, [], [])
-    assert folder.played() == [2, 10]
+    assert folder.steps_with_rollouts() == [2, 10]
 
 
 def test_what_is_no_json_is_named(folder: RunFolder) -> None:
     strange = rollout(0, verdict=Verdict(1.0, True, {"seen": {1, 2}}))
     with pytest.raises(RecordError, match=r"\{1, 2\}, a set; expected plain JSON"):
-        folder.write_rollouts(1, [Siblings(Task("t-1", "transfer", {}), (strange,))], [False])
+        folder.write_rollouts(1, [Group(Task("t-1", "transfer", {}), (strange,))], [False])
 
 
 def test_a_step_that_was_not_played_is_named(folder: RunFolder) -> None:
@@ -176,7 +181,7 @@ def test_a_new_run_is_opened_again(folder: RunFolder) -> None:
     again = RunFolder.open(folder.path)
     assert again.recipe_text == "version: 1\n"
     assert again.facts == folder.facts == {"schema": 1, "seed": 3}
-    assert (again.metrics(), again.evaluations(), again.checkpoints()) == ([], [], [])
+    assert (again.read_metrics(), again.read_evaluations(), again.checkpoint_steps()) == ([], [], [])
     again.replace_recipe("version: 1\nsteps: 9\n")
     assert RunFolder.open(folder.path).recipe_text == "version: 1\nsteps: 9\n"
 
@@ -224,13 +229,15 @@ def test_rewinding_drops_what_came_after(folder: RunFolder) -> None:
     with (folder.path / "metrics.jsonl").open("a") as file:
         file.write('{"schema": 1, "st')
     folder.rewind(2)
-    assert [row["step"] for row in folder.metrics()] == [0, 1, 2]
-    assert [(row["step"], row["trial"]) for row in folder.evaluations()] == [(s, t) for s in range(3) for t in range(2)]
+    assert [row["step"] for row in folder.read_metrics()] == [0, 1, 2]
+    assert [(row["step"], row["trial"]) for row in folder.read_evaluations()] == [
+        (s, t) for s in range(3) for t in range(2)
+    ]
     for name in ("rollouts", "credit"):
         assert sorted({file.name[:4] for file in (folder.path / name).iterdir()}) == ["0000", "0001", "0002"]
     assert not list(folder.path.rglob(".*"))
     folder.rewind(-1)
-    assert folder.metrics() == []
+    assert folder.read_metrics() == []
     assert not list((folder.path / "rollouts").iterdir())
 
 
@@ -239,7 +246,7 @@ def test_steps_of_any_number_keep_their_order(folder: RunFolder) -> None:
         folder.checkpoint_path(step).mkdir(parents=True)
     folder.best_path.mkdir()
     (folder.path / "checkpoints" / ".0011.next.new").mkdir()
-    assert folder.checkpoints() == [9, 10, 9999, 10000, 123456]
+    assert folder.checkpoint_steps() == [9, 10, 9999, 10000, 123456]
     folder.write_rollouts(10000, [], [])
     folder.rewind(9999)
     with pytest.raises(FolderError):
@@ -284,15 +291,15 @@ def test_a_spoilt_line_in_the_middle_is_named(tmp_path: Path) -> None:
 
 def test_a_file_is_whole_or_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "deep" / "facts.json"
-    write_whole(path, b"one")
+    write_atomic(path, b"one")
     monkeypatch.setattr(Path, "replace", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_whole(path, b"two")
+        write_atomic(path, b"two")
     assert path.read_bytes() == b"one"
 
 
 def stopped_halfway(final: Path) -> None:
-    with whole_folder(final) as place:
+    with atomic_folder(final) as place:
         (place / "half").touch()
         raise KeyboardInterrupt
 
@@ -300,14 +307,14 @@ def stopped_halfway(final: Path) -> None:
 def test_a_folder_is_whole_or_as_it_was(tmp_path: Path) -> None:
     final = tmp_path / "policy"
     for content in ("one", "two"):
-        with whole_folder(final) as place:
+        with atomic_folder(final) as place:
             (place / "weights").write_text(content)
             assert not final.exists() or (final / "weights").read_text() == "one"
     assert (final / "weights").read_text() == "two"
     with pytest.raises(KeyboardInterrupt):
         stopped_halfway(final)
     assert [file.name for file in final.iterdir()] == ["weights"]
-    with whole_folder(final) as place:
+    with atomic_folder(final) as place:
         (place / "weights").write_text("three")
     assert [file.name for file in final.iterdir()] == ["weights"]
     assert list(tmp_path.iterdir()) == [final]
@@ -317,7 +324,9 @@ def test_a_folder_loses_its_name_before_its_files(tmp_path: Path, monkeypatch: p
     path = tmp_path / "0010"
     path.mkdir()
     seen: list[bool] = []
-    monkeypatch.setattr("sgcd.files.shutil.rmtree", lambda gone: seen.append(path.exists() or not gone.exists()))
+    monkeypatch.setattr(
+        "sgcd.storage.atomic.shutil.rmtree", lambda gone: seen.append(path.exists() or not gone.exists())
+    )
     remove(path)
     assert seen == [False]
 

@@ -19,7 +19,7 @@ KEYS = ("seed=1", "evaluation.tasks=20", "evaluation.trials=1", "evaluation.ever
 INSTANTS = 20
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["sgcd.assemble", "sgcd.cli.training", "sgcd.show.terminal"])
+forks.set_forkserver_preload(["sgcd.assemble", "sgcd.cli.commands.train", "sgcd.show.terminal"])
 
 
 def work(arguments: list[str], phases: str, strikes: str) -> None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sgcd.credit.divergence import dense_features, divergence_of, entropy_of, server_outcomes
     from sgcd.credit.segments import Segments, segment
     from sgcd.credit.settings import SegmentSettings
-    from sgcd.credit.weights import gate, weigh
+    from sgcd.credit.weights import drop_disagreeing_segments, weigh
     from sgcd.errors import SgcdError
     from sgcd.records import Credit
 
@@ -23,8 +23,8 @@ __all__ = [
     "advantages",
     "dense_features",
     "divergence_of",
+    "drop_disagreeing_segments",
     "entropy_of",
-    "gate",
     "segment",
     "server_outcomes",
     "weigh",
@@ -39,7 +39,7 @@ _HOME = {
     "Segments": "credit.segments",
     "segment": "credit.segments",
     "SegmentSettings": "credit.settings",
-    "gate": "credit.weights",
+    "drop_disagreeing_segments": "credit.weights",
     "weigh": "credit.weights",
     "SgcdError": "errors",
     "Credit": "records",

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 
 from sgcd.errors import RecordError
 
-Ids = NDArray[np.int32]
+TokenIds = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
-Kinds = NDArray[np.uint8]
+TokenKinds = NDArray[np.uint8]
 Message = dict[str, Any]
 Category = Literal["action", "information", "transfer", "no_action"]
 CATEGORIES: tuple[Category, ...] = ("action", "information", "transfer", "no_action")
 
 
-class Kind(IntEnum):
+class TokenKind(IntEnum):
     """What a token of a response is. Everything that the policy did not write is GLUE."""
 
     GLUE = 0
@@ -52,12 +52,12 @@ class Call:
 
     name: str
     arguments: Mapping[str, Any]
-    failed: bool = False
+    is_error: bool = False
     """True when the call could not be read or its tool answered with an error."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ParsedTurn:
     """What the policy said in one turn, as the chat read it from the sampled tokens.
 
     >>> Said(thinking="", text="your cabin is basic", calls=()).malformed
@@ -84,7 +84,7 @@ class Turn:
     calls: tuple[Call, ...] = ()
     malformed: str = ""
     """Why a call in this turn could not be read, in words; empty when all was well."""
-    exact: bool = True
+    roundtrips: bool = True
     """Whether the tokenizer makes these very ids of the turn's text; the template gives back the text in any case."""
 
 
@@ -101,7 +101,7 @@ class Verdict:
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
-Ending = Literal["answered", "ended", "turn_limit", "token_limit", "broken"]
+EndReason = Literal["answered", "ended", "turn_limit", "token_limit", "broken"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,23 +123,23 @@ class Rollout:
     category: Category
     sibling: int
     seed: int
-    prompt: Ids
-    insert_at: int
+    prompt: TokenIds
+    reference_position: int
     """Where in `prompt` a reference would go: before the end of the last message that the harness authored."""
-    response: Ids
-    mask: Flags
+    response: TokenIds
+    response_mask: Flags
     """True exactly on the tokens that the policy sampled."""
-    kinds: Kinds
-    sampled_logp: Floats
+    token_kinds: TokenKinds
+    sampling_logprobs: Floats
     """The sampler's own log-probabilities (zero where the mask is False); the trainer computes its own."""
     turns: tuple[Turn, ...]
     messages: tuple[Message, ...]
     """The whole conversation; what the policy wrote is kept as raw strings."""
     tools: tuple[Mapping[str, Any], ...]
-    ending: Ending
+    end_reason: EndReason
     verdict: Verdict | None
     """None exactly when the rollout is broken."""
-    cuts: Mapping[str, int] = field(default_factory=dict[str, int])
+    truncations: Mapping[str, int] = field(default_factory=dict[str, int])
     """How often each limit cut something: observation, turns, tokens."""
     broken: str = ""
     """Which part of the machinery failed, and how; empty when none did."""
@@ -149,12 +149,12 @@ class Rollout:
     """By the literal what it is, such as card or account, where the environment says so."""
 
     def __post_init__(self) -> None:
-        for name in ("mask", "kinds", "sampled_logp"):
-            same_length(f"rollout {self.name}", name, getattr(self, name), len(self.response))
-        if not 0 <= self.insert_at <= len(self.prompt):
+        for name in ("response_mask", "token_kinds", "sampling_logprobs"):
+            check_length(f"rollout {self.name}", name, getattr(self, name), len(self.response))
+        if not 0 <= self.reference_position <= len(self.prompt):
             raise RecordError(
-                f"rollout {self.name}: insert_at must lie within the prompt of {len(self.prompt)} tokens, "
-                f"got {self.insert_at}"
+                f"rollout {self.name}: reference_position must lie within the prompt of {len(self.prompt)} tokens, "
+                f"got {self.reference_position}"
             )
         if bool(self.broken) != (self.verdict is None):
             raise RecordError(
@@ -166,9 +166,9 @@ class Rollout:
         return f"{self.task}/{self.sibling}"
 
     @property
-    def written(self) -> int:
+    def num_policy_tokens(self) -> int:
         """How many tokens the policy wrote."""
-        return int(self.mask.sum())
+        return int(self.response_mask.sum())
 
     @property
     def success(self) -> bool:
@@ -184,7 +184,7 @@ class Rollout:
 
 
 @dataclass(frozen=True, slots=True)
-class Siblings:
+class Group:
     """The rollouts of one task under one policy, in the order of their indices; broken ones are kept apart."""
 
     task: Task
@@ -232,12 +232,12 @@ class Features:
     """d, between student and teacher over the teacher's top-K, the observed token and the tail."""
     entropy: Floats
     """H of the teacher over the same outcomes."""
-    gap: Floats
+    teacher_logprob_gap: Floats
     """log q(y) - log p(y) of the sampled token."""
 
     def __post_init__(self) -> None:
-        for name in ("entropy", "gap"):
-            same_length("features", name, getattr(self, name), len(self.divergence))
+        for name in ("entropy", "teacher_logprob_gap"):
+            check_length("features", name, getattr(self, name), len(self.divergence))
 
     @property
     def length(self) -> int:
@@ -287,7 +287,7 @@ class Signal:
 
 
 @dataclass(frozen=True, slots=True)
-class Scored:
+class CreditRecord:
     """What one rollout deserved and the numbers it was read from; None where nothing was scored.
 
     >>> import numpy as np
@@ -305,13 +305,13 @@ class Scored:
     def __post_init__(self) -> None:
         tokens = len(self.credit.weight)
         if self.features is not None:
-            same_length("scored", "features", self.features.divergence, tokens)
+            check_length("scored", "features", self.features.divergence, tokens)
         for name in ("creditable", "saliency"):
             if getattr(self, name) is not None:
-                same_length("scored", name, getattr(self, name), tokens)
+                check_length("scored", name, getattr(self, name), tokens)
 
 
-def same_length(record: str, name: str, array: NDArray[Any], expected: int) -> None:
+def check_length(record: str, name: str, array: NDArray[Any], expected: int) -> None:
     """Refuse an array that is not one number for each token."""
     if len(array) != expected:
         raise RecordError(

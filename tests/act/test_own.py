@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from helpers.scripted import CHAT, ScriptedSession
-from sgcd.act import aside, settings
-from sgcd.act.own import OwnEnvironment
-from sgcd.act.rollout import play
+from sgcd.act import settings
+from sgcd.act.environments import worker_thread as aside
+from sgcd.act.environments.own import OwnEnvironment
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
-from sgcd.act.tools import tools_of
+from sgcd.act.tools import build_tools
 from sgcd.records import Rollout, Task
 
 ROW = {"id": "g1", "prompt": "guess a word", "secret": "kind", "private": ["kind"]}
@@ -62,14 +63,14 @@ class Guess:
         type(self).closed += 1
 
 
-def told(**more: Any) -> settings.OwnEnvironment:
-    return settings.OwnEnvironment.model_validate({"name": "own", "class": "m:C", "tasks": "t.jsonl", **more})
+def told(**more: Any) -> settings.OwnEnvironmentSettings:
+    return settings.OwnEnvironmentSettings.model_validate({"name": "own", "class": "m:C", "tasks": "t.jsonl", **more})
 
 
 async def played(plain: type, *turns: str, row: dict[str, Any] = ROW, seconds: float = 5, **more: Any) -> Rollout:
-    environment = OwnEnvironment(plain, tools_of(plain), told(**more))
+    environment = OwnEnvironment(plain, build_tools(plain), told(**more))
     session = ScriptedSession(list(turns))
-    rollout = await play(
+    rollout = await play_rollout(
         Task(row.get("id", "1"), "action", row), environment, CHAT, session, Limits(seconds=seconds), 0, 0
     )
     assert session.closed == 1
@@ -99,14 +100,14 @@ async def test_a_task_is_played_with_sync_and_async_tools():
         {"role": "tool", "name": "find", "content": '{"right": true}'},
         {"role": "assistant", "content": "done"},
     ]
-    assert (rollout.ending, rollout.success, rollout.private) == ("answered", True, ("kind",))
-    assert rollout.insert_at == 3  # in the system message
+    assert (rollout.end_reason, rollout.success, rollout.private) == ("answered", True, ("kind",))
+    assert rollout.reference_position == 3  # in the system message
     assert [tool["function"]["name"] for tool in rollout.tools] == ["find", "grab", "look"]
 
 
 async def test_without_a_system_message_the_task_is_the_harness():
     rollout = await played(Guess, "done")
-    assert rollout.insert_at == len(rollout.prompt) - 2  # before the <end> that <assistant> follows
+    assert rollout.reference_position == len(rollout.prompt) - 2  # before the <end> that <assistant> follows
     assert not rollout.success
 
 
@@ -148,7 +149,7 @@ async def test_a_task_that_says_nothing_is_broken():
 async def test_a_tool_that_raises_is_an_observation_and_a_failed_call(call: str, observed: str):
     rollout = await played(Guess, f"<call> {call} </call>", "<call> look name kind </call>", "done")
     assert observations(rollout) == [observed, "found"]
-    assert [call.failed for call in rollout.calls] == [True, False]
+    assert [call.is_error for call in rollout.calls] == [True, False]
     assert rollout.success
 
 
@@ -164,12 +165,12 @@ async def test_a_tool_that_hangs_breaks_its_rollout_and_no_other():
     assert fine.success
     assert time.monotonic() - started < 1
     assert Guess.closed == 1  # the other is closed when its call comes back
-    assert len(aside._overdue) == 1
+    assert len(aside._abandoned) == 1
     left = [thread for thread in threading.enumerate() if thread.name == "sgcd-aside"]
     assert left
     assert all(thread.daemon for thread in left)  # it would not keep the program from ending
     Guess.hold.set()
-    await until(lambda: Guess.closed == 2 and not aside._overdue)
+    await until(lambda: Guess.closed == 2 and not aside._abandoned)
 
 
 async def test_threads_end_with_their_rollouts():
@@ -178,14 +179,14 @@ async def test_threads_end_with_their_rollouts():
 
 
 async def test_when_too_many_calls_never_came_back_no_more_threads_are_taken(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(aside, "MOST_OVERDUE", 2)
+    monkeypatch.setattr(aside, "MAX_ABANDONED_CALLS", 2)
     Guess.hold.clear()
     for _ in range(2):
         await played(Guess, "<call> grab how hang </call>", seconds=0.05)
     rollout = await played(Guess, "done")
     assert rollout.broken.startswith("open: RuntimeError: 2 calls of tools were given up on and still run")
     Guess.hold.set()
-    await until(lambda: not aside._overdue)
+    await until(lambda: not aside._abandoned)
     assert not (await played(Guess, "done")).broken
 
 

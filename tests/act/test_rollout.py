@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.scripted import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
-from sgcd.act.environment import Opening, Reply
-from sgcd.act.rollout import play, seed_of
+from sgcd.act.environment import InitialMessages, Reply
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.records import Call, Rollout, Verdict
+from sgcd.seeds import derive_seed
 
 PROMPT = [1, 9, 10, 0, 2, 11, 12, 0, 3]  # <system> be kind <end> <user> find mia <end> <assistant>
 
@@ -18,7 +19,7 @@ async def played(
     script: list[str], environment: ScriptedEnvironment, **limits: float
 ) -> tuple[Rollout, ScriptedSession]:
     session = ScriptedSession(list(script))
-    rollout = await play(TASK, environment, CHAT, session, Limits.model_validate(limits), 2, 77)
+    rollout = await play_rollout(TASK, environment, CHAT, session, Limits.model_validate(limits), 2, 77)
     assert session.closed == 1
     assert environment.closed == 1
     return rollout, session
@@ -26,15 +27,15 @@ async def played(
 
 def assert_tokens(rollout: Rollout, response: list[int], mask: list[int], kinds: list[int]) -> None:
     assert rollout.response.tolist() == response
-    assert rollout.mask.astype(int).tolist() == mask
-    assert rollout.kinds.tolist() == kinds
+    assert rollout.response_mask.astype(int).tolist() == mask
+    assert rollout.token_kinds.tolist() == kinds
 
 
 async def test_two_turns_to_the_token():
     environment = ScriptedEnvironment(tool("found b12"))
     rollout, session = await played(["<think> find </think> <call> look name mia </call>", "found b12"], environment)
     assert rollout.prompt.tolist() == PROMPT
-    assert rollout.insert_at == 3  # before the <end> of the system message
+    assert rollout.reference_position == 3  # before the <end> of the system message
     assert_tokens(
         rollout,
         # <think> find </think> <call> look name mia </call> <end> <tool> found b12 <end> <assistant> found b12 <end>
@@ -43,22 +44,23 @@ async def test_two_turns_to_the_token():
         [1, 1, 1, 2, 2, 2, 2, 2, 3, 0, 0, 0, 0, 0, 3, 3, 3],
     )
     eighths = [1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0, 0, 0, 0, 1, 2, 3]
-    assert (-rollout.sampled_logp * 8).tolist() == eighths
+    assert (-rollout.sampling_logprobs * 8).tolist() == eighths
     assert [(turn.start, turn.stop) for turn in rollout.turns] == [(0, 9), (14, 17)]
     assert rollout.calls == (Call("look", {"name": "mia"}),)
     assert [message["role"] for message in rollout.messages] == ["system", "user", "assistant", "tool", "assistant"]
     assert session.context == [*PROMPT, *rollout.response]  # token in, token out
-    assert rollout.ending == "answered"
-    assert (rollout.success, rollout.broken, dict(rollout.cuts), rollout.private) == (True, "", {}, ("b12",))
+    assert rollout.end_reason == "answered"
+    assert (rollout.success, rollout.broken, dict(rollout.truncations), rollout.private) == (True, "", {}, ("b12",))
     assert (rollout.name, rollout.seed, rollout.tools) == ("t1/2", 77, OPENING.tools)
 
 
 async def test_a_failed_tool_is_written_into_the_turn():
     reply = Reply(
-        ({"role": "tool", "content": "error : unknown"}, {"role": "tool", "content": "found"}), failed=(True, False)
+        ({"role": "tool", "content": "error : unknown"}, {"role": "tool", "content": "found"}),
+        call_errors=(True, False),
     )
     rollout, _ = await played(["<call> look </call> <call> look </call>", "found"], ScriptedEnvironment(reply))
-    assert [call.failed for call in rollout.calls] == [True, False]
+    assert [call.is_error for call in rollout.calls] == [True, False]
     assert rollout.turns[0].malformed == ""
 
 
@@ -66,11 +68,11 @@ async def test_a_failed_tool_is_written_into_the_turn():
     ("said", "observed", "calls"),
     [
         ("<call> look name </call>", "error : look needs a value", ()),
-        ("<call> grab </call>", "error : unknown tool grab", (Call("grab", {}, failed=True),)),
+        ("<call> grab </call>", "error : unknown tool grab", (Call("grab", {}, is_error=True),)),
         (  # refused whole: what could have been done is not done either
             "<call> look </call> <call> grab </call>",
             "error : unknown tool grab",
-            (Call("look", {}, failed=True), Call("grab", {}, failed=True)),
+            (Call("look", {}, is_error=True), Call("grab", {}, is_error=True)),
         ),
     ],
 )
@@ -100,7 +102,7 @@ async def test_the_environments_last_words_are_kept_and_open_no_turn():
     rollout, session = await played(["<call> look </call>"], ScriptedEnvironment(over))
     # <call> look </call> <end> <tool> found <end>
     assert_tokens(rollout, [7, 14, 8, 0, 4, 17, 0], [1, 1, 1, 1, 0, 0, 0], [2, 2, 2, 3, 0, 0, 0])
-    assert rollout.ending == "ended"
+    assert rollout.end_reason == "ended"
     assert session.context == [*PROMPT, 7, 14, 8, 0]
 
 
@@ -115,20 +117,20 @@ async def test_the_turn_limit_ends_a_rollout_as_a_failure():
         [1, 1, 1, 1, 0, 0, 0, 0, 1, 1, 1, 1, 0, 0, 0],
         [2, 2, 2, 3, 0, 0, 0, 0, 2, 2, 2, 3, 0, 0, 0],
     )
-    assert (rollout.ending, rollout.cuts) == ("turn_limit", {"turns": 1})
+    assert (rollout.end_reason, rollout.truncations) == ("turn_limit", {"turns": 1})
     assert rollout.verdict == Verdict(0.0, False, {"state": True})
 
 
 async def test_an_answer_in_the_last_turn_is_no_cut():
     rollout, _ = await played(["<call> look </call>", "found"], ScriptedEnvironment(tool("b12")), turns=2)
-    assert (rollout.ending, rollout.cuts, rollout.success) == ("answered", {}, True)
+    assert (rollout.end_reason, rollout.truncations, rollout.success) == ("answered", {}, True)
 
 
 async def test_the_token_limit_cuts_a_turn_which_is_then_not_carried_out():
     environment = ScriptedEnvironment()
     rollout, _ = await played(["<call> look name mia </call>"], environment, tokens=3)
     assert_tokens(rollout, [7, 14, 15], [1, 1, 1], [2, 2, 2])  # <call> look name
-    assert (rollout.ending, rollout.cuts, rollout.reward) == ("token_limit", {"tokens": 1}, 0.0)
+    assert (rollout.end_reason, rollout.truncations, rollout.reward) == ("token_limit", {"tokens": 1}, 0.0)
     assert (rollout.turns[0].calls, rollout.turns[0].malformed) == ((), "")
     assert rollout.messages[-1] == {"role": "assistant", "content": "<call> look name", "unfinished": True}
     assert environment.heard == []
@@ -141,15 +143,15 @@ async def test_a_reply_without_room_for_another_word_is_left_out_whole(tokens: i
     # <call> look </call> <end>, then <tool> found <end> <assistant> makes eight, and a word of the policy nine
     rollout, _ = await played(["<call> look </call>", "found"], ScriptedEnvironment(tool("found")), tokens=tokens)
     assert rollout.response.tolist() == kept
-    assert (rollout.ending, rollout.cuts) == ("token_limit", {"tokens": 1})
-    assert CHAT.render(rollout.messages, ()).tolist() == [*PROMPT, *kept]
+    assert (rollout.end_reason, rollout.truncations) == ("token_limit", {"tokens": 1})
+    assert CHAT.encode_conversation(rollout.messages, ()).tolist() == [*PROMPT, *kept]
 
 
 async def test_last_words_without_room_are_left_out_but_the_end_is_the_end():
     over = Reply(({"role": "tool", "content": "found"},), done=True)
     rollout, _ = await played(["<call> look </call>"], ScriptedEnvironment(over), tokens=6)
     assert rollout.response.tolist() == [7, 14, 8, 0]
-    assert (rollout.ending, rollout.cuts, rollout.success) == ("ended", {"tokens": 1}, True)
+    assert (rollout.end_reason, rollout.truncations, rollout.success) == ("ended", {"tokens": 1}, True)
 
 
 async def test_a_long_observation_loses_its_middle():
@@ -157,7 +159,7 @@ async def test_a_long_observation_loses_its_middle():
     rollout, _ = await played(["<call> look </call>"] * 2 + ["found"], environment, observation=5)
     assert rollout.messages[3]["content"] == "abc ... 5 characters cut ... ij"
     assert rollout.messages[5]["content"] == "abcde"
-    assert rollout.cuts == {"observation": 1}
+    assert rollout.truncations == {"observation": 1}
 
 
 @pytest.mark.parametrize("keep", [1, 2])
@@ -169,7 +171,12 @@ async def test_a_very_short_limit_keeps_no_more_than_it_says(keep: int):
 LOOKED = [7, 14, 8, 0]
 BROKEN = {
     "open": (ScriptedEnvironment, {"opening": ValueError("no\ndatabase")}, "open: ValueError: no database", []),
-    "opening": (ScriptedEnvironment, {"opening": Opening(OPENING.messages, ({},))}, "open: KeyError: 'function'", []),
+    "opening": (
+        ScriptedEnvironment,
+        {"opening": InitialMessages(OPENING.messages, ({},))},
+        "open: KeyError: 'function'",
+        [],
+    ),
     "reply": (lambda: ScriptedEnvironment(OSError("gone")), {}, "reply: OSError: gone", LOOKED),
     "exit": (lambda: ScriptedEnvironment(SystemExit(3)), {}, "reply: RuntimeError: it called exit(3)", LOOKED),
     "cancels": (
@@ -185,7 +192,7 @@ BROKEN = {
         LOOKED,
     ),
     "flags": (
-        lambda: ScriptedEnvironment(Reply(({"role": "tool", "content": "b12"},), failed=(True, True))),
+        lambda: ScriptedEnvironment(Reply(({"role": "tool", "content": "b12"},), call_errors=(True, True))),
         {},
         "reply: expected a flag for each of 1 calls, got 2",
         LOOKED,
@@ -209,7 +216,7 @@ async def test_what_an_environment_raises_breaks_the_rollout_and_keeps_what_was_
     rollout, _ = await played(["<call> look </call>"], make(**told))
     assert rollout.broken.startswith(cause)
     assert "\n" not in rollout.broken
-    assert (rollout.ending, rollout.verdict, rollout.success) == ("broken", None, False)
+    assert (rollout.end_reason, rollout.verdict, rollout.success) == ("broken", None, False)
     assert rollout.response.tolist() == response
     assert rollout.prompt.tolist() == (PROMPT if response else [])
 
@@ -256,13 +263,13 @@ async def test_what_the_sampler_raises_passes_through_and_all_is_closed():
     session = ScriptedSession([], failure=MemoryError("no room"))
     environment = ScriptedEnvironment()
     with pytest.raises(MemoryError, match="no room"):
-        await play(TASK, environment, CHAT, session, Limits(), 0, 0)
+        await play_rollout(TASK, environment, CHAT, session, Limits(), 0, 0)
     assert (session.closed, environment.closed) == (1, 1)
 
 
 async def test_a_cancelled_rollout_closes_all():
     session, environment = ScriptedSession(["<call> look </call>"]), ScriptedEnvironment(None)
-    task = asyncio.create_task(play(TASK, environment, CHAT, session, Limits(), 0, 0))
+    task = asyncio.create_task(play_rollout(TASK, environment, CHAT, session, Limits(), 0, 0))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -271,9 +278,20 @@ async def test_a_cancelled_rollout_closes_all():
 
 
 def test_seeds_are_the_same_everywhere_and_all_parts_matter():
-    assert seed_of(1, 4, "train-0007", 0) == 1601756030196604899
-    assert len({seed_of(1, "12"), seed_of(1, 12), seed_of(11, "2"), seed_of("1", "12"), seed_of(1, "1", "2")}) == 5
-    assert all(0 <= seed_of(part) < 2**63 for part in range(100))
+    assert derive_seed(1, 4, "train-0007", 0) == 1601756030196604899
+    assert (
+        len(
+            {
+                derive_seed(1, "12"),
+                derive_seed(1, 12),
+                derive_seed(11, "2"),
+                derive_seed("1", "12"),
+                derive_seed(1, "1", "2"),
+            }
+        )
+        == 5
+    )
+    assert all(0 <= derive_seed(part) < 2**63 for part in range(100))
 
 
 TURNS = st.sampled_from(
@@ -297,12 +315,12 @@ def test_whatever_is_said_the_tokens_agree_with_the_messages_and_with_what_was_f
     turns = turns + ["found"] * 5
     rollout, session = asyncio.run(played(turns, ScriptedEnvironment(*replies), tokens=tokens, turns=most))
     whole = [*PROMPT, *rollout.response.tolist()]
-    assert CHAT.render(rollout.messages, ()).tolist() == whole
+    assert CHAT.encode_conversation(rollout.messages, ()).tolist() == whole
     assert session.context == whole[: len(session.context)]
-    assert not rollout.mask[len(session.context) - len(PROMPT) :].any()
+    assert not rollout.response_mask[len(session.context) - len(PROMPT) :].any()
     assert len(rollout.response) <= tokens
     assert 1 <= len(rollout.turns) <= most
-    assert ((rollout.kinds > 0) == rollout.mask).all()
+    assert ((rollout.token_kinds > 0) == rollout.response_mask).all()
     spans = np.concatenate([np.arange(turn.start, turn.stop) for turn in rollout.turns])
-    assert spans.tolist() == np.flatnonzero(rollout.mask).tolist()
-    assert rollout.success == (rollout.ending in ("answered", "ended"))
+    assert spans.tolist() == np.flatnonzero(rollout.response_mask).tolist()
+    assert rollout.success == (rollout.end_reason in ("answered", "ended"))

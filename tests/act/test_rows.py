@@ -9,8 +9,8 @@ import pytest
 
 from helpers.scripted import CHAT, ScriptedSession
 from sgcd.act import settings
-from sgcd.act.own import own_stage
-from sgcd.act.rollout import play
+from sgcd.act.environments.own import own_tasks
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.errors import EnvironmentFault
 
@@ -63,7 +63,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     def make(lines: str, /, name: str = "Judged", **more: Any) -> Any:
         (tmp_path / "tasks.jsonl").write_text(lines.replace("MODULE", module))
         values = {"name": "own", "class": name if ":" in name else f"{module}:{name}", "tasks": "tasks.jsonl"} | more
-        return own_stage(settings.OwnEnvironment.model_validate(values))
+        return own_tasks(settings.OwnEnvironmentSettings.model_validate(values))
 
     return make
 
@@ -93,9 +93,12 @@ async def test_reset_gets_what_it_asks_for_and_a_row_may_name_its_verifier(room:
     task = stage.splits["train"][0]
 
     async def reward(*turns: str) -> tuple[float, bool]:
-        rollout = await play(task, stage.environment(), CHAT, ScriptedSession(list(turns)), Limits(), 0, 0)
+        rollout = await play_rollout(
+            task, stage.environment_factory(), CHAT, ScriptedSession(list(turns)), Limits(), 0, 0
+        )
         assert (
-            rollout.prompt.tolist() == CHAT.open([{"role": "user", "content": "go to the attic"}], (), 0).ids.tolist()
+            rollout.prompt.tolist()
+            == CHAT.encode_prompt([{"role": "user", "content": "go to the attic"}], (), 0).token_ids.tolist()
         )
         return rollout.reward, rollout.success
 

@@ -6,10 +6,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.scripted import tasks_of
-from sgcd.act.order import Cursor, Order
 from sgcd.act.settings import SiblingsSettings
-from sgcd.act.siblings import Gathered, Played, gather
-from sgcd.records import Rollout, Siblings, Task, Verdict
+from sgcd.act.siblings import CollectedGroups, GroupStream, collect_mixed_groups
+from sgcd.act.task_order import TaskCursor, TaskOrder
+from sgcd.records import Group, Rollout, Task, Verdict
 
 
 def rollout(task: str, sibling: int, success: bool | None) -> Rollout:
@@ -20,23 +20,23 @@ def rollout(task: str, sibling: int, success: bool | None) -> Rollout:
         sibling=sibling,
         seed=0,
         prompt=np.zeros(0, np.int32),
-        insert_at=0,
+        reference_position=0,
         response=np.zeros(0, np.int32),
-        mask=np.zeros(0, np.bool_),
-        kinds=np.zeros(0, np.uint8),
-        sampled_logp=np.zeros(0, np.float32),
+        response_mask=np.zeros(0, np.bool_),
+        token_kinds=np.zeros(0, np.uint8),
+        sampling_logprobs=np.zeros(0, np.float32),
         turns=(),
         messages=(),
         tools=(),
-        ending="broken" if success is None else "answered",
+        end_reason="broken" if success is None else "answered",
         verdict=None if success is None else Verdict(float(success), success),
         broken="reply: gone" if success is None else "",
     )
 
 
-def group(task: Task, outcomes: Sequence[bool | None]) -> Siblings:
+def group(task: Task, outcomes: Sequence[bool | None]) -> Group:
     rollouts = [rollout(task.id, i, outcome) for i, outcome in enumerate(outcomes)]
-    return Siblings(task, tuple(r for r in rollouts if not r.broken), tuple(r for r in rollouts if r.broken))
+    return Group(task, tuple(r for r in rollouts if not r.broken), tuple(r for r in rollouts if r.broken))
 
 
 MIXED, AGREE, ALONE = (True, False, None), (True, True), (True, None, None)
@@ -46,13 +46,13 @@ class Script:
     """Groups whose outcomes follow from the task's place in the sequence; remembers what each round asked for."""
 
     def __init__(self, tasks: Sequence[Task], outcomes: Sequence[Sequence[bool | None]], together: int = 100):
-        order = Order(tasks, seed=7)
+        order = TaskOrder(tasks, seed=7)
         self.outcome = {order[place].id: outcome for place, outcome in enumerate(outcomes)}
         self.together = together
         self.rounds: list[int] = []
         self.played: list[str] = []
 
-    async def __call__(self, tasks: Sequence[Task]) -> Played:
+    async def __call__(self, tasks: Sequence[Task]) -> GroupStream:
         self.rounds.append(len(tasks))
         for start in range(0, len(tasks), self.together):
             some = tasks[start : start + self.together]
@@ -60,12 +60,21 @@ class Script:
             yield tuple(group(task, self.outcome[task.id]) for task in some)
 
 
-def step(tasks: list[Task], script: Script, cursor: Cursor = Cursor(), groups: int = 2, rounds: int = 10) -> Gathered:  # noqa: B008
-    return asyncio.run(gather(tasks, cursor, SiblingsSettings(groups=groups, rounds=rounds), 7, script))
+START = TaskCursor()
 
 
-def places(tasks: list[Task], groups: Sequence[Siblings]) -> list[int]:
-    order = Order(tasks, seed=7)
+def step(
+    tasks: list[Task],
+    script: Script,
+    cursor: TaskCursor = START,
+    groups: int = 2,
+    rounds: int = 10,
+) -> CollectedGroups:
+    return asyncio.run(collect_mixed_groups(tasks, cursor, SiblingsSettings(groups=groups, rounds=rounds), 7, script))
+
+
+def places(tasks: list[Task], groups: Sequence[Group]) -> list[int]:
+    order = TaskOrder(tasks, seed=7)
     where = {order[place].id: place for place in range(len(tasks))}
     return [where[group.task.id] for group in groups]
 
@@ -76,8 +85,8 @@ def test_without_experience_no_more_is_played_than_is_needed():
     gathered = step(tasks, script, groups=3)
     assert script.rounds == [3]
     assert places(tasks, gathered.kept) == [0, 1, 2]
-    assert gathered.cursor == Cursor(position=3, groups=3, mixed=3)
-    assert gathered.rollouts_played == 9
+    assert gathered.cursor == TaskCursor(position=3, num_groups=3, num_mixed=3)
+    assert gathered.num_rollouts == 9
 
 
 def test_a_round_looks_ahead_by_the_share_of_mixed_groups_so_far():
@@ -87,26 +96,26 @@ def test_a_round_looks_ahead_by_the_share_of_mixed_groups_so_far():
     gathered = step(tasks, script)
     assert script.rounds == [2, 2]  # ceil(1 / (2 / 3))
     assert places(tasks, gathered.kept) == [0, 2]
-    assert gathered.cursor == Cursor(position=3, groups=4, mixed=2)  # after the last kept: 3 is tried again
+    assert gathered.cursor == TaskCursor(position=3, num_groups=4, num_mixed=2)  # after the last kept: 3 is tried again
     script = Script(tasks, [MIXED, AGREE] * 10)
     gathered = step(tasks, script, gathered.cursor)
     assert script.rounds == [4]  # ceil(2 / (3 / 5))
     assert places(tasks, gathered.kept) == [4, 6]
-    assert gathered.cursor == Cursor(position=7, groups=8, mixed=4)
+    assert gathered.cursor == TaskCursor(position=7, num_groups=8, num_mixed=4)
 
 
 def test_the_first_mixed_groups_are_kept_and_surplus_tasks_return_next():
     tasks = tasks_of(20)
     script = Script(tasks, [AGREE, MIXED, MIXED, AGREE, MIXED, MIXED, *[AGREE] * 14])
-    gathered = step(tasks, script, Cursor(groups=2, mixed=0))  # share 1/3: six at once
+    gathered = step(tasks, script, TaskCursor(num_groups=2, num_mixed=0))  # share 1/3: six at once
     assert script.rounds == [6]
     assert places(tasks, gathered.kept) == [1, 2]
-    assert places(tasks, gathered.surplus) == [4, 5]
-    assert places(tasks, gathered.uniform) == [0, 3]
-    assert gathered.cursor == Cursor(position=3, groups=8, mixed=4)
+    assert places(tasks, gathered.extra) == [4, 5]
+    assert places(tasks, gathered.same_outcome) == [0, 3]
+    assert gathered.cursor == TaskCursor(position=3, num_groups=8, num_mixed=4)
     again = Script(tasks, [AGREE] * 20)
     step(tasks, again, gathered.cursor)
-    assert again.played[:3] == [Order(tasks, seed=7)[place].id for place in (3, 4, 5)]
+    assert again.played[:3] == [TaskOrder(tasks, seed=7)[place].id for place in (3, 4, 5)]
 
 
 def test_a_step_that_is_not_full_leaves_the_cursor_after_the_last_tried():
@@ -122,7 +131,7 @@ def test_a_step_that_is_not_full_leaves_the_cursor_after_the_last_tried():
 def test_looking_ahead_never_plays_more_than_the_rounds_without_it_could():
     tasks = tasks_of(200)
     script = Script(tasks, [AGREE] * 200)
-    gathered = step(tasks, script, Cursor(groups=99, mixed=0), rounds=3)
+    gathered = step(tasks, script, TaskCursor(num_groups=99, num_mixed=0), rounds=3)
     assert sum(script.rounds) == 6  # 2 groups, 3 rounds
     assert gathered.kept == ()
     assert gathered.rounds == len(script.rounds)
@@ -131,9 +140,9 @@ def test_looking_ahead_never_plays_more_than_the_rounds_without_it_could():
 def test_no_task_comes_twice_in_a_step_and_a_small_pool_ends_it():
     tasks = tasks_of(3)
     script = Script(tasks, [AGREE, MIXED, AGREE])
-    gathered = step(tasks, script, Cursor(position=2))  # the last of this epoch, then two of the next
+    gathered = step(tasks, script, TaskCursor(position=2))  # the last of this epoch, then two of the next
     assert sorted(script.played) == ["t0", "t1", "t2"]
-    assert [group.task.id for group in gathered.kept] == [Order(tasks, seed=7)[1].id]
+    assert [group.task.id for group in gathered.kept] == [TaskOrder(tasks, seed=7)[1].id]
 
 
 def test_broken_rollouts_are_dropped_and_two_must_be_left():
@@ -143,13 +152,13 @@ def test_broken_rollouts_are_dropped_and_two_must_be_left():
     assert places(tasks, gathered.kept) == [1, 3]
     assert all(not r.broken for kept in gathered.kept for r in kept.rollouts)
     assert [len(kept.broken) for kept in gathered.kept] == [1, 1]
-    assert gathered.rollouts_played == 12
+    assert gathered.num_rollouts == 12
 
 
 def test_the_rest_of_a_round_is_not_played_once_the_step_is_full():
     tasks = tasks_of(20)
     whole, early = Script(tasks, [MIXED] * 20), Script(tasks, [MIXED] * 20, together=2)
-    cursor = Cursor(groups=9, mixed=1)  # share 1/5: ten at once
+    cursor = TaskCursor(num_groups=9, num_mixed=1)  # share 1/5: ten at once
     wide, narrow = step(tasks, whole, cursor), step(tasks, early, cursor)
     assert (len(whole.played), len(early.played)) == (10, 2)
     assert places(tasks, wide.kept) == places(tasks, narrow.kept) == [0, 1]
@@ -164,26 +173,26 @@ OUTCOMES = st.lists(st.sampled_from([MIXED, AGREE, AGREE, ALONE]), min_size=1, m
 def test_steps_keep_only_mixed_groups_never_more_than_asked_and_miss_none(
     outcomes: list[tuple[bool | None, ...]], groups: int, rounds: int, together: int
 ):
-    tasks, cursor = tasks_of(len(outcomes)), Cursor()
+    tasks, cursor = tasks_of(len(outcomes)), TaskCursor()
     done: list[int] = []
     for _ in range(6):
         script = Script(tasks, outcomes, together)
         gathered = step(tasks, script, cursor, groups, rounds)
         assert len(gathered.kept) <= groups
         assert all(kept.mixed and len(kept.rollouts) >= 2 for kept in gathered.kept)
-        assert not any(uniform.mixed for uniform in gathered.uniform)
-        assert not gathered.surplus or len(gathered.kept) == groups
-        played = [group.task.id for group in (*gathered.kept, *gathered.surplus, *gathered.uniform)]
+        assert not any(uniform.mixed for uniform in gathered.same_outcome)
+        assert not gathered.extra or len(gathered.kept) == groups
+        played = [group.task.id for group in (*gathered.kept, *gathered.extra, *gathered.same_outcome)]
         assert sorted(played) == sorted(script.played)
         assert len(set(played)) == len(played) <= groups * rounds
-        assert gathered.cursor.groups == cursor.groups + len(played)
-        assert gathered.cursor.mixed == cursor.mixed + len(gathered.kept) + len(gathered.surplus)
-        before = set(range(cursor.position)) - set(cursor.waiting)
-        after = set(range(gathered.cursor.position)) - set(gathered.cursor.waiting)
+        assert gathered.cursor.num_groups == cursor.num_groups + len(played)
+        assert gathered.cursor.num_mixed == cursor.num_mixed + len(gathered.kept) + len(gathered.extra)
+        before = set(range(cursor.position)) - set(cursor.skipped)
+        after = set(range(gathered.cursor.position)) - set(gathered.cursor.skipped)
         assert before <= after  # nothing that was done with comes again, and a full step is done with no surplus
-        finished = [Order(tasks, 7)[place].id for place in sorted(after - before)]
+        finished = [TaskOrder(tasks, 7)[place].id for place in sorted(after - before)]
         assert {kept.task.id for kept in gathered.kept} <= set(finished) <= set(played)
-        assert not {surplus.task.id for surplus in gathered.surplus} & set(finished)
+        assert not {surplus.task.id for surplus in gathered.extra} & set(finished)
         done += sorted(after - before)
         cursor = gathered.cursor
     assert len(set(done)) == len(done)

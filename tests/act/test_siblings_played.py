@@ -5,12 +5,12 @@ from collections.abc import Sequence
 import pytest
 
 from helpers.scripted import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
-from sgcd.act.environment import Opening, Reply
-from sgcd.act.order import Cursor
-from sgcd.act.rollout import seed_of
+from sgcd.act.environment import InitialMessages, Reply
 from sgcd.act.settings import Limits, SiblingsSettings
-from sgcd.act.siblings import Gathered, Play, Played, gather, play_cohort, play_groups
-from sgcd.records import Said, Task, Verdict
+from sgcd.act.siblings import CollectedGroups, GroupStream, RolloutSpec, collect_mixed_groups, play_cohort, play_groups
+from sgcd.act.task_order import TaskCursor
+from sgcd.records import ParsedTurn, Task, Verdict
+from sgcd.seeds import derive_seed
 
 
 class Guess(ScriptedEnvironment):
@@ -20,13 +20,13 @@ class Guess(ScriptedEnvironment):
         super().__init__()
         self.delays = random.Random()
 
-    async def reply(self, said: Said) -> Reply:
+    async def reply(self, turn: ParsedTurn) -> Reply:
         await asyncio.sleep(self.delays.random() / 1000)
-        if said.calls:
-            if said.calls[0].arguments.get("name") == "grab":
+        if turn.calls:
+            if turn.calls[0].arguments.get("name") == "grab":
                 raise OSError("gone")
             return tool("found b12")
-        self.verdict = Verdict(float(said.text == "kind"), said.text == "kind")
+        self.verdict = Verdict(float(turn.text == "kind"), turn.text == "kind")
         return Reply(done=True)
 
 
@@ -37,31 +37,33 @@ def words(seed: int) -> list[str]:
     return [*looks, draws.choice(["kind", "be", "be"])]
 
 
-def signature(gathered: Gathered) -> list[tuple[str, list[tuple[int, list[int], bool, str]]]]:
+def signature(gathered: CollectedGroups) -> list[tuple[str, list[tuple[int, list[int], bool, str]]]]:
     return [
         (
             group.task.id,
             [(r.sibling, r.response.tolist(), r.success, r.broken) for r in (*group.rollouts, *group.broken)],
         )
-        for group in (*gathered.kept, *gathered.surplus, *gathered.uniform)
+        for group in (*gathered.kept, *gathered.extra, *gathered.same_outcome)
     ]
 
 
 def run_steps(delays: int, slots: int) -> tuple[list[object], list[list[str]]]:
-    tasks, cursor, seen, kept = tasks_of(10), Cursor(), list[object](), list[list[str]]()
+    tasks, cursor, seen, kept = tasks_of(10), TaskCursor(), list[object](), list[list[str]]()
     for number in range(3):
         sampler = ScriptedSampler(words, slots, random.Random(delays))
 
-        async def play_them(some: Sequence[Task], sampler: ScriptedSampler = sampler, number: int = number) -> Played:
+        async def play_them(
+            some: Sequence[Task], sampler: ScriptedSampler = sampler, number: int = number
+        ) -> GroupStream:
             async for groups in play_groups(some, 4, stage_of(Guess), CHAT, sampler.as_sampler(), Limits(), 5, number):
                 yield groups
 
-        gathered = asyncio.run(gather(tasks, cursor, SiblingsSettings(groups=2, size=4), 5, play_them))
+        gathered = asyncio.run(collect_mixed_groups(tasks, cursor, SiblingsSettings(groups=2, size=4), 5, play_them))
         cursor = gathered.cursor
         seen += [signature(gathered), cursor]
         kept.append([group.task.id for group in gathered.kept])
         assert all(session.closed == 1 for session in sampler.sessions)
-        assert len(sampler.sessions) == gathered.rollouts_played
+        assert len(sampler.sessions) == gathered.num_rollouts
     return seen, kept
 
 
@@ -87,7 +89,7 @@ async def test_cohorts_are_whole_groups_wherever_a_group_fits(slots: int, sizes:
     assert [group.task.id for group in groups] == ["t0", "t1", "t2"]
     for played in groups:
         siblings = sorted((*played.rollouts, *played.broken), key=lambda r: r.sibling)
-        assert [(r.sibling, r.seed) for r in siblings] == [(i, seed_of(5, 0, played.task.id, i)) for i in range(4)]
+        assert [(r.sibling, r.seed) for r in siblings] == [(i, derive_seed(5, 0, played.task.id, i)) for i in range(4)]
 
 
 async def test_a_broken_rollout_does_not_disturb_its_siblings():
@@ -99,7 +101,7 @@ async def test_a_broken_rollout_does_not_disturb_its_siblings():
         return made[-1]
 
     sampler = ScriptedSampler(lambda seed: ["<call> look </call>", "kind"])
-    plays = [Play(TASK, i, i) for i in range(6)]
+    plays = [RolloutSpec(TASK, i, i) for i in range(6)]
     rollouts = await play_cohort(plays, stage_of(make), CHAT, sampler.as_sampler(), Limits(seconds=0.05))
     assert [bool(r.broken) for r in rollouts] == [True] * 4 + [False] * 2
     assert [r.success for r in rollouts] == [False] * 4 + [True] * 2
@@ -116,7 +118,7 @@ async def test_when_the_sampler_fails_nothing_is_left_running():
 
     sampler = ScriptedSampler(lambda seed: ["<call> look </call>"] if seed else [], failure=MemoryError("no room"))
     before = asyncio.all_tasks()
-    plays = [Play(TASK, i, i) for i in range(3)]
+    plays = [RolloutSpec(TASK, i, i) for i in range(3)]
     with pytest.raises(MemoryError):
         await asyncio.wait_for(play_cohort(plays, stage_of(make), CHAT, sampler.as_sampler(), Limits(seconds=30)), 2)
     await asyncio.sleep(0)
@@ -129,8 +131,8 @@ def test_an_opening_may_differ_from_task_to_task():
     """The prompt is the task's own: siblings share it, tasks do not."""
 
     class Named(ScriptedEnvironment):
-        async def open(self, task: Task, seed: int) -> Opening:
-            return Opening(({"role": "user", "content": task.id},), (), harness=0)
+        async def open(self, task: Task, seed: int) -> InitialMessages:
+            return InitialMessages(({"role": "user", "content": task.id},), (), reference_message=0)
 
     sampler = ScriptedSampler(lambda seed: ["kind"], slots=8)
 
@@ -147,7 +149,7 @@ def test_a_group_is_told_of_as_soon_as_its_last_sibling_has_ended(slots: int):
     """The first task's environment takes its time, so that the others' groups are whole before."""
 
     class Slow(Guess):
-        async def open(self, task: Task, seed: int) -> Opening:
+        async def open(self, task: Task, seed: int) -> InitialMessages:
             await asyncio.sleep(0.05 if task.id == tasks_of(3)[0].id else 0)
             return await super().open(task, seed)
 
@@ -159,7 +161,7 @@ def test_a_group_is_told_of_as_soon_as_its_last_sibling_has_ended(slots: int):
         given = (4, stage_of(Slow), CHAT, sampler, Limits(), 5, 0)
         names = list[list[str]]()
         async for groups in play_groups(
-            tasks_of(3), *given, whole=lambda g: told.append((g.task.id, len(g.rollouts + g.broken), not over))
+            tasks_of(3), *given, on_group_done=lambda g: told.append((g.task.id, len(g.rollouts + g.broken), not over))
         ):
             over.extend(group.task.id for group in groups)
             names.append([group.task.id for group in groups])

@@ -2,7 +2,7 @@ from typing import Any, Literal
 
 import pytest
 
-from sgcd.act.tools import tools_of
+from sgcd.act.tools import build_tools
 from sgcd.errors import EnvironmentFault
 
 
@@ -41,7 +41,7 @@ class Desk:
 
 
 def test_the_schema_of_a_method_is_its_hints_and_its_docstring():
-    tools = tools_of(Desk)
+    tools = build_tools(Desk)
     assert list(tools) == ["add_bags", "set_cabin"]
     assert tools["add_bags"].schema == {
         "type": "function",
@@ -85,7 +85,7 @@ def test_the_schema_of_a_method_is_its_hints_and_its_docstring():
     ],
 )
 def test_arguments_fit_or_it_is_said_why_not(tool: str, given: dict[str, Any], expected: Any):
-    assert tools_of(Desk)[tool].fit(given) == expected
+    assert build_tools(Desk)[tool].validate_arguments(given) == expected
 
 
 def make(source: str) -> type:
@@ -109,7 +109,7 @@ def make(source: str) -> type:
 )
 def test_a_class_that_cannot_be_described_is_refused_in_one_line(source: str, words: str):
     with pytest.raises(EnvironmentFault) as refusal:
-        tools_of(make(source))
+        build_tools(make(source))
     assert words in str(refusal.value)
     assert "environment.class" in str(refusal.value)
     assert "\n" not in str(refusal.value)

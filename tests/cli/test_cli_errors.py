@@ -177,7 +177,7 @@ def test_a_record_that_does_not_fit_stops_the_run(capsys: Capture, monkeypatch: 
     from sgcd.records import Credit, Signal
 
     def signal(self: Grpo, rollout: Any, *_: Any, **__: Any) -> Signal:
-        return Signal(Credit(advantage=float("inf"), weight=rollout.mask.astype("float32")))
+        return Signal(Credit(advantage=float("inf"), weight=rollout.response_mask.astype("float32")))
 
     monkeypatch.setattr(Grpo, "signal", signal)
     assert main(["train", "recipe.yaml", "--run", "A", "steps=1"]) == 2

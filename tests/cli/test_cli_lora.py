@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from sgcd.cli import main
-from sgcd.learn.policy import load
+from sgcd.learn.policy.load import load_policy
 
 LORA = "policy.lora={rank: 2, targets: [q_proj, v_proj]}"
 
@@ -18,4 +18,4 @@ def test_a_run_with_an_adapter_goes_on_and_is_evaluated(at_desk: Path, capsys: p
     for name in ("policy/model.safetensors", "policy/adapter/adapter_model.safetensors"):
         assert Path("whole", name).read_bytes() == Path("stopped", name).read_bytes()
     assert main(["evaluate", "whole", "--split", "dev"]) == 0
-    assert not hasattr(load("whole/policy", "float32").model, "peft_config")
+    assert not hasattr(load_policy("whole/policy", "float32").model, "peft_config")

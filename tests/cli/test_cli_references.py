@@ -11,8 +11,8 @@ from rich.console import Console
 
 from helpers.misbehaving import Server
 from sgcd.cli import main
-from sgcd.files import line, read_rows
-from sgcd.show.sensitivity import sensitivity_tables
+from sgcd.show.sensitivity_tables import sensitivity_tables
+from sgcd.storage.atomic import read_rows, to_json_line
 
 Capture = pytest.CaptureFixture[str]
 LAB = ["recipes/lab/sgcd.yaml", "steps=1", "siblings.groups=3", "siblings.size=6", "evaluation.tasks=1"]
@@ -111,7 +111,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(run: Path, tmp_path: Pat
     assert "no rollouts of step 9" in refused(capsys, "show", str(run), "--step", "9")
     rollouts = run / "rollouts"
     kept = [*read_rows(rollouts / "0001.jsonl")]
-    (rollouts / "0001.jsonl").write_bytes(b"".join(line({**row, "kept": False}) for row in kept))
+    (rollouts / "0001.jsonl").write_bytes(b"".join(to_json_line({**row, "kept": False}) for row in kept))
     assert "no siblings of this run are mixed" in refused(capsys, "compare", str(run))
     rollouts.rename(run / "away")
     for verb in ("compare", "show"):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sgcd.cli import main, repeated
+from sgcd.cli import expand_multi_value_options, main
 
 
 def test_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
@@ -13,9 +13,9 @@ def test_it_explains_itself(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_steps_are_listed_and_another_option_ends_the_list() -> None:
-    assert repeated(["report", "run", "--step", "1", "5", "--out", "a.html"]) == [
+    assert expand_multi_value_options(["report", "run", "--step", "1", "5", "--out", "a.html"]) == [
         *("report", "run", "--step", "1", "--step", "5", "--out", "a.html")
     ]
-    assert repeated(["compare", "a", "--against", "b", "c", "--split", "dev"]) == [
+    assert expand_multi_value_options(["compare", "a", "--against", "b", "c", "--split", "dev"]) == [
         *("compare", "a", "--against", "b", "--against", "c", "--split", "dev")
     ]

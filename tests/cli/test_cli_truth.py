@@ -9,8 +9,8 @@ import pytest
 from rich.console import Console
 
 from sgcd.cli import main
-from sgcd.lab import truth
-from sgcd.show.truth import truth_tables
+from sgcd.show.truth_tables import truth_tables
+from sgcd.study import decision_values as truth
 
 SMALL = ["lab", "truth", "plain", "method.segments.full=5", "--tasks", "6", "--rollouts", "40", "--json"]
 Capture = pytest.CaptureFixture[str]
@@ -20,7 +20,7 @@ Capture = pytest.CaptureFixture[str]
 def told() -> str:
     """What the verb prints, with eight plays on each side instead of 64."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(truth, "TIMES", 8)
+        patch.setattr(truth, "NUM_CONTINUATIONS", 8)
         out, err = io.StringIO(), io.StringIO()
         patch.setattr(sys, "stdout", out)
         patch.setattr(sys, "stderr", err)

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from sgcd.cli import labs, main, repeated
-from sgcd.recipe import load
+from sgcd.cli import expand_multi_value_options, main
+from sgcd.cli.commands import lab as labs
+from sgcd.recipe.schema import load_recipe
 
 Capture = pytest.CaptureFixture[str]
 
@@ -42,8 +43,8 @@ def test_nothing_typed_is_answered_with_help(capsys: Capture):
 
 def test_against_takes_all_that_follows():
     typed = ["compare", "a", "b", "--against", "c", "d", "--json"]
-    assert repeated(typed) == ["compare", "a", "b", "--against", "c", "--against", "d", "--json"]
-    assert repeated(["train", "r.yaml", "--run", "A"]) == ["train", "r.yaml", "--run", "A"]
+    assert expand_multi_value_options(typed) == ["compare", "a", "b", "--against", "c", "--against", "d", "--json"]
+    assert expand_multi_value_options(["train", "r.yaml", "--run", "A"]) == ["train", "r.yaml", "--run", "A"]
 
 
 @pytest.mark.usefixtures("at_desk")
@@ -67,7 +68,7 @@ def test_training_ends_with_a_table_of_intervals(trained: str):
     assert trained.count("[") >= 2 * 3 * 3  # modes x (all, action, information) x (start, end, difference)
     assert "successes without a tool" in trained
     assert trained.rstrip().endswith("policy: A/policy")
-    assert load(Path("A/recipe.yaml")) == load(Path("recipe.yaml"), ["steps=2"])
+    assert load_recipe(Path("A/recipe.yaml")) == load_recipe(Path("recipe.yaml"), ["steps=2"])
 
 
 @pytest.mark.usefixtures("at_desk")
@@ -141,7 +142,7 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
     sgcd = Path("sgcd.yaml")
     sgcd.write_text(small.read_text().replace("name: grpo", "name: sgcd"))
     assert sgcd.read_text() != small.read_text()
-    monkeypatch.setattr(labs, "recipe", lambda method: {"grpo": small, "sgcd": sgcd}[method])
+    monkeypatch.setattr(labs, "lab_recipe_path", lambda method: {"grpo": small, "sgcd": sgcd}[method])
     assert main(["lab"]) == 0
     said = capsys.readouterr().out
     assert "runs/lab-sgcd-1@1  against  runs/lab-grpo-1@1  (dev tasks)" in said
@@ -159,13 +160,13 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
 
 
 def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
-    from sgcd.lab import start
+    from sgcd.lab import warm_starts as start
 
     def rebuild(names: list[str], out: Path | None, say: Callable[[str], None]) -> dict[str, Any]:
         say("training")
         return {names[0]: {"sampled": {"value": 0.4, "low": 0.3, "high": 0.5}, "categories": {"action": 0.25}}}
 
-    monkeypatch.setattr(start, "rebuild", rebuild)
+    monkeypatch.setattr(start, "build_warm_starts", rebuild)
     assert main(["lab", "warm-start", "plain", "--out", "x"]) == 0
     assert capsys.readouterr() == ("plain: sampled .400 [.300, .500] (action .250)\n", "training\n")
     assert main(["lab", "warm-start", "plain", "--json"]) == 0
@@ -173,6 +174,6 @@ def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytes
 
 
 def test_the_demo_runs_the_recipe_that_people_read():
-    for method in labs.METHODS:
+    for method in labs.DEMO_METHODS:
         beside = Path(__file__).parents[2] / "recipes" / "lab" / f"{method}.yaml"
-        assert labs.recipe(method).resolve() == beside.resolve()
+        assert labs.lab_recipe_path(method).resolve() == beside.resolve()

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgcd.contrast.choose import Chosen, choose
-from sgcd.contrast.trace import SeenTurn, Trace, render
+from sgcd.contrast.choose import ChosenTraces, choose_traces
+from sgcd.contrast.trace import Trace, TraceTurn, render_trace
 
 
 def size(text: str) -> int:
@@ -21,14 +21,14 @@ def group(good: Sequence[int], bad: Sequence[int]) -> list[Trace]:
     """Traces of these lengths, successes first."""
     told = [(True, length) for length in good] + [(False, length) for length in bad]
     return [
-        Trace(success, (SeenTurn(" ".join(["word"] * length)),), sibling)
+        Trace(success, (TraceTurn(" ".join(["word"] * length)),), sibling)
         for sibling, (success, length) in enumerate(told)
     ]
 
 
-def found(chosen: Chosen | None) -> tuple[str, list[int]]:
+def found(chosen: ChosenTraces | None) -> tuple[str, list[int]]:
     assert chosen is not None
-    return chosen.how, [trace.sibling for trace in chosen.traces]
+    return chosen.selection, [trace.sibling for trace in chosen.traces]
 
 
 @pytest.mark.parametrize(
@@ -48,41 +48,43 @@ def found(chosen: Chosen | None) -> tuple[str, list[int]]:
     ],
 )
 def test_the_rule(good: list[int], bad: list[int], budget: int, expected: tuple[str, list[int]]) -> None:
-    assert found(choose(group(good, bad), budget, size)) == expected
+    assert found(choose_traces(group(good, bad), budget, size)) == expected
 
 
 def test_a_pair_that_is_too_long_has_its_observations_shortened() -> None:
     heard = ("x" * 5000,)
-    traces = [Trace(success, (SeenTurn("a", heard=heard), SeenTurn("b")), i) for i, success in enumerate((True, False))]
-    chosen = choose(traces, 8200, size)
+    traces = [
+        Trace(success, (TraceTurn("a", replies=heard), TraceTurn("b")), i) for i, success in enumerate((True, False))
+    ]
+    chosen = choose_traces(traces, 8200, size)
     assert found(chosen) == ("shortened", [0, 1])
-    assert chosen and all("1000 characters cut" in trace.turns[0].heard[0] for trace in chosen.traces)
-    chosen = choose(traces, 800, size)
-    assert chosen and all("4700 characters cut" in trace.turns[0].heard[0] for trace in chosen.traces)
+    assert chosen and all("1000 characters cut" in trace.turns[0].replies[0] for trace in chosen.traces)
+    chosen = choose_traces(traces, 800, size)
+    assert chosen and all("4700 characters cut" in trace.turns[0].replies[0] for trace in chosen.traces)
 
 
 def test_then_middle_turns_go_from_the_longer_trace_first() -> None:
-    turns = tuple(SeenTurn(" ".join([str(number)] * 10)) for number in range(8))
+    turns = tuple(TraceTurn(" ".join([str(number)] * 10)) for number in range(8))
     traces = [Trace(True, turns[:3], 0), Trace(False, turns, 1)]
-    chosen = choose(traces, 95, size)
+    chosen = choose_traces(traces, 95, size)
     assert found(chosen) == ("cut", [0, 1])
     assert chosen is not None
     assert chosen.traces[0].turns == turns[:3]
-    assert [turn.said[:1] for turn in chosen.traces[1].turns] == ["0", "1", "", "6", "7"]
-    assert chosen.traces[1].turns[2].heard == ("... 4 turns left out ...",)
+    assert [turn.text[:1] for turn in chosen.traces[1].turns] == ["0", "1", "", "6", "7"]
+    assert chosen.traces[1].turns[2].replies == ("... 4 turns left out ...",)
 
 
 def test_still_too_long_is_no_choice_at_all() -> None:
-    turns = tuple(SeenTurn(" ".join([str(number)] * 10)) for number in range(8))
+    turns = tuple(TraceTurn(" ".join([str(number)] * 10)) for number in range(8))
     traces = [Trace(True, turns, 0), Trace(False, turns, 1)]
     least = 40 + 2 * len("... 6 turns left out ...")
-    assert found(choose(traces, least, size)) == ("cut", [0, 1])
-    assert choose(traces, least - 1, size) is None
+    assert found(choose_traces(traces, least, size)) == ("cut", [0, 1])
+    assert choose_traces(traces, least - 1, size) is None
 
 
 @pytest.mark.parametrize("traces", [group([3, 4], []), group([], [3]), []])
 def test_siblings_that_do_not_mix_are_no_choice(traces: list[Trace]) -> None:
-    assert choose(traces, 10**6, size) is None
+    assert choose_traces(traces, 10**6, size) is None
 
 
 LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=6)
@@ -93,20 +95,20 @@ LENGTHS = st.lists(st.integers(1, 60), min_size=1, max_size=6)
 def test_what_holds_in_every_case(good: list[int], bad: list[int], budget: int, order) -> None:
     """Property 20: fits, both classes, equally many once some are left out, the order of the input is nothing."""
     traces = group(good, bad)
-    chosen = choose(traces, budget, size)
+    chosen = choose_traces(traces, budget, size)
     mixed_up = list(traces)
     order.shuffle(mixed_up)
-    assert choose(mixed_up, budget, size) == chosen
+    assert choose_traces(mixed_up, budget, size) == chosen
     if chosen is None:
         assert min(good) + min(bad) > budget
         return
     wins = [trace for trace in chosen.traces if trace.success]
     losses = [trace for trace in chosen.traces if not trace.success]
-    assert sum(size(render(trace)) for trace in chosen.traces) <= budget
+    assert sum(size(render_trace(trace)) for trace in chosen.traces) <= budget
     assert wins and losses
     assert [trace.sibling for trace in chosen.traces] == sorted(trace.sibling for trace in chosen.traces)
-    if chosen.how == "all":
+    if chosen.selection == "all":
         assert set(chosen.traces) == set(traces)
     else:
         assert len(wins) == len(losses) <= min(len(good), len(bad))
-        assert sorted(size(render(trace)) for trace in wins) == sorted(good)[: len(wins)]
+        assert sorted(size(render_trace(trace)) for trace in wins) == sorted(good)[: len(wins)]

@@ -15,9 +15,9 @@ from helpers import subwords
 from helpers.group import call, rollout, run, siblings
 from helpers.planted import FIRST, SECOND, THIRD, Planted, Secret, plant, secret
 from helpers.suspect import Suspect
-from sgcd.contrast.refer import Referred, refer
-from sgcd.contrast.trace import Trace, render
-from sgcd.records import Rollout, Siblings
+from sgcd.contrast.reference import ReferenceResult, build_reference
+from sgcd.contrast.trace import Trace, render_trace
+from sgcd.records import Group, Rollout
 
 CHAT = subwords.chat()
 SECRETS = 40
@@ -38,7 +38,7 @@ class Repeats:
     asked: list[str] = field(default_factory=list[str])
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
-        self.asked += [text for trace in traces for text in (render(trace), repr(trace))]
+        self.asked += [text for trace in traces for text in (render_trace(trace), repr(trace))]
         return self.text
 
 
@@ -46,7 +46,7 @@ class Repeats:
 class Story:
     """Siblings with secrets all over, and what of their words is no secret."""
 
-    group: Siblings
+    group: Group
     planted: list[Planted]
     harmless: Counter[str]
 
@@ -70,7 +70,7 @@ def story(rng: random.Random) -> Story:
     shaped = [one for one in secrets if one.kind == "card"][:1]
     ending = replace(attempts[1].turns[-1].calls[0], arguments={"code": secrets[0].value, "of": [secrets[1].value]})
     last = replace(attempts[1].turns[-1], calls=(ending,))
-    attempts[1] = replace(attempts[1], turns=(*attempts[1].turns[:-1], last), ending="ended")
+    attempts[1] = replace(attempts[1], turns=(*attempts[1].turns[:-1], last), end_reason="ended")
     for one in shaped:  # nobody declared it, and once it looks like what it is
         attempts[0] = heard(attempts[0], {1: f"card number {one.value}"})
     undeclared = {*secrets[:2], *shaped}
@@ -129,9 +129,9 @@ def let_out(groups: int, seed: int) -> Counted:
         made = story(rng)
         slips = [plant(one, rng) for one in rng.sample([each.secret for each in made.planted], rng.choice([0, 2, 4]))]
         writer = Repeats(PARTS.format(" , ".join(one.form for one in slips)))
-        found: Referred = run(refer(made.group, CHAT, writer, 10**9))
+        found: ReferenceResult = run(build_reference(made.group, CHAT, writer, 10**9))
         assert writer.asked, found.cause
-        kept = json.dumps(found.plain(), ensure_ascii=False) + (found.reference.text if found.reference else "")
+        kept = json.dumps(found.to_json(), ensure_ascii=False) + (found.reference.text if found.reference else "")
         out, stored = Suspect("\n".join(writer.asked[::3])), Suspect(kept)
         again = "\n".join(writer.asked)
         counted.leaks += [

@@ -12,25 +12,25 @@ from hypothesis import strategies as st
 from helpers import subwords
 from helpers.group import LAB, TASK, call, pair, rollout, siblings
 from sgcd.chat import Chat
-from sgcd.contrast.literals import completing, creditable, literals_of, shapes
-from sgcd.contrast.mask import Literals
-from sgcd.records import Rollout, Siblings
+from sgcd.contrast.leakage.literals import completing_values, creditable_mask, find_literals, find_secret_literals
+from sgcd.contrast.leakage.masking import Literals
+from sgcd.records import Group, Rollout
 
 
 def known(*rollouts: Rollout, chat: Chat = LAB) -> set[str]:
-    return set(literals_of(siblings(*rollouts), chat).placeholders)
+    return set(find_literals(siblings(*rollouts), chat).placeholders)
 
 
 def test_what_any_sibling_declares_is_a_literal_however_short() -> None:
     broken = replace(rollout(["it is done thank you"], private=("lima",)), broken="reply: late", verdict=None)
     one, other = (rollout(["it is done thank you"], private=told) for told in (("mia", "no"), ("b12",)))
-    assert set(literals_of(Siblings(TASK, (one, other), (broken,)), LAB).placeholders) == {"mia", "no", "b12", "lima"}
+    assert set(find_literals(Group(TASK, (one, other), (broken,)), LAB).placeholders) == {"mia", "no", "b12", "lima"}
 
 
 def test_what_is_declared_with_a_kind_is_called_by_it() -> None:
     kinds = {"4111": "card", "mia": "customer"}
     one = rollout(["it is done thank you"], private=("4111", "mia", "oslo"), private_kinds=kinds)
-    literals = literals_of(siblings(one, rollout(["it is done thank you"], private=("mia",))), LAB)
+    literals = find_literals(siblings(one, rollout(["it is done thank you"], private=("mia",))), LAB)
     assert literals.mask("card 4111 of Mia in Oslo") == "card hidden_card of hidden_customer in hidden"
 
 
@@ -49,9 +49,9 @@ def test_thinking_is_no_final_answer() -> None:
 
 def test_values_passed_to_the_call_that_ended_a_rollout_are_literals() -> None:
     ended = rollout([call("find_user", "name", "mia"), call("send_voucher", "booking", "b12")], ["x"], ending="ended")
-    assert completing(ended) == ["b12"]
+    assert completing_values(ended) == ["b12"]
     assert known(ended) == {"b12"}
-    assert known(replace(ended, ending="turn_limit")) == set()
+    assert known(replace(ended, end_reason="turn_limit")) == set()
 
 
 def test_values_that_a_tool_lists_for_everyone_are_no_literals() -> None:
@@ -88,13 +88,13 @@ def test_numbers_and_lists_passed_to_a_call_are_literals() -> None:
     ],
 )
 def test_what_looks_like_a_secret(text: str, literals: dict[str, str]) -> None:
-    assert shapes(text).placeholders == literals
+    assert find_secret_literals(text).placeholders == literals
 
 
 @pytest.mark.parametrize("text", ["a" * 200_000, "token" * 40_000, "a1-" * 70_000, "1 " * 100_000, "aB1" * 70_000])
 def test_a_long_observation_is_looked_through_at_once(text: str) -> None:
     before = process_time()
-    shapes(text)
+    find_secret_literals(text)
     assert process_time() - before < 3
 
 
@@ -105,34 +105,34 @@ def test_secrets_are_found_in_what_was_heard_and_in_named_arguments() -> None:
     named = rollout([call("find_user", "name", "mia"), "it is done thank you"])
     told = replace(named.turns[0].calls[0], arguments={"access_token": "delhi"})
     named = replace(named, turns=(replace(named.turns[0], calls=(told,)), named.turns[1]))
-    plain = Literals.of(["hunter2", "delhi"], "secret").placeholders
-    assert literals_of(siblings(heard, named), LAB).placeholders == plain
+    plain = Literals.from_texts(["hunter2", "delhi"], "secret").placeholders
+    assert find_literals(siblings(heard, named), LAB).placeholders == plain
 
 
 def flagged(one: Rollout, literals: Literals, chat: Chat) -> list[str]:
-    text, spans = chat.spell(one.response)
-    flags = creditable(one, literals, chat)
+    text, spans = chat.decode_with_spans(one.response)
+    flags = creditable_mask(one, literals, chat)
     return [text[start:stop].strip() for (start, stop), flag in zip(spans.tolist(), flags, strict=True) if not flag]
 
 
 def test_every_token_of_a_literal_is_taken_out_of_credit_wherever_it_stands() -> None:
     good = pair().rollouts[0]
-    literals = literals_of(pair(), LAB)
+    literals = find_literals(pair(), LAB)
     assert flagged(good, literals, LAB) == ["mia", "mia", "b12", "b12", "b12"]  # named in calls, heard in observations
-    assert creditable(good, Literals({}), LAB).all()
+    assert creditable_mask(good, Literals({}), LAB).all()
 
 
 def test_a_literal_of_several_tokens_is_taken_out_whole() -> None:
     chat = subwords.chat()
     one = rollout(["it is NEW york , b12345 , not newyorker"], chat=chat)
-    assert "".join(flagged(one, Literals.of(["New York", "b12345"]), chat)) == "NEWyorkb12345"
-    assert len(flagged(one, Literals.of(["b12345"]), chat)) > 2
+    assert "".join(flagged(one, Literals.from_texts(["New York", "b12345"]), chat)) == "NEWyorkb12345"
+    assert len(flagged(one, Literals.from_texts(["b12345"]), chat)) > 2
 
 
 def test_values_too_short_for_literals_count_where_they_completed_the_task() -> None:
     answers = [call("get_flight", "booking", "is"), call("send_voucher", "booking", "is")]
     ended = rollout(answers, ["it is done"], ending="ended")
-    flags = creditable(ended, literals_of(siblings(ended), LAB), LAB)
+    flags = creditable_mask(ended, find_literals(siblings(ended), LAB), LAB)
     last = ended.turns[-1]
     assert np.flatnonzero(~flags).tolist() == [last.start + answers[1].split().index("is")]
 
@@ -145,11 +145,11 @@ def test_flags_are_false_exactly_where_a_secret_is_touched(kind: str, secret: st
     chat, rng = subwords.chat(kind), random.Random(seed)  # pyright: ignore[reportArgumentType]
     written = " ".join(rng.choice([secret, f"the{secret}", "booking", "😀", f'"{secret}"']) for _ in range(6))
     one = rollout([written], chat=chat)
-    text, spans = chat.spell(one.response)
+    text, spans = chat.decode_with_spans(one.response)
     inside = np.zeros(len(text) + 1, bool)
     for at in range(len(text)):
         alone = not text[at - 1 : at].isalnum() and not text[at + len(secret) : at + len(secret) + 1].isalnum()
         if text[at : at + len(secret)] == secret and alone:
             inside[at : at + len(secret)] = True
     expected = [not inside[start:stop].any() for start, stop in spans.tolist()]
-    assert creditable(one, Literals.of([secret]), chat).tolist() == expected
+    assert creditable_mask(one, Literals.from_texts([secret]), chat).tolist() == expected

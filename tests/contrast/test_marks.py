@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgcd.contrast.marks import marks, without_marks
+from sgcd.contrast.leakage.chat_marks import break_chat_marks, find_chat_marks
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,14 @@ from sgcd.contrast.marks import marks, without_marks
     ],
 )
 def test_marks_of_the_common_templates_are_found_and_broken(text: str, found: list[str]) -> None:
-    assert marks(text) == found
-    assert marks(without_marks(text)) == []
-    assert not found or without_marks(text) != text
+    assert find_chat_marks(text) == found
+    assert find_chat_marks(break_chat_marks(text)) == []
+    assert not found or break_chat_marks(text) != text
 
 
 def test_a_text_without_marks_stays_as_it_is() -> None:
     text = "caf\u00e9 \uff42\uff11\uff12 is \u200b not a <mark> of ours"
-    assert without_marks(text) is text
+    assert break_chat_marks(text) is text
 
 
 PIECES = st.sampled_from(
@@ -38,4 +38,4 @@ PIECES = st.sampled_from(
 @settings(max_examples=200, deadline=None)
 @given(pieces=st.lists(PIECES, max_size=12))
 def test_breaking_a_mark_makes_no_other(pieces: list[str]) -> None:
-    assert marks(without_marks("".join(pieces))) == []
+    assert find_chat_marks(break_chat_marks("".join(pieces))) == []

@@ -12,22 +12,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.group import DONE, LAB, SORRY, TASK, Says, call, pair, rollout, run, siblings
-from sgcd.contrast.insert import block
-from sgcd.contrast.literals import creditable, literals_of
-from sgcd.contrast.refer import REPLACED, Contrast, Referred, receive, refer
-from sgcd.contrast.trace import render
-from sgcd.contrast.write import BuiltIn, Unwritten, Writer
-from sgcd.records import Siblings, Verdict
+from sgcd.contrast.insert import encode_reference
+from sgcd.contrast.leakage.literals import creditable_mask, find_literals
+from sgcd.contrast.reference import (
+    MAX_REPLACED_LITERALS,
+    ReferenceBuilder,
+    ReferenceResult,
+    build_reference,
+    screen_for_leaks,
+)
+from sgcd.contrast.trace import render_trace
+from sgcd.contrast.writers.built_in import BuiltInWriter, Writer, WriterFailed
+from sgcd.records import Group, Verdict
 
 PLENTY = 10**6
 
 
-def referred(writer: Writer, group: Siblings | None = None, budget: int = PLENTY) -> Referred:
-    return run(refer(group or pair(), LAB, writer, budget))
+def referred(writer: Writer, group: Group | None = None, budget: int = PLENTY) -> ReferenceResult:
+    return run(build_reference(group or pair(), LAB, writer, budget))
 
 
 def test_mixed_siblings_have_a_reference() -> None:
-    found = referred(BuiltIn())
+    found = referred(BuiltInWriter())
     assert found.reference is not None
     assert found.reference.text.splitlines() == [
         "what successful attempts check : find_user .",
@@ -36,9 +42,9 @@ def test_mixed_siblings_have_a_reference() -> None:
         "after find_user they leave : cancel_booking instead of get_booking .",
         "keep masked : hidden .",
     ]
-    assert (found.cause, found.how, found.siblings, found.replaced) == ("", "all", (0, 1), 0)
+    assert (found.cause, found.selection, found.siblings_read, found.num_replaced) == ("", "all", (0, 1), 0)
     assert (found.reference.task, found.reference.writer, found.reference.literals) == ("t1", "built-in", ())
-    assert referred(BuiltIn()) == found
+    assert referred(BuiltInWriter()) == found
 
 
 @pytest.mark.parametrize(
@@ -47,10 +53,10 @@ def test_mixed_siblings_have_a_reference() -> None:
         siblings(pair().rollouts[0]),
         siblings(*[pair().rollouts[0]] * 3),
         siblings(pair().rollouts[1]),
-        Siblings(TASK, ()),
+        Group(TASK, ()),
     ],
 )
-def test_siblings_that_do_not_mix_have_none_and_no_writer_is_asked(group: Siblings) -> None:
+def test_siblings_that_do_not_mix_have_none_and_no_writer_is_asked(group: Group) -> None:
     writer = Says(["text"])
     assert referred(writer, group).cause == "not mixed"
     assert writer.asked == 0
@@ -89,34 +95,34 @@ def test_siblings_too_long_for_the_budget_have_none() -> None:
 def test_the_budget_is_counted_in_the_policys_tokens() -> None:
     writer = Says(["text"])
     referred(writer)
-    exactly = sum(len(LAB.words(render(trace))) for trace in writer.heard)
-    assert referred(writer, budget=exactly).how == "all"
-    assert referred(writer, budget=exactly - 1).how != "all"
+    exactly = sum(len(LAB.encode_text(render_trace(trace))) for trace in writer.heard)
+    assert referred(writer, budget=exactly).selection == "all"
+    assert referred(writer, budget=exactly - 1).selection != "all"
 
 
 def test_nothing_that_a_writer_reads_holds_a_literal() -> None:
     writer = Says(["text"])
     group = pair()
     referred(writer, group)
-    told = "".join(map(render, writer.heard))
+    told = "".join(map(render_trace, writer.heard))
     assert "mia" not in told
     assert "b12" not in told
     assert "name=hidden" in told
     assert "booking hidden cabin basic" in told
 
 
-@pytest.mark.parametrize("slips", [0, 1, REPLACED, REPLACED + 1])
+@pytest.mark.parametrize("slips", [0, 1, MAX_REPLACED_LITERALS, MAX_REPLACED_LITERALS + 1])
 def test_a_few_slips_are_replaced_and_more_are_a_leak(slips: int) -> None:
     writer = Says(["they check " + " , ".join(["Mia", "B12", "\u201cb12\u201d"][at % 3] for at in range(slips))])
     found = referred(writer)
-    if slips <= REPLACED:
+    if slips <= MAX_REPLACED_LITERALS:
         assert found.reference is not None
-        assert found.replaced == slips == found.reference.text.count("hidden")
+        assert found.num_replaced == slips == found.reference.text.count("hidden")
         assert not found.literals.find(found.reference.text)
         assert writer.asked == 1
     else:
         assert (found.reference, found.cause) == (None, "leak: 6 literals, more than 5 in one reference")
-        assert (writer.asked, found.replaced) == (3, 6)
+        assert (writer.asked, found.num_replaced) == (3, 6)
 
 
 def test_a_leak_is_asked_again_twice() -> None:
@@ -131,13 +137,13 @@ def test_a_leak_is_asked_again_twice() -> None:
 
 
 def test_a_writer_that_says_it_may_do_better_is_asked_again_and_told_why() -> None:
-    sorry = Unwritten("malformed json: no object", again=True)
+    sorry = WriterFailed("malformed json: no object", may_retry=True)
     found = referred(writer := Says([sorry, sorry, "they check first"]))
     assert found.reference is not None and found.reference.text == "they check first"
     assert writer.refused == found.refused == ("malformed json: no object",) * 2
     found = referred(writer := Says([sorry]))
     assert (found.cause, len(found.refused), writer.asked) == ("malformed json: no object", 3, 3)
-    found = referred(writer := Says([Unwritten("unanswered timeout: three times")]))
+    found = referred(writer := Says([WriterFailed("unanswered timeout: three times")]))
     assert (found.cause, found.refused, writer.asked) == ("unanswered timeout: three times", (), 1)
 
 
@@ -165,32 +171,32 @@ def test_what_the_writer_lists_in_its_fifth_part_stays_out_of_text_and_credit() 
     assert found.reference.literals == ("oslo",)
     assert set(found.literals.placeholders) == {"mia", "b12", "oslo"}
     good = pair().rollouts[0]
-    assert (~creditable(good, found.literals, LAB)).sum() == (
-        ~creditable(good, literals_of(pair(), LAB), LAB)
+    assert (~creditable_mask(good, found.literals, LAB)).sum() == (
+        ~creditable_mask(good, find_literals(pair(), LAB), LAB)
     ).sum() + 1
 
 
 def test_a_line_for_the_runs_folder_is_plain_json_without_what_was_masked() -> None:
     found = referred(Says(["they check B12 first"]))
-    row = json.loads(json.dumps(found.plain()))
+    row = json.loads(json.dumps(found.to_json()))
     assert found.reference is not None
     assert row == {
         "task": "t1", "text": "they check hidden first", "hash": found.reference.hash, "writer": "says",
         "literals": [], "cause": "", "how": "all", "siblings": [0, 1], "replaced": 1, "refused": [],
     }  # fmt: skip
-    none = referred(Says([""])).plain()
+    none = referred(Says([""])).to_json()
     assert (none["cause"], none["writer"], "text" in none) == ("writer gave nothing", None, False)
 
 
 def test_contrast_refers_and_fits() -> None:
-    contrast = Contrast(BuiltIn(), LAB, PLENTY, least=10)
-    found = run(contrast.refer(pair()))
-    assert found == referred(BuiltIn())
-    whole = block(LAB, found.reference.text)
-    fitted = contrast.fit(found.reference, len(whole) - 1)
-    assert fitted and fitted.missing == 1
-    assert contrast.fit(found.reference, 9) is None
-    assert run(Contrast(BuiltIn(), LAB, 5, 10).refer(pair())).cause.startswith("too long")
+    contrast = ReferenceBuilder(BuiltInWriter(), LAB, PLENTY, min_tokens=10)
+    found = run(contrast.build(pair()))
+    assert found == referred(BuiltInWriter())
+    whole = encode_reference(LAB, found.reference.text)
+    fitted = contrast.fit_to_window(found.reference, len(whole) - 1)
+    assert fitted and fitted.dropped_lines == 1
+    assert contrast.fit_to_window(found.reference, 9) is None
+    assert run(ReferenceBuilder(BuiltInWriter(), LAB, 5, 10).build(pair())).cause.startswith("too long")
 
 
 SECRETS = st.lists(
@@ -223,8 +229,8 @@ def test_no_secret_is_in_what_is_asked_or_kept(secrets: list[str], seed: int) ->
     writer = Says([f"they see {dressed()} , {dressed()} ."])
     found = referred(writer, replace(group, rollouts=heard))
     for trace in writer.heard:
-        assert not found.literals.find(render(trace))
-        assert trace.turns[0].heard[0].strip("is .'\"\u201c\u201d") == "hidden"
+        assert not found.literals.find(render_trace(trace))
+        assert trace.turns[0].replies[0].strip("is .'\"\u201c\u201d") == "hidden"
     assert found.reference is not None
     assert not found.literals.find(found.reference.text)
     assert found.reference.text.count("hidden") in (1, 2)  # 0000 , 0000 is also one with something in between
@@ -238,5 +244,5 @@ def test_what_a_writer_says_as_it_fails_is_masked_too() -> None:
 
 
 def test_receive_counts_only_what_it_replaced() -> None:
-    received = receive("hidden and b12", literals_of(pair(), LAB), ())
-    assert (received.text, received.replaced, received.leak) == ("hidden and hidden", 1, "")
+    received = screen_for_leaks("hidden and b12", find_literals(pair(), LAB), ())
+    assert (received.text, received.num_replaced, received.refusal) == ("hidden and hidden", 1, "")

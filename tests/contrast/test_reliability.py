@@ -13,13 +13,13 @@ import pytest
 
 from helpers.group import LAB, pair
 from helpers.misbehaving import KINDS, Server
-from sgcd.contrast.llm import LanguageModel
-from sgcd.contrast.refer import Contrast, Referred
-from sgcd.endpoint.ask import Endpoint
+from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
+from sgcd.contrast.writers.llm import LanguageModelWriter
+from sgcd.endpoint.client import Endpoint
 from sgcd.endpoint.settings import EndpointSettings
-from sgcd.learn.contrasted import contrasted
-from sgcd.learn.referring import Referring
-from sgcd.records import Siblings, Task
+from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
+from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
+from sgcd.records import Group, Task
 
 CALLS = 10_000
 KEY = "sk-test-0123456789abcdef"
@@ -39,26 +39,26 @@ REFUSED = {
 }  # fmt: skip
 
 
-def group(number: int) -> Siblings:
+def group(number: int) -> Group:
     """The same two siblings under another name, so that no question is asked twice."""
     made = pair()
     renamed = tuple(
         replace(one, task=f"t{number}", messages=({"role": "system", "content": f"case {number}"}, *one.messages[1:]))
         for one in made.rollouts
     )
-    return Siblings(Task(f"t{number}", "action", {}), renamed)
+    return Group(Task(f"t{number}", "action", {}), renamed)
 
 
-async def refer(contrast: Contrast, endpoint: Endpoint, server: Server, journal: Path) -> list[list[Any]]:
+async def refer(contrast: ReferenceBuilder, endpoint: Endpoint, server: Server, journal: Path) -> list[list[Any]]:
     """Groups and what came of them, until the calls have been made."""
-    groups: list[Siblings] = []
-    found: list[Referred] = []
-    async with endpoint.opened(journal):
+    groups: list[Group] = []
+    found: list[ReferenceResult] = []
+    async with endpoint.connect(journal):
         while server.requests < CALLS:
             some = [group(len(groups) + number) for number in range(400)]
-            async with Referring(contrast) as referring:
-                referring.ask(some)
-                found += [told for each in some if (told := await referring.of(each))]
+            async with ReferencePrefetcher(contrast) as referring:
+                referring.prefetch(some)
+                found += [told for each in some if (told := await referring.get(each))]
             groups += some
     return [groups, found]
 
@@ -81,9 +81,9 @@ def test_ten_thousand_calls_are_all_accounted_for(
             cache=str(tmp_path / "answers.db"),
         )  # fmt: skip
         endpoint = Endpoint(told)
-        contrast = Contrast(LanguageModel(endpoint), LAB, 10**6, 1)
+        contrast = ReferenceBuilder(LanguageModelWriter(endpoint), LAB, 10**6, 1)
         groups, found = asyncio.run(refer(contrast, endpoint, server, tmp_path / "calls.jsonl"))
-    figures = endpoint.account.split()
+    figures = endpoint.usage_tracker.pop_metrics()
     done = server.done
     causes = Counter(told.cause.partition(":")[0] for told in found if told.cause)
     refused = Counter(why.partition(":")[0] for told in found for why in told.refused)
@@ -108,10 +108,10 @@ def test_ten_thousand_calls_are_all_accounted_for(
     assert len(found) == len(groups) == written + causes.total()
     assert [told.task for told in found] == [each.task.id for each in groups], "no group is lost"
     pairs = zip(groups, found, strict=True)
-    seen = [one for each, told in pairs for one in contrasted(each, told, contrast, 10**6)]
+    seen = [one for each, told in pairs for one in build_teacher_inputs(each, told, contrast, 10**6)]
     assert len(seen) == sum(len(each.rollouts) for each in groups), "no rollout is lost"
-    assert sum(each.row is not None for each in seen) == 2 * written
-    assert all(each.without == "no_reference" for each in seen if each.row is None)
+    assert sum(each.input_ids is not None for each in seen) == 2 * written
+    assert all(each.skip_reason == "no_reference" for each in seen if each.input_ids is None)
     for told in found:
         if told.reference:
             assert "<|" not in told.reference.text and "gold" not in told.reference.text

@@ -1,16 +1,16 @@
 """Siblings written of in other ways."""
 
 from helpers.group import DONE, LAB, SORRY, Says, call, pair, rollout, run, siblings
-from sgcd.contrast.refer import Contrast
-from sgcd.contrast.rewrite import Causes, left_out, rewritten
-from sgcd.contrast.rewrite import pair as one_pair
-from sgcd.contrast.write import BuiltIn
-from sgcd.records import Siblings
+from sgcd.contrast.reference import ReferenceBuilder
+from sgcd.contrast.rewrite import CauseCounts, rewrite_references, write_without_each
+from sgcd.contrast.rewrite import pick_pair as one_pair
+from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.records import Group
 
-CONTRAST = Contrast(BuiltIn(), LAB, 10**6, 1)
+CONTRAST = ReferenceBuilder(BuiltInWriter(), LAB, 10**6, 1)
 
 
-def three() -> Siblings:
+def three() -> Group:
     good = [call("find_user", "name", "mia"), call("get_booking", "booking", "b12"), SORRY]
     other = [call("find_user", "name", "mia"), call("get_flight", "booking", "b12"), SORRY]
     bad = [call("cancel_booking", "booking", "b12"), DONE]
@@ -24,8 +24,8 @@ def three() -> Siblings:
 
 def test_every_arm_has_its_texts() -> None:
     groups = [three(), pair()]
-    own = [run(CONTRAST.refer(group)).reference.text for group in groups]
-    arms, causes = run(rewritten(groups, own, CONTRAST, seed=0))
+    own = [run(CONTRAST.build(group)).reference.text for group in groups]
+    arms, causes = run(rewrite_references(groups, own, CONTRAST, seed=0))
     assert not causes
     assert arms["rewritten"] == [[text] for text in own]
     assert "built-in" not in arms
@@ -39,8 +39,8 @@ def test_every_arm_has_its_texts() -> None:
 
 
 def test_another_writer_stands_beside_the_built_in_one() -> None:
-    contrast = Contrast(Says(["look first"]), LAB, 10**6, 1)
-    arms, _ = run(rewritten([three()], ["own"], contrast, seed=0))
+    contrast = ReferenceBuilder(Says(["look first"]), LAB, 10**6, 1)
+    arms, _ = run(rewrite_references([three()], ["own"], contrast, seed=0))
     assert arms["rewritten"] == [["look first"]]
     assert arms["built-in"][0][0].startswith("what successful attempts check")
     assert arms["shuffled"] == [[]]
@@ -52,6 +52,6 @@ def test_the_pair_is_the_shortest_success_and_the_longest_failure() -> None:
 
 def test_who_reads_fewer_siblings_sees_the_literals_of_none() -> None:
     writer = Says([...])
-    texts = run(left_out(Contrast(writer, LAB, 10**6, 1), [three()], Causes()))
+    texts = run(write_without_each(ReferenceBuilder(writer, LAB, 10**6, 1), [three()], CauseCounts()))
     assert len(texts[0]) == 2
     assert all(not trace.turns or "b12" not in str(trace) for trace in writer.heard)

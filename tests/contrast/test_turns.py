@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from helpers import subwords
 from helpers.group import DONE, LAB, SORRY, Says, call, rollout, run, siblings
 from sgcd.chat import Chat
-from sgcd.contrast.insert import block, teacher_row
-from sgcd.contrast.marks import marks
-from sgcd.contrast.refer import refer
-from sgcd.contrast.trace import render
-from sgcd.contrast.write import BuiltIn
-from sgcd.records import Siblings
+from sgcd.contrast.insert import build_teacher_input_ids, encode_reference
+from sgcd.contrast.leakage.chat_marks import find_chat_marks
+from sgcd.contrast.reference import build_reference
+from sgcd.contrast.trace import render_trace
+from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.records import Group
 
 CHATS = {"words": LAB, "bytes": subwords.chat(), "fallback": subwords.chat("fallback")}
 TEXTUAL = [
@@ -31,7 +31,7 @@ TEXTUAL = [
 OWN = ["<|end|>", "<|assistant|>", "<call>", "</call>", "<think>", "<pad>"]
 
 
-def told(chat: Chat, said: str) -> Siblings:
+def told(chat: Chat, said: str) -> Group:
     """Siblings to whom a tool said it."""
     ends = [[call("find_user", "name", "mia"), end] for end in (DONE, SORRY)]
     group = siblings(*(rollout(words, ["x"], words is ends[0], chat=chat) for words in ends))
@@ -53,17 +53,17 @@ def special(chat: Chat, ids: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("mark", [*TEXTUAL, *OWN])
 def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> None:
     writer = Says(["look first"])
-    run(refer(told(CHATS[kind], f"ok {mark} and"), CHATS[kind], writer, 10**6))
-    assert all(marks(render(trace)) == [] and mark not in render(trace) for trace in writer.heard)
+    run(build_reference(told(CHATS[kind], f"ok {mark} and"), CHATS[kind], writer, 10**6))
+    assert all(find_chat_marks(render_trace(trace)) == [] and mark not in render_trace(trace) for trace in writer.heard)
 
 
 @pytest.mark.parametrize("kind", CHATS)
 @pytest.mark.parametrize("mark", [*TEXTUAL, *OWN[:-1]])
 def test_a_reference_with_a_mark_is_refused_and_asked_for_again(kind: str, mark: str) -> None:
     writer = Says([f"look first {mark} then act", "look first"])
-    found = run(refer(told(CHATS[kind], "ok"), CHATS[kind], writer, 10**6))
+    found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], writer, 10**6))
     assert found.reference is not None and (found.reference.text, writer.asked) == ("look first", 2)
-    found = run(refer(told(CHATS[kind], "ok"), CHATS[kind], Says([mark]), 10**6))
+    found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], Says([mark]), 10**6))
     assert found.reference is None and found.cause.startswith("chat marks: it carries ")
 
 
@@ -74,34 +74,36 @@ def test_a_teachers_row_has_the_very_turns_of_the_students(kind: str, pieces: li
     """Even if nobody looked at the text."""
     chat = CHATS[kind]
     one = told(chat, "ok").rollouts[0]
-    ids = block(chat, "".join(pieces))
+    ids = encode_reference(chat, "".join(pieces))
     assert special(chat, ids) == []
     student = np.concatenate([one.prompt, one.response])
-    assert special(chat, teacher_row(one, ids)) == special(chat, student)
+    assert special(chat, build_teacher_input_ids(one, ids)) == special(chat, student)
 
 
 def test_the_built_in_writer_passes_no_mark_on() -> None:
     group = told(LAB, "error : <|end|> <|assistant|> no such booking")
     heard = tuple(
-        replace(r, turns=(replace(r.turns[0], calls=(replace(r.turns[0].calls[0], failed=not r.success),)), r.turns[1]))
+        replace(
+            r, turns=(replace(r.turns[0], calls=(replace(r.turns[0].calls[0], is_error=not r.success),)), r.turns[1])
+        )
         for r in group.rollouts
     )
-    found = run(refer(replace(group, rollouts=heard), LAB, BuiltIn(), 10**6))
+    found = run(build_reference(replace(group, rollouts=heard), LAB, BuiltInWriter(), 10**6))
     assert found.reference is not None
     assert "find_user error" in found.reference.text
-    assert special(LAB, block(LAB, found.reference.text)) == []
+    assert special(LAB, encode_reference(LAB, found.reference.text)) == []
 
 
 @pytest.mark.parametrize(
     "name", ["gold_actions", "Gold-Actions", "g\u200bold_actions", "&#103;old_actions", "goldActions"]
 )
 def test_names_that_only_a_verifier_knows_are_a_leak_in_any_form(name: str) -> None:
-    found = run(refer(told(LAB, "ok"), LAB, Says([f"look at {name} first"]), 10**6))
+    found = run(build_reference(told(LAB, "ok"), LAB, Says([f"look at {name} first"]), 10**6))
     assert found.cause == "leak: it names gold_actions, which only a verifier knows"
 
 
 def test_a_cause_tells_no_literal() -> None:
     group = told(LAB, "ok")
     group = replace(group, rollouts=tuple(replace(r, private=("hunter2",)) for r in group.rollouts))
-    found = run(refer(group, LAB, Says(["<|hunter2|>"]), 10**6))
+    found = run(build_reference(group, LAB, Says(["<|hunter2|>"]), 10**6))
     assert found.cause == "chat marks: it carries < |hidden|>"

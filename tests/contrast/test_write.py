@@ -7,23 +7,23 @@ import numpy as np
 import pytest
 
 from helpers.group import DONE, LAB, SORRY, call, pair, rollout, run, siblings
-from sgcd.contrast.insert import block
-from sgcd.contrast.literals import literals_of
-from sgcd.contrast.trace import SeenCall, SeenTurn, Trace, trace, trace_of
-from sgcd.contrast.write import BuiltIn, write
-from sgcd.lab.demonstrate import NOISY, Script, enact
-from sgcd.lab.tasks import tasks_of
-from sgcd.records import Siblings, Verdict
+from sgcd.contrast.insert import encode_reference
+from sgcd.contrast.leakage.literals import find_literals
+from sgcd.contrast.trace import Trace, TraceCall, TraceTurn, build_trace, trace_from_tools
+from sgcd.contrast.writers.built_in import BuiltInWriter, compose_reference
+from sgcd.lab.demonstrate import NOISY, Script, play_script
+from sgcd.lab.tasks import generate_tasks
+from sgcd.records import Group, Verdict
 
 HUMAN = "a human will help you thank you"
 
 
 def good(*tools: str, said: str = DONE) -> Trace:
-    return trace(True, tools, said, [])
+    return trace_from_tools(True, tools, said, [])
 
 
 def bad(*tools: str, said: str = SORRY) -> Trace:
-    return trace(False, tools, said, [])
+    return trace_from_tools(False, tools, said, [])
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def bad(*tools: str, said: str = SORRY) -> Trace:
             ],
         ),
         (
-            trace(True, (), "", []),
-            trace(False, ("find_user",), "", []),
+            trace_from_tools(True, (), "", []),
+            trace_from_tools(False, ("find_user",), "", []),
             [
                 "what successful attempts check : none .",
                 "then they do : say nothing .",
@@ -87,14 +87,14 @@ def bad(*tools: str, said: str = SORRY) -> Trace:
     ],
 )
 def test_a_pair_in_the_words_that_the_labs_policies_have_learnt(one: Trace, other: Trace, lines: list[str]) -> None:
-    assert write([other, one]).splitlines() == lines == write([one, other]).splitlines()
+    assert compose_reference([other, one]).splitlines() == lines == compose_reference([one, other]).splitlines()
 
 
 def test_of_many_siblings_what_most_did_comes_first_and_accidents_are_left_out() -> None:
     checked, lucky = good("find_user", "get_booking", "cancel_booking"), good("cancel_booking")
     skipped, refused, idle = bad("find_user", "cancel_booking", said=DONE), bad("find_user", "get_booking"), bad()
     traces = [lucky, idle, checked, refused, skipped, checked, refused, skipped, skipped]
-    assert write(traces).splitlines() == [
+    assert compose_reference(traces).splitlines() == [
         "what successful attempts check : find_user , get_booking .",
         "then they do : cancel_booking , say it is done thank you .",
         "where failed attempts go wrong : cancel_booking , say it is done thank you , get_booking , say sorry this is "
@@ -107,69 +107,70 @@ def test_of_many_siblings_what_most_did_comes_first_and_accidents_are_left_out()
 
 def test_where_no_branch_is_more_frequent_the_middle_success_tells_it() -> None:
     ways = [good(), good("find_user", "get_booking", "add_bags"), good("find_user", "get_booking", "change_day")]
-    assert "then they do : add_bags , say it is done thank you ." in write([*ways, bad()])
+    assert "then they do : add_bags , say it is done thank you ." in compose_reference([*ways, bad()])
 
 
 def test_failures_are_held_against_the_success_that_is_nearest() -> None:
     """Asking for the flight is no mistake where a success did it too: the last words are."""
     ways = [good("find_user", "get_booking", said="yes"), good("find_user", "get_flight", "get_booking", said="yes")]
-    assert "after get_booking they leave : say no instead of say yes ." in write(
+    assert "after get_booking they leave : say no instead of say yes ." in compose_reference(
         [*ways, bad("find_user", "get_flight", "get_booking", said="no")]
     )
 
 
 def test_several_ways_to_leave_at_one_point_stand_side_by_side() -> None:
     ways = [bad("find_user", "add_bags"), bad("find_user", said=HUMAN)]
-    assert "after find_user they leave : add_bags , say a human will help you instead of get_booking ." in write(
-        [good("find_user", "get_booking"), *ways, *ways]
+    assert (
+        "after find_user they leave : add_bags , say a human will help you instead of get_booking ."
+        in compose_reference([good("find_user", "get_booking"), *ways, *ways])
     )
 
 
 def test_a_check_counts_where_half_of_the_successes_made_it() -> None:
     full, none = good("find_user", "get_booking", "cancel_booking"), good("cancel_booking")
     other = good("find_user", "cancel_booking")
-    assert write([full, other, bad()]).startswith("what successful attempts check : find_user .")
-    assert write([full, full, none, none, bad()]).startswith("what successful attempts check : none .")
-    assert write([full, full, full, none, bad()]).startswith(
+    assert compose_reference([full, other, bad()]).startswith("what successful attempts check : find_user .")
+    assert compose_reference([full, full, none, none, bad()]).startswith("what successful attempts check : none .")
+    assert compose_reference([full, full, full, none, bad()]).startswith(
         "what successful attempts check : find_user , get_booking ."
     )
 
 
 def test_what_tools_complained_of_is_told_where_failures_had_more_of_it() -> None:
     def complained(success: bool, tool: str) -> Trace:
-        call = SeenCall(tool, "booking=hidden", "no such booking")
-        return Trace(success, (SeenTurn(calls=(call,)), SeenTurn("yes" if success else "no")))
+        call = TraceCall(tool, "booking=hidden", "no such booking")
+        return Trace(success, (TraceTurn(calls=(call,)), TraceTurn("yes" if success else "no")))
 
     line = "where failed attempts go wrong : say no , get_flight error no such booking ."
-    assert line in write([good(said="yes"), complained(False, "get_flight")])
-    assert "error" not in write([complained(True, "get_flight"), complained(False, "get_flight")])
+    assert line in compose_reference([good(said="yes"), complained(False, "get_flight")])
+    assert "error" not in compose_reference([complained(True, "get_flight"), complained(False, "get_flight")])
 
 
 def test_every_word_of_a_lab_reference_is_known_in_the_lab() -> None:
     unknown = LAB.tokenizer.unk_token_id
     rng = np.random.Generator(np.random.Philox(key=3))
     texts: list[str] = []
-    for task in tasks_of("train")[:40]:
-        played = [asyncio.run(enact(task, Script(task, NOISY, rng))) for _ in range(8)]
+    for task in generate_tasks("train")[:40]:
+        played = [asyncio.run(play_script(task, Script(task, NOISY, rng))) for _ in range(8)]
         if len({one.verdict.success for one in played}) == 2:
-            texts.append(write([one.trace for one in played]))
+            texts.append(compose_reference([one.trace for one in played]))
     assert len(texts) > 20
     for text in texts:
-        assert unknown not in block(LAB, text), text
+        assert unknown not in encode_reference(LAB, text), text
         assert len(text.splitlines()) == 5
 
 
 def test_other_gold_same_text() -> None:
     """Property 28. The verifier's facts, the reward and the task's row are nowhere in what the writer is given."""
 
-    def told(group: Siblings) -> str:
-        literals = literals_of(group, LAB)
-        return run(BuiltIn().write([trace_of(one, literals, LAB) for one in group.rollouts]))
+    def told(group: Group) -> str:
+        literals = find_literals(group, LAB)
+        return run(BuiltInWriter().write([build_trace(one, literals, LAB) for one in group.rollouts]))
 
     first = pair()
     verdicts = [Verdict(0.7, True, {"gold": "get_flight", "told": True}), Verdict(-3.0, False, {"gold": "yes"})]
     rollouts = tuple(replace(one, verdict=verdict) for one, verdict in zip(first.rollouts, verdicts, strict=True))
-    other = Siblings(replace(first.task, row={"gold": "send_voucher", "rows": [1]}), rollouts)
+    other = Group(replace(first.task, row={"gold": "send_voucher", "rows": [1]}), rollouts)
     assert told(other) == told(first)
 
 
@@ -181,7 +182,7 @@ def test_private_values_are_in_no_part_of_the_text() -> None:
             for text in said
         )
     )
-    literals = literals_of(group, LAB)
-    text = write([trace_of(one, literals, LAB) for one in group.rollouts])
+    literals = find_literals(group, LAB)
+    text = compose_reference([build_trace(one, literals, LAB) for one in group.rollouts])
     assert "say your booking is hidden thank" in text
     assert not literals.find(text)

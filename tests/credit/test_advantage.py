@@ -19,14 +19,14 @@ def test_eight_siblings_with_sample_std(successes: int, success: float, failure:
 
 
 def test_without_std_it_is_the_distance_from_the_mean() -> None:
-    assert advantages([1, 0, 0, 0], std=False) == pytest.approx([0.75, -0.25, -0.25, -0.25])
+    assert advantages([1, 0, 0, 0], scale_by_std=False) == pytest.approx([0.75, -0.25, -0.25, -0.25])
 
 
 def test_leave_one_out_compares_with_the_others_alone() -> None:
     rewards = [1.0, 0.0, 0.5, 0.0]
     others = [np.mean(rewards[:k] + rewards[k + 1 :]) for k in range(4)]
     expected = np.subtract(rewards, others)
-    assert advantages(rewards, "leave_one_out", std=False) == pytest.approx(expected)
+    assert advantages(rewards, "leave_one_out", scale_by_std=False) == pytest.approx(expected)
     assert advantages(rewards, "leave_one_out") == pytest.approx(expected / (np.std(rewards, ddof=1) + EPSILON))
 
 

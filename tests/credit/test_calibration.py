@@ -9,7 +9,7 @@ from sgcd.credit.calibration import Calibration, calibrate
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.segments import segment
 from sgcd.credit.settings import SegmentSettings
-from sgcd.credit.settings import Sgcd as SgcdSettings
+from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.records import Features, Rollout, Turn, Verdict
 
 
@@ -46,15 +46,15 @@ def rollout(size: int, sibling: int = 0) -> Rollout:
         sibling=sibling,
         seed=0,
         prompt=np.zeros(1, np.int32),
-        insert_at=0,
+        reference_position=0,
         response=np.zeros(size, np.int32),
-        mask=np.ones(size, bool),
-        kinds=np.full(size, 2, np.uint8),
-        sampled_logp=np.zeros(size, np.float32),
+        response_mask=np.ones(size, bool),
+        token_kinds=np.full(size, 2, np.uint8),
+        sampling_logprobs=np.zeros(size, np.float32),
         turns=(Turn(0, size),),
         messages=(),
         tools=(),
-        ending="answered",
+        end_reason="answered",
         verdict=Verdict(1.0, True),
     )
 
@@ -78,7 +78,7 @@ def test_shares_on_log_normal_divergences():
 def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     method = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     batch = [(rollout(2000, i), heavy(i), None) for i in range(4)]
-    plain = [segment(f.divergence, f.entropy, r.mask) for r, f, _ in batch]
+    plain = [segment(f.divergence, f.entropy, r.response_mask) for r, f, _ in batch]
     assert sum((s.saliency > 0).sum() for s in plain) / 8000 > 0.15  # three deviations are too few here
 
     method.calibrate(batch)
@@ -91,7 +91,7 @@ def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     method.calibrate([(rollout(50), heavy(9, 50), None)])
     assert method.calibration == chosen
     again = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
-    again.restore(json.loads(json.dumps(method.state())))
+    again.load_state_dict(json.loads(json.dumps(method.state_dict())))
     assert again.calibration == chosen
     assert again.signal(batch[0][0], 1.0, batch[0][1]).credit.weight.tobytes() == weights[0].tobytes()
 
@@ -100,7 +100,7 @@ def test_off_by_default_and_nothing_to_learn_from_an_empty_batch():
     method = Sgcd(SgcdSettings(name="sgcd"))
     method.calibrate([(rollout(2000), heavy(0), None)])
     assert method.calibration is None
-    method.restore(json.loads(json.dumps(method.state())))
+    method.load_state_dict(json.loads(json.dumps(method.state_dict())))
     assert method.calibration is None
     asked = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     asked.calibrate([])

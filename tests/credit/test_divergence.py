@@ -11,7 +11,7 @@ from sgcd.credit.divergence import (
     dense_features,
     divergence_of,
     entropy_of,
-    observed_logp,
+    observed_logprob_of,
     outcomes,
     server_outcomes,
     top_ids,
@@ -245,7 +245,7 @@ def test_a_server_s_log_probabilities_give_the_same_outcomes(seed: int, k: int):
         logp = side - np.log(np.exp(side).sum(-1, keepdims=True))
         got = server_outcomes(logp[row[:, None], ids], ids, y, logp[row, y])
         assert np.exp(got) == pytest.approx(np.exp(outcomes(side, ids, y)), abs=2e-7)
-        assert observed_logp(got, ids, y) == pytest.approx(logp[row, y], abs=1e-12)
+        assert observed_logprob_of(got, ids, y) == pytest.approx(logp[row, y], abs=1e-12)
 
 
 def test_a_server_that_rounds_its_mass_to_one_leaves_a_little_for_the_tail_on_both_sides():

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sgcd.credit.segments import DEFAULTS, Segments, segment
+from sgcd.credit.segments import DEFAULT_SETTINGS, Segments, segment
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.weights import weigh
 from sgcd.errors import RecordError
@@ -22,7 +22,7 @@ class Drawn:
         self.mask, self.free = np.ones(size, bool), np.ones(size, bool)
         self.turns = np.zeros(size, np.int64)
 
-    def segments(self, options: SegmentSettings = DEFAULTS) -> Segments:
+    def segments(self, options: SegmentSettings = DEFAULT_SETTINGS) -> Segments:
         return segment(self.d, self.h, self.mask, self.free, self.turns, options)
 
 
@@ -113,7 +113,7 @@ def test_golden_too_few_tokens():
     x.mask[12:] = False
     got = x.segments()
     assert not got.saliency.any()
-    assert (got.spans, got.reason, got.valid) == ((), "few_tokens", 12)
+    assert (got.spans, got.reason, got.num_valid) == ((), "few_tokens", 12)
 
 
 def test_one_token_decides_between_too_few_and_enough():
@@ -124,7 +124,7 @@ def test_one_token_decides_between_too_few_and_enough():
         assert bool(x.segments().spans) == (reason == "")
 
 
-@pytest.mark.parametrize("options", [DEFAULTS, ABSOLUTE])
+@pytest.mark.parametrize("options", [DEFAULT_SETTINGS, ABSOLUTE])
 def test_equal_divergences_hold_no_credit(options: SegmentSettings):
     x = Drawn()
     x.d[:] = 0.7
@@ -142,7 +142,7 @@ def test_a_response_that_the_policy_did_not_write():
     x = Drawn()
     x.d[10] = 0.4
     x.mask[:] = False
-    assert (x.segments().valid, x.segments().spans) == (0, ())
+    assert (x.segments().num_valid, x.segments().spans) == (0, ())
 
 
 def test_a_spike_on_the_last_token_of_a_turn_is_a_span_of_one():
@@ -176,7 +176,7 @@ def test_a_literal_that_covers_a_turn_leaves_no_credit_there():
     x.turns[20:] = 1
     x.free[20:] = False
     assert np.flatnonzero(x.segments().saliency).tolist() == at((10, 17))
-    assert x.segments().valid == 20
+    assert x.segments().num_valid == 20
 
 
 def test_a_nan_or_an_infinity_in_either_feature_is_counted_and_has_no_credit():
@@ -184,10 +184,10 @@ def test_a_nan_or_an_infinity_in_either_feature_is_counted_and_has_no_credit():
     x.d[10] = 0.4
     x.d[12], x.h[13], x.d[14], x.h[15] = np.nan, np.nan, np.inf, -np.inf
     got = x.segments()
-    assert (got.nonfinite, got.valid) == (4, 36)
+    assert (got.num_nonfinite, got.num_valid) == (4, 36)
     assert np.flatnonzero(got.saliency).tolist() == [10, 11, *at((16, 21))]
     x.mask[[12, 13]] = False  # what nobody wrote need not have been scored
-    assert x.segments().nonfinite == 2
+    assert x.segments().num_nonfinite == 2
 
 
 def test_noise_of_an_empty_reference_is_no_credit():
@@ -212,7 +212,7 @@ def test_an_unsure_teacher_opens_no_span():
 def test_saliency_grows_with_the_spike_and_ends_at_one():
     x = Drawn()
     x.d[10], x.d[25] = 0.09 + 0.02, 0.5  # 5.5 deviations of .02, and many
-    assert [span.value for span in x.segments().spans] == [pytest.approx(5.5 / 6), 1.0]
+    assert [span.saliency for span in x.segments().spans] == [pytest.approx(5.5 / 6), 1.0]
 
 
 def test_the_absolute_scale_counts_nats():
@@ -220,7 +220,7 @@ def test_the_absolute_scale_counts_nats():
     x.d[:] = 0.01
     x.d[10], x.d[25], x.d[35] = 0.29, 0.45, 0.9
     got = x.segments(ABSOLUTE)
-    assert [(s.start, s.stop, pytest.approx(s.value)) for s in got.spans] == [(25, 33, 0.75), (35, 40, 1.0)]
+    assert [(s.start, s.stop, pytest.approx(s.saliency)) for s in got.spans] == [(25, 33, 0.75), (35, 40, 1.0)]
     assert [span.start for span in x.segments().spans] == [10, 25, 35]
     x.d[26:34] = 0.021  # above quiet: the span goes on
     assert x.segments(ABSOLUTE).spans[0].stop == 35
@@ -230,7 +230,7 @@ def test_what_is_set_replaces_what_the_scale_says():
     x = Drawn()
     x.d[10] = 0.45
     one = x.segments(SegmentSettings(scale="absolute", spike=0.4, full=0.9, quiet=0.0, reset=3))
-    assert [(s.start, s.stop, pytest.approx(s.value)) for s in one.spans] == [(10, 13, 0.5)]
+    assert [(s.start, s.stop, pytest.approx(s.saliency)) for s in one.spans] == [(10, 13, 0.5)]
     assert x.segments(SegmentSettings(scale="absolute", spike=0.5)).spans == ()
 
 

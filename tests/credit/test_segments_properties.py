@@ -9,7 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgcd.credit.segments import DEFAULTS, Segments, anchors, find_spans, heights, segment, statistics
+from sgcd.credit.segments import (
+    DEFAULT_SETTINGS,
+    Segments,
+    find_spans,
+    measure_scale,
+    normalized_divergence,
+    segment,
+    spike_mask,
+)
 from sgcd.credit.settings import SegmentSettings
 
 ABSOLUTE = SegmentSettings(scale="absolute")
@@ -28,7 +36,7 @@ class Tokens(NamedTuple):
     def valid(self) -> np.ndarray:
         return self.mask & self.free & np.isfinite(self.d) & np.isfinite(self.h)
 
-    def segments(self, options: SegmentSettings = DEFAULTS) -> Segments:
+    def segments(self, options: SegmentSettings = DEFAULT_SETTINGS) -> Segments:
         return segment(*self, options)
 
 
@@ -136,8 +144,8 @@ def test_spans_are_disjoint_short_and_inside_one_turn(x: Tokens, o: SegmentSetti
         assert 1 <= span.stop - span.start <= o.longest
         assert len(set(x.turns[here])) == 1
         assert x.mask[here].all()
-        assert set(got.saliency[here]) <= {np.float32(span.value), np.float32(0)}
-        assert got.saliency[span.start] == got.saliency[span.stop - 1] == np.float32(span.value) > 0
+        assert set(got.saliency[here]) <= {np.float32(span.saliency), np.float32(0)}
+        assert got.saliency[span.start] == got.saliency[span.stop - 1] == np.float32(span.saliency) > 0
     assert covered.max(initial=0) <= 1
     assert not got.saliency[covered == 0].any()
     assert not got.saliency[~x.valid].any()
@@ -148,7 +156,7 @@ def test_spans_are_disjoint_short_and_inside_one_turn(x: Tokens, o: SegmentSetti
 def test_no_credit_without_a_spike(x: Tokens):
     finite = x.d[x.valid].astype(float)
     if finite.size:
-        z = heights(finite, statistics(finite, finite, DEFAULTS), DEFAULTS)
+        z = normalized_divergence(finite, measure_scale(finite, finite, DEFAULT_SETTINGS), DEFAULT_SETTINGS)
         above = np.nextafter(max(z.max(), 0.0), np.inf)
         assert not x.segments(SegmentSettings(spike=float(above), tokens=1)).spans
     calm = x._replace(d=np.minimum(x.d, np.float32(0.099)))  # a NaN stays one
@@ -172,8 +180,8 @@ def test_a_constant_on_all_divergences_leaves_the_heights(x: Tokens, constant: f
     d = x.d[np.isfinite(x.d)].astype(float)
     h = np.zeros_like(d)
     if d.size:
-        before = heights(d, statistics(d, h, DEFAULTS), DEFAULTS)
-        after = heights(d + constant, statistics(d + constant, h, DEFAULTS), DEFAULTS)
+        before = normalized_divergence(d, measure_scale(d, h, DEFAULT_SETTINGS), DEFAULT_SETTINGS)
+        after = normalized_divergence(d + constant, measure_scale(d + constant, h, DEFAULT_SETTINGS), DEFAULT_SETTINGS)
         assert after == pytest.approx(before, abs=1e-8, rel=1e-8)
 
 
@@ -185,7 +193,7 @@ def test_the_past_does_not_depend_on_the_future(x: Tokens, o: SegmentSettings, s
     if valid.sum() < 2:
         return
     d, h = np.where(valid, x.d, 0).astype(float), np.where(valid, x.h, np.inf).astype(float)
-    facts = statistics(d[valid], h[valid], o)
+    facts = measure_scale(d[valid], h[valid], o)
     ends = np.arange(20, len(d) + 20, 20)
     cut = int(share * len(d))
     rng = np.random.default_rng(seed)
@@ -195,7 +203,7 @@ def test_the_past_does_not_depend_on_the_future(x: Tokens, o: SegmentSettings, s
     def saliency(d: np.ndarray, h: np.ndarray) -> list[float]:
         s = np.zeros(len(d))
         for span in find_spans(d, h, valid, ends, facts, o):
-            s[span.start : span.stop] = span.value
+            s[span.start : span.stop] = span.saliency
         return np.where(valid, s, 0)[:cut].tolist()
 
     assert saliency(d, h) == saliency(other_d, other_h)
@@ -208,11 +216,11 @@ def test_a_higher_threshold_never_has_more_anchors(x: Tokens, scale: str):
     if not valid.any():
         return
     d, h = np.where(valid, x.d, 0).astype(float), np.where(valid, x.h, np.inf).astype(float)
-    facts = statistics(d[valid], h[valid], DEFAULTS)
+    facts = measure_scale(d[valid], h[valid], DEFAULT_SETTINGS)
     found = []
     for spike in (0.1, 0.3, 1.0, 3.0, 6.0):
         o = SegmentSettings(scale=scale, spike=spike)  # type: ignore[arg-type]
-        found.append(anchors(heights(d, facts, o), d, h, valid, facts, o))
+        found.append(spike_mask(normalized_divergence(d, facts, o), d, h, valid, facts, o))
     for lower, higher in pairwise(found):
         assert not (higher & ~lower).any()
 
@@ -225,5 +233,5 @@ def test_padding_on_either_side_changes_nothing(x: Tokens, o: SegmentSettings, l
     outside = (np.nan, np.inf, False, True, -1)
     y = Tokens(*(np.pad(each, around, constant_values=value) for each, value in zip(x, outside, strict=True)))
     assert y.segments(o).saliency[inside].tolist() == x.segments(o).saliency.tolist()
-    assert y.segments(o).nonfinite == x.segments(o).nonfinite
+    assert y.segments(o).num_nonfinite == x.segments(o).num_nonfinite
     assert not np.delete(y.segments(o).saliency, np.r_[inside]).any()

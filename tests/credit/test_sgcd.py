@@ -12,8 +12,8 @@ from pydantic import TypeAdapter, ValidationError
 from sgcd.credit.methods import Needs
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.settings import Method
-from sgcd.credit.settings import Sgcd as SgcdSettings
+from sgcd.credit.settings import MethodSettings
+from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.errors import RecordError
 from sgcd.records import Features, Flags, Rollout, Turn, Verdict
 
@@ -35,15 +35,15 @@ def rollout(size: int = 40, turns: tuple[Turn, ...] = (Turn(0, 20), Turn(24, 40)
         sibling=3,
         seed=0,
         prompt=np.zeros(2, np.int32),
-        insert_at=1,
+        reference_position=1,
         response=np.zeros(size, np.int32),
-        mask=mask,
-        kinds=np.where(mask, 2, 0).astype(np.uint8),
-        sampled_logp=np.zeros(size, np.float32),
+        response_mask=mask,
+        token_kinds=np.where(mask, 2, 0).astype(np.uint8),
+        sampling_logprobs=np.zeros(size, np.float32),
         turns=turns,
         messages=(),
         tools=(),
-        ending="answered",
+        end_reason="answered",
         verdict=Verdict(0.0, False),
     )
 
@@ -57,15 +57,15 @@ def features(size: int = 40, gap: float = 0.0, **spikes: float) -> Features:
 
 
 def test_one_rollout_in_full():
-    got = PUBLISHED.explain(rollout(), -0.5, features(d17=0.4, d30=0.09))
+    got = PUBLISHED.assign_credit(rollout(), -0.5, features(d17=0.4, d30=0.09))
     #         a spike on the last but two tokens of a turn; another that is under d_min
     expected = np.ones(40, np.float32)
     expected[17:20] = 2
     assert got.signal.credit.weight.tolist() == expected.tolist()
     assert got.signal.credit.token_advantage.tolist() == (expected * -0.5).tolist()
     assert (got.signal.credit.cap, got.signal.credit.floor) == (2.0, 1.0)
-    assert [(s.start, s.stop, s.value) for s in got.segments.spans] == [(17, 20, 1.0)]
-    assert (got.segments.reason, got.segments.valid, got.segments.nonfinite) == ("", 36, 0)
+    assert [(s.start, s.stop, s.saliency) for s in got.segments.spans] == [(17, 20, 1.0)]
+    assert (got.segments.reason, got.segments.num_valid, got.segments.num_nonfinite) == ("", 36, 0)
     assert PUBLISHED.signal(rollout(), -0.5, features(d17=0.4, d30=0.09)).credit.weight.tolist() == expected.tolist()
 
 
@@ -99,7 +99,7 @@ def test_a_masked_literal_keeps_weight_one():
 def test_where_there_is_nothing_to_say_every_weight_is_one_and_the_reason_is_given(
     played: Rollout, scored: Features | None, reason: str, changes: dict[str, Any]
 ):
-    got = options(**changes).explain(played, 1.5, scored)
+    got = options(**changes).assign_credit(played, 1.5, scored)
     assert got.signal.credit.weight.tolist() == [1.0] * len(played.response)
     assert (got.segments.reason, got.segments.spans) == (reason, ())
 
@@ -134,9 +134,9 @@ def test_the_extensions_are_what_their_names_say():
     floor = options(floor=0.25).signal(rollout(), 1.0, x).credit
     assert (floor.floor, floor.weight[10], floor.weight[0], floor.weight[21]) == (0.25, 2.0, 0.25, 1.0)
     even = options(floor=0.25, mean_one=True).signal(rollout(), 1.0, x).credit.weight
-    assert even[rollout().mask].mean() == pytest.approx(1)
+    assert even[rollout().response_mask].mean() == pytest.approx(1)
     for advantage, credited in ((1.0, True), (-1.0, False)):
-        gated = options(direction_gate=True).explain(rollout(), advantage, x)
+        gated = options(direction_gate=True).assign_credit(rollout(), advantage, x)
         assert (gated.signal.credit.weight.max() > 1, bool(gated.segments.spans)) == (credited, credited)
     calm = options(segments={"scale": "absolute"}).signal(rollout(), 1.0, features(d10=0.25)).credit.weight
     assert calm.max() == 1
@@ -146,17 +146,17 @@ def test_one_nan_is_left_out_and_with_more_than_one_percent_the_rollout_has_no_c
     x = features(d17=0.4)
     x.divergence[3] = np.nan
     x.divergence[21] = np.nan  # in the observation, which nobody scored
-    got = PUBLISHED.explain(rollout(), 1.0, x)
-    assert (got.segments.nonfinite, np.flatnonzero(got.signal.credit.weight > 1).tolist()) == (1, [17, 18, 19])
+    got = PUBLISHED.assign_credit(rollout(), 1.0, x)
+    assert (got.segments.num_nonfinite, np.flatnonzero(got.signal.credit.weight > 1).tolist()) == (1, [17, 18, 19])
     x.entropy[5] = np.inf
-    lost = PUBLISHED.explain(rollout(), 1.0, x)
-    assert (lost.segments.reason, lost.segments.nonfinite, lost.segments.spans) == ("nonfinite", 2, ())
+    lost = PUBLISHED.assign_credit(rollout(), 1.0, x)
+    assert (lost.segments.reason, lost.segments.num_nonfinite, lost.segments.spans) == ("nonfinite", 2, ())
     assert (lost.signal.credit.weight == 1).all()
     long, wide = rollout(400, (Turn(0, 400),)), features(400, d17=0.4)
     wide.divergence[100:104] = np.nan
-    assert PUBLISHED.explain(long, 1.0, wide).segments.nonfinite == 4
+    assert PUBLISHED.assign_credit(long, 1.0, wide).segments.num_nonfinite == 4
     wide.divergence[104] = np.nan
-    assert PUBLISHED.explain(long, 1.0, wide).segments.reason == "nonfinite"
+    assert PUBLISHED.assign_credit(long, 1.0, wide).segments.reason == "nonfinite"
 
 
 def test_arrays_that_are_not_one_number_for_each_token_are_refused_by_name():
@@ -190,7 +190,7 @@ def test_a_rollout_s_weights_do_not_depend_on_its_company(seed: int, count: int)
 
 
 def test_the_name_alone_is_the_published_rule():
-    method: Any = TypeAdapter(Method).validate_python({"name": "sgcd"})
+    method: Any = TypeAdapter(MethodSettings).validate_python({"name": "sgcd"})
     assert isinstance(method, SgcdSettings)
     assert (method.divergence, method.k, method.gamma, method.cap, method.floor) == ("reverse_kl", 100, 1.0, 2.0, 1.0)
     assert (method.segments.scale, method.mean_one, method.direction_gate, method.calibrate) == (
@@ -200,8 +200,8 @@ def test_the_name_alone_is_the_published_rule():
     s = method.segments
     assert (s.spike, s.full, s.quiet, s.least, s.spread) == (None, None, None, 0.1, 0.02)
     assert (s.reset, s.longest, s.rise, s.confident, s.tokens) == (8, 64, 0.3, 0.9, 16)
-    assert Sgcd(method).needs == Needs(100, "reverse_kl", weighs=True)
-    assert not options(gamma=0).needs.weighs
+    assert Sgcd(method).needs == Needs(100, "reverse_kl", can_change_weights=True)
+    assert not options(gamma=0).needs.can_change_weights
     assert Grpo().needs is None
 
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sgcd.credit.segments import Segments, Span
-from sgcd.credit.weights import gate, weigh
+from sgcd.credit.weights import drop_disagreeing_segments, weigh
 from sgcd.errors import RecordError
 from sgcd.records import Credit
 
@@ -126,18 +126,18 @@ def test_a_weight_cannot_carry_a_gradient():
 @pytest.mark.parametrize(("advantage", "kept"), [(1.0, [1]), (-1.0, [0]), (0.0, [0, 1])])
 def test_the_gate_keeps_what_the_teacher_moves_the_way_of_the_advantage(advantage: float, kept: list[int]):
     spans = (Span(1, 3, 1.0), Span(4, 6, 0.5))
-    segments = Segments(np.array([0, 1, 1, 0, 0.5, 0.5], np.float32), spans, valid=6, nonfinite=0)
+    segments = Segments(np.array([0, 1, 1, 0, 0.5, 0.5], np.float32), spans, num_valid=6, num_nonfinite=0)
     gap = np.array([9, -0.2, 9, 9, 0.3, -9], np.float32)  # only the first token of a segment counts
-    got = gate(segments, advantage, gap)
+    got = drop_disagreeing_segments(segments, advantage, gap)
     assert got.spans == tuple(spans[i] for i in kept)
     expected = np.zeros(6, np.float32)
     for i in kept:
-        expected[spans[i].start : spans[i].stop] = spans[i].value
+        expected[spans[i].start : spans[i].stop] = spans[i].saliency
     assert got.saliency.dtype == np.float32
     assert got.saliency.tolist() == expected.tolist()
     assert segments.saliency.tolist() == [0, 1, 1, 0, 0.5, 0.5]
 
 
 def test_the_gate_drops_a_segment_whose_gap_is_unknown():
-    segments = Segments(np.ones(2, np.float32), (Span(0, 2, 1.0),), valid=2, nonfinite=0)
-    assert gate(segments, 1.0, np.full(2, np.nan, np.float32)).spans == ()
+    segments = Segments(np.ones(2, np.float32), (Span(0, 2, 1.0),), num_valid=2, num_nonfinite=0)
+    assert drop_disagreeing_segments(segments, 1.0, np.full(2, np.nan, np.float32)).spans == ()

@@ -11,9 +11,9 @@ import pytest
 from helpers.misbehaving import KINDS, Server
 from helpers.talking import DOOR, Plan, babbler, calls, clerk, says, visitor
 from sgcd.cli import main
-from sgcd.endpoint.ask import Endpoint
+from sgcd.endpoint.client import Endpoint
 from sgcd.lab import words
-from sgcd.lab.tasks import tasks_of
+from sgcd.lab.tasks import generate_tasks
 
 KEY = "sk-test-0123456789abcdef"
 LAB = Path(__file__).parents[2] / "recipes/lab/grpo.yaml"
@@ -344,7 +344,7 @@ def test_a_stopped_evaluation_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("sgcd.staging.evaluate_model", stopped)
+    monkeypatch.setattr("sgcd.build_tasks.evaluate_endpoint_model", stopped)
     assert main(["evaluate", str(LAB), model("http://127.0.0.1:9/v1"), "--run", "half"]) != 0
     assert not Path("half").exists()
 
@@ -377,7 +377,7 @@ def test_check_names_the_model_and_calls_nobody(at_desk: Path, capsys: Capture) 
 
 
 def test_training_never_asks_it(at_desk: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Endpoint, "ready", lambda self: pytest.fail("nobody is to be asked"))
+    monkeypatch.setattr(Endpoint, "check_ready", lambda self: pytest.fail("nobody is to be asked"))
     told = ("recipe.yaml", "steps=1", "evaluation.every=9")
     assert main(["train", *told, "--run", "plain"]) == 0
     assert main(["train", *told, model("http://127.0.0.1:9/v1", key_env="NO_KEY"), "--run", "named"]) == 0
@@ -388,5 +388,5 @@ def test_training_never_asks_it(at_desk: Path, capsys: Capture, monkeypatch: pyt
 
 
 def test_the_clerk_knows_every_dev_task_by_its_words() -> None:
-    opened = [task.row["said"][0] for task in tasks_of("dev")]
+    opened = [task.row["said"][0] for task in generate_tasks("dev")]
     assert len(set(opened)) > 300

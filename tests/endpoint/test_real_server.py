@@ -14,7 +14,7 @@ import pytest
 
 from helpers.talking import DOOR
 from sgcd.cli import main
-from sgcd.learn.locate import locate
+from sgcd.learn.policy.resolve import resolve_model
 
 pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).parents[2] / "recipes/lab/sgcd-llm.yaml"
@@ -28,7 +28,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = tmp_path_factory.mktemp("serve") / "log"
-    policy = str(locate("lab:plain"))
+    policy = str(resolve_model("lab:plain"))
     command = [str(Path(sys.executable).parent / "transformers"), "serve", policy, "--port", str(port)]
     quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     with log.open("wb") as out:

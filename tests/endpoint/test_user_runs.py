@@ -8,7 +8,7 @@ import pytest
 
 from helpers.misbehaving import Server
 from helpers.talking import DOOR, says, visitor, wants
-from sgcd.act.user import OVER
+from sgcd.act.user import END_MARK
 from sgcd.cli import main
 
 KEY = "sk-test-0123456789abcdef"
@@ -105,7 +105,7 @@ def test_a_run_talks_to_its_users_and_repeated_asks_nothing(at_desk: Path, capsy
     assert talks
     assert all(talk[1]["role"] == "user" and talk[1]["content"].startswith("please say") for talk in talks)
     assert any(talk[-1] == {"role": "user", "content": "thank you"} for talk in talks)
-    assert OVER not in json.dumps(talks)
+    assert END_MARK not in json.dumps(talks)
     assert "You want to hear" not in json.dumps(talks)
     assert json.loads(Path("first/facts.json").read_text())["user"] == {"model": "u"}
     assert "| users played by | u |" in Path("first/policy/README.md").read_text()

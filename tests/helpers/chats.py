@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from sgcd.chat import Chat
-from sgcd.records import Ids, Message, Said
+from sgcd.records import Message, ParsedTurn, TokenIds
 
 TEMPLATES = Path(__file__).parents[1] / "templates"
 QWEN = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -112,10 +112,10 @@ def call(chat: Chat, **arguments: Any) -> str:
     from json import dumps
 
     plain = dumps(arguments, ensure_ascii=False)
-    if chat.dialect.name == "Qwen3.5":
+    if chat.call_format.name == "Qwen3.5":
         told = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in arguments.items())
         return f"<tool_call>\n<function=find>\n{told}</function>\n</tool_call>"
-    if chat.dialect.name == "Llama 3":
+    if chat.call_format.name == "Llama 3":
         return f'{{"name": "find", "parameters": {plain}}}'
     return f'<tool_call>\n{{"name": "find", "arguments": {plain}}}\n</tool_call>'
 
@@ -124,10 +124,10 @@ def call(chat: Chat, **arguments: Any) -> str:
 class Played:
     """A conversation as a rollout keeps it."""
 
-    prompt: Ids
-    response: Ids
+    prompt: TokenIds
+    response: TokenIds
     messages: list[Message]
-    said: list[Said]
+    said: list[ParsedTurn]
     exact: list[bool]
 
     @property
@@ -135,22 +135,26 @@ class Played:
         return [*self.prompt.tolist(), *self.response.tolist()]
 
 
-def converse(chat: Chat, turns: Sequence[Ids], replies: Sequence[Sequence[Message]], cut: bool = False) -> Played:
+def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[Message]], cut: bool = False) -> Played:
     """The policy says `turns`; `replies` stand between them. A last turn that was cut has no end of turn."""
-    opened = chat.open(OPENING, TOOLS, 0)
-    parts, messages = list[Ids](), [*opened.messages]
-    said, exact = list[Said](), list[bool]()
+    opened = chat.encode_prompt(OPENING, TOOLS, 0)
+    parts, messages = list[TokenIds](), [*opened.messages]
+    said, exact = list[ParsedTurn](), list[bool]()
     for number, turn in enumerate(turns):
         stopped = not (cut and number == len(turns) - 1)
-        ids = np.append(turn, np.int32(chat.end)).astype(np.int32) if stopped and not chat.ended(turn) else turn
-        read, kinds = chat.read(ids, TOOLS)
+        ids = (
+            np.append(turn, np.int32(chat.end_id)).astype(np.int32)
+            if stopped and not chat.has_end_token(turn)
+            else turn
+        )
+        read, kinds = chat.parse_turn(ids, TOOLS)
         assert len(kinds) == len(ids)
         said.append(read)
-        exact.append(chat.exact(ids))
-        messages.append(chat.said_message(ids, stopped))
+        exact.append(chat.roundtrips(ids))
+        messages.append(chat.turn_message(ids, stopped))
         parts.append(ids)
         if number < len(turns) - 1:
-            glue, clean = chat.extend(replies[number])
+            glue, clean = chat.encode_reply(replies[number])
             parts.append(glue)
             messages += clean
-    return Played(opened.ids, np.concatenate(parts).astype(np.int32), messages, said, exact)
+    return Played(opened.token_ids, np.concatenate(parts).astype(np.int32), messages, said, exact)

@@ -6,7 +6,7 @@ from typing import Any
 from triton.backends.compiler import GPUTarget  # pyright: ignore[reportMissingImports]
 from triton.compiler import ASTSource, compile  # noqa: A004 # pyright: ignore[reportMissingImports]
 
-from sgcd.learn import kernel
+from sgcd.learn.scoring.logits import triton_kernel as kernel
 
 TYPES = {"observed": "*i64", "size": "i32", "groups": "i32", "stride": "i32"}
 TYPES |= dict.fromkeys(["inner", "outer", "slope"], "fp32")

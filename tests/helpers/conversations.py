@@ -21,7 +21,7 @@ def shut(chat: Chat, thought: str) -> str:
 
 
 def opened(chat: Chat) -> bool:
-    return chat.plain(chat.extend(ASKS)[0]).endswith("<think>\n")
+    return chat.decode(chat.encode_reply(ASKS)[0]).endswith("<think>\n")
 
 
 def thirty_turns(chat: Chat) -> tuple[list[str], list[list[Message]]]:

@@ -70,14 +70,14 @@ def build(folder: Path) -> Path:
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
-    from sgcd.lab.policy import chat
-    from sgcd.learn.policy import Policy, save
+    from sgcd.lab.policy import build_lab_chat
+    from sgcd.learn.policy.load import Policy, save_policy
 
-    words = chat()
+    words = build_lab_chat()
     torch.manual_seed(0)
     model = Qwen3ForCausalLM(
         Qwen3Config(
-            vocab_size=words.size,
+            vocab_size=words.vocab_size,
             hidden_size=16,
             intermediate_size=16,
             num_hidden_layers=1,
@@ -87,8 +87,8 @@ def build(folder: Path) -> Path:
             max_position_embeddings=512,
             tie_word_embeddings=False,
             bos_token_id=None,
-            eos_token_id=words.end,
-            pad_token_id=words.pad,
+            eos_token_id=words.end_id,
+            pad_token_id=words.pad_id,
         )
     )
     said = {"<|end|>": 0.6, "yes": 0.3, "no": 0.3, "<call>": 0.15, "</call>": 0.1}
@@ -96,8 +96,8 @@ def build(folder: Path) -> Path:
         model.model.embed_tokens.weight[:, 0] = 4.0  # the same everywhere, so its column of the head acts as a bias
         model.lm_head.weight.zero_()
         for word, share in said.items():
-            model.lm_head.weight[words.tokenizer.convert_tokens_to_ids(word), 0] = log(words.size * share) / 4.0
-    save(Policy(model.eval(), words), folder / "policy", {})
+            model.lm_head.weight[words.tokenizer.convert_tokens_to_ids(word), 0] = log(words.vocab_size * share) / 4.0
+    save_policy(Policy(model.eval(), words), folder / "policy", {})
     (folder / "front.py").write_text(CLASS)
     for split, count in (("train", 12), ("dev", 6)):
         rows = [{"id": f"{split}-{i}", "word": ("yes", "no")[i % 2], "verifier": "front:heard"} for i in range(count)]

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.records import Call, Credit, Features, Rollout, Scored, Siblings, Task, Turn, Verdict
-from sgcd.run import RunFolder
+from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
+from sgcd.storage.run_folder import RunFolder
 
 RECIPE = "version: 1\nsteps: 2\nmethod:\n  name: METHOD\nevaluation:\n  split: dev\nenvironment:\n  name: lab\n"
 AUDIT: dict[str, Any] = {"successes": 0, "without_tool": 0, "without_tool_share": None, "tools_per_success": None}
@@ -19,7 +19,7 @@ ROW: dict[str, Any] = {
     "broken": 0,
     "causes": {},
     "endings": {"answered": 9},
-    "cuts": {},
+    "truncations": {},
     "reward": 0.5,
     "success": 0.5,
     "calls": 4,
@@ -49,11 +49,11 @@ def rollout(sibling: int, success: bool, task: str = "t-1", **changes: Any) -> R
         "sibling": sibling,
         "seed": sibling,
         "prompt": np.array([1, 2], np.int32),
-        "insert_at": 1,
+        "reference_position": 1,
         "response": IDS,
-        "mask": MASK,
-        "kinds": KINDS,
-        "sampled_logp": np.zeros(6, np.float32),
+        "response_mask": MASK,
+        "token_kinds": KINDS,
+        "sampling_logprobs": np.zeros(6, np.float32),
         "turns": (Turn(0, 3, (Call("cancel", {"booking": "b12"}),)), Turn(4, 6)),
         "messages": (
             {"role": "system", "content": "be kind"},
@@ -63,15 +63,15 @@ def rollout(sibling: int, success: bool, task: str = "t-1", **changes: Any) -> R
             {"role": "assistant", "content": "yes"},
         ),
         "tools": (),
-        "ending": "answered",
+        "end_reason": "answered",
         "verdict": Verdict(float(success), success, {"state": success, "note": None}),
     }
     return Rollout(**{**told, **changes})
 
 
-def scored(advantage: float, task: str = "t-1") -> Scored:
+def scored(advantage: float, task: str = "t-1") -> CreditRecord:
     """Weight 2 on the call, 1.5 on the answer; the third token is a masked literal; the last has no divergence."""
-    return Scored(
+    return CreditRecord(
         Credit(advantage, np.array([1, 2, 1, 1, 1.5, 1], np.float32), cap=2.0),
         Features(*(np.array(x, np.float32) for x in ([0, 1, 0.15, 9, 0.02, np.nan], [0] * 6, [0, -1, 0.5, 9, 0, 0]))),
         np.array([1, 1, 0, 1, 1, 1], bool),
@@ -79,9 +79,9 @@ def scored(advantage: float, task: str = "t-1") -> Scored:
     )
 
 
-def siblings(task: str = "t-1") -> Siblings:
-    broken = rollout(2, False, task, verdict=None, broken="reply: timed out after 60 s", ending="broken")
-    return Siblings(Task(task, "action", {}), (rollout(0, False, task), rollout(1, True, task)), (broken,))
+def siblings(task: str = "t-1") -> Group:
+    broken = rollout(2, False, task, verdict=None, broken="reply: timed out after 60 s", end_reason="broken")
+    return Group(Task(task, "action", {}), (rollout(0, False, task), rollout(1, True, task)), (broken,))
 
 
 def trial(step: int, task: int, mode: str, success: bool) -> dict[str, Any]:
@@ -98,11 +98,11 @@ def draw(path: Path, method: str = "sgcd", tasks: tuple[str, ...] = ("t-1",)) ->
     for step in (0, 2):
         folder.append_evaluation([trial(step, task, "greedy", task < 3 + step) for task in range(8)])
     for step in (1, 2):
-        uniform = Siblings(Task("t-9", "action", {}), (rollout(0, True, "t-9"), rollout(1, True, "t-9")))
+        uniform = Group(Task("t-9", "action", {}), (rollout(0, True, "t-9"), rollout(1, True, "t-9")))
         folder.write_rollouts(step, [*map(siblings, tasks), uniform], [True] * len(tasks) + [False])
         ones = Credit(0.5, np.ones(6, np.float32))
         if method == "grpo":
-            own = {f"{task}/{n}": Scored(ones) for task in tasks for n in (0, 1)}
+            own = {f"{task}/{n}": CreditRecord(ones) for task in tasks for n in (0, 1)}
         else:
             own = {f"{task}/{n}": scored((-0.5, 0.5)[n], task) for task in tasks for n in (0, 1)}
             rows = [{"task": task, "text": "checks : none .", "writer": "built-in", "hash": "ab12"} for task in tasks]

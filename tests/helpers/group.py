@@ -9,11 +9,11 @@ import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.contrast.trace import Trace
-from sgcd.contrast.write import write
+from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.lab import policy
-from sgcd.records import Ending, Ids, Kind, Kinds, Message, Rollout, Siblings, Task, Turn, Verdict
+from sgcd.records import EndReason, Group, Message, Rollout, Task, TokenIds, TokenKind, TokenKinds, Turn, Verdict
 
-LAB = policy.chat()
+LAB = policy.build_lab_chat()
 OPENING: tuple[Message, ...] = ({"role": "system", "content": "not allowed"}, {"role": "user", "content": "hello"})
 TASK = Task("t1", "action", {"gold": "cancel_booking"})
 DONE, SORRY = "it is done thank you and goodbye", "sorry this is not allowed by our policy"
@@ -24,49 +24,52 @@ def rollout(
     heard: Sequence[str] = (),
     success: bool = True,
     sibling: int = 0,
-    ending: Ending = "answered",
+    ending: EndReason = "answered",
     chat: Chat = LAB,
     failed: Sequence[bool] = (),
     **more: Any,
 ) -> Rollout:
     """A rollout as act plays it: `said[i]` is a turn, `heard[i]` what a tool answered to it."""
-    opened = chat.open(OPENING, (), 0)
+    opened = chat.encode_prompt(OPENING, (), 0)
     messages, turns = [*opened.messages], list[Turn]()
-    pieces: list[tuple[Ids, Kinds]] = []
+    pieces: list[tuple[TokenIds, TokenKinds]] = []
     length = 0
     for number, text in enumerate(said):
-        ids = np.append(chat.words_of_policy(text), np.int32(chat.end)).astype(np.int32)
-        told, kinds = chat.read(ids)
-        calls = tuple(replace(call, failed=[*failed, *[False] * len(said)][number]) for call in told.calls)
+        ids = np.append(chat.encode_policy_text(text), np.int32(chat.end_id)).astype(np.int32)
+        told, kinds = chat.parse_turn(ids)
+        calls = tuple(replace(call, is_error=[*failed, *[False] * len(said)][number]) for call in told.calls)
         turns.append(Turn(length, length + len(ids), calls, told.malformed))
-        messages.append(chat.said_message(ids, True))
+        messages.append(chat.turn_message(ids, True))
         pieces.append((ids, kinds))
         if number < len(heard):
-            glue, clean = chat.extend(({"role": "tool", "content": heard[number]},), opens=number + 1 < len(said))
+            glue, clean = chat.encode_reply(
+                ({"role": "tool", "content": heard[number]},), add_generation_prompt=number + 1 < len(said)
+            )
             messages.extend(clean)
-            pieces.append((glue, np.full(len(glue), Kind.GLUE, np.uint8)))
+            pieces.append((glue, np.full(len(glue), TokenKind.GLUE, np.uint8)))
         length = sum(len(ids) for ids, _ in pieces)
     kinds = np.concatenate([np.zeros(0, np.uint8), *(kinds for _, kinds in pieces)])
     whole: dict[str, Any] = {
         "task": "t1", "category": "action", "sibling": sibling, "seed": sibling,
-        "prompt": opened.ids, "insert_at": opened.insert_at,
+        "prompt": opened.token_ids, "reference_position": opened.reference_position,
         "response": np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in pieces)]),
-        "mask": kinds != Kind.GLUE, "kinds": kinds, "sampled_logp": np.zeros(length, np.float32),
-        "turns": tuple(turns), "messages": tuple(messages), "tools": (), "ending": ending,
+        "response_mask": kinds != TokenKind.GLUE, "token_kinds": kinds,
+        "sampling_logprobs": np.zeros(length, np.float32),
+        "turns": tuple(turns), "messages": tuple(messages), "tools": (), "end_reason": ending,
         "verdict": Verdict(float(success), success),
     }  # fmt: skip
     return Rollout(**{**whole, **more})
 
 
-def siblings(*rollouts: Rollout) -> Siblings:
-    return Siblings(TASK, tuple(replace(one, sibling=at) for at, one in enumerate(rollouts)))
+def siblings(*rollouts: Rollout) -> Group:
+    return Group(TASK, tuple(replace(one, sibling=at) for at, one in enumerate(rollouts)))
 
 
 def call(tool: str, *pairs: str) -> str:
     return f"one moment please <call> {' '.join((tool, *pairs))} </call>"
 
 
-def pair(chat: Chat = LAB) -> Siblings:
+def pair(chat: Chat = LAB) -> Group:
     """One that checked and one that did not; both name the customer and the booking."""
     good = [call("find_user", "name", "mia"), call("get_booking", "booking", "b12"), SORRY]
     bad = [call("find_user", "name", "mia"), call("cancel_booking", "booking", "b12"), DONE]
@@ -93,7 +96,7 @@ class Says:
         self.heard = traces
         if isinstance(text, BaseException):
             raise text
-        return write(traces) if text is ... else text
+        return compose_reference(traces) if text is ... else text
 
 
 def run(coroutine: Any) -> Any:

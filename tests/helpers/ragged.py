@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
-from sgcd.act.environment import Sampled
-from sgcd.learn.sampler import TorchCohort, TorchSampler
+from sgcd.act.environment import SampledTurn
+from sgcd.learn.sampling.sampler import TorchCohort, TorchSampler
 from sgcd.learn.settings import SamplerSettings
 
 END, VOCABULARY, WINDOW = 2, 60, 512
-CHAT: Any = SimpleNamespace(end=END, ends=(END,))
+CHAT: Any = SimpleNamespace(end_id=END, end_ids=(END,))
 SHAPE: Any = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -31,7 +31,7 @@ SHAPE: Any = {
     "initializer_range": 0.3,
 }
 PROMPT = np.array([5, 6, 7], np.int32)
-ENDLESS: Any = SimpleNamespace(end=-1, ends=(-1,))
+ENDLESS: Any = SimpleNamespace(end_id=-1, end_ids=(-1,))
 both = pytest.mark.parametrize("mode", ["lockstep", "free"])
 
 
@@ -51,7 +51,7 @@ class Played:
     """What one rollout saw: its whole context, and for each of its turns where it begins and what was returned."""
 
     context: list[int]
-    turns: list[tuple[int, Sampled]]
+    turns: list[tuple[int, SampledTurn]]
 
 
 def conversation(index: int) -> list[tuple[np.ndarray, int]]:
@@ -71,7 +71,7 @@ async def rollout(cohort: TorchCohort, index: int, pause: Callable[[], float]) -
         played.context += new.tolist()
         sampled = await session.sample(new, limit)
         played.turns.append((len(played.context), sampled))
-        played.context += sampled.ids.tolist()
+        played.context += sampled.token_ids.tolist()
     session.close()
     return played
 
@@ -98,7 +98,7 @@ def play(sampler: TorchSampler, timing: int | None = None, temperature: float | 
 def same(a: list[Played], b: list[Played]) -> bool:
     """Equal to the bit, log-probabilities too."""
     return [p.context for p in a] == [q.context for q in b] and all(
-        np.array_equal(s.logp, t.logp)
+        np.array_equal(s.logprobs, t.logprobs)
         for p, q in zip(a, b, strict=True)
         for (_, s), (_, t) in zip(p.turns, q.turns, strict=True)
     )

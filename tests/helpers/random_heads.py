@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgcd.learn.head import Head
-from sgcd.learn.stats import Top
-from sgcd.learn.teacher import outcomes_at
+from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.stats import TopKStats
+from sgcd.learn.scoring.teacher import kept_outcomes
 
 HEADS = {
     "plain": {},
@@ -48,14 +48,14 @@ def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
     return outside.logsumexp(-1)
 
 
-def outcomes(logp: Tensor, own: Tensor, rest: Tensor, top: Top, observed: Tensor) -> Tensor:
-    return outcomes_at(top.ids, observed, logp, own, rest)
+def outcomes(logp: Tensor, own: Tensor, rest: Tensor, top: TopKStats, observed: Tensor) -> Tensor:
+    return kept_outcomes(top.ids, observed, logp, own, rest)
 
 
-def outcomes_of_top(top: Top, observed: Tensor) -> Tensor:
-    return outcomes_at(top.ids, observed, top.logp, top.own, top.rest)
+def outcomes_of_top(top: TopKStats, observed: Tensor) -> Tensor:
+    return kept_outcomes(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
 
 
 def in_full(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
     own = logp.gather(1, observed[:, None])[:, 0]
-    return outcomes_at(ids, observed, logp.gather(1, ids), own, rest_of(logp, ids, observed))
+    return kept_outcomes(ids, observed, logp.gather(1, ids), own, rest_of(logp, ids, observed))

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 import numpy as np
 
-from sgcd.act.environment import Opening, Reply, Sampled, Sampler, Stage
-from sgcd.chat import Chat, Opened
-from sgcd.records import Call, Ids, Kind, Kinds, Message, Said, Task, Verdict
+from sgcd.act.environment import InitialMessages, Reply, SampledTurn, Sampler, TaskSuite
+from sgcd.chat import Chat, EncodedPrompt
+from sgcd.records import Call, Message, ParsedTurn, Task, TokenIds, TokenKind, TokenKinds, Verdict
 
 # A conversation is <role> words <end> <role> words <end> ...; the policy begins after <assistant>.
 MARKS = ["<end>", "<system>", "<user>", "<assistant>", "<tool>", "<think>", "</think>", "<call>", "</call>"]
@@ -21,7 +21,7 @@ VOCABULARY = {word: number for number, word in enumerate([*MARKS, *WORDS])}
 # 9 be 10 kind 11 find 12 mia 13 get 14 look 15 name 16 b12 17 found 18 error 19 : 20 unknown 21 tool 22 grab
 
 
-def ids_of(text: str) -> Ids:
+def ids_of(text: str) -> TokenIds:
     """New words get new numbers."""
     return np.array([VOCABULARY.setdefault(word, len(VOCABULARY)) for word in text.split()], np.int32)
 
@@ -29,38 +29,44 @@ def ids_of(text: str) -> Ids:
 class ScriptedChat:
     """Word by word, with the marks above. A call is <call> tool name value </call>."""
 
-    end = 0
+    end_id = 0
 
-    def open(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], harness: int) -> Opened:
-        ids = self.render(messages, opens=True)
-        before = self.render(messages[: harness + 1])
-        return Opened(ids, len(before) - 1, tuple(messages))
+    def encode_prompt(
+        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], reference_message: int
+    ) -> EncodedPrompt:
+        ids = self.encode_conversation(messages, add_generation_prompt=True)
+        before = self.encode_conversation(messages[: reference_message + 1])
+        return EncodedPrompt(ids, len(before) - 1, tuple(messages))
 
-    def extend(self, messages: Sequence[Message], opens: bool = True) -> tuple[Ids, tuple[Message, ...]]:
-        return self.render(messages, opens=opens), tuple(messages)
+    def encode_reply(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> tuple[TokenIds, tuple[Message, ...]]:
+        return self.encode_conversation(messages, add_generation_prompt=add_generation_prompt), tuple(messages)
 
-    def render(self, messages: Sequence[Message], tools: object = (), opens: bool = False) -> Ids:
+    def encode_conversation(
+        self, messages: Sequence[Message], tools: object = (), add_generation_prompt: bool = False
+    ) -> TokenIds:
         closed = [f"<{m['role']}> {m['content']}" + ("" if m.get("unfinished") else " <end>") for m in messages]
-        return ids_of(" ".join([*closed, "<assistant>"] if opens else closed))
+        return ids_of(" ".join([*closed, "<assistant>"] if add_generation_prompt else closed))
 
-    def plain(self, ids: Ids) -> str:
+    def decode(self, ids: TokenIds) -> str:
         return " ".join(list(VOCABULARY)[number] for number in ids)
 
-    def said_message(self, ids: Ids, stopped: bool) -> Message:
-        if stopped:
-            return {"role": "assistant", "content": self.plain(ids[:-1])}
-        return {"role": "assistant", "content": self.plain(ids), "unfinished": True}
+    def turn_message(self, ids: TokenIds, hit_end_token: bool) -> Message:
+        if hit_end_token:
+            return {"role": "assistant", "content": self.decode(ids[:-1])}
+        return {"role": "assistant", "content": self.decode(ids), "unfinished": True}
 
-    def exact(self, ids: Ids) -> bool:
+    def roundtrips(self, ids: TokenIds) -> bool:
         return True
 
-    def read(self, ids: Ids, tools: object = ()) -> tuple[Said, Kinds]:
-        kinds, kind = np.zeros(len(ids), np.uint8), Kind.ANSWER
+    def parse_turn(self, ids: TokenIds, tools: object = ()) -> tuple[ParsedTurn, TokenKinds]:
+        kinds, kind = np.zeros(len(ids), np.uint8), TokenKind.ANSWER
         for place, number in enumerate(ids):
-            kind = {5: Kind.THINKING, 7: Kind.CALL}.get(int(number), kind)
+            kind = {5: TokenKind.THINKING, 7: TokenKind.CALL}.get(int(number), kind)
             kinds[place] = kind
-            kind = Kind.ANSWER if number in (6, 8) else kind
-        words = self.plain(ids).replace(" <end>", "").split()
+            kind = TokenKind.ANSWER if number in (6, 8) else kind
+        words = self.decode(ids).replace(" <end>", "").split()
         calls, malformed, text = list[Call](), "", list[str]()
         while words:
             word = words.pop(0)
@@ -73,7 +79,7 @@ class ScriptedChat:
                 calls.append(Call(inside[0], dict(zip(inside[1::2], inside[2::2], strict=True))))
             else:
                 malformed = "look needs a value"
-        return Said("", " ".join(text), () if malformed else tuple(calls), malformed), kinds
+        return ParsedTurn("", " ".join(text), () if malformed else tuple(calls), malformed), kinds
 
 
 CHAT = cast(Chat, ScriptedChat())
@@ -89,16 +95,18 @@ class ScriptedSession:
     closed: int = 0
     failure: Exception | None = None
 
-    async def sample(self, new: Ids, limit: int) -> Sampled:
+    async def sample(self, new_ids: TokenIds, max_new_tokens: int) -> SampledTurn:
         assert not self.closed
-        assert limit > 0
+        assert max_new_tokens > 0
         if self.delays:
             await asyncio.sleep(self.delays.random() / 500)
         if not self.turns and self.failure:
             raise self.failure
-        ids = ids_of(self.turns.pop(0) + " <end>")[:limit]
-        self.context += [*new.tolist(), *ids.tolist()]
-        return Sampled(ids, -np.arange(1, len(ids) + 1, dtype=np.float32) / np.float32(8), stopped=bool(ids[-1] == 0))
+        ids = ids_of(self.turns.pop(0) + " <end>")[:max_new_tokens]
+        self.context += [*new_ids.tolist(), *ids.tolist()]
+        return SampledTurn(
+            ids, -np.arange(1, len(ids) + 1, dtype=np.float32) / np.float32(8), hit_end_token=bool(ids[-1] == 0)
+        )
 
     def close(self) -> None:
         self.closed += 1
@@ -131,7 +139,7 @@ class ScriptedSampler:
 
 
 LOOK = {"type": "function", "function": {"name": "look", "parameters": {}}}
-OPENING = Opening(({"role": "system", "content": "be kind"}, {"role": "user", "content": "find mia"}), (LOOK,))
+OPENING = InitialMessages(({"role": "system", "content": "be kind"}, {"role": "user", "content": "find mia"}), (LOOK,))
 TASK = Task("t1", "action", {})
 
 
@@ -148,7 +156,7 @@ class ScriptedEnvironment:
 
     def __init__(self, *replies: Any, opening: Any = OPENING, verdict: Any = WON, private: Any = ("b12",)):
         self.replies, self.opening, self.verdict, self.secret = list(replies), opening, verdict, private
-        self.heard: list[Said] = []
+        self.heard: list[ParsedTurn] = []
         self.closed = 0
 
     async def _give(self, value: Any) -> Any:
@@ -158,11 +166,11 @@ class ScriptedEnvironment:
             await asyncio.sleep(3600)
         return value
 
-    async def open(self, task: Task, seed: int) -> Opening:
+    async def open(self, task: Task, seed: int) -> InitialMessages:
         return await self._give(self.opening)
 
-    async def reply(self, said: Said) -> Reply:
-        self.heard.append(said)
+    async def reply(self, turn: ParsedTurn) -> Reply:
+        self.heard.append(turn)
         return await self._give(self.replies.pop(0) if self.replies else Reply(done=True))
 
     async def verify(self) -> Verdict:
@@ -177,8 +185,8 @@ class ScriptedEnvironment:
         self.closed += 1
 
 
-def stage_of(environment: Callable[[], Any], tasks: Sequence[Task] = (TASK,)) -> Stage:
-    return Stage(environment, {"train": tuple(tasks)})
+def stage_of(environment: Callable[[], Any], tasks: Sequence[Task] = (TASK,)) -> TaskSuite:
+    return TaskSuite(environment, {"train": tuple(tasks)})
 
 
 def tasks_of(number: int) -> list[Task]:

@@ -8,28 +8,28 @@ import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sgcd.act.environment import Opening, Reply, Stage
-from sgcd.contrast.refer import Contrast
-from sgcd.contrast.write import BuiltIn
+from sgcd.act.environment import InitialMessages, Reply, TaskSuite
+from sgcd.contrast.reference import ReferenceBuilder
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.lab import policy as lab
-from sgcd.learn.batch import Example
-from sgcd.learn.clock import ModelThread
-from sgcd.learn.gradient import Gradient, ready
-from sgcd.learn.living import Living
-from sgcd.learn.policy import Policy
-from sgcd.learn.sampler import TorchSampler
+from sgcd.learn.policy.load import Policy
+from sgcd.learn.sampling.sampler import TorchSampler
+from sgcd.learn.scoring.batch import LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
-from sgcd.learn.update import Update, update
-from sgcd.recipe import Recipe
-from sgcd.records import Rollout, Said, Task, Verdict
-from sgcd.run import RunFolder
+from sgcd.learn.training.context import RunContext
+from sgcd.learn.training.gradient import GradientAccumulator, fixed_advantages
+from sgcd.learn.training.optimizer import StepResult, optimizer_step
+from sgcd.learn.training.timers import ModelThread
+from sgcd.recipe.schema import Recipe
+from sgcd.records import ParsedTurn, Rollout, Task, Verdict
+from sgcd.storage.run_folder import RunFolder
 
-CHAT = lab.chat()
+CHAT = lab.build_lab_chat()
 
 
-def model(dtype: torch.dtype = torch.float32, size: int = CHAT.size, seed: int = 3) -> Any:
+def model(dtype: torch.dtype = torch.float32, size: int = CHAT.vocab_size, seed: int = 3) -> Any:
     torch.manual_seed(seed)
     shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "head_dim": 8}
     heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
@@ -58,42 +58,51 @@ def rollout(mask: str, task: str = "t", sibling: int = 0, prompt: int = 3, seed:
         sibling=sibling,
         seed=seed,
         prompt=draws.integers(0, size, prompt).astype(np.int32),
-        insert_at=1,
+        reference_position=1,
         response=draws.integers(0, size, len(mask)).astype(np.int32),
-        mask=written,
-        kinds=np.where(written, 3, 0).astype(np.uint8),
-        sampled_logp=logp,
+        response_mask=written,
+        token_kinds=np.where(written, 3, 0).astype(np.uint8),
+        sampling_logprobs=logp,
         turns=(),
         messages=(),
         tools=(),
-        ending="answered",
+        end_reason="answered",
         verdict=Verdict(1.0, True),
     )
 
 
 def accumulated(
-    policy: Any, batch: Sequence[Example], trust: SurrogateSettings, temperature: float, tokens: int
-) -> Gradient:
+    policy: Any, batch: Sequence[LossInputs], trust: SurrogateSettings, temperature: float, tokens: int
+) -> GradientAccumulator:
     """The gradient of a whole batch, of which it is known beforehand what it deserves."""
-    gradient = Gradient(policy, trust, temperature, tokens, sum(example.rollout.written for example in batch))
-    gradient.add(*ready(batch))
+    gradient = GradientAccumulator(
+        policy, trust, temperature, tokens, sum(example.rollout.num_policy_tokens for example in batch)
+    )
+    gradient.accumulate(*fixed_advantages(batch))
     return gradient
 
 
 def stepped(
-    policy: Any, optimizer: Any, batch: Sequence[Example], told: OptimizerSettings, number: int = 1, heat: float = 1.0
-) -> Update:
+    policy: Any,
+    optimizer: Any,
+    batch: Sequence[LossInputs],
+    told: OptimizerSettings,
+    number: int = 1,
+    heat: float = 1.0,
+) -> StepResult:
     """One optimiser step on such a batch."""
-    return update(optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.tokens), told, number)
+    return optimizer_step(optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.tokens), told, number)
 
 
 class Brevity:
     """A policy that ends its turn in time has succeeded; a fresh one does so every other time."""
 
-    async def open(self, task: Task, seed: int) -> Opening:
-        return Opening(({"role": "system", "content": "cabin"}, {"role": "user", "content": task.row["ask"]}), (), 0)
+    async def open(self, task: Task, seed: int) -> InitialMessages:
+        return InitialMessages(
+            ({"role": "system", "content": "cabin"}, {"role": "user", "content": task.row["ask"]}), (), 0
+        )
 
-    async def reply(self, said: Said) -> Reply:
+    async def reply(self, turn: ParsedTurn) -> Reply:
         return Reply(done=True)
 
     async def verify(self) -> Verdict:
@@ -107,7 +116,7 @@ class Brevity:
 
 
 TASKS = tuple(Task(f"t{number}", "no_action", {"ask": "seat"}) for number in range(9))
-STAGE = Stage(Brevity, {"train": TASKS[:6], "dev": TASKS[6:]})
+STAGE = TaskSuite(Brevity, {"train": TASKS[:6], "dev": TASKS[6:]})
 
 
 def recipe(**changes: Any) -> Recipe:
@@ -149,7 +158,7 @@ def method_of(plan: Recipe) -> Any:
     return Grpo() if plan.method.name == "grpo" else Sgcd(plan.method)
 
 
-def living(path: Path, plan: Recipe, stage: Stage = STAGE, policy: Any = None) -> Living:
+def living(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = None) -> RunContext:
     """A fresh policy, and the run's folder as it is found."""
     begun = (path / "recipe.yaml").exists()
     folder = RunFolder.open(path) if begun else RunFolder.create(path, "version: 1\n", {})
@@ -158,5 +167,5 @@ def living(path: Path, plan: Recipe, stage: Stage = STAGE, policy: Any = None) -
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
     sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)
-    contrast = Contrast(BuiltIn(), CHAT, plan.reference.budget, plan.reference.least)
-    return Living(stage, Policy(fresh, CHAT), sampler, method_of(plan), contrast, thread, folder)
+    contrast = ReferenceBuilder(BuiltInWriter(), CHAT, plan.reference.budget, plan.reference.least)
+    return RunContext(stage, Policy(fresh, CHAT), sampler, method_of(plan), contrast, thread, folder)

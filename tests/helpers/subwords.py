@@ -4,7 +4,7 @@ from functools import cache
 from typing import Literal
 
 from sgcd.chat import Chat
-from sgcd.lab.words import SPECIAL
+from sgcd.lab.words import SPECIAL_TOKENS
 
 TEMPLATE = (
     "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}{% if not m.unfinished %}<|end|>{% endif %}{% endfor %}"
@@ -19,7 +19,7 @@ def chat(kind: Literal["bytes", "fallback"] = "bytes") -> Chat:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = list(SPECIAL)
+    special = list(SPECIAL_TOKENS)
     if kind == "bytes":
         inner = Tokenizer(models.BPE())
         inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

@@ -4,10 +4,10 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from sgcd.act.user import OVER
+from sgcd.act.user import END_MARK
 from sgcd.lab import words
-from sgcd.lab.tasks import tasks_of
-from sgcd.lab.world import WRITE_FOR, Request, allowed, row_of
+from sgcd.lab.tasks import generate_tasks
+from sgcd.lab.world import WRITE_TOOL_OF, Request, booking_from_json, is_allowed
 
 Plan = Callable[[int, dict[str, Any]], str]
 
@@ -59,14 +59,14 @@ def visitor(number: int, request: dict[str, Any]) -> str:
     word, *said = wants(request), *request["messages"][2:]
     if not said:
         return says(f"please say {word}")
-    return says(f"thank you {OVER}" if word in said[-1]["content"].split() else f"i want {word}")
+    return says(f"thank you {END_MARK}" if word in said[-1]["content"].split() else f"i want {word}")
 
 
 def clerk(number: int, request: dict[str, Any]) -> str:
     """Knows every dev task of the lab by its words, and does what its policy wants."""
     asked = next(message["content"] for message in request["messages"] if message["role"] == "user")
-    task = next(task for task in tasks_of("dev") if task.row["said"][0] == asked)
-    row, wish = row_of(task.row["rows"][0]), Request(**task.row["requests"][0])
+    task = next(task for task in generate_tasks("dev") if task.row["said"][0] == asked)
+    row, wish = booking_from_json(task.row["rows"][0]), Request(**task.row["requests"][0])
     if request["messages"][-1]["role"] == "tool":
         return says(words.CONFIRMATION)
     if wish.intent.startswith("ask_"):
@@ -74,9 +74,9 @@ def clerk(number: int, request: dict[str, Any]) -> str:
         return says(f"your {attribute} is {getattr(row, attribute)} thank you")
     if task.category == "transfer":
         return calls(("transfer_to_human", {}))
-    if not allowed(wish, row):
+    if not is_allowed(wish, row):
         return says(words.REFUSAL)
-    tool = WRITE_FOR[wish.intent]
+    tool = WRITE_TOOL_OF[wish.intent]
     return calls((tool, dict(zip(words.TOOLS[tool][0], (row.booking, wish.value), strict=False))))
 
 

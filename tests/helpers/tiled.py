@@ -5,9 +5,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgcd.learn.block import GROUP
-from sgcd.learn.head import Head
-from sgcd.learn.tiles import Tiles, tiles
+from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.cpu_block import GROUP
+from sgcd.learn.scoring.logits.cuda_block import CudaLogitsBlock, build_cuda_block
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -47,8 +47,8 @@ def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
     return torch.stack([high, below.exp().sum(-1), tilt])
 
 
-def seen(raw: Tensor, head: Head, observed: Tensor, heat: float, found: Tensor) -> Tiles:
-    return tiles(head, raw, observed, slice(0, len(raw)), heat, found)
+def seen(raw: Tensor, head: Head, observed: Tensor, heat: float, found: Tensor) -> CudaLogitsBlock:
+    return build_cuda_block(head, raw, observed, slice(0, len(raw)), heat, found)
 
 
 def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
@@ -56,19 +56,19 @@ def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
     return outside.logsumexp(-1)
 
 
-def right(said: Tiles, raw: Tensor, k: int, tolerance: float = 1e-5) -> None:
+def right(said: CudaLogitsBlock, raw: Tensor, k: int, tolerance: float = 1e-5) -> None:
     """Everything that is said of some rows, held against float64 over the whole vocabulary."""
     z = finished(said.head, raw, said.temperature)
     logp = z.log_softmax(-1)
-    ids, top, rest = said.top(k)
+    ids, top, rest = said.top_k(k)
     k = min(k, raw.shape[1])
     order = raw.double().sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(-1).values
     assert torch.equal(ids, order)
     near(top, logp.gather(1, ids), tolerance)
     near(rest.exp(), rest_of(logp, ids, said.observed).exp(), tolerance)
     near(rest, rest_of(logp, ids, said.observed), 10 * tolerance)
-    near(said.own, logp.gather(1, said.observed[:, None])[:, 0], tolerance)
-    near(said.lse, z.logsumexp(-1), tolerance)
+    near(said.observed_logprob, logp.gather(1, said.observed[:, None])[:, 0], tolerance)
+    near(said.logsumexp, z.logsumexp(-1), tolerance)
     near(said.entropy, -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0)).sum(-1), tolerance)
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from helpers.small import Watcher, heeding, living, recipe, rollout
-from sgcd.contrast.mask import Literals
-from sgcd.contrast.refer import Referred
-from sgcd.learn.living import Living
-from sgcd.learn.trainer import Trained, Trainer
-from sgcd.records import Reference, Siblings, Task, Turn, Verdict
-from sgcd.run import RunFolder
+from sgcd.contrast.leakage.masking import Literals
+from sgcd.contrast.reference import ReferenceResult
+from sgcd.learn.training.context import RunContext
+from sgcd.learn.training.trainer import Trainer, TrainResult
+from sgcd.records import Group, Reference, Task, Turn, Verdict
+from sgcd.storage.run_folder import RunFolder
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"tokens": 4}}
 STEPS: dict[str, Any] = {"steps": 2, "evaluation": {"every": 9, "trials": 1}, "scoring": {"shuffled": 2}}
@@ -21,9 +21,9 @@ STEPS: dict[str, Any] = {"steps": 2, "evaluation": {"every": 9, "trials": 1}, "s
 LONG = "x" * 20 + ".." + "x" * 20
 
 
-def group(*masks: str, task: str = "t", wins: int = 1) -> Siblings:
+def group(*masks: str, task: str = "t", wins: int = 1) -> Group:
     """Siblings of which the first `wins` succeeded; each stretch of x is a turn."""
-    return Siblings(
+    return Group(
         Task(task, "action", {}),
         tuple(
             replace(
@@ -41,14 +41,14 @@ def _turns(mask: str) -> tuple[Turn, ...]:
     return tuple(Turn(start, stop) for start, stop in zip(edges[::2], edges[1::2], strict=True))
 
 
-def referred(siblings: Siblings, text: str = "cabin seat") -> Referred:
+def referred(siblings: Group, text: str = "cabin seat") -> ReferenceResult:
     reference = Reference(siblings.task.id, text, "by hand") if text else None
-    return Referred(siblings.task.id, reference, "" if text else "writer gave nothing", Literals.of([]))
+    return ReferenceResult(siblings.task.id, reference, "" if text else "writer gave nothing", Literals.from_texts([]))
 
 
 def train(
-    path: Path, watcher: Watcher | None = None, prepare: Callable[[Living], None] | None = None, **changes: Any
-) -> Trained:
+    path: Path, watcher: Watcher | None = None, prepare: Callable[[RunContext], None] | None = None, **changes: Any
+) -> TrainResult:
     plan = recipe(**{"method": SGCD, **STEPS, **changes})
     alive = living(path, plan)
     heeding(alive.policy.model)
@@ -57,13 +57,13 @@ def train(
     try:
         return asyncio.run(Trainer(plan, alive, watcher or Watcher()).run())
     finally:
-        alive.thread.shutdown()
+        alive.model_thread.shutdown()
 
 
 def contents(path: Path) -> dict[str, bytes]:
     """Every file of a run, but for times and memory."""
     there = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
-    rows = [dict(row) for row in RunFolder.open(path).metrics()]
+    rows = [dict(row) for row in RunFolder.open(path).read_metrics()]
     for row in rows:
         del row["seconds"], row["peak_memory"]
     return {**there, "metrics.jsonl": repr(rows).encode()}

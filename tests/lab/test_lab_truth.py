@@ -10,18 +10,19 @@ from contextlib import asynccontextmanager
 import numpy as np
 import pytest
 
-from sgcd.act.environment import Sampled
-from sgcd.act.rollout import play
-from sgcd.lab import policy, truth, words
-from sgcd.lab.branch import State, play_on
-from sgcd.lab.guided import LIMITS
-from sgcd.lab.tasks import tasks_of
-from sgcd.lab.truth import Truth, difference, truths, undecided
+from sgcd.act.environment import SampledTurn
+from sgcd.act.rollout import play_rollout
+from sgcd.lab import policy, words
+from sgcd.lab.play_with_reference import LAB_LIMITS
+from sgcd.lab.tasks import generate_tasks
 from sgcd.lab.world import Airline
-from sgcd.records import Floats, Ids, Rollout
+from sgcd.records import Floats, Rollout, TokenIds
+from sgcd.study import decision_values as truth
+from sgcd.study.continuations import BranchPoint, play_continuations
+from sgcd.study.decision_values import Truth, estimate_advantage, measure_truths, undecided_positions
 
-CHAT = policy.chat()
-TASK = next(task for task in tasks_of("dev") if task.category == "no_action")
+CHAT = policy.build_lab_chat()
+TASK = next(task for task in generate_tasks("dev") if task.category == "no_action")
 AT_ONCE, LATER = 0.25, 0.6
 REFUSE, CONFIRM = words.REFUSAL.split()[0], words.CONFIRMATION.split()[0]
 
@@ -33,13 +34,13 @@ class Chances:
         self.rng = np.random.default_rng(seed)
         self.heard = ""
 
-    async def sample(self, new: Ids, limit: int) -> Sampled:
-        self.heard += " " + CHAT.plain(new)
+    async def sample(self, new_ids: TokenIds, max_new_tokens: int) -> SampledTurn:
+        self.heard += " " + CHAT.decode(new_ids)
         begun = self.heard.rpartition("<|assistant|>")[2].strip()
         text = self.turn(begun)
-        ids = np.append(CHAT.words_of_policy(text.removeprefix(begun)), np.int32(CHAT.end)).astype(np.int32)
+        ids = np.append(CHAT.encode_policy_text(text.removeprefix(begun)), np.int32(CHAT.end_id)).astype(np.int32)
         self.heard += text.removeprefix(begun) + " <|end|>"
-        return Sampled(ids, np.zeros(len(ids), np.float32), stopped=True)
+        return SampledTurn(ids, np.zeros(len(ids), np.float32), hit_end_token=True)
 
     def turn(self, begun: str) -> str:
         call = f"{words.BEFORE_CALL} <call> find_user name {TASK.row['rows'][0]['name']} </call>"
@@ -71,11 +72,11 @@ class Room:
 
 
 def played(seed: int) -> Rollout:
-    return asyncio.run(play(TASK, Airline(), CHAT, Chances(seed), LIMITS, seed, seed))
+    return asyncio.run(play_rollout(TASK, Airline(), CHAT, Chances(seed), LAB_LIMITS, seed, seed))
 
 
 def word(rollout: Rollout, place: int) -> str:
-    return CHAT.plain(rollout.response[place : place + 1])
+    return CHAT.decode(rollout.response[place : place + 1])
 
 
 def tops(rollout: Rollout) -> Floats:
@@ -94,8 +95,15 @@ EXPECTED = {(0, REFUSE): 1 - START, (0, "one"): LATER - START, (1, REFUSE): 1 - 
 def judged() -> tuple[list[Rollout], list[Truth], Room]:
     rollouts, room = [played(seed) for seed in range(12)], Room()
     found = asyncio.run(
-        truths(
-            [TASK] * 12, rollouts, [tops(r) for r in rollouts], [r.mask for r in rollouts], CHAT, room, 0, truth.TIMES
+        measure_truths(
+            [TASK] * 12,
+            rollouts,
+            [tops(r) for r in rollouts],
+            [r.response_mask for r in rollouts],
+            CHAT,
+            room,
+            0,
+            truth.NUM_CONTINUATIONS,
         )
     )
     return rollouts, found, room
@@ -108,11 +116,11 @@ def test_the_advantage_of_every_decision_is_found(judged: tuple[list[Rollout], l
         for number, turn in enumerate(rollout.turns):
             key = number, word(rollout, turn.start)
             seen.add(key)
-            assert abs(one.advantage[turn.start] - EXPECTED[key]) < 3.5 * one.error[turn.start]
-            assert one.error[turn.start] < 0.09
-            assert one.decisive[turn.start] == (abs(EXPECTED[key]) > 0.2)
-        assert one.measured.sum() == len(rollout.turns)
-        assert one.decisive.sum() <= one.measured.sum()
+            assert abs(one.advantage[turn.start] - EXPECTED[key]) < 3.5 * one.standard_error[turn.start]
+            assert one.standard_error[turn.start] < 0.09
+            assert one.decisive_mask[turn.start] == (abs(EXPECTED[key]) > 0.2)
+        assert one.measured_mask.sum() == len(rollout.turns)
+        assert one.decisive_mask.sum() <= one.measured_mask.sum()
     assert seen == set(EXPECTED)
 
 
@@ -120,7 +128,9 @@ def test_a_value_is_found_once_however_many_siblings_share_it(judged: tuple[list
     _, found, room = judged
     # before the first word; after "one"; before the second turn; what follows a refusal or a confirmation is certain,
     # but it is a state of its own wherever words are still to come
-    assert room.sessions == truth.TIMES * len({*"start one looked".split(), (0, REFUSE), (1, REFUSE), (1, CONFIRM)})
+    assert room.sessions == truth.NUM_CONTINUATIONS * len(
+        {*"start one looked".split(), (0, REFUSE), (1, REFUSE), (1, CONFIRM)}
+    )
     first = [one.advantage[0] for one in found]
     assert len(set(first)) == 2
 
@@ -128,23 +138,23 @@ def test_a_value_is_found_once_however_many_siblings_share_it(judged: tuple[list
 def test_what_is_over_is_not_played_on():
     rollout = played(1)
     room = Room()
-    won = asyncio.run(play_on([State(TASK, rollout, len(rollout.response))], 64, CHAT, room, 0))
+    won = asyncio.run(play_continuations([BranchPoint(TASK, rollout, len(rollout.response))], 64, CHAT, room, 0))
     assert (won, room.sessions) == ([64 * rollout.success], 0)
 
 
 def test_literals_are_not_measured_and_are_neither_decisive_nor_not():
     rollout = played(0)
-    counted = rollout.mask.copy()
+    counted = rollout.response_mask.copy()
     counted[rollout.turns[0].start] = False
     top = tops(rollout)
-    assert rollout.turns[0].start in undecided(top, rollout.mask)
-    assert rollout.turns[0].start not in undecided(top, counted)
-    assert undecided(np.array([0.97, 0.98, 0.99], np.float32), np.ones(3, bool)).tolist() == [0]
+    assert rollout.turns[0].start in undecided_positions(top, rollout.response_mask)
+    assert rollout.turns[0].start not in undecided_positions(top, counted)
+    assert undecided_positions(np.array([0.97, 0.98, 0.99], np.float32), np.ones(3, bool)).tolist() == [0]
 
 
 def test_the_standard_error_never_vanishes():
     after, before = np.array([0, 64, 64, 32]), np.array([0, 64, 0, 32])
-    advantage, error = difference(after, before, 64)
+    advantage, error = estimate_advantage(after, before, 64)
     assert advantage.tolist() == pytest.approx([0, 0, 64 / 66, 0])
     edge, middle = 1 / 66 * 65 / 66, 0.25
     assert error.tolist() == pytest.approx([(2 * p / 66) ** 0.5 for p in (edge, edge, edge, middle)])
@@ -153,4 +163,4 @@ def test_the_standard_error_never_vanishes():
 def test_decisive_is_beyond_three_standard_errors_on_either_side():
     advantage = np.array([0.31, -0.31, 0.29, np.nan], np.float32)
     error = np.array([0.1, 0.1, 0.1, np.nan], np.float32)
-    assert Truth(advantage, error, np.ones(4, bool)).decisive.tolist() == [True, True, False, False]
+    assert Truth(advantage, error, np.ones(4, bool)).decisive_mask.tolist() == [True, True, False, False]

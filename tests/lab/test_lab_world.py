@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from sgcd.lab import policy, words
-from sgcd.lab.demonstrate import NOISY, PERFECT, Script, enact, loss_weights, tokens
-from sgcd.lab.settings import LabEnvironment
-from sgcd.lab.tasks import structure, tasks_of
-from sgcd.lab.world import Airline, Booking, Request, allowed, lab_stage
-from sgcd.records import Call, Kind, Said, Task
+from sgcd.lab.demonstrate import NOISY, PERFECT, Script, encode_demonstration, play_script, sft_loss_weights
+from sgcd.lab.settings import LabSettings
+from sgcd.lab.tasks import generate_tasks, task_structure
+from sgcd.lab.world import Airline, Booking, Request, is_allowed, lab_tasks
+from sgcd.records import Call, ParsedTurn, Task, TokenKind
 
 SPLITS = ("train", "dev", "test")
 ROW = Booking("mia", "b12", "silver", "basic", "no", "delayed", "rome")
@@ -23,7 +23,9 @@ def play(task: Task, *texts_or_calls: str | Call) -> bool:
         world = Airline()
         await world.open(task, 0)
         for one in texts_or_calls:
-            await world.reply(Said("", one if isinstance(one, str) else "", () if isinstance(one, str) else (one,)))
+            await world.reply(
+                ParsedTurn("", one if isinstance(one, str) else "", () if isinstance(one, str) else (one,))
+            )
         return (await world.verify()).success
 
     return asyncio.run(run())
@@ -56,7 +58,7 @@ def task_for(request: Request, row: Booking = ROW) -> Task:
     ],
 )
 def test_the_written_policy(request_: Request, row: Booking, expected: bool) -> None:
-    assert allowed(request_, row) is expected
+    assert is_allowed(request_, row) is expected
 
 
 def test_the_verdict_looks_at_the_final_state_and_at_what_was_told() -> None:
@@ -89,19 +91,19 @@ def test_a_call_that_cannot_be_carried_out_is_answered(call: Call, answer: str) 
     async def run() -> tuple[str, tuple[bool, ...]]:
         world = Airline()
         await world.open(task_for(Request("cancel")), 0)
-        reply = await world.reply(Said("", "", (call,)))
-        return reply.messages[0]["content"], reply.failed
+        reply = await world.reply(ParsedTurn("", "", (call,)))
+        return reply.messages[0]["content"], reply.call_errors
 
     assert asyncio.run(run()) == (answer, (True,))
 
 
 @pytest.mark.parametrize("horizon", [1, 2])
 def test_splits_are_disjoint_in_records_ids_and_structure(horizon: int) -> None:
-    splits = {split: tasks_of(split, horizon) for split in SPLITS}
+    splits = {split: generate_tasks(split, horizon) for split in SPLITS}
     for kind in (
         lambda task: {tuple(row.values()) for row in task.row["rows"]},
         lambda task: {(row["name"], row["booking"]) for row in task.row["rows"]},
-        lambda task: set(structure(task)),
+        lambda task: set(task_structure(task)),
     ):
         found = [set().union(*(kind(task) for task in tasks)) for tasks in splits.values()]
         assert all(found) and not (found[0] & found[1] or found[0] & found[2] or found[1] & found[2])
@@ -113,7 +115,7 @@ def words_of(tasks: tuple[Task, ...]) -> set[str]:
     seen: set[str] = set()
     for task in tasks:
         for care in (PERFECT, NOISY):
-            played = asyncio.run(enact(task, Script(task, care, rng)))
+            played = asyncio.run(play_script(task, Script(task, care, rng)))
             texts = [
                 *played.texts,
                 *(m["content"] for m in (*played.opening.messages, *(m for r in played.replies for m in r))),
@@ -123,30 +125,31 @@ def words_of(tasks: tuple[Task, ...]) -> set[str]:
 
 
 def test_every_word_of_dev_and_test_occurs_in_train() -> None:
-    train = words_of(tasks_of("train"))
-    assert words_of(tasks_of("dev")) | words_of(tasks_of("test")) <= train
-    assert train <= set(words.vocabulary())
+    train = words_of(generate_tasks("train"))
+    assert words_of(generate_tasks("dev")) | words_of(generate_tasks("test")) <= train
+    assert train <= set(words.build_vocabulary())
 
 
 def test_the_first_tasks_of_a_split_have_the_shares_of_the_whole() -> None:
-    first = Counter(task.category for task in tasks_of("dev")[:40])
+    first = Counter(task.category for task in generate_tasks("dev")[:40])
     assert first == {"action": 16, "information": 10, "transfer": 6, "no_action": 8}
 
 
 @pytest.mark.parametrize(("chatty", "horizon"), [("no", 1), ("own", 1), ("shared", 2), ("no", 4)])
 def test_a_script_without_errors_solves_every_task_and_renders_to_its_ids(chatty: str, horizon: int) -> None:
-    chat = policy.chat()
-    settings = LabEnvironment.model_validate({"name": "lab", "chatty": chatty, "horizon": horizon})
+    chat = policy.build_lab_chat()
+    settings = LabSettings.model_validate({"name": "lab", "chatty": chatty, "horizon": horizon})
     rng = np.random.default_rng(0)
-    for task in lab_stage(settings).splits["dev"][:60]:
-        rollout = tokens(
-            asyncio.run(enact(task, Script(task, PERFECT, rng, words.thoughts_of(chatty, settings.thinking)))), chat
+    for task in lab_tasks(settings).splits["dev"][:60]:
+        rollout = encode_demonstration(
+            asyncio.run(play_script(task, Script(task, PERFECT, rng, words.thought_pools(chatty, settings.thinking)))),
+            chat,
         )
-        assert rollout.success, (task, chat.plain(rollout.response))
+        assert rollout.success, (task, chat.decode(rollout.response))
         whole = np.concatenate([rollout.prompt, rollout.response])
-        assert chat.render(rollout.messages, rollout.tools).tolist() == whole.tolist()
+        assert chat.encode_conversation(rollout.messages, rollout.tools).tolist() == whole.tolist()
         if chatty != "no":
-            per_turn = [(rollout.kinds[t.start : t.stop] == Kind.THINKING).sum() for t in rollout.turns]
+            per_turn = [(rollout.token_kinds[t.start : t.stop] == TokenKind.THINKING).sum() for t in rollout.turns]
             assert set(per_turn) == {settings.thinking + 2}
 
 
@@ -161,21 +164,23 @@ def test_shared_thoughts_are_words_that_decide_elsewhere_and_own_thoughts_are_no
         *words.COUNTS,
         *words.CITIES,
     }
-    deciding |= {*words.NAMES, *words.BOOKINGS}
-    assert all(len(set(four)) == 4 and set(four) <= deciding for four in words.shared_thoughts())
-    assert not {word for four in words.THOUGHTS for word in four} & deciding
+    deciding |= {*words.CUSTOMER_NAMES, *words.BOOKING_IDS}
+    assert all(len(set(four)) == 4 and set(four) <= deciding for four in words.shared_thought_pools())
+    assert not {word for four in words.OWN_THOUGHT_POOLS for word in four} & deciding
 
 
 def test_the_supervised_loss_counts_arguments_six_times_and_tools_twice() -> None:
-    chat = policy.chat()
+    chat = policy.build_lab_chat()
     task = task_for(Request("change", "monday"), replace(ROW, cabin="economy"))
-    rollout = tokens(asyncio.run(enact(task, Script(task, PERFECT, np.random.default_rng(0)))), chat)
+    rollout = encode_demonstration(
+        asyncio.run(play_script(task, Script(task, PERFECT, np.random.default_rng(0)))), chat
+    )
     turn = rollout.turns[2]
-    text = chat.plain(rollout.response[turn.start : turn.stop])
+    text = chat.decode(rollout.response[turn.start : turn.stop])
     assert text == "one moment please <call> change_day booking b12 day monday </call> <|end|>"
-    weights = loss_weights(rollout, chat)
+    weights = sft_loss_weights(rollout, chat)
     assert list(weights[turn.start : turn.stop]) == [1, 1, 1, 1, 2, 1, 6, 1, 6, 1, 1]
-    assert all(w == 0 for w, own in zip(weights, rollout.mask, strict=True) if not own)
+    assert all(w == 0 for w, own in zip(weights, rollout.response_mask, strict=True) if not own)
 
 
 @pytest.mark.parametrize(
@@ -184,9 +189,9 @@ def test_the_supervised_loss_counts_arguments_six_times_and_tools_twice() -> Non
 )
 def test_in_a_chatty_world_a_turn_that_thinks_otherwise_fails(thinking: str, expected: bool) -> None:
     async def run() -> bool:
-        world = Airline(words.thoughts_of("own", 2))
+        world = Airline(words.thought_pools("own", 2))
         await world.open(task_for(Request("cancel")), 0)
-        await world.reply(Said(thinking, words.REFUSAL, ()))
+        await world.reply(ParsedTurn(thinking, words.REFUSAL, ()))
         return (await world.verify()).success
 
     assert asyncio.run(run()) is expected

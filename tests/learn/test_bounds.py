@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.surrogate import token_losses
+from sgcd.learn.training.surrogate import token_losses
 
 STATES, ACTIONS, CAP = 3, 4, 2.0
 PLAIN, DUAL = SurrogateSettings(), SurrogateSettings(dual_clip=3.0)

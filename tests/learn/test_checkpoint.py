@@ -7,17 +7,25 @@ import pytest
 import torch
 
 from helpers.small import CHAT, model
-from sgcd.act.siblings import Cursor
+from sgcd.act.siblings import TaskCursor
 from sgcd.errors import FolderError
-from sgcd.learn.checkpoint import Best, State, place_best, read_state, restore, retain, save_checkpoint
-from sgcd.learn.masters import MasterAdamW
-from sgcd.learn.policy import Policy, load
+from sgcd.learn.policy.checkpoint import (
+    BestStep,
+    TrainerState,
+    link_best,
+    load_checkpoint,
+    load_trainer_state,
+    prune_checkpoints,
+    save_checkpoint,
+)
+from sgcd.learn.policy.load import Policy, load_policy
 from sgcd.learn.settings import OptimizerSettings
-from sgcd.learn.update import optimizer_of
-from sgcd.run import RunFolder
+from sgcd.learn.training.master_weights import MasterAdamW
+from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.storage.run_folder import RunFolder
 
 SETTINGS = OptimizerSettings(lr=0.01, weight_decay=0.1)
-STATE = State(3, Cursor(position=7, waiting=(2, 5), groups=9, mixed=4), Best(3, 0.1 + 0.2))
+STATE = TrainerState(3, TaskCursor(position=7, skipped=(2, 5), num_groups=9, num_mixed=4), BestStep(3, 0.1 + 0.2))
 
 
 @pytest.fixture
@@ -35,7 +43,7 @@ def move(policy: Any, optimizer: torch.optim.Optimizer, times: int) -> None:
 
 def trained(seed: int, times: int) -> tuple[Policy, MasterAdamW]:
     policy = Policy(model(seed=seed), CHAT)
-    optimizer = optimizer_of(policy.model, SETTINGS)
+    optimizer = build_optimizer(policy.model, SETTINGS)
     move(policy.model, optimizer, times)
     return policy, optimizer
 
@@ -44,7 +52,7 @@ def test_training_goes_on_as_if_it_had_never_stopped(folder: RunFolder) -> None:
     policy, optimizer = trained(seed=1, times=3)
     save_checkpoint(folder, policy, optimizer, STATE)
     other, others = trained(seed=2, times=1)
-    assert restore(folder, other, others) == STATE
+    assert load_checkpoint(folder, other, others) == STATE
     for each, its in ((policy, optimizer), (other, others)):
         move(each.model, its, 2)
     for a, b in zip(policy.model.parameters(), other.model.parameters(), strict=True):
@@ -54,27 +62,27 @@ def test_training_goes_on_as_if_it_had_never_stopped(folder: RunFolder) -> None:
 def test_a_checkpoint_is_a_policy_like_any_other(folder: RunFolder) -> None:
     policy, optimizer = trained(seed=1, times=1)
     save_checkpoint(folder, policy, optimizer, STATE)
-    loaded = load(folder.checkpoint_path(3), "float32")
+    loaded = load_policy(folder.checkpoint_path(3), "float32")
     for a, b in zip(policy.model.parameters(), loaded.model.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_without_a_checkpoint_there_is_nothing_to_restore(folder: RunFolder) -> None:
     policy, optimizer = trained(seed=1, times=0)
-    assert restore(folder, policy, optimizer) is None
-    save_checkpoint(folder, policy, optimizer, State())
-    assert restore(folder, policy, optimizer) == State()
+    assert load_checkpoint(folder, policy, optimizer) is None
+    save_checkpoint(folder, policy, optimizer, TrainerState())
+    assert load_checkpoint(folder, policy, optimizer) == TrainerState()
 
 
 def test_the_newest_stay_and_the_best(folder: RunFolder) -> None:
     policy, optimizer = trained(seed=1, times=1)
     for step in range(1, 6):
-        state = State(step, best=Best(min(step, 2), 0.5))
+        state = TrainerState(step, best=BestStep(min(step, 2), 0.5))
         save_checkpoint(folder, policy, optimizer, state)
-        place_best(folder, state)
-        retain(folder, 2)
-    assert folder.checkpoints() == [4, 5]
-    assert read_state(folder.best_path).step == 2
+        link_best(folder, state)
+        prune_checkpoints(folder, 2)
+    assert folder.checkpoint_steps() == [4, 5]
+    assert load_trainer_state(folder.best_path).step == 2
     assert (folder.best_path / "model.safetensors").is_file()
 
 
@@ -85,27 +93,27 @@ def test_files_are_copied_where_they_cannot_be_linked(folder: RunFolder, monkeyp
     monkeypatch.setattr("os.link", refuse)
     policy, optimizer = trained(seed=1, times=0)
     save_checkpoint(folder, policy, optimizer, STATE)
-    place_best(folder, STATE)
-    assert read_state(folder.best_path) == STATE
+    link_best(folder, STATE)
+    assert load_trainer_state(folder.best_path) == STATE
 
 
 def test_a_checkpoint_of_another_policy_is_refused(folder: RunFolder) -> None:
     policy, optimizer = trained(seed=1, times=1)
     save_checkpoint(folder, policy, optimizer, STATE)
-    other = Policy(model(size=CHAT.size + 1), CHAT)
+    other = Policy(model(size=CHAT.vocab_size + 1), CHAT)
     with pytest.raises(FolderError, match=r"0003: model\.embed_tokens\.weight should have shape .* another policy"):
-        restore(folder, other, optimizer_of(other.model, SETTINGS))
+        load_checkpoint(folder, other, build_optimizer(other.model, SETTINGS))
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "state.json"])
 def test_a_spoilt_checkpoint_is_named(folder: RunFolder, name: str) -> None:
     policy, optimizer = trained(seed=1, times=1)
     for step in (2, 3):
-        save_checkpoint(folder, policy, optimizer, State(step))
+        save_checkpoint(folder, policy, optimizer, TrainerState(step))
     place = folder.checkpoint_path(3)
     (place / name).write_bytes((place / name).read_bytes()[:-9])
     with pytest.raises(FolderError, match=r"0003: the checkpoint cannot be read .* remove this folder"):
-        restore(folder, policy, optimizer)
+        load_checkpoint(folder, policy, optimizer)
     (place / name).unlink()
     with pytest.raises(FolderError, match="remove this folder"):
-        restore(folder, policy, optimizer)
+        load_checkpoint(folder, policy, optimizer)

@@ -13,14 +13,14 @@ from helpers.families import EXACT, FAMILIES, family
 from helpers.ragged import END, conversation, play, reference, sampler_of
 from helpers.small import CHAT, Watcher, accumulated, living, recipe, rollout
 from sgcd.errors import PolicyError
-from sgcd.learn.batch import Example, cut
-from sgcd.learn.draw import Uniforms
-from sgcd.learn.engine import Engine, Place
-from sgcd.learn.masks import Masks
-from sgcd.learn.policy import Policy, load
-from sgcd.learn.scoring import logps
+from sgcd.learn.policy.load import Policy, load_policy
+from sgcd.learn.sampling.attention_masks import AttentionMasks
+from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.sample_tokens import UniformStream
+from sgcd.learn.scoring.batch import LossInputs, split_micro_batches
+from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.trainer import Trainer
+from sgcd.learn.training.trainer import Trainer
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 MASKS = ("xx..xxx", "x", "....xxxxxxxxxx", "xxx.x.x.x", "xxxxx")
@@ -38,19 +38,19 @@ def test_the_engine_samples_what_a_plain_forward_says(name: str) -> None:
     """Ragged turns, shared prompts, rows that change places; longer than the window of sliding layers."""
     model = family(name)
     engine = Engine(model, 4, (END,), top_p=1.0)
-    places = [Place(i, 1.0, Uniforms(i)) for i in range(4)]
+    places = [SequenceState(i, 1.0, UniformStream(i)) for i in range(4)]
     contexts: list[list[int]] = [[] for _ in places]
     starts: list[list[tuple[int, list[float]]]] = [[] for _ in places]
     for turn in range(3):
         playing = [place for place in places if turn < 3 - place.index % 2]
         for place in playing:
             new = np.arange(3, 4 + place.index, dtype=np.int32) if turn else conversation(place.index)[0][0]
-            place.begin(new, 3 + 5 * ((place.index + turn) % 4))
+            place.start_turn(new, 3 + 5 * ((place.index + turn) % 4))
             contexts[place.index] += new.tolist()
-        engine.turn(playing)
+        engine.sample_turn(playing)
         for place in playing:
-            starts[place.index].append((len(contexts[place.index]), place.logp))
-            contexts[place.index] += place.ids
+            starts[place.index].append((len(contexts[place.index]), place.logprobs))
+            contexts[place.index] += place.sampled_ids
     for context, turns in zip(contexts, starts, strict=True):
         rows = reference(model, context)
         for start, logp in turns:
@@ -69,8 +69,8 @@ def test_free_sampling_moves_rows_with_all_that_belongs_to_them(name: str, threa
 @each_family
 def test_log_probabilities_do_not_depend_on_the_neighbours(name: str) -> None:
     model = family(name)
-    alone = [logps(model, [each], 0.7, 1000)[0] for each in ROLLOUTS]
-    together = logps(model, ROLLOUTS, 0.7, 1000)
+    alone = [score_logprobs(model, [each], 0.7, 1000)[0] for each in ROLLOUTS]
+    together = score_logprobs(model, ROLLOUTS, 0.7, 1000)
     for a, b in zip(alone, together, strict=True):
         assert np.abs(a - b).max() < 2e-6
 
@@ -94,15 +94,15 @@ def test_padding_on_either_side_changes_nothing(name: str) -> None:
 def test_splitting_leaves_loss_and_gradient_as_they_are(name: str) -> None:
     model = family(name)
     examples = [
-        Example(each, np.full(len(each.response), 1.5 - each.sibling, np.float32), logp - np.float32(0.1))
-        for each, logp in zip(ROLLOUTS, logps(model, ROLLOUTS, 0.7, 1000), strict=True)
+        LossInputs(each, np.full(len(each.response), 1.5 - each.sibling, np.float32), logp - np.float32(0.1))
+        for each, logp in zip(ROLLOUTS, score_logprobs(model, ROLLOUTS, 0.7, 1000), strict=True)
     ]
     found: list[tuple[float, torch.Tensor]] = []
     for tokens in (1000, 30):
         sums = accumulated(model, examples, SurrogateSettings(), 0.7, tokens)
         found.append((sums.loss, torch.cat([each.grad.flatten() for each in model.parameters()])))
         model.zero_grad()
-    assert len(cut(ROLLOUTS, 30)) > 2
+    assert len(split_micro_batches(ROLLOUTS, 30)) > 2
     assert found[0][0] == pytest.approx(found[1][0], abs=EXACT[name])
     assert torch.allclose(found[0][1], found[1][1], atol=100 * EXACT[name], rtol=0)
 
@@ -115,17 +115,17 @@ def test_three_steps_of_a_whole_run(name: str, tmp_path: Path) -> None:
     brief = {"groups": 2, "size": 3, "limits": {"turns": 1, "tokens": 16}}
     measured = {"every": 9, "trials": 1, "tasks": 1}
     plan = recipe(steps=3, siblings=brief, optimizer={"lr": 1e-3}, evaluation=measured, checkpoint={"every": 3})
-    alive = living(tmp_path / "run", plan, policy=family(name, CHAT.size, torch.float32))
+    alive = living(tmp_path / "run", plan, policy=family(name, CHAT.vocab_size, torch.float32))
     watcher = Watcher()
     try:
         asyncio.run(Trainer(plan, alive, watcher).run())
     finally:
-        alive.thread.shutdown()
+        alive.model_thread.shutdown()
     assert [row["step"] for row in watcher.rows] == [1, 2, 3]
     gaps = [row["sampler_gap_max"] for row in watcher.rows if row["sampler_gap_max"] is not None]
     assert gaps
     assert max(gaps) < 2e-4
-    again = load(tmp_path / "run" / "policy", "float32").model
+    again = load_policy(tmp_path / "run" / "policy", "float32").model
     ids = torch.tensor([[5, 9, 30]])
     with torch.no_grad():
         assert torch.equal(again(input_ids=ids).logits, alive.policy.model(input_ids=ids).logits)
@@ -136,7 +136,7 @@ def test_masks_written_out() -> None:
     assert config.sliding_window == 7
     model = family("gemma3")
     model.config.sliding_window = 2
-    made = Masks(model).of(torch.tensor([[1, 2]]), None, 4)
+    made = AttentionMasks(model).build(torch.tensor([[1, 2]]), None, 4)
     seen = {kind: (mask[0, 0] == 0).int().tolist() for kind, mask in made.items()}
     assert seen == {
         "full_attention": [[1, 1, 0, 0], [1, 1, 1, 0]],
@@ -148,7 +148,7 @@ def test_a_kind_of_layer_that_no_mask_describes_is_refused() -> None:
     model = family("qwen3")
     model.config.layer_types = ["full_attention", "chunked_attention"]
     with pytest.raises(PolicyError, match=r"^policy: qwen3 has layers of chunked_attention; only full, sliding and"):
-        Masks(model)
+        AttentionMasks(model)
 
 
 def test_a_kernel_that_reads_no_masks_rests_while_the_sampler_is_at_work(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,9 +161,9 @@ def test_a_kernel_that_reads_no_masks_rests_while_the_sampler_is_at_work(monkeyp
     monkeypatch.setattr(model, "set_attn_implementation", take)
     engine = Engine(model, 1, (END,), top_p=1.0)
     take("flash_attention_2")
-    place = Place(0, 1.0, Uniforms(0))
-    place.begin(np.array([5, 6], np.int32), 1)
-    engine.turn([place])
+    place = SequenceState(0, 1.0, UniformStream(0))
+    place.start_turn(np.array([5, 6], np.int32), 1)
+    engine.sample_turn([place])
     assert told == ["flash_attention_2", "sdpa", "flash_attention_2"]
 
 
@@ -171,22 +171,22 @@ def test_a_policy_that_came_under_other_names_is_put_back(tmp_path: Path) -> Non
     """A Qwen3.5 with eyes is loaded without them, and saved under the names it had."""
     from transformers import Qwen3_5Config, Qwen3_5ForConditionalGeneration
 
-    from sgcd.learn.checkpoint import State, restore, save_checkpoint
+    from sgcd.learn.policy.checkpoint import TrainerState, load_checkpoint, save_checkpoint
     from sgcd.learn.settings import OptimizerSettings
-    from sgcd.learn.update import optimizer_of
-    from sgcd.run import RunFolder
+    from sgcd.learn.training.optimizer import build_optimizer
+    from sgcd.storage.run_folder import RunFolder
 
-    text = family("qwen3.5", CHAT.size, torch.float32).config.to_dict()
+    text = family("qwen3.5", CHAT.vocab_size, torch.float32).config.to_dict()
     eyes = {"depth": 1, "hidden_size": 16, "intermediate_size": 16, "num_heads": 2, "out_hidden_size": 32}
     config = Qwen3_5Config(text_config=text, vision_config=eyes)
     Qwen3_5ForConditionalGeneration(config).save_pretrained(tmp_path / "seeing")
     CHAT.save(tmp_path / "seeing")
-    first, second = (load(tmp_path / "seeing", "float32") for _ in range(2))
-    optimizers = [optimizer_of(each.model, OptimizerSettings()) for each in (first, second)]
+    first, second = (load_policy(tmp_path / "seeing", "float32") for _ in range(2))
+    optimizers = [build_optimizer(each.model, OptimizerSettings()) for each in (first, second)]
     with torch.no_grad():
         for weight in first.model.parameters():
             weight += 0.5
     folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
-    save_checkpoint(folder, Policy(first.model, CHAT), optimizers[0], State(1))
-    assert restore(folder, second, optimizers[1]) == State(1)
+    save_checkpoint(folder, Policy(first.model, CHAT), optimizers[0], TrainerState(1))
+    assert load_checkpoint(folder, second, optimizers[1]) == TrainerState(1)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from sgcd.errors import PolicyError
-from sgcd.learn.head import backbone_of, examine, head_of
+from sgcd.learn.policy.head import check_head, get_backbone, get_head
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 60,
@@ -40,22 +40,22 @@ def made(kind: str) -> Any:
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_logits_are_the_model_s_own(kind: str) -> None:
     model = made(kind)
-    examine(model)
+    check_head(model)
     ids = torch.randint(0, 60, (2, 9), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         expected = model(input_ids=ids).logits[0]
-        hidden = backbone_of(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
+        hidden = get_backbone(model)(input_ids=ids, use_cache=False).last_hidden_state[0]
         everything = torch.arange(60).expand(9, -1)
-        assert torch.allclose(head_of(model).logits_at(hidden, everything, 1.0), expected, atol=1e-12)
+        assert torch.allclose(get_head(model).logits_at(hidden, everything, 1.0), expected, atol=1e-12)
 
 
 def test_an_adapter_s_head_and_backbone_are_found_inside_it() -> None:
     peft = pytest.importorskip("peft", reason="peft is not installed")
     model = peft.get_peft_model(made("qwen3"), peft.LoraConfig(target_modules=["q_proj"], init_lora_weights=False))
-    examine(model)
+    check_head(model)
     wrong = peft.get_peft_model(made("llama"), peft.LoraConfig(target_modules=["lm_head"]))
     with pytest.raises(PolicyError, match=r"the head has to be a plain linear layer, got Linear"):
-        head_of(wrong)
+        get_head(wrong)
 
 
 def test_logits_that_are_no_numbers_are_refused() -> None:
@@ -63,11 +63,11 @@ def test_logits_that_are_no_numbers_are_refused() -> None:
     with torch.no_grad():
         model.model.norm.weight.fill_(torch.nan)
     with pytest.raises(PolicyError, match=r"its logits are not finite \(NaN or infinity\)"):
-        examine(model)
+        check_head(model)
 
 
 def test_what_is_done_to_logits_and_not_known_is_refused() -> None:
     model = made("llama")
     model.lm_head.register_forward_hook(lambda _, given, out: out * 2)
     with pytest.raises(PolicyError, match="what LlamaForCausalLM does to its logits after the head is not known here"):
-        examine(model)
+        check_head(model)

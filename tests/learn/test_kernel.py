@@ -13,14 +13,16 @@ from torch import Tensor
 from helpers.random_heads import HEADS, drawn, full, in_full, observed_of, outcomes, outcomes_of_top
 from helpers.tiled import DEVICE, bare, by_torch, logits, near, right, seen
 from sgcd.credit.divergence import divergence_of
-from sgcd.learn import block, logprob, rows
-from sgcd.learn.head import Head
-from sgcd.learn.logprob import gradient_of_raw, said_with_gradient
-from sgcd.learn.stats import Said, Top, stats_at, topk_stats
+from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits import chunks as rows
+from sgcd.learn.scoring.logits import cpu_block as block
+from sgcd.learn.scoring.logits import logprob_gradient as logprob
+from sgcd.learn.scoring.logits.logprob_gradient import compute_logits_gradient, logprobs_with_grad
+from sgcd.learn.scoring.logits.stats import LogitStats, TopKStats, stats_at, topk_stats
 
 pytest.importorskip("triton", reason="triton is not installed: the kernel for CUDA was not tested at all")
 
-from sgcd.learn import kernel
+from sgcd.learn.scoring.logits import triton_kernel as kernel
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # numpy, where a row holds infinities
 
@@ -28,7 +30,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  
 class Wide(Head):
     """Its product is float32 as on CUDA, whatever the weights are."""
 
-    def raw(self, hidden: Tensor, out: Tensor) -> None:
+    def project(self, hidden: Tensor, out: Tensor) -> None:
         torch.mm(hidden.float(), self.weight.float().t(), out=out)
         if self.bias is not None:
             out += self.bias
@@ -37,11 +39,11 @@ class Wide(Head):
 @pytest.fixture
 def by_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     def product_like(head: Head, hidden: Tensor, count: int) -> Tensor:
-        return torch.empty(count, head.size, device=hidden.device)
+        return torch.empty(count, head.vocab_size, device=hidden.device)
 
     for module in (rows, logprob):
-        monkeypatch.setattr(module, "fused", lambda hidden: True)
-        monkeypatch.setattr(module, "product_like", product_like)
+        monkeypatch.setattr(module, "uses_kernel", lambda hidden: True)
+        monkeypatch.setattr(module, "allocate_product", product_like)
 
 
 def wide(size: int, count: int, dtype: torch.dtype = torch.float32, seed: int = 0, **how: Any) -> tuple[Tensor, Head]:
@@ -55,7 +57,7 @@ def wide(size: int, count: int, dtype: torch.dtype = torch.float32, seed: int = 
 def test_three_numbers_for_every_group(kind: str, size: int, count: int) -> None:
     raw, head = logits(size, count, size, kind), bare(size)
     before = raw.clone()
-    found = kernel.figures(raw, head, 1.0)
+    found = kernel.compute_group_stats(raw, head, 1.0)
     near(found, by_torch(raw, head, 1.0), 2e-5)
     assert torch.equal(raw, before)
     observed = torch.full((count,), size // 2, device=DEVICE)
@@ -65,16 +67,16 @@ def test_three_numbers_for_every_group(kind: str, size: int, count: int) -> None
 @pytest.mark.parametrize("how", [{"scale": 0.5}, {"cap": 7.0}, {"scale": 1.5, "cap": 30.0}])
 def test_scale_cap_and_temperature_are_applied(how: dict[str, float]) -> None:
     raw, head = logits(700, 3, 1), bare(700, **how)
-    near(kernel.figures(raw, head, 0.7), by_torch(raw, head, 0.7), 2e-5)
+    near(kernel.compute_group_stats(raw, head, 0.7), by_torch(raw, head, 0.7), 2e-5)
 
 
 def test_a_row_without_numbers_spoils_no_other() -> None:
     raw, head = logits(600, 4, 4), bare(600)
     raw[1, 5], raw[2, 300], raw[3] = torch.nan, torch.inf, -torch.inf
-    said = seen(raw, head, torch.full((4,), 3, device=DEVICE), 1.0, kernel.figures(raw, head, 1.0))
-    ids, logp, rest = said.top(5)
+    said = seen(raw, head, torch.full((4,), 3, device=DEVICE), 1.0, kernel.compute_group_stats(raw, head, 1.0))
+    ids, logp, rest = said.top_k(5)
     assert ((ids >= 0) & (ids < 600)).all()
-    for told in (logp.sum(-1), rest, said.own, said.entropy, said.lse):
+    for told in (logp.sum(-1), rest, said.observed_logprob, said.entropy, said.logsumexp):
         assert not told[1:].isfinite().any()
         assert told[0].isfinite()
 
@@ -85,10 +87,10 @@ def test_rows_may_lie_beyond_what_32_bits_reach() -> None:
     raw = torch.empty(2 * apart + 300, device=DEVICE).as_strided((3, 300), (apart, 1))
     raw.copy_(logits(300, 3, 5))
     head, lse = bare(300), raw.logsumexp(-1)
-    near(kernel.figures(raw, head, 1.0), by_torch(raw, head, 1.0), 1e-5)
+    near(kernel.compute_group_stats(raw, head, 1.0), by_torch(raw, head, 1.0), 1e-5)
     expected = -raw.double().softmax(-1)
     expected[:, 9] += 1
-    kernel.gradient(head, raw, torch.full((3,), 9, device=DEVICE), lse, torch.ones(3, device=DEVICE), 1.0)
+    kernel.write_logits_gradient(head, raw, torch.full((3,), 9, device=DEVICE), lse, torch.ones(3, device=DEVICE), 1.0)
     near(raw, expected, 1e-6)
 
 
@@ -98,19 +100,23 @@ def test_it_says_what_the_way_without_it_says(how: dict[str, Any], monkeypatch: 
     hidden, head = wide(1500, 9, **how)
     observed = observed_of(1500, 9).to(DEVICE)
 
-    def told() -> tuple[Top, Said]:
+    def told() -> tuple[TopKStats, LogitStats]:
         top = topk_stats(hidden, head, observed, 5, 0.7)
         return top, stats_at(hidden, head, observed, [top.ids], 0.7)
 
     ours = told()
-    monkeypatch.setattr(rows, "fused", lambda hidden: False)
+    monkeypatch.setattr(rows, "uses_kernel", lambda hidden: False)
     (top, said), (plain, beside) = ours, told()
     assert torch.equal(top.ids, plain.ids)
-    for name in ("logp", "own", "rest", "entropy", "lse"):
+    for name in ("logprobs", "observed_logprob", "tail_logprob", "entropy", "logsumexp"):
         near(getattr(top, name), getattr(plain, name).double(), 1e-5)
-    near(said.at[0][1], beside.at[0][1].double(), 1e-5)
-    assert torch.equal(said.at[0][0], top.logp) and torch.equal(said.at[0][1], top.rest)  # to the last bit
-    assert all(torch.equal(getattr(said, name), getattr(top, name)) for name in ("own", "entropy", "lse"))
+    near(said.logprobs_at[0][1], beside.logprobs_at[0][1].double(), 1e-5)
+    assert torch.equal(said.logprobs_at[0][0], top.logprobs) and torch.equal(
+        said.logprobs_at[0][1], top.tail_logprob
+    )  # to the last bit
+    assert all(
+        torch.equal(getattr(said, name), getattr(top, name)) for name in ("observed_logprob", "entropy", "logsumexp")
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -120,8 +126,10 @@ def test_divergences_are_those_of_float64(dtype: torch.dtype) -> None:
     student = (teacher.double() + 0.3 * torch.randn(teacher.shape, dtype=torch.float64).to(DEVICE)).to(dtype)
     observed = observed_of(8_000, 24).to(DEVICE)
     top = topk_stats(teacher, head, observed, 20)
-    [(logp, rest)] = (said := stats_at(student, head, observed, [top.ids])).at
-    d = divergence_of(outcomes(logp, said.own, rest, top, observed), outcomes_of_top(top, observed)).double()
+    [(logp, rest)] = (said := stats_at(student, head, observed, [top.ids])).logprobs_at
+    d = divergence_of(
+        outcomes(logp, said.observed_logprob, rest, top, observed), outcomes_of_top(top, observed)
+    ).double()
     q, p = full(teacher, head, 1.0), full(student, head, 1.0)
     ids = q.topk(20).indices.sort(-1).values
     expected = divergence_of(in_full(p, ids, observed), in_full(q, ids, observed))
@@ -135,11 +143,11 @@ def test_a_budget_cuts_and_changes_nothing() -> None:
     hidden, head = wide(2000, 11)
     observed = observed_of(2000, 11).to(DEVICE)
     few, whole = (topk_stats(hidden, head, observed, 6, 1.0, room) for room in (4 * 2000 * 4, 2**30))
-    assert rows.plan(head, hidden, 4 * 2000 * 4)[0] == 2
+    assert rows.chunk_sizes(head, hidden, 4 * 2000 * 4)[0] == 2
     assert torch.equal(few.ids, whole.ids)
-    near(few.rest, whole.rest.double(), 1e-5)
+    near(few.tail_logprob, whole.tail_logprob.double(), 1e-5)
     nothing = torch.zeros(0, dtype=torch.long, device=DEVICE)
-    assert topk_stats(hidden[:0], head, nothing, 3).logp.shape == (0, 3)
+    assert topk_stats(hidden[:0], head, nothing, 3).logprobs.shape == (0, 3)
 
 
 @pytest.mark.parametrize("how", HEADS.values(), ids=HEADS.keys())
@@ -147,14 +155,14 @@ def test_the_gradient_is_that_of_the_way_without_it(how: dict[str, Any]) -> None
     hidden, head = wide(4500, 5, **how)
     observed, g = observed_of(4500, 5).to(DEVICE), torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0], device=DEVICE)
     raw = torch.empty(5, 4500, device=DEVICE)
-    head.raw(hidden, raw)
-    lse = stats_at(hidden, head, observed, (), 0.7).lse
+    head.project(hidden, raw)
+    lse = stats_at(hidden, head, observed, (), 0.7).logsumexp
     ours = raw.clone()
-    kernel.gradient(head, ours, observed, lse, g, 0.7)
+    kernel.write_logits_gradient(head, ours, observed, lse, g, 0.7)
     z = torch.empty_like(raw)
-    block.powers(head.finish(raw.clone(), 0.7, z), lse * 1.4426950408889634, z)
+    block.exp_shifted(head.to_logits(raw.clone(), 0.7, z), lse * 1.4426950408889634, z)
     assert z.sum(-1).allclose(torch.ones(5, device=DEVICE), atol=1e-4)
-    gradient_of_raw(head, raw, observed, lse, g, 0.7, 2)
+    compute_logits_gradient(head, raw, observed, lse, g, 0.7, 2)
     near(ours, raw.double(), 1e-6)
 
 
@@ -163,7 +171,7 @@ def test_the_gradient_is_that_of_the_way_without_it(how: dict[str, Any]) -> None
 def test_the_whole_way_back(room: int) -> None:
     hidden, head = wide(900, 7)
     observed, found = observed_of(900, 7).to(DEVICE), []
-    for run in (lambda x: said_with_gradient(x, head, observed, (), 0.7, room)[0], lambda x: _full(x, head, observed)):
+    for run in (lambda x: logprobs_with_grad(x, head, observed, (), 0.7, room)[0], lambda x: _full(x, head, observed)):
         leaf = hidden.clone().requires_grad_()
         logp = run(leaf)
         found.append((logp.detach(), *torch.autograd.grad(logp.sum(), leaf)))
@@ -191,8 +199,8 @@ def test_it_compiles_and_reads_four_numbers_at_once(tmp_path: Path) -> None:
 )
 def test_on_cuda_it_is_the_kernel_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[int] = []
-    was = kernel.figures
-    monkeypatch.setattr(kernel, "figures", lambda raw, *more: (ran.append(len(raw)), was(raw, *more))[1])
+    was = kernel.compute_group_stats
+    monkeypatch.setattr(kernel, "compute_group_stats", lambda raw, *more: (ran.append(len(raw)), was(raw, *more))[1])
     hidden, head = drawn(3000, 8, dtype=torch.bfloat16)
     topk_stats(hidden.cuda(), Head(head.weight.cuda()), observed_of(3000, 8).cuda(), 5)
     assert ran == [8]

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from sgcd.errors import PolicyError
-from sgcd.learn.locate import locate
-from sgcd.learn.policy import load
+from sgcd.learn.policy.load import load_policy
+from sgcd.learn.policy.resolve import resolve_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -26,19 +26,19 @@ def hub(built_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 
 
 def test_a_model_of_the_hub_is_taken_from_its_cache(hub: Path) -> None:
-    assert locate("desk/small") == hub / "snapshots" / COMMIT
-    assert load("desk/small", "float32").chat.size > 0
+    assert resolve_model("desk/small") == hub / "snapshots" / COMMIT
+    assert load_policy("desk/small", "float32").chat.vocab_size > 0
 
 
 def test_a_folder_comes_before_the_hub(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "desk" / "small").mkdir(parents=True)
-    assert locate("desk/small") == Path("desk/small")
+    assert resolve_model("desk/small") == Path("desk/small")
 
 
 def test_offline_what_is_not_in_the_cache_is_refused(hub: Path) -> None:
     with pytest.raises(PolicyError) as caught:
-        locate("desk/large")
+        resolve_model("desk/large")
     assert str(caught.value) == (
         "policy.start: desk/large is neither a folder here nor in the hub's cache, and it could not be fetched "
         "(HF_HUB_OFFLINE forbids to fetch it); download it where there is a network, or give the path of a folder"
@@ -52,6 +52,6 @@ def test_without_a_network_it_is_refused_at_once(hub: Path, monkeypatch: pytest.
     with pytest.raises(
         PolicyError, match=r"^policy\.start: desk/large .* could not be fetched \(.*onnect.*\)"
     ) as caught:
-        locate("desk/large")
+        resolve_model("desk/large")
     assert "\n" not in str(caught.value)
     assert time.process_time() - begun < 5

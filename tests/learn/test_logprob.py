@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from helpers.random_heads import HEADS, drawn, observed_of
-from sgcd.learn import rows
-from sgcd.learn.head import Head
-from sgcd.learn.logprob import said_with_gradient
-from sgcd.learn.stats import stats_at
+from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits import chunks as rows
+from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
+from sgcd.learn.scoring.logits.stats import stats_at
 
 SIZE, COUNT = 300, 21
 
@@ -38,7 +38,7 @@ def test_value_and_gradient_are_those_of_autograd(how: dict[str, Any], room: int
     for ours in (True, False):
         hidden, head, wanted = leaves(*drawing)
         logp = (
-            said_with_gradient(hidden, head, observed, (), 0.7, room)[0]
+            logprobs_with_grad(hidden, head, observed, (), 0.7, room)[0]
             if ours
             else by_autograd(hidden, head, observed, 0.7)
         )
@@ -49,7 +49,7 @@ def test_value_and_gradient_are_those_of_autograd(how: dict[str, Any], room: int
 
 def test_a_second_way_back_gives_the_same() -> None:
     hidden, head, wanted = leaves(*drawn(SIZE, COUNT))
-    logp = said_with_gradient(hidden, head, observed_of(SIZE, COUNT))[0].sum()
+    logp = logprobs_with_grad(hidden, head, observed_of(SIZE, COUNT))[0].sum()
     once, twice = (torch.autograd.grad(logp, wanted, retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
 
@@ -57,7 +57,7 @@ def test_a_second_way_back_gives_the_same() -> None:
 def test_what_needs_no_gradient_gets_none() -> None:
     hidden, head, _ = leaves(*drawn(SIZE, COUNT))
     frozen = replace(head, weight=head.weight.detach())
-    said_with_gradient(hidden, frozen, observed_of(SIZE, COUNT))[0].sum().backward()
+    logprobs_with_grad(hidden, frozen, observed_of(SIZE, COUNT))[0].sum().backward()
     assert hidden.grad is not None
     assert frozen.weight.grad is None
 
@@ -67,21 +67,23 @@ def test_the_statistics_are_those_without_gradient_to_the_last_bit(dtype: torch.
     hidden, head, _ = leaves(*drawn(5000, COUNT, dtype=dtype))
     observed = observed_of(5000, COUNT)
     ids = torch.arange(7).repeat(COUNT, 1)
-    logp, said = said_with_gradient(hidden, head, observed, (ids,), 0.7)
+    logp, said = logprobs_with_grad(hidden, head, observed, (ids,), 0.7)
     plain = stats_at(hidden, head, observed, [ids], 0.7)
-    assert torch.equal(logp.detach(), plain.own)
+    assert torch.equal(logp.detach(), plain.observed_logprob)
     assert not said.entropy.requires_grad
-    assert torch.equal(said.at[0][0], plain.at[0][0]) and torch.equal(said.at[0][1], plain.at[0][1])
+    assert torch.equal(said.logprobs_at[0][0], plain.logprobs_at[0][0]) and torch.equal(
+        said.logprobs_at[0][1], plain.logprobs_at[0][1]
+    )
 
 
 def test_below_float32_the_gradient_is_as_near_as_the_weights_allow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rows, "ROWS", 4)
-    monkeypatch.setattr(rows, "BLOCK", 600)
+    monkeypatch.setattr(rows, "_CPU_PRODUCT_ROWS", 4)
+    monkeypatch.setattr(rows, "_CPU_BLOCK_LOGITS", 600)
     observed = observed_of(SIZE, COUNT)
     found = []
     for dtype in (torch.bfloat16, torch.float64):
         hidden, head, wanted = leaves(*drawn(SIZE, COUNT, dtype=dtype))
-        logp = said_with_gradient(hidden, head, observed, (), 1.0, 60_000)[0]
+        logp = logprobs_with_grad(hidden, head, observed, (), 1.0, 60_000)[0]
         found.append([each.double() for each in torch.autograd.grad(logp.sum(), wanted)])
     for here, there in zip(*found, strict=True):
         assert (here - there).norm() <= 0.03 * there.norm()

@@ -11,20 +11,22 @@ from transformers import AutoModelForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextCo
 
 from helpers.small import CHAT, Watcher, living, model, recipe, rollout, stepped
 from sgcd.errors import PolicyError
-from sgcd.learn.batch import Example
-from sgcd.learn.checkpoint import Best, State, place_best, restore, save_checkpoint
-from sgcd.learn.initial import Initial
-from sgcd.learn.lora import adapt, bare
-from sgcd.learn.policy import Policy, load, ready, save
-from sgcd.learn.scoring import logps
+from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load_checkpoint, save_checkpoint
+from sgcd.learn.policy.initial_policy import InitialPolicy
+from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
+from sgcd.learn.policy.lora import adapter_disabled, add_adapter
+from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings
-from sgcd.learn.update import optimizer_of
-from sgcd.run import RunFolder
+from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.storage.run_folder import RunFolder
 
 LORA = LoraSettings(rank=3, alpha=6)
 SETTINGS = OptimizerSettings(lr=0.02, tokens=30)
 ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
-EXAMPLES = [Example(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32)) for each in ROLLOUTS]
+EXAMPLES = [
+    LossInputs(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32)) for each in ROLLOUTS
+]
 IDS = torch.tensor([[5, 9, 30, 11, 7]])
 
 
@@ -34,11 +36,11 @@ def hybrid() -> Any:
     shape: Any = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 4, "head_dim": 8}
     shape |= {"num_attention_heads": 2, "num_key_value_heads": 1, "linear_key_head_dim": 8, "linear_value_head_dim": 8}
     shape |= {"linear_num_key_heads": 1, "linear_num_value_heads": 2, "max_position_embeddings": 256}
-    return Qwen3_5ForCausalLM(Qwen3_5TextConfig(vocab_size=CHAT.size, **shape)).eval()
+    return Qwen3_5ForCausalLM(Qwen3_5TextConfig(vocab_size=CHAT.vocab_size, **shape)).eval()
 
 
 def adapted(made: Any, told: LoraSettings = LORA, seed: int = 0) -> Any:
-    adapt(made, told, seed)
+    add_adapter(made, told, seed)
     return made
 
 
@@ -55,12 +57,12 @@ def logits(policy: Any) -> torch.Tensor:
 def test_three_steps_saved_merged_and_loaded_by_plain_transformers(make: Any, tmp_path: Path) -> None:
     policy = adapted(make())
     frozen = {name: each.clone() for name, each in policy.named_parameters() if not each.requires_grad}
-    start, optimizer = logits(policy), optimizer_of(policy, SETTINGS)
+    start, optimizer = logits(policy), build_optimizer(policy, SETTINGS)
     for number in range(1, 4):
         step(policy, optimizer, number)
     assert (logits(policy) - start).abs().max() > 0.05
     assert all(torch.equal(each, frozen[name]) for name, each in policy.named_parameters() if name in frozen)
-    save(Policy(policy, CHAT), tmp_path / "policy", {})
+    save_policy(Policy(policy, CHAT), tmp_path / "policy", {})
     plain: Any = AutoModelForCausalLM.from_pretrained(tmp_path / "policy")
     assert not hasattr(plain, "peft_config")
     assert {name for name, _ in plain.named_parameters()} == {name for name, _ in make().named_parameters()}
@@ -92,28 +94,28 @@ def test_a_target_that_matches_nothing_is_refused() -> None:
         r"lm_head, o_proj, q_proj, up_proj, v_proj$"
     )
     with pytest.raises(PolicyError, match=says):
-        adapt(model(), LoraSettings(rank=2, targets=("q_proj", "query")), 0)
+        add_adapter(model(), LoraSettings(rank=2, targets=("q_proj", "query")), 0)
 
 
 def test_an_adapter_beside_bfloat16_weights_is_float32() -> None:
     policy = adapted(model(torch.bfloat16))
     assert {each.dtype for each in policy.parameters() if each.requires_grad} == {torch.float32}
-    step(policy, optimizer_of(policy, SETTINGS), 1)
+    step(policy, build_optimizer(policy, SETTINGS), 1)
     assert policy.dtype == torch.bfloat16
 
 
 def test_a_stopped_run_goes_on_from_the_same_adapter(tmp_path: Path) -> None:
     policies = [Policy(adapted(model(), seed=seed), CHAT) for seed in (0, 1)]
-    first, second = (optimizer_of(policy.model, SETTINGS) for policy in policies)
+    first, second = (build_optimizer(policy.model, SETTINGS) for policy in policies)
     for number in (1, 2):
         step(policies[0].model, first, number)
     folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
-    state = State(2, best=Best(2, 0.5))
+    state = TrainerState(2, best=BestStep(2, 0.5))
     save_checkpoint(folder, policies[0], first, state)
-    place_best(folder, state)
+    link_best(folder, state)
     assert (folder.best_path / "adapter" / "adapter_config.json").is_file()
-    assert torch.allclose(logits(load(folder.best_path, "float32").model), logits(policies[0].model), atol=2e-6)
-    assert restore(folder, policies[1], second) == state
+    assert torch.allclose(logits(load_policy(folder.best_path, "float32").model), logits(policies[0].model), atol=2e-6)
+    assert load_checkpoint(folder, policies[1], second) == state
     for one, optimizer in zip(policies, (first, second), strict=True):
         step(one.model, optimizer, 3)
     for a, b in zip(policies[0].model.parameters(), policies[1].model.parameters(), strict=True):
@@ -122,23 +124,25 @@ def test_a_stopped_run_goes_on_from_the_same_adapter(tmp_path: Path) -> None:
 
 def test_the_initial_policy_is_the_one_without_its_adapter() -> None:
     policy, plain = adapted(model()), model()
-    initial, optimizer = Initial(policy), optimizer_of(policy, SETTINGS)
+    initial, optimizer = InitialPolicy(policy), build_optimizer(policy, SETTINGS)
     for number in (1, 2):
         step(policy, optimizer, number)
-    found, expected = initial.logps(ROLLOUTS, 1.0, 100, 2**30), logps(plain, ROLLOUTS, 1.0, 100)
+    found, expected = initial.score_logprobs(ROLLOUTS, 1.0, 100, 2**30), score_logprobs(plain, ROLLOUTS, 1.0, 100)
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert not np.array_equal(logps(policy, ROLLOUTS, 1.0, 100)[0], expected[0])
+    assert not np.array_equal(score_logprobs(policy, ROLLOUTS, 1.0, 100)[0], expected[0])
     assert any(each.requires_grad for each in policy.parameters())
-    with bare(plain):
+    with adapter_disabled(plain):
         assert torch.equal(logits(plain), logits(model()))
 
 
 def test_layers_are_computed_again_under_an_adapter_too(tmp_path: Path) -> None:
-    save(Policy(model(), CHAT), tmp_path, {})
+    save_policy(Policy(model(), CHAT), tmp_path, {})
     found: list[torch.Tensor] = []
     for again in (False, True):
-        policy = ready(PolicySettings(start=str(tmp_path), lora=LORA, checkpointing=again), seed=5).model
-        step(policy, optimizer_of(policy, SETTINGS), 1)
+        policy = load_trainable_policy(
+            PolicySettings(start=str(tmp_path), lora=LORA, checkpointing=again), seed=5
+        ).model
+        step(policy, build_optimizer(policy, SETTINGS), 1)
         found.append(logits(policy))
     assert torch.equal(found[0], found[1])
 
@@ -147,18 +151,18 @@ def test_a_whole_run_moves_the_adapter_alone(tmp_path: Path) -> None:
     """Sampling, KL to the start, validation and checkpoints; the policy that comes out is plain."""
     import asyncio
 
-    from sgcd.learn.trainer import Trainer
+    from sgcd.learn.training.trainer import Trainer
 
     plan = recipe(steps=2, surrogate={"kl": 0.1}, checkpoint={"every": 1}, evaluation={"every": 2, "trials": 1})
     alive = living(tmp_path / "run", plan)
-    adapt(alive.policy.model, LORA, 0)
+    add_adapter(alive.policy.model, LORA, 0)
     watcher = Watcher()
     try:
         asyncio.run(Trainer(plan, alive, watcher).run())
     finally:
-        alive.thread.shutdown()
+        alive.model_thread.shutdown()
     assert watcher.rows[0]["kl"] == 0
     assert watcher.rows[1]["kl"] > 0
     assert all(row["sampler_gap_max"] < 1e-4 for row in watcher.rows)
-    plain = load(tmp_path / "run" / "policy", "float32").model
+    plain = load_policy(tmp_path / "run" / "policy", "float32").model
     assert torch.allclose(logits(plain), logits(alive.policy.model), atol=2e-6)

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from helpers.small import CHAT, accumulated, model, rollout, stepped
-from sgcd.learn.batch import Example
-from sgcd.learn.checkpoint import State, restore, save_checkpoint
-from sgcd.learn.masters import MasterAdamW
-from sgcd.learn.policy import Policy
+from sgcd.learn.policy.checkpoint import TrainerState, load_checkpoint, save_checkpoint
+from sgcd.learn.policy.load import Policy
+from sgcd.learn.scoring.batch import LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
-from sgcd.learn.update import optimizer_of
-from sgcd.run import RunFolder
+from sgcd.learn.training.master_weights import MasterAdamW
+from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.storage.run_folder import RunFolder
 
 SETTINGS = OptimizerSettings(lr=1e-5, tokens=20)
 EXAMPLES = [
-    Example(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
+    LossInputs(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
     for each in (rollout("xx.xx", sibling=index) for index in range(4))
 ]
 
@@ -29,13 +29,13 @@ def step(policy: Any, optimizer: MasterAdamW, number: int = 1) -> None:
 
 def test_float32_weights_are_their_own_masters() -> None:
     policy = model()
-    optimizer = optimizer_of(policy, SETTINGS)
+    optimizer = build_optimizer(policy, SETTINGS)
     assert all(weight is master for weight, master in optimizer.masters.items())
 
 
 def test_small_steps_add_up_below_the_bits_of_a_weight() -> None:
     policy = model(torch.bfloat16)
-    optimizer = optimizer_of(policy, SETTINGS)
+    optimizer = build_optimizer(policy, SETTINGS)
     before = {weight: master.detach().clone() for weight, master in optimizer.masters.items()}
     for number in range(1, 4):
         step(policy, optimizer, number)
@@ -51,7 +51,7 @@ def test_small_steps_add_up_below_the_bits_of_a_weight() -> None:
 
 def test_gradients_of_micro_batches_add_up_in_float32() -> None:
     policy = model(torch.bfloat16)
-    optimizer = optimizer_of(policy, SETTINGS)
+    optimizer = build_optimizer(policy, SETTINGS)
     accumulated(policy, EXAMPLES, SurrogateSettings(), 1.0, 8)
     split = {weight: master.grad for weight, master in optimizer.masters.items()}
     assert all(grad is not None and grad.dtype == torch.float32 for grad in split.values())
@@ -71,11 +71,11 @@ def test_gradients_of_micro_batches_add_up_in_float32() -> None:
 
 def test_a_run_in_bfloat16_goes_on_from_the_same_copies(tmp_path: Path) -> None:
     policies = [Policy(model(torch.bfloat16, seed=seed), CHAT) for seed in (3, 4)]
-    first, second = (optimizer_of(policy.model, SETTINGS) for policy in policies)
+    first, second = (build_optimizer(policy.model, SETTINGS) for policy in policies)
     step(policies[0].model, first)
     folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
-    save_checkpoint(folder, policies[0], first, State(1))
-    assert restore(folder, policies[1], second) == State(1)
+    save_checkpoint(folder, policies[0], first, TrainerState(1))
+    assert load_checkpoint(folder, policies[1], second) == TrainerState(1)
     for number in (2, 3):
         step(policies[0].model, first, number)
         step(policies[1].model, second, number)

@@ -9,34 +9,34 @@ from transformers import LlamaConfig
 
 from helpers.families import family
 from sgcd.errors import PolicyError
-from sgcd.learn.memory import Need, Work, memory_of, need
+from sgcd.learn.policy.memory_estimate import MemoryEstimate, MemoryInputs, estimate_memory, get_available_memory
 from sgcd.learn.settings import LoraSettings
 
 SHAPE: Any = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "head_dim": 16}
 CONFIG = LlamaConfig(vocab_size=500, num_attention_heads=4, num_key_value_heads=2, **SHAPE)
-WORK = Work(
+WORK = MemoryInputs(
     dtype=torch.float32,
-    attention=None,
-    checkpointing=False,
+    attn_implementation=None,
+    gradient_checkpointing=False,
     lora=LoraSettings(),
-    slots=8,
-    length=1000,
-    rows=64,
+    num_slots=8,
+    max_length=1000,
+    group_size=64,
     training_tokens=8000,
     scoring_tokens=8000,
-    logits=2**20,
-    kl=False,
+    logits_bytes=2**20,
+    has_kl_term=False,
 )
 LAYER = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
 WEIGHTS = 2 * 500 * 64 + 6 * LAYER + 64
 
 
 @pytest.fixture(scope="module")
-def plain() -> Need:
-    return need(CONFIG, WORK)
+def plain() -> MemoryEstimate:
+    return estimate_memory(CONFIG, WORK)
 
 
-def test_what_can_be_counted_is_counted(plain: Need) -> None:
+def test_what_can_be_counted_is_counted(plain: MemoryEstimate) -> None:
     assert plain.weights == 4 * WEIGHTS
     assert plain.gradients == 4 * WEIGHTS
     assert plain.optimizer == 8 * WEIGHTS
@@ -44,43 +44,45 @@ def test_what_can_be_counted_is_counted(plain: Need) -> None:
     assert plain.total > plain.weights + plain.gradients + plain.optimizer + plain.cache + plain.activations
 
 
-def test_sixteen_bits_halve_what_is_computed_in_and_keep_masters(plain: Need) -> None:
-    short = need(CONFIG, replace(WORK, dtype=torch.bfloat16))
+def test_sixteen_bits_halve_what_is_computed_in_and_keep_masters(plain: MemoryEstimate) -> None:
+    short = estimate_memory(CONFIG, replace(WORK, dtype=torch.bfloat16))
     assert (short.weights, short.cache) == (plain.weights // 2, plain.cache // 2)
     assert short.optimizer == 12 * WEIGHTS
     assert short.activations < 0.8 * plain.activations
 
 
-def test_an_adapter_has_few_gradients_and_needs_no_copy_for_kl(plain: Need) -> None:
-    lora = need(CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("q_proj",)), kl=True))
+def test_an_adapter_has_few_gradients_and_needs_no_copy_for_kl(plain: MemoryEstimate) -> None:
+    lora = estimate_memory(CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("q_proj",)), has_kl_term=True))
     assert lora.gradients == 4 * 6 * 2 * (64 + 64)
     assert lora.weights == plain.weights + lora.gradients
-    assert need(CONFIG, replace(WORK, kl=True)).weights == 2 * plain.weights
+    assert estimate_memory(CONFIG, replace(WORK, has_kl_term=True)).weights == 2 * plain.weights
 
 
-def test_layers_that_are_computed_again_are_held_one_at_a_time(plain: Need) -> None:
-    again = need(CONFIG, replace(WORK, checkpointing=True))
+def test_layers_that_are_computed_again_are_held_one_at_a_time(plain: MemoryEstimate) -> None:
+    again = estimate_memory(CONFIG, replace(WORK, gradient_checkpointing=True))
     assert again.activations < 0.4 * plain.activations
 
 
-def test_what_is_held_grows_with_the_micro_batch(plain: Need) -> None:
-    half = need(CONFIG, replace(WORK, training_tokens=4000))
+def test_what_is_held_grows_with_the_micro_batch(plain: MemoryEstimate) -> None:
+    half = estimate_memory(CONFIG, replace(WORK, training_tokens=4000))
     head = 2**20 + 4 * 500 * 64
     assert half.activations - head == pytest.approx((plain.activations - head) / 2, rel=0.01)
-    assert need(CONFIG, replace(WORK, training_tokens=1)).activations < half.activations  # one row still has to go
+    assert (
+        estimate_memory(CONFIG, replace(WORK, training_tokens=1)).activations < half.activations
+    )  # one row still has to go
 
 
 @pytest.mark.parametrize("name", ["qwen3.5", "gemma3"])
 def test_layers_of_several_kinds_are_weighed(name: str) -> None:
-    told = need(family(name).config, WORK)
+    told = estimate_memory(family(name).config, WORK)
     assert told.activations > 0
     assert told.cache > 0
 
 
 def test_a_target_that_matches_nothing_is_known_before_weights_are_read() -> None:
     with pytest.raises(PolicyError, match=r"^policy\.lora\.targets: no linear layer of llama is called 'query'"):
-        need(CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("query",))))
+        estimate_memory(CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("query",))))
 
 
 def test_the_machine_has_some_memory() -> None:
-    assert memory_of("cpu") > 2**28
+    assert get_available_memory("cpu") > 2**28

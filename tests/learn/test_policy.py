@@ -12,21 +12,21 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 
 from sgcd.errors import PolicyError, SgcdError
 from sgcd.lab import policy as lab
-from sgcd.learn.locate import locate
-from sgcd.learn.policy import Policy, load, save
+from sgcd.learn.policy.load import Policy, load_policy, save_policy
+from sgcd.learn.policy.resolve import resolve_model
 
 IDS = torch.tensor([[5, 9, 30, 11, 7]])
 
 
 @pytest.fixture(scope="module")
 def policy() -> Policy:
-    chat = lab.chat()
-    return Policy(lab.model(0, chat.size).eval(), chat)
+    chat = lab.build_lab_chat()
+    return Policy(lab.build_lab_model(0, chat.vocab_size).eval(), chat)
 
 
 @pytest.fixture
 def folder(policy: Policy, tmp_path: Path) -> Path:
-    save(policy, tmp_path / "policy", {})
+    save_policy(policy, tmp_path / "policy", {})
     return tmp_path / "policy"
 
 
@@ -40,16 +40,16 @@ def test_what_is_saved_loads_with_plain_transformers(policy: Policy, folder: Pat
     assert torch.equal(logits(model), logits(policy.model))
     messages = [{"role": "user", "content": "hello"}, {"role": "assistant", "content": "hello"}]
     encoded: Any = AutoTokenizer.from_pretrained(folder).apply_chat_template(messages, return_dict=False)
-    assert encoded == policy.chat.render(messages, ()).tolist()
-    assert model.generation_config.eos_token_id == policy.chat.end
+    assert encoded == policy.chat.encode_conversation(messages, ()).tolist()
+    assert model.generation_config.eos_token_id == policy.chat.end_id
 
 
 def test_saved_and_loaded_again_it_is_the_same_to_the_byte(policy: Policy, folder: Path, tmp_path: Path) -> None:
     weights = (folder / "model.safetensors").read_bytes()
     for name in ("second", "third"):
-        policy = load(folder, "float32")
-        assert torch.equal(logits(policy.model), logits(load(folder, "float32").model))
-        save(policy, tmp_path / name, {})
+        policy = load_policy(folder, "float32")
+        assert torch.equal(logits(policy.model), logits(load_policy(folder, "float32").model))
+        save_policy(policy, tmp_path / name, {})
         folder = tmp_path / name
         assert (folder / "model.safetensors").read_bytes() == weights
     names = {file.name for file in folder.iterdir()}
@@ -57,32 +57,34 @@ def test_saved_and_loaded_again_it_is_the_same_to_the_byte(policy: Policy, folde
     assert all((folder / name).read_bytes() == (tmp_path / "second" / name).read_bytes() for name in names)
     with torch.no_grad():
         next(policy.model.parameters())[0, 0] += 1
-    save(policy, folder, {})
+    save_policy(policy, folder, {})
     assert (folder / "model.safetensors").read_bytes() != weights
 
 
 def test_the_type_is_the_one_asked_for(folder: Path) -> None:
-    assert load(folder, "bfloat16").model.dtype == torch.bfloat16
-    assert load(folder, "float32").model.dtype == torch.float32
+    assert load_policy(folder, "bfloat16").model.dtype == torch.bfloat16
+    assert load_policy(folder, "float32").model.dtype == torch.float32
 
 
 def test_untied_embeddings_come_back(tmp_path: Path) -> None:
-    chat = lab.chat()
-    config = Qwen3Config(vocab_size=chat.size, hidden_size=16, intermediate_size=16, num_hidden_layers=1, head_dim=8)
+    chat = lab.build_lab_chat()
+    config = Qwen3Config(
+        vocab_size=chat.vocab_size, hidden_size=16, intermediate_size=16, num_hidden_layers=1, head_dim=8
+    )
     config.num_attention_heads = config.num_key_value_heads = 2
     config.tie_word_embeddings = False
     torch.manual_seed(1)
     model: Any = Qwen3ForCausalLM(config).eval()
-    save(Policy(model, chat), tmp_path, {})
-    again = load(tmp_path, "float32")
+    save_policy(Policy(model, chat), tmp_path, {})
+    again = load_policy(tmp_path, "float32")
     assert torch.equal(logits(again.model), logits(model))
     assert again.model.generation_config is not None
-    assert again.model.generation_config.eos_token_id == chat.end
+    assert again.model.generation_config.eos_token_id == chat.end_id
 
 
 def test_the_card_tells_the_facts_and_no_secrets(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_verysecretvalue")
-    save(load(folder, "float32"), tmp_path / "out", {"step": 40, "environment": "lab | plain"})
+    save_policy(load_policy(folder, "float32"), tmp_path / "out", {"step": 40, "environment": "lab | plain"})
     card = (tmp_path / "out" / "README.md").read_text()
     assert "| step | 40 |" in card
     assert "| environment | lab \\| plain |" in card
@@ -146,7 +148,7 @@ def test_a_folder_with_a_fault_is_refused_in_one_line(
 ) -> None:
     break_it(folder)
     with pytest.raises(SgcdError) as caught:
-        load(folder, "float32")
+        load_policy(folder, "float32")
     message = str(caught.value)
     assert says in message
     assert message.startswith(str(folder))
@@ -157,9 +159,9 @@ def test_a_folder_with_a_fault_is_refused_in_one_line(
 @pytest.mark.parametrize("start", ["no/such/folder", "nowhere", "./no/such"])
 def test_what_is_no_folder_is_refused(start: str) -> None:
     with pytest.raises(PolicyError, match=rf"policy\.start: {start} is not a folder here; give the path of one"):
-        load(start, "float32")
+        load_policy(start, "float32")
 
 
 def test_an_unknown_warm_start_is_refused() -> None:
     with pytest.raises(PolicyError, match=r"policy\.start: the lab has no warm start 'nope'; there are: "):
-        locate("lab:nope")
+        resolve_model("lab:nope")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from helpers.training_runs import LONG, group
-from sgcd.contrast.mask import Literals
-from sgcd.contrast.refer import Referred
-from sgcd.learn.referring import Referring
+from sgcd.contrast.leakage.masking import Literals
+from sgcd.contrast.reference import ReferenceResult
+from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
 
 
 class Slow:
@@ -19,7 +19,7 @@ class Slow:
         self.begun: list[str] = []
         self.called_off: list[str] = []
 
-    async def refer(self, siblings: Any) -> Referred:
+    async def build(self, siblings: Any) -> ReferenceResult:
         name = siblings.task.id
         self.begun.append(name)
         try:
@@ -27,7 +27,7 @@ class Slow:
         except asyncio.CancelledError:
             self.called_off.append(name)
             raise
-        return Referred(name, None, "not mixed", Literals.of([]))
+        return ReferenceResult(name, None, "not mixed", Literals.from_texts([]))
 
 
 def groups(*names: str, wins: int = 1) -> list[Any]:
@@ -37,11 +37,11 @@ def groups(*names: str, wins: int = 1) -> list[Any]:
 async def test_writers_work_at_the_same_time_and_answer_in_the_order_of_the_groups() -> None:
     slow: Any = Slow(0.2)
     began = asyncio.get_running_loop().time()
-    async with Referring(slow) as referring:
-        referring.ask(groups("c", "a"))
+    async with ReferencePrefetcher(slow) as referring:
+        referring.prefetch(groups("c", "a"))
         await asyncio.sleep(0)
         assert slow.begun == ["c", "a"]  # before anyone waits for them
-        told = [await referring.of(each) for each in groups("a", "b", "c")]
+        told = [await referring.get(each) for each in groups("a", "b", "c")]
     assert [each.task for each in told if each] == ["a", "b", "c"]
     assert slow.begun == ["c", "a", "b"]
     assert asyncio.get_running_loop().time() - began < 0.5
@@ -51,8 +51,8 @@ async def test_what_was_asked_in_vain_is_called_off() -> None:
     slow: Any = Slow(60)
 
     async def broken() -> None:
-        async with Referring(slow) as referring:
-            referring.ask(groups("a", "b"))
+        async with ReferencePrefetcher(slow) as referring:
+            referring.prefetch(groups("a", "b"))
             await asyncio.sleep(0)
             raise OSError("the sampler broke")
 
@@ -63,10 +63,10 @@ async def test_what_was_asked_in_vain_is_called_off() -> None:
 
 async def test_only_mixed_groups_are_asked_about_and_none_where_nobody_needs_it() -> None:
     slow: Any = Slow(0)
-    async with Referring(slow) as referring:
-        referring.ask(groups("all", wins=2) + groups("none", wins=0))
+    async with ReferencePrefetcher(slow) as referring:
+        referring.prefetch(groups("all", wins=2) + groups("none", wins=0))
         await asyncio.sleep(0)
     assert slow.begun == []
-    async with Referring(None) as referring:
-        referring.ask(groups("a"))
-        assert await referring.of(groups("a")[0]) is None
+    async with ReferencePrefetcher(None) as referring:
+        referring.prefetch(groups("a"))
+        assert await referring.get(groups("a")[0]) is None

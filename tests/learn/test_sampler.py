@@ -21,8 +21,8 @@ from helpers.ragged import (
     same,
     sampler_of,
 )
-from sgcd.learn.draw import Uniforms
-from sgcd.learn.engine import Engine, Place
+from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.sample_tokens import UniformStream
 
 
 @pytest.fixture(scope="module")
@@ -45,35 +45,35 @@ def test_logp_and_ids_are_those_of_a_plain_forward(mode: str, architecture: str,
         uniforms = np.random.Generator(np.random.Philox(1000 + index)).random(200).tolist()
         logp = reference(model, played.context, 0.7)
         for (start, sampled), (_, limit) in zip(played.turns, conversation(index), strict=True):
-            for i, token in enumerate(sampled.ids.tolist()):
+            for i, token in enumerate(sampled.token_ids.tolist()):
                 row = logp[start - 1 + i]
                 assert token == int((row.exp().cumsum(0) > uniforms.pop(0)).nonzero()[0])
-                assert abs(float(row[token]) - float(sampled.logp[i])) < 5e-7
-            assert END not in sampled.ids[:-1].tolist()
-            assert sampled.stopped == (sampled.ids[-1] == END)
-            assert len(sampled.ids) <= limit
-            assert sampled.stopped or len(sampled.ids) == limit
-    assert {sampled.stopped for played in rollouts for _, sampled in played.turns} == {True, False}
+                assert abs(float(row[token]) - float(sampled.logprobs[i])) < 5e-7
+            assert END not in sampled.token_ids[:-1].tolist()
+            assert sampled.hit_end_token == (sampled.token_ids[-1] == END)
+            assert len(sampled.token_ids) <= limit
+            assert sampled.hit_end_token or len(sampled.token_ids) == limit
+    assert {sampled.hit_end_token for played in rollouts for _, sampled in played.turns} == {True, False}
 
 
 def test_the_engine_is_exact(model: Any) -> None:
     """Records keep float32; here the engine's own numbers are compared, over ragged turns and shared prompts."""
     engine = Engine(model, 4, (END,), top_p=1.0)
-    places = [Place(i, 1.0, Uniforms(i)) for i in range(4)]
+    places = [SequenceState(i, 1.0, UniformStream(i)) for i in range(4)]
     contexts: list[list[int]] = [[] for _ in places]
     for turn in range(2):
         starts: list[int] = []
         for place, context in zip(places, contexts, strict=True):
             new, _ = conversation(place.index)[min(turn, 3 - place.index % 3)]
-            place.begin(new, 3 + 5 * place.index)
+            place.start_turn(new, 3 + 5 * place.index)
             context += new.tolist()
             starts.append(len(context))
-        engine.turn(places)
+        engine.sample_turn(places)
         for place, context, start in zip(places, contexts, starts, strict=True):
-            context += place.ids
+            context += place.sampled_ids
             rows = reference(model, context)[start - 1 : -1]
-            expected = rows.gather(1, torch.tensor(place.ids)[:, None])[:, 0]
-            assert np.abs(expected.numpy() - np.array(place.logp)).max() < 1e-9
+            expected = rows.gather(1, torch.tensor(place.sampled_ids)[:, None])[:, 0]
+            assert np.abs(expected.numpy() - np.array(place.logprobs)).max() < 1e-9
 
 
 def test_lockstep_gives_the_same_bits_whatever_the_timing(thread: Executor) -> None:
@@ -120,9 +120,9 @@ def test_temperature_zero_takes_the_likeliest(model: Any, thread: Executor, mode
     for played in play(sampler_of(model, thread, mode), temperature=0.0):
         logp = reference(model, played.context)
         for start, sampled in played.turns:
-            rows = logp[start - 1 : start - 1 + len(sampled.ids)]
-            assert rows.argmax(dim=1).tolist() == sampled.ids.tolist()
-            assert np.allclose(rows.amax(dim=1).numpy(), sampled.logp, atol=5e-7, rtol=0)
+            rows = logp[start - 1 : start - 1 + len(sampled.token_ids)]
+            assert rows.argmax(dim=1).tolist() == sampled.token_ids.tolist()
+            assert np.allclose(rows.amax(dim=1).numpy(), sampled.logprobs, atol=5e-7, rtol=0)
 
 
 def test_the_model_is_left_in_the_mode_it_was_in(thread: Executor) -> None:

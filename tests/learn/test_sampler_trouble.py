@@ -21,7 +21,7 @@ from helpers.ragged import (
     sampler_of,
 )
 from sgcd.errors import PolicyError, RecipeError
-from sgcd.learn.sampler import TorchSampler
+from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.settings import SamplerSettings
 
 
@@ -117,7 +117,7 @@ def test_a_cancelled_session_leaves_the_free_batch_at_once(thread: Executor) -> 
             second = asyncio.create_task(cohort.session(1, 1).sample(PROMPT, 200))
             await asyncio.wait_for(fifth.wait(), 60)
             first.cancel()
-            assert len((await asyncio.wait_for(second, 60)).ids) == 200
+            assert len((await asyncio.wait_for(second, 60)).token_ids) == 200
 
     asyncio.run(main())
     assert widths[:5] == [1, 2, 2, 2, 2]  # the prompt that they share is computed once
@@ -159,6 +159,6 @@ def test_what_does_not_fit_is_refused(model: Any, thread: Executor) -> None:
                 await session.sample(np.full(WINDOW, 5, np.int32), 1)
             with pytest.raises(PolicyError, match=r"do not fit its window of 512; lower siblings\.limits\.tokens"):
                 await session.sample(PROMPT, WINDOW - 2)
-            assert len((await session.sample(PROMPT, 1)).ids) == 1
+            assert len((await session.sample(PROMPT, 1)).token_ids) == 1
 
     asyncio.run(main())

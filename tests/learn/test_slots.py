@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sgcd.learn.slots import SlotCache
+from sgcd.learn.sampling.slot_cache import SlotCache
 
 HEADS, SIZE = 2, 3
 
@@ -17,7 +17,7 @@ def states(rows: int, width: int, start: float) -> Tensor:
 def read(cache: SlotCache, rows: int | Tensor, longest: int) -> Tensor:
     """What a pass would see, one number for each row and position; its own write goes to the dump."""
     count = rows if isinstance(rows, int) else len(rows)
-    cache.aim(rows, torch.full((count,), cache.dump), longest)
+    cache.set_target(rows, torch.full((count,), cache.padding_cell), longest)
     keys, values = cache.update(states(count, 1, -1.0), states(count, 1, -2.0), 0)
     assert torch.equal(keys, -values)
     return keys[:, 0, :, 0]
@@ -28,7 +28,7 @@ def filled() -> SlotCache:
     cache = SlotCache(3)
     cache.reserve(3)
     c = cache.capacity
-    cache.aim(torch.tensor([0, 2]), torch.tensor([0, 1, 2, cache.dump, cache.dump, 2 * c]), 3)
+    cache.set_target(torch.tensor([0, 2]), torch.tensor([0, 1, 2, cache.padding_cell, cache.padding_cell, 2 * c]), 3)
     keys = states(2, 3, 100.0)
     seen, _ = cache.update(keys, -keys, 0)
     assert seen.shape == (2, HEADS, 3, SIZE)
@@ -55,7 +55,7 @@ def test_growing_keeps_every_row() -> None:
 
 def test_rows_change_places() -> None:
     cache = filled()
-    cache.swap([0], [1], 3)
+    cache.swap_rows([0], [1], 3)
     assert read(cache, 3, 3).tolist() == [[0, 0, 0], [100, 101, 102], [112, 0, 0]]
-    cache.copy([1], [0], 2)
+    cache.copy_rows([1], [0], 2)
     assert read(cache, 3, 3).tolist() == [[100, 101, 0], [100, 101, 102], [112, 0, 0]]

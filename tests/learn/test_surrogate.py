@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.surrogate import k3, ratio_of, surrogate, token_losses
+from sgcd.learn.training.surrogate import importance_ratio, k3_kl, surrogate_loss, token_losses
 
 
 def double(*values: float) -> Tensor:
@@ -100,7 +100,7 @@ def test_weights_of_one_are_no_weights_to_the_last_bit() -> None:
 
 
 def test_no_ratio_overflows() -> None:
-    assert ratio_of(double(0, -900), double(-900, 0)).tolist() == [math.exp(20), math.exp(-20)]
+    assert importance_ratio(double(0, -900), double(-900, 0)).tolist() == [math.exp(20), math.exp(-20)]
     far = double(900.0).requires_grad_()
     loss = token_losses(far, double(0.0), double(-1.0), SurrogateSettings()).sum()
     loss.backward()
@@ -111,9 +111,9 @@ def test_no_ratio_overflows() -> None:
 
 def test_k3_is_never_negative_and_clamped() -> None:
     u = torch.linspace(-30, 30, 601, dtype=torch.float64)
-    got = k3(u, torch.zeros_like(u))
+    got = k3_kl(u, torch.zeros_like(u))
     assert (got >= 0).all()
-    assert k3(double(-3.5), double(-3.5)).item() == 0
+    assert k3_kl(double(-3.5), double(-3.5)).item() == 0
     clamped = u.clamp(-20, 20)
     assert torch.allclose(got, clamped.exp() - clamped - 1, rtol=1e-9)
 
@@ -123,33 +123,35 @@ def test_the_kl_term_knows_no_weights() -> None:
     logp, old, advantage, initial = (torch.randn(40, dtype=torch.float64) for _ in range(4))
 
     def total(coefficient: float, a: Tensor) -> float:
-        return surrogate(logp, old, a, initial, 40, SurrogateSettings(kl=coefficient)).loss.item()
+        return surrogate_loss(logp, old, a, initial, 40, SurrogateSettings(kl=coefficient)).loss.item()
 
     terms = [total(0.1, a) - total(0.0, a) for a in (advantage, 2 * advantage, -advantage, 0 * advantage)]
-    assert terms == pytest.approx([0.1 * k3(initial, logp).mean().item()] * 4)
+    assert terms == pytest.approx([0.1 * k3_kl(initial, logp).mean().item()] * 4)
 
 
 def test_the_mean_is_over_the_whole_batch_however_it_is_split() -> None:
     torch.manual_seed(2)
     logp, old, advantage, initial = (torch.randn(30, dtype=torch.float64) for _ in range(4))
     settings = SurrogateSettings(kl=0.01)
-    whole = surrogate(logp, old, advantage, initial, 30, settings)
-    parts = [surrogate(logp[s], old[s], advantage[s], initial[s], 30, settings) for s in (slice(0, 7), slice(7, 30))]
+    whole = surrogate_loss(logp, old, advantage, initial, 30, settings)
+    parts = [
+        surrogate_loss(logp[s], old[s], advantage[s], initial[s], 30, settings) for s in (slice(0, 7), slice(7, 30))
+    ]
     assert sum(part.loss.item() for part in parts) == pytest.approx(whole.loss.item(), abs=1e-12)
-    for name in ("clipped", "ratio", "kl"):
+    for name in ("clipped_sum", "ratio_sum", "kl_sum"):
         assert sum(getattr(part, name) for part in parts) == pytest.approx(getattr(whole, name))
-    expected = token_losses(logp, old, advantage, settings) + 0.01 * k3(initial, logp)
+    expected = token_losses(logp, old, advantage, settings) + 0.01 * k3_kl(initial, logp)
     assert whole.loss.item() == pytest.approx(expected.mean().item())
 
 
 def test_the_clip_share_counts_what_has_no_gradient() -> None:
     logp, advantage = torch.randn(200, dtype=torch.float64).requires_grad_(), torch.randn(200, dtype=torch.float64)
-    micro = surrogate(logp, torch.zeros(200, dtype=torch.float64), advantage, None, 200, SurrogateSettings())
+    micro = surrogate_loss(logp, torch.zeros(200, dtype=torch.float64), advantage, None, 200, SurrogateSettings())
     micro.loss.backward()
     assert logp.grad is not None
-    assert micro.clipped == (logp.grad == 0).sum().item() > 0
+    assert micro.clipped_sum == (logp.grad == 0).sum().item() > 0
 
 
 def test_kl_needs_the_initial_policy() -> None:
     with pytest.raises(ValueError, match="initial policy"):
-        surrogate(double(0.0), double(0.0), double(1.0), None, 1, SurrogateSettings(kl=0.1))
+        surrogate_loss(double(0.0), double(0.0), double(1.0), None, 1, SurrogateSettings(kl=0.1))

@@ -9,35 +9,35 @@ import pytest
 import torch
 
 from helpers.small import heeding, model, rollout
-from sgcd.contrast.insert import teacher_row
+from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.divergence import dense_features
 from sgcd.errors import RecordError
-from sgcd.learn.batch import cut
-from sgcd.learn.head import backbone_of
-from sgcd.learn.scoring import logps
-from sgcd.learn.student import Marks, score
-from sgcd.learn.teacher import Lesson, teach
-from sgcd.records import Features, Ids, Rollout
+from sgcd.learn.policy.head import get_backbone
+from sgcd.learn.scoring.batch import split_micro_batches
+from sgcd.learn.scoring.logprobs import score_logprobs
+from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
+from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
+from sgcd.records import Features, Rollout, TokenIds
 
 MASKS = ("xx..xxx", "x", "....xx", "xxx.x.x.x", "..", "", "xxxxx")
 ROLLOUTS = [rollout(mask, sibling=index, prompt=2 + index % 3) for index, mask in enumerate(MASKS)]
 REFERENCE = np.array([7, 3, 9, 9], np.int32)
-ROWS = [teacher_row(each, REFERENCE) for each in ROLLOUTS]
+ROWS = [build_teacher_input_ids(each, REFERENCE) for each in ROLLOUTS]
 BARE = [np.concatenate([each.prompt, each.response]) for each in ROLLOUTS]
 TEMPERATURE = 0.7
 
 
 def scored(
-    policy: Any, rollouts: Sequence[Rollout], rows: Sequence[Ids | None], k: int = 5, tokens: int = 30
-) -> tuple[Marks, list[Lesson]]:
+    policy: Any, rollouts: Sequence[Rollout], rows: Sequence[TokenIds | None], k: int = 5, tokens: int = 30
+) -> tuple[StudentScores, list[TeacherTopK]]:
     taught = [(each, row) for each, row in zip(rollouts, rows, strict=True) if row is not None]
-    lessons = teach(policy, [each for each, _ in taught], [row for _, row in taught], TEMPERATURE, tokens, k)
+    lessons = score_teacher(policy, [each for each, _ in taught], [row for _, row in taught], TEMPERATURE, tokens, k)
     told = iter(lessons)
     beside = [None if row is None else next(told) for row in rows]
-    return score(policy, rollouts, [beside], TEMPERATURE, tokens, "reverse_kl"), lessons
+    return score_student_no_grad(policy, rollouts, [beside], TEMPERATURE, tokens, "reverse_kl"), lessons
 
 
-def by_hand(policy: Any, each: Rollout, row: Ids, k: int) -> Features:
+def by_hand(policy: Any, each: Rollout, row: TokenIds, k: int) -> Features:
     """Both contexts in full, one rollout at a time, straight from logits."""
     student, teacher = (
         policy(input_ids=torch.from_numpy(ids.astype(np.int64))[None]).logits[0, len(ids) - len(each.response) - 1 : -1]
@@ -45,7 +45,7 @@ def by_hand(policy: Any, each: Rollout, row: Ids, k: int) -> Features:
     )
     observed = torch.from_numpy(each.response.astype(np.int64))
     numbers = dense_features(student.detach() / TEMPERATURE, teacher.detach() / TEMPERATURE, observed, k)
-    return Features(*(np.where(each.mask, number.numpy(), 0).astype(np.float32) for number in numbers))
+    return Features(*(np.where(each.response_mask, number.numpy(), 0).astype(np.float32) for number in numbers))
 
 
 def test_features_are_those_of_both_contexts_in_full() -> None:
@@ -55,7 +55,7 @@ def test_features_are_those_of_both_contexts_in_full() -> None:
         for each, row, found in zip(ROLLOUTS, ROWS, marks.features[0], strict=True):
             assert found is not None
             expected = by_hand(policy, each, row, k)
-            for name in ("divergence", "entropy", "gap"):
+            for name in ("divergence", "entropy", "teacher_logprob_gap"):
                 assert getattr(found, name).dtype == np.float32
                 assert np.allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
         assert max(found.divergence.max(initial=0) for found in marks.features[0] if found) > 0.01
@@ -67,8 +67,8 @@ def test_without_a_reference_the_divergence_is_exactly_zero(dtype: torch.dtype) 
     marks, _ = scored(policy, ROLLOUTS, BARE)
     for each, found in zip(ROLLOUTS, marks.features[0], strict=True):
         assert found is not None
-        assert found.divergence.tolist() == found.gap.tolist() == [0.0] * len(each.response)
-        assert (found.entropy[each.mask] > 0).all()
+        assert found.divergence.tolist() == found.teacher_logprob_gap.tolist() == [0.0] * len(each.response)
+        assert (found.entropy[each.response_mask] > 0).all()
 
 
 def test_one_changed_id_is_refused() -> None:
@@ -78,22 +78,22 @@ def test_one_changed_id_is_refused() -> None:
         changed = row.copy()
         changed[place] += 1
         with pytest.raises(RecordError, match=f"token {place} of the teacher's row must be {row[place]}"):
-            teach(policy, [each], [changed], TEMPERATURE, 30, 5)
+            score_teacher(policy, [each], [changed], TEMPERATURE, 30, 5)
     with pytest.raises(RecordError, match=r"teacher's row must have 9 tokens, .* got 8"):
-        teach(policy, [each], [BARE[0][1:]], TEMPERATURE, 30, 5)
+        score_teacher(policy, [each], [BARE[0][1:]], TEMPERATURE, 30, 5)
 
 
 def test_a_lesson_for_another_rollout_is_refused() -> None:
     policy = model(size=50)
     other = replace(ROLLOUTS[0], response=ROLLOUTS[0].response[::-1].copy())
-    lessons = teach(policy, [other], [teacher_row(other, REFERENCE)], TEMPERATURE, 30, 5)
+    lessons = score_teacher(policy, [other], [build_teacher_input_ids(other, REFERENCE)], TEMPERATURE, 30, 5)
     with pytest.raises(RecordError, match="teacher and student must be asked about the same ids"):
-        score(policy, ROLLOUTS[:1], [lessons], TEMPERATURE, 30, "reverse_kl")
+        score_student_no_grad(policy, ROLLOUTS[:1], [lessons], TEMPERATURE, 30, "reverse_kl")
 
 
 def test_rollouts_without_a_reference_have_no_features_and_change_nothing_for_others() -> None:
     policy = model(torch.float64, 50)
-    some: list[Ids | None] = [None if index in (0, 3) else row for index, row in enumerate(ROWS)]
+    some: list[TokenIds | None] = [None if index in (0, 3) else row for index, row in enumerate(ROWS)]
     all_marks, _ = scored(policy, ROLLOUTS, ROWS)
     marks, _ = scored(policy, ROLLOUTS, some)
     none, _ = scored(policy, ROLLOUTS, [None] * len(ROLLOUTS))
@@ -106,18 +106,20 @@ def test_rollouts_without_a_reference_have_no_features_and_change_nothing_for_ot
 
 def test_log_probabilities_are_those_of_grpo_to_the_last_bit() -> None:
     policy = model(size=50)
-    plain = logps(policy, ROLLOUTS, TEMPERATURE, 30)
+    plain = score_logprobs(policy, ROLLOUTS, TEMPERATURE, 30)
     marks, _ = scored(policy, ROLLOUTS, ROWS)
-    assert [each.tobytes() for each in marks.logp] == [each.tobytes() for each in plain]
+    assert [each.tobytes() for each in marks.logprobs] == [each.tobytes() for each in plain]
 
 
 def test_two_teachers_share_the_student_s_pass() -> None:
     policy = model(torch.float64, 50)
-    one = teach(policy, ROLLOUTS, ROWS, TEMPERATURE, 30, 5)
-    other = teach(policy, ROLLOUTS, [teacher_row(each, REFERENCE[:2]) for each in ROLLOUTS], TEMPERATURE, 30, 5)
-    both = score(policy, ROLLOUTS, [one, other], TEMPERATURE, 30, "jsd")
+    one = score_teacher(policy, ROLLOUTS, ROWS, TEMPERATURE, 30, 5)
+    other = score_teacher(
+        policy, ROLLOUTS, [build_teacher_input_ids(each, REFERENCE[:2]) for each in ROLLOUTS], TEMPERATURE, 30, 5
+    )
+    both = score_student_no_grad(policy, ROLLOUTS, [one, other], TEMPERATURE, 30, "jsd")
     for index, lessons in enumerate((one, other)):
-        alone = score(policy, ROLLOUTS, [lessons], TEMPERATURE, 30, "jsd")
+        alone = score_student_no_grad(policy, ROLLOUTS, [lessons], TEMPERATURE, 30, "jsd")
         for here, there in zip(both.features[index], alone.features[0], strict=True):
             assert here and there and here.divergence.tolist() == there.divergence.tolist()
 
@@ -128,7 +130,7 @@ class Counting:
     def __init__(self, policy: Any) -> None:
         self.rows: list[int] = []
         self.gradients: list[bool] = []
-        backbone_of(policy).register_forward_pre_hook(self._called, with_kwargs=True)
+        get_backbone(policy).register_forward_pre_hook(self._called, with_kwargs=True)
 
     def _called(self, _: Any, given: Any, named: Any) -> None:
         self.rows.append(len(named["input_ids"]))
@@ -138,7 +140,7 @@ class Counting:
 def test_the_teacher_costs_one_forward_pass_and_no_gradient_passes() -> None:
     policy = model(size=50)
     counting = Counting(policy)
-    logps(policy, ROLLOUTS, TEMPERATURE, 1000)
+    score_logprobs(policy, ROLLOUTS, TEMPERATURE, 1000)
     assert counting.rows == [len(ROLLOUTS)]
     scored(policy, ROLLOUTS, ROWS, tokens=1000)
     assert counting.rows == [len(ROLLOUTS)] * 3  # one of the teacher, one of the student
@@ -148,19 +150,19 @@ def test_the_teacher_costs_one_forward_pass_and_no_gradient_passes() -> None:
 def test_teacher_rows_keep_to_the_budget() -> None:
     policy = model(size=50)
     counting = Counting(policy)
-    teach(policy, ROLLOUTS, ROWS, TEMPERATURE, 24, 5)
+    score_teacher(policy, ROLLOUTS, ROWS, TEMPERATURE, 24, 5)
     shown = [replace(each, prompt=np.zeros(len(each.prompt) + 4, np.int32)) for each in ROLLOUTS]
-    assert counting.rows == [len(part) for part in cut(shown, 24)]
+    assert counting.rows == [len(part) for part in split_micro_batches(shown, 24)]
     assert len(counting.rows) > 2
 
 
 def test_blocks_leave_the_features_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
     policy = model(torch.float64, 50)
     whole, _ = scored(policy, ROLLOUTS, [*ROWS[:2], None, *ROWS[3:]])
-    monkeypatch.setattr("sgcd.learn.rows.BLOCK", 100)  # two rows at a time
+    monkeypatch.setattr("sgcd.learn.scoring.logits.chunks._CPU_BLOCK_LOGITS", 100)  # two rows at a time
     parts, _ = scored(policy, ROLLOUTS, [*ROWS[:2], None, *ROWS[3:]])
     for here, there in zip(whole.features[0], parts.features[0], strict=True):
         assert (here is None) == (there is None)
         if here and there:
             assert np.allclose(here.divergence, there.divergence, atol=1e-7)
-            assert np.allclose(here.gap, there.gap, atol=1e-7)
+            assert np.allclose(here.teacher_logprob_gap, there.teacher_logprob_gap, atol=1e-7)

@@ -8,14 +8,14 @@ import pytest
 
 from helpers.small import Watcher, heeding, living, recipe
 from helpers.training_runs import LONG, SGCD, group, referred
-from sgcd.contrast.refer import Referred
-from sgcd.learn import gradient as learning
-from sgcd.learn import teaching
-from sgcd.learn.clock import Clock
-from sgcd.learn.crediting import Credited
-from sgcd.learn.dense import Dense
-from sgcd.learn.gradient import Gradient
-from sgcd.records import Siblings
+from sgcd.contrast.reference import ReferenceResult
+from sgcd.learn.training import gradient as learning
+from sgcd.learn.training import teacher_scorer as teaching
+from sgcd.learn.training.gradient import GradientAccumulator
+from sgcd.learn.training.group_credit import StepCredit
+from sgcd.learn.training.step import GradientStep
+from sgcd.learn.training.timers import StepTimer
+from sgcd.records import Group
 
 GROUPS = [group(LONG, LONG, task=name) for name in "abc"]
 
@@ -28,7 +28,7 @@ class Awaited:
         self.done: list[str] = []
         self.more = asyncio.Event()
 
-    async def of(self, group: Siblings) -> Referred:
+    async def get(self, group: Group) -> ReferenceResult:
         self.loop = asyncio.get_running_loop()
         wanted = self.after.get(group.task.id)
         while wanted and wanted not in self.done:
@@ -37,17 +37,17 @@ class Awaited:
         return referred(group)
 
 
-def run(path: Path, awaited: Any, **changes: Any) -> Credited:
+def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
     plan = recipe(method=SGCD, scoring={"shuffled": 0}, **changes)
     alive = living(path / "run", plan)
     heeding(alive.policy.model)
-    dense = Dense(plan, alive, Clock(alive.thread, Watcher().on_phase))
-    count = sum(each.written for siblings in GROUPS for each in siblings.rollouts)
-    gradient = Gradient(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.tokens, count)
+    dense = GradientStep(plan, alive, StepTimer(alive.model_thread, Watcher().on_phase))
+    count = sum(each.num_policy_tokens for siblings in GROUPS for each in siblings.rollouts)
+    gradient = GradientAccumulator(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.tokens, count)
     try:
-        return asyncio.run(asyncio.wait_for(dense.of(1, GROUPS, awaited, gradient), 20))
+        return asyncio.run(asyncio.wait_for(dense.compute_gradients(1, GROUPS, awaited, gradient), 20))
     finally:
-        alive.thread.shutdown()
+        alive.model_thread.shutdown()
 
 
 def watch(awaited: Awaited, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -60,28 +60,42 @@ def watch(awaited: Awaited, monkeypatch: pytest.MonkeyPatch) -> None:
 
         return called
 
-    monkeypatch.setattr(teaching, "teach", noted("teach", teaching.teach))
-    monkeypatch.setattr(learning, "asked", noted("asked", learning.asked))
+    monkeypatch.setattr(teaching, "score_teacher", noted("score_teacher", teaching.score_teacher))
+    monkeypatch.setattr(learning, "score_student", noted("score_student", learning.score_student))
 
 
 def test_the_first_group_is_learnt_while_the_last_reference_is_still_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    awaited = Awaited(b="asked a", c="asked b")
+    awaited = Awaited(b="score_student a", c="score_student b")
     watch(awaited, monkeypatch)
     run(tmp_path, awaited)
-    assert awaited.done == ["teach a", "asked a", "teach b", "asked b", "teach c", "asked c"]
+    assert awaited.done == [
+        "score_teacher a",
+        "score_student a",
+        "score_teacher b",
+        "score_student b",
+        "score_teacher c",
+        "score_student c",
+    ]
 
 
 def test_what_is_there_is_taught_at_once_and_learnt_in_its_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    awaited = Awaited(a="teach c", b="asked a")
+    awaited = Awaited(a="score_teacher c", b="score_student a")
     watch(awaited, monkeypatch)
     done = run(tmp_path, awaited)
-    assert awaited.done == ["teach c", "teach a", "asked a", "teach b", "asked b", "asked c"]
-    assert [each.rollout.task for each in done.deserved] == ["a", "a", "b", "b", "c", "c"]
-    assert [each.task for each in done.referred] == ["a", "b", "c"]
+    assert awaited.done == [
+        "score_teacher c",
+        "score_teacher a",
+        "score_student a",
+        "score_teacher b",
+        "score_student b",
+        "score_student c",
+    ]
+    assert [each.rollout.task for each in done.rollout_credits] == ["a", "a", "b", "b", "c", "c"]
+    assert [each.task for each in done.reference_results] == ["a", "b", "c"]
 
 
 def test_a_teacher_that_fails_ends_the_step_and_leaves_nobody_waiting(
@@ -90,6 +104,6 @@ def test_a_teacher_that_fails_ends_the_step_and_leaves_nobody_waiting(
     def broken(*_: Any) -> Any:
         raise ValueError("the teacher broke")
 
-    monkeypatch.setattr(teaching, "teach", broken)
+    monkeypatch.setattr(teaching, "score_teacher", broken)
     with pytest.raises(ValueError, match="the teacher broke"):
         run(tmp_path, Awaited(a="never", c="never"))  # though the first group is not there

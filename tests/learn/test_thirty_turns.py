@@ -8,11 +8,11 @@ import torch
 
 from helpers.families import family
 from helpers.small import rollout
-from sgcd.contrast.insert import teacher_row
+from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.divergence import dense_features
-from sgcd.learn.student import score
-from sgcd.learn.teacher import teach
-from sgcd.records import Features, Ids, Rollout
+from sgcd.learn.scoring.student import score_student_no_grad
+from sgcd.learn.scoring.teacher import score_teacher
+from sgcd.records import Features, Rollout, TokenIds
 
 TEMPERATURE, SIZE = 0.7, 400
 NAMES = ("qwen3", "qwen3.5", "llama", "gemma2", "gemma3")
@@ -35,19 +35,19 @@ def conversations() -> list[Rollout]:
 
 ROLLOUTS = conversations()
 REFERENCES = [np.arange(20, 20 + 5 + 3 * each.sibling, dtype=np.int32) for each in ROLLOUTS]
-ROWS = [teacher_row(each, reference) for each, reference in zip(ROLLOUTS, REFERENCES, strict=True)]
+ROWS = [build_teacher_input_ids(each, reference) for each, reference in zip(ROLLOUTS, REFERENCES, strict=True)]
 
 
-def logits(model: Any, row: Ids, response: int) -> torch.Tensor:
+def logits(model: Any, row: TokenIds, response: int) -> torch.Tensor:
     """One row alone, nothing padded, all of the vocabulary: the logits from which each token of the response came."""
     with torch.no_grad():
         z = model(input_ids=torch.from_numpy(row.astype(np.int64))[None]).logits[0]
     return z[len(row) - response - 1 : -1].double() / TEMPERATURE
 
 
-def both(model: Any, each: Rollout, reference: Ids) -> tuple[torch.Tensor, torch.Tensor]:
+def both(model: Any, each: Rollout, reference: TokenIds) -> tuple[torch.Tensor, torch.Tensor]:
     """Student and teacher, from the parts of the rollout, joined here and nowhere else."""
-    before, behind = each.prompt[: each.insert_at], each.prompt[each.insert_at :]
+    before, behind = each.prompt[: each.reference_position], each.prompt[each.reference_position :]
     return (
         logits(model, np.concatenate([each.prompt, each.response]), len(each.response)),
         logits(model, np.concatenate([before, reference, behind, each.response]), len(each.response)),
@@ -55,15 +55,15 @@ def both(model: Any, each: Rollout, reference: Ids) -> tuple[torch.Tensor, torch
 
 
 def found_by(model: Any, k: int, tokens: int = 400) -> list[Features]:
-    lessons = teach(model, ROLLOUTS, ROWS, TEMPERATURE, tokens, k)
-    marks = score(model, ROLLOUTS, [lessons], TEMPERATURE, tokens, "reverse_kl")
+    lessons = score_teacher(model, ROLLOUTS, ROWS, TEMPERATURE, tokens, k)
+    marks = score_student_no_grad(model, ROLLOUTS, [lessons], TEMPERATURE, tokens, "reverse_kl")
     found = [features for features in marks.features[0] if features]
     assert len(found) == len(ROLLOUTS)
     return found
 
 
 def test_the_conversations_have_thirty_turns() -> None:
-    begun = [int((np.diff(each.mask.astype(int), prepend=0) == 1).sum()) for each in ROLLOUTS]
+    begun = [int((np.diff(each.response_mask.astype(int), prepend=0) == 1).sum()) for each in ROLLOUTS]
     assert begun == [30, 30, 30, 1]
     assert len({len(each.response) for each in ROLLOUTS}) == 4
 
@@ -76,9 +76,9 @@ def test_teacher_and_student_are_aligned_over_thirty_turns(name: str) -> None:
         student, teacher = both(model, each, reference)
         observed = torch.from_numpy(each.response.astype(np.int64))
         for kind, expected in zip(
-            ("divergence", "entropy", "gap"), dense_features(student, teacher, observed, 6), strict=True
+            ("divergence", "entropy", "teacher_logprob_gap"), dense_features(student, teacher, observed, 6), strict=True
         ):
-            by_hand = np.where(each.mask, expected.numpy(), 0)
+            by_hand = np.where(each.response_mask, expected.numpy(), 0)
             found = getattr(features, kind)
             assert np.abs(found - by_hand).max() < TOLERANCE
             if len(each.response) > 30 and kind != "entropy":
@@ -90,12 +90,14 @@ def test_divergences_lie_below_that_of_the_whole_vocabulary_and_rise_with_k(name
     model = family(name, SIZE)
     whole: list[np.ndarray] = []
     for each, reference in zip(ROLLOUTS, REFERENCES, strict=True):
-        p, q = (z.log_softmax(-1)[torch.from_numpy(each.mask)] for z in both(model, each, reference))
+        p, q = (z.log_softmax(-1)[torch.from_numpy(each.response_mask)] for z in both(model, each, reference))
         whole.append((p.exp() * (p - q)).sum(-1).numpy())
     expected, last = np.concatenate(whole), np.zeros(sum(map(len, whole)))
     assert expected.max() > 0.01
     for k in (1, 6, 50, SIZE):
-        d = np.concatenate([f.divergence[each.mask] for f, each in zip(found_by(model, k), ROLLOUTS, strict=True)])
+        d = np.concatenate(
+            [f.divergence[each.response_mask] for f, each in zip(found_by(model, k), ROLLOUTS, strict=True)]
+        )
         assert (d >= last - TOLERANCE).all()
         assert (d <= expected + TOLERANCE).all()
         last = d

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.tiled import DEVICE, bare, by_torch, finished, logits, near, rest_of, right, seen
-from sgcd.learn import tiles
+from sgcd.learn.scoring.logits import cuda_block as tiles
 
 KINDS = ["plain", "ties", "peaked", "holes", "far"]
 
@@ -33,9 +33,9 @@ def test_few_rows_at_a_time_say_the_same(monkeypatch: pytest.MonkeyPatch) -> Non
     raw, head = logits(1000, 9, 2), bare(1000)
     observed = torch.arange(9, device=DEVICE) * 101
     said = seen(raw, head, observed, 1.0, by_torch(raw, head, 1.0).float())
-    whole = said.top(6)
-    monkeypatch.setattr(tiles, "AGAIN", 2000)
-    assert all(torch.equal(a, b) for a, b in zip(whole, said.top(6), strict=True))
+    whole = said.top_k(6)
+    monkeypatch.setattr(tiles, "_MAX_GATHERED_LOGITS", 2000)
+    assert all(torch.equal(a, b) for a, b in zip(whole, said.top_k(6), strict=True))
 
 
 def test_what_is_left_is_summed_where_it_stands() -> None:
@@ -44,7 +44,7 @@ def test_what_is_left_is_summed_where_it_stands() -> None:
     raw[:, 7] += 60
     observed = torch.full((3,), 7, device=DEVICE)
     said = seen(raw, head, observed, 1.0, by_torch(raw, head, 1.0).float())
-    ids, _, rest = said.top(4)
+    ids, _, rest = said.top_k(4)
     near(rest, rest_of(finished(head, raw, 1.0).log_softmax(-1), ids, observed), 1e-4)
     assert (rest < -40).all()
 
@@ -54,9 +54,9 @@ def test_a_row_without_numbers_spoils_no_other() -> None:
     raw[1, 5], raw[2, 300] = torch.nan, torch.inf
     observed = torch.tensor([3, 3, 3, 3], device=DEVICE)
     said = seen(raw, head, observed, 1.0, by_torch(raw, head, 1.0).float())
-    ids, logp, rest = said.top(5)
+    ids, logp, rest = said.top_k(5)
     assert ((ids >= 0) & (ids < 600)).all()
-    for told in (logp.sum(-1), rest, said.own, said.entropy, said.lse):
+    for told in (logp.sum(-1), rest, said.observed_logprob, said.entropy, said.logsumexp):
         assert told[[1, 2]].isnan().all() or not told[[1, 2]].isfinite().any()
         assert told[[0, 3]].isfinite().all()
 
@@ -64,6 +64,6 @@ def test_a_row_without_numbers_spoils_no_other() -> None:
 def test_nothing_may_have_been_written() -> None:
     raw, head = logits(300, 0, 0), bare(300)
     said = seen(raw, head, torch.zeros(0, dtype=torch.long, device=DEVICE), 1.0, torch.empty(3, 0, 3, device=DEVICE))
-    ids, logp, rest = said.top(4)
+    ids, logp, rest = said.top_k(4)
     assert ids.shape == logp.shape == (0, 4)
-    assert rest.shape == said.entropy.shape == said.lse.shape == (0,)
+    assert rest.shape == said.entropy.shape == said.logsumexp.shape == (0,)

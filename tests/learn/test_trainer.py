@@ -9,29 +9,29 @@ import pytest
 import torch
 
 from helpers.small import STAGE, Watcher, living, recipe
-from sgcd import files
-from sgcd.act.environment import Stage
+from sgcd.act.environment import TaskSuite
 from sgcd.errors import FolderError
-from sgcd.learn import trainer as room
-from sgcd.learn.checkpoint import read_state
-from sgcd.learn.gradient import Gradient
-from sgcd.learn.trainer import NO_MIXED, Trained, Trainer
-from sgcd.run import RunFolder
+from sgcd.learn.policy.checkpoint import load_trainer_state
+from sgcd.learn.training import trainer as room
+from sgcd.learn.training.gradient import GradientAccumulator
+from sgcd.learn.training.trainer import NO_MIXED_GROUP, Trainer, TrainResult
+from sgcd.storage import atomic as files
+from sgcd.storage.run_folder import RunFolder
 
 
-def train(path: Path, watcher: Watcher | None = None, stage: Stage = STAGE, **changes: Any) -> Trained:
+def train(path: Path, watcher: Watcher | None = None, stage: TaskSuite = STAGE, **changes: Any) -> TrainResult:
     plan = recipe(**changes)
     alive = living(path, plan, stage)
     try:
         return asyncio.run(Trainer(plan, alive, watcher or Watcher()).run())
     finally:
-        alive.thread.shutdown()
+        alive.model_thread.shutdown()
 
 
 def contents(path: Path) -> dict[str, bytes]:
     """Every file of a run, but for times and memory."""
     there = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
-    rows = [dict(row) for row in RunFolder.open(path).metrics()]
+    rows = [dict(row) for row in RunFolder.open(path).read_metrics()]
     for row in rows:
         del row["seconds"], row["peak_memory"]
     return {**there, "metrics.jsonl": repr(rows).encode()}
@@ -41,21 +41,21 @@ def contents(path: Path) -> dict[str, bytes]:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of four steps that nobody stopped."""
     path = tmp_path_factory.mktemp("runs") / "whole"
-    assert train(path) == Trained(step=4, now=4)
+    assert train(path) == TrainResult(step=4, num_new_steps=4)
     return path
 
 
 def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
     folder = RunFolder.open(whole)
-    assert folder.checkpoints() == [3, 4]
+    assert folder.checkpoint_steps() == [3, 4]
     assert sorted(file.name for file in folder.best_path.iterdir()) == sorted(
         file.name for file in folder.checkpoint_path(4).iterdir()
     )
-    assert {row["step"] for row in folder.evaluations()} == {0, 2, 4}
-    assert [row["step"] for row in folder.metrics()] == [1, 2, 3, 4]
+    assert {row["step"] for row in folder.read_evaluations()} == {0, 2, 4}
+    assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3, 4]
     for step in (1, 2, 3, 4):
         groups = folder.read_rollouts(step)
-        kept = [rollout.name for group in groups if group.kept for rollout in group.siblings.rollouts]
+        kept = [rollout.name for group in groups if group.is_kept for rollout in group.group.rollouts]
         assert kept
         assert list(folder.read_credit(step)) == kept
     assert (folder.policy_path / "model.safetensors").read_bytes() == (
@@ -66,12 +66,12 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
 
 def test_a_row_holds_what_happened(whole: Path) -> None:
     folder = RunFolder.open(whole)
-    for row in folder.metrics():
+    for row in folder.read_metrics():
         groups = folder.read_rollouts(row["step"])
-        rollouts = [rollout for group in groups for rollout in group.siblings.rollouts]
+        rollouts = [rollout for group in groups for rollout in group.group.rollouts]
         assert row["tasks"] == len(groups) == row["mixed"] + row["uniform_success"] + row["uniform_failure"]
         assert row["rollouts"] == len(rollouts)
-        assert row["tokens_sampled"] == sum(rollout.written for rollout in rollouts)
+        assert row["tokens_sampled"] == sum(rollout.num_policy_tokens for rollout in rollouts)
         assert row["success"] == pytest.approx(sum(rollout.success for rollout in rollouts) / len(rollouts))
         assert row["ratio"] == pytest.approx(1)  # one update a batch: the policy that learns is the one that played
         assert row["clip_share"] == 0
@@ -83,14 +83,14 @@ def test_a_row_holds_what_happened(whole: Path) -> None:
         assert sum(seconds for phase, seconds in row["seconds"].items() if phase != "total") == pytest.approx(
             row["seconds"]["total"], rel=0.01
         )
-    assert [row["lr"] for row in folder.metrics()] == [0.025, 0.05, 0.05, 0.05]
+    assert [row["lr"] for row in folder.read_metrics()] == [0.025, 0.05, 0.05, 0.05]
 
 
 def test_each_step_goes_on_where_the_one_before_left_off(whole: Path) -> None:
     folder = RunFolder.open(whole)
-    cursors = [read_state(folder.checkpoint_path(step)).cursor for step in (3, 4)]
-    kept = [row["kept"] for row in folder.metrics()]
-    assert [cursor.mixed for cursor in cursors] == [sum(kept[:3]), sum(kept)]
+    cursors = [load_trainer_state(folder.checkpoint_path(step)).cursor for step in (3, 4)]
+    kept = [row["kept"] for row in folder.read_metrics()]
+    assert [cursor.num_mixed for cursor in cursors] == [sum(kept[:3]), sum(kept)]
     assert cursors[1].position > cursors[0].position >= sum(kept[:3])
 
 
@@ -105,10 +105,10 @@ def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:
 
 
 def test_validation_leaves_no_trace_on_training(whole: Path, tmp_path: Path) -> None:
-    unwatched = Stage(STAGE.environment, {"train": STAGE.splits["train"]})
+    unwatched = TaskSuite(STAGE.environment_factory, {"train": STAGE.splits["train"]})
     train(tmp_path / "blind", stage=unwatched)
     assert contents(tmp_path / "blind")["policy/model.safetensors"] == contents(whole)["policy/model.safetensors"]
-    assert not RunFolder.open(tmp_path / "blind").evaluations()
+    assert not RunFolder.open(tmp_path / "blind").read_evaluations()
 
 
 def test_the_policy_learns(tmp_path: Path) -> None:
@@ -187,7 +187,7 @@ def test_stopped_in_every_phase_and_again_while_it_recovers_it_ends_the_same(who
 
 def test_a_finished_run_is_left_alone(whole: Path) -> None:
     before = {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")}
-    assert train(whole) == Trained(step=4, now=0)
+    assert train(whole) == TrainResult(step=4, num_new_steps=0)
     assert {file: file.stat().st_mtime_ns for file in whole.rglob("*.safetensors")} == before
 
 
@@ -196,13 +196,13 @@ def test_what_a_stop_after_the_last_checkpoint_left_undone_is_done(whole: Path, 
     shutil.copytree(whole, path)
     shutil.rmtree(path / "checkpoints" / "best")
     shutil.rmtree(path / "policy")
-    assert train(path) == Trained(step=4, now=0)
+    assert train(path) == TrainResult(step=4, num_new_steps=0)
     assert contents(path) == contents(whole)
 
 
 def test_more_steps_end_as_a_longer_run_does(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "run")
-    assert train(tmp_path / "run", steps=6) == Trained(step=6, now=2)
+    assert train(tmp_path / "run", steps=6) == TrainResult(step=6, num_new_steps=2)
     train(tmp_path / "long", steps=6)
     assert (
         contents(tmp_path / "run")["policy/model.safetensors"]
@@ -216,8 +216,8 @@ def test_a_step_without_a_mixed_group_is_skipped_and_counted(tmp_path: Path) -> 
     train(
         tmp_path / "run", steps=1, siblings={"groups": 2, "size": 3, "rounds": 1, "limits": {"turns": 1, "tokens": 1}}
     )
-    (row,) = RunFolder.open(tmp_path / "run").metrics()
-    assert row["skipped"] == NO_MIXED
+    (row,) = RunFolder.open(tmp_path / "run").read_metrics()
+    assert row["skipped"] == NO_MIXED_GROUP
     assert (row["mixed"], row["uniform_failure"], row["loss"]) == (0, 2, None)
     weights = [
         (tmp_path / "run" / place / "model.safetensors").read_bytes() for place in ("checkpoints/0000", "policy")
@@ -235,7 +235,7 @@ def test_the_best_is_the_first_of_the_best(tmp_path: Path, monkeypatch: pytest.M
             "modes": {"greedy": {"overall": {"value": 1.0}}, "sampled": {"overall": {"value": scores[step]}}},
         }
 
-    monkeypatch.setattr(room, "summarise", scored)
+    monkeypatch.setattr(room, "summarise_evaluation", scored)
     best: list[int] = []
 
     class Looking(Watcher):
@@ -247,32 +247,32 @@ def test_the_best_is_the_first_of_the_best(tmp_path: Path, monkeypatch: pytest.M
     assert best == [0, 1, 1, 3]  # told before the step's own checkpoint is written
     folder = RunFolder.open(tmp_path / "run")
     assert '"step": 3' in (folder.best_path / "state.json").read_text()
-    assert folder.checkpoints() == [4]
+    assert folder.checkpoint_steps() == [4]
 
 
 def test_kl_is_taken_to_the_policy_that_the_run_began_with(tmp_path: Path) -> None:
     train(tmp_path / "run", surrogate={"kl": 0.1})
     train(tmp_path / "stopped", surrogate={"kl": 0.1}, steps=2)
     train(tmp_path / "stopped", surrogate={"kl": 0.1})
-    rows = RunFolder.open(tmp_path / "run").metrics()
+    rows = RunFolder.open(tmp_path / "run").read_metrics()
     assert rows[0]["kl"] == pytest.approx(0, abs=1e-9)
     assert rows[-1]["kl"] > 0
-    assert [row["kl"] for row in RunFolder.open(tmp_path / "stopped").metrics()] == [row["kl"] for row in rows]
+    assert [row["kl"] for row in RunFolder.open(tmp_path / "stopped").read_metrics()] == [row["kl"] for row in rows]
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    healthy = room.update
+    healthy = room.optimizer_step
 
-    def poisoned(optimizer: Any, gradient: Gradient, settings: Any, step: int) -> Any:
+    def poisoned(optimizer: Any, gradient: GradientAccumulator, settings: Any, step: int) -> Any:
         if step == 2:
             gradient.model.model.norm.weight.grad *= float("nan")
         return healthy(optimizer, gradient, settings, step)
 
-    monkeypatch.setattr(room, "update", poisoned)
+    monkeypatch.setattr(room, "optimizer_step", poisoned)
     train(tmp_path / "run", steps=3)
-    rows = RunFolder.open(tmp_path / "run").metrics()
+    rows = RunFolder.open(tmp_path / "run").read_metrics()
     assert [row["skipped"] for row in rows] == ["", "the gradient was not finite", ""]
     assert rows[1]["grad_norm"] is None
     from safetensors.torch import load_file

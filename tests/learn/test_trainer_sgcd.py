@@ -11,18 +11,18 @@ import torch
 
 from helpers.small import Watcher
 from helpers.training_runs import SGCD, contents, policy, train
-from sgcd.contrast.write import write
-from sgcd.learn.head import backbone_of
-from sgcd.learn.living import Living
-from sgcd.learn.trainer import Trained
-from sgcd.measure.health import of_step
-from sgcd.run import RunFolder
+from sgcd.contrast.writers.built_in import compose_reference
+from sgcd.learn.policy.head import get_backbone
+from sgcd.learn.training.context import RunContext
+from sgcd.learn.training.trainer import TrainResult
+from sgcd.measure.health import step_warnings
+from sgcd.storage.run_folder import RunFolder
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("runs") / "whole"
-    assert train(path, method={**SGCD, "calibrate": True}, steps=3, checkpoint={"every": 1}) == Trained(3, 3)
+    assert train(path, method={**SGCD, "calibrate": True}, steps=3, checkpoint={"every": 1}) == TrainResult(3, 3)
     return path
 
 
@@ -35,15 +35,15 @@ def grpo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Path) -> None:
     folder = RunFolder.open(whole)
-    for row in folder.metrics():
-        kept = [group.siblings for group in folder.read_rollouts(row["step"]) if group.kept]
+    for row in folder.read_metrics():
+        kept = [group.group for group in folder.read_rollouts(row["step"]) if group.is_kept]
         references = folder.read_references(row["step"])
         assert [told["task"] for told in references] == [group.task.id for group in kept]
         assert all(told["text"] and told["hash"] and told["cause"] == "" for told in references)
         scored = folder.read_credit(row["step"])
         rollouts = [rollout for group in kept for rollout in group.rollouts]
         assert list(scored) == [rollout.name for rollout in rollouts]
-        told, written = row["credit"], [rollout.mask for rollout in rollouts]
+        told, written = row["credit"], [rollout.response_mask for rollout in rollouts]
         weights = [each.credit.weight for each in scored.values()]
         assert row["reference"]["groups"] == row["reference"]["written"] == len(kept)
         assert (told["rollouts"], told["scored"]) == (len(rollouts), len(rollouts))
@@ -69,7 +69,7 @@ def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Pat
 
 
 def test_credit_is_compared_with_that_of_a_neighbour_s_reference_every_so_often(whole: Path) -> None:
-    rows = RunFolder.open(whole).metrics()
+    rows = RunFolder.open(whole).read_metrics()
     assert ["shuffled" in row["credit"] for row in rows] == [False, True, False]
     told = rows[1]["credit"]["shuffled"]
     assert told["rollouts"] == rows[1]["credit"]["scored"]
@@ -82,7 +82,7 @@ def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:
     train(tmp_path / "one")
     assert policy(tmp_path / "zero") == policy(grpo)
     assert policy(tmp_path / "one") != policy(grpo)
-    rows = RunFolder.open(tmp_path / "zero").metrics()
+    rows = RunFolder.open(tmp_path / "zero").read_metrics()
     assert all(row["credit"]["divergence"]["max"] > 0 and not row["invalid"] for row in rows)
 
 
@@ -90,7 +90,7 @@ def test_looking_at_neighbours_leaves_no_trace_on_training(tmp_path: Path) -> No
     for name, every in (("never", 0), ("always", 1)):
         train(tmp_path / name, scoring={"shuffled": every})
     assert policy(tmp_path / "never") == policy(tmp_path / "always")
-    assert all("shuffled" not in row["credit"] for row in RunFolder.open(tmp_path / "never").metrics())
+    assert all("shuffled" not in row["credit"] for row in RunFolder.open(tmp_path / "never").read_metrics())
 
 
 def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_path: Path) -> None:
@@ -101,8 +101,8 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
             if not named["use_cache"]:  # the sampler's passes are its own
                 seen.append((len(named["input_ids"]), torch.is_grad_enabled()))
 
-        def prepare(alive: Living) -> None:
-            backbone_of(alive.policy.model).register_forward_pre_hook(hook, with_kwargs=True)
+        def prepare(alive: RunContext) -> None:
+            get_backbone(alive.policy.model).register_forward_pre_hook(hook, with_kwargs=True)
 
         train(tmp_path / name, prepare=prepare, steps=1, **changes)
         return seen
@@ -126,12 +126,12 @@ class Late:
 
     async def write(self, traces: Any, refused: Any = ()) -> str:
         await asyncio.sleep(self.seconds.pop(0) if self.seconds else 0)
-        return write(traces)
+        return compose_reference(traces)
 
 
 def test_whoever_writes_first_the_run_ends_the_same(tmp_path: Path) -> None:
-    def late(*seconds: float) -> Callable[[Living], None]:
-        return lambda alive: object.__setattr__(alive.contrast, "writer", Late(*seconds))
+    def late(*seconds: float) -> Callable[[RunContext], None]:
+        return lambda alive: object.__setattr__(alive.reference_builder, "writer", Late(*seconds))
 
     for name, *seconds in (("at once",), ("the first is late", 0.4), ("the second is late", 0, 0.4)):
         train(tmp_path / name, prepare=late(*seconds))
@@ -190,17 +190,17 @@ class Silent:
 def test_a_writer_that_fails_is_counted_and_said_and_the_step_is_grpo_s(
     answer: Any, cause: str, grpo: Path, tmp_path: Path
 ) -> None:
-    def prepare(alive: Living) -> None:
-        object.__setattr__(alive.contrast, "writer", Silent(answer))
+    def prepare(alive: RunContext) -> None:
+        object.__setattr__(alive.reference_builder, "writer", Silent(answer))
 
     train(tmp_path / "run", prepare=prepare)
     assert policy(tmp_path / "run") == policy(grpo)
     folder = RunFolder.open(tmp_path / "run")
-    for row in folder.metrics():
+    for row in folder.read_metrics():
         assert row["reference"]["causes"] == {cause: row["kept"]}
         assert row["credit"]["reasons"] == {"no_reference": row["credit"]["rollouts"]}
         assert (row["credit"]["scored"], row["credit"]["tokens"], row["invalid"]) == (0, 0, [])
-        assert f"2 of 2 groups without a reference: {cause}" in "\n".join(of_step(row))
+        assert f"2 of 2 groups without a reference: {cause}" in "\n".join(step_warnings(row))
         assert all(told["cause"].startswith(cause) for told in folder.read_references(row["step"]))
         assert all(each.features is None for each in folder.read_credit(row["step"]).values())
 
@@ -213,16 +213,16 @@ def test_a_reference_that_is_too_long_for_the_window_is_cut_or_left_out(window: 
         async def write(self, traces: Any, refused: Any = ()) -> str:
             return "\n".join(["cabin seat cabin seat"] * 100)
 
-    def prepare(alive: Living) -> None:
+    def prepare(alive: RunContext) -> None:
         alive.policy.model.config.max_position_embeddings = window
-        object.__setattr__(alive.contrast, "writer", Wordy())
+        object.__setattr__(alive.reference_builder, "writer", Wordy())
 
     train(tmp_path / "run", prepare=prepare, steps=1)
-    (row,) = RunFolder.open(tmp_path / "run").metrics()
+    (row,) = RunFolder.open(tmp_path / "run").read_metrics()
     rollouts = row["credit"]["rollouts"]
     if rows == "all":
         assert row["reference"]["rollouts"] == row["reference"]["shortened"] == rollouts
     else:
         assert row["credit"]["reasons"] == {"no_room": rollouts}
-        assert f"{rollouts} rollouts left the reference no room" in "\n".join(of_step(row))
+        assert f"{rollouts} rollouts left the reference no room" in "\n".join(step_warnings(row))
     assert not row["skipped"]

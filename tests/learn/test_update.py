@@ -7,39 +7,41 @@ import pytest
 import torch
 
 from helpers.small import model, rollout, stepped
-from sgcd.learn.batch import Example
-from sgcd.learn.scoring import logps
+from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.settings import OptimizerSettings
-from sgcd.learn.update import Update, optimizer_of, rate
+from sgcd.learn.training.optimizer import StepResult, build_optimizer, learning_rate
 
 ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
 
 
-def examples(policy: Any, advantage: float = 1.0) -> list[Example]:
-    scored = logps(policy, ROLLOUTS, 1.0, 1000)
-    return [Example(each, np.full(5, advantage, np.float32), old) for each, old in zip(ROLLOUTS, scored, strict=True)]
+def examples(policy: Any, advantage: float = 1.0) -> list[LossInputs]:
+    scored = score_logprobs(policy, ROLLOUTS, 1.0, 1000)
+    return [
+        LossInputs(each, np.full(5, advantage, np.float32), old) for each, old in zip(ROLLOUTS, scored, strict=True)
+    ]
 
 
-def moved(policy: Any, batch: list[Example], **settings: Any) -> tuple[Update, float]:
+def moved(policy: Any, batch: list[LossInputs], **settings: Any) -> tuple[StepResult, float]:
     """What an update says, and how far any weight went."""
     before = [parameter.detach().clone() for parameter in policy.parameters()]
     told = OptimizerSettings(**{"lr": 0.01, **settings})
-    done = stepped(policy, optimizer_of(policy, told), batch, told, 1)
+    done = stepped(policy, build_optimizer(policy, told), batch, told, 1)
     after = [parameter.detach() for parameter in policy.parameters()]
     return done, max(float((a - b).abs().max()) for a, b in zip(after, before, strict=True))
 
 
 def test_warm_up_is_linear_and_then_the_rate_is_constant() -> None:
     settings = OptimizerSettings(lr=0.8, warmup=4)
-    assert [rate(settings, step) for step in range(1, 7)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
-    assert rate(OptimizerSettings(lr=0.8), 1) == 0.8
+    assert [learning_rate(settings, step) for step in range(1, 7)] == pytest.approx([0.2, 0.4, 0.6, 0.8, 0.8, 0.8])
+    assert learning_rate(OptimizerSettings(lr=0.8), 1) == 0.8
 
 
 def test_what_succeeded_becomes_likelier() -> None:
     policy = model(size=50)
-    before = logps(policy, ROLLOUTS, 1.0, 1000)
+    before = score_logprobs(policy, ROLLOUTS, 1.0, 1000)
     done, far = moved(policy, examples(policy))
-    after = logps(policy, ROLLOUTS, 1.0, 1000)
+    after = score_logprobs(policy, ROLLOUTS, 1.0, 1000)
     assert sum(scores.sum() for scores in after) > sum(scores.sum() for scores in before)
     assert far == pytest.approx(0.01, rel=0.01)  # the first step of Adam goes the learning rate's length
     assert (done.skipped, done.lr, done.kl) == ("", 0.01, None)
@@ -77,6 +79,6 @@ def test_a_loss_that_is_not_finite_moves_nothing(value: float) -> None:
 
 def test_a_batch_in_which_nothing_was_written_moves_nothing() -> None:
     policy = model(size=50)
-    empty = [Example(rollout("...", sibling=1), np.ones(3, np.float32), np.zeros(3, np.float32))]
+    empty = [LossInputs(rollout("...", sibling=1), np.ones(3, np.float32), np.zeros(3, np.float32))]
     done, far = moved(policy, empty)
     assert (done.skipped, done.loss, far) == ("no token was written", None, 0)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from sgcd.errors import FolderError
-from sgcd.measure.compare import Evaluated, compare, load
-from sgcd.measure.rows import one_evaluation
-from sgcd.run import RunFolder
+from sgcd.measure.compare import RunEvaluation, compare_evaluations, load_evaluation
+from sgcd.measure.trial_rows import select_evaluation
+from sgcd.storage.run_folder import RunFolder
 
 LAB = {"name": "lab", "chatty": "no"}
 
@@ -37,12 +37,12 @@ def rows(
     ]
 
 
-def run(name: str, *args: Any, **changes: Any) -> Evaluated:
-    return Evaluated(name, rows(*args, **changes), LAB)
+def run(name: str, *args: Any, **changes: Any) -> RunEvaluation:
+    return RunEvaluation(name, rows(*args, **changes), LAB)
 
 
 def test_one_run_a_side_is_compared_over_tasks() -> None:
-    told = compare([run("a", 8)], [run("b", 2)])
+    told = compare_evaluations([run("a", 8)], [run("b", 2)])
     mode = told["modes"]["sampled"]
     assert mode["overall"]["difference"]["value"] == pytest.approx(3 / 12)
     assert mode["overall"]["difference"]["kind"] == "bootstrap over tasks (BCa)"
@@ -53,11 +53,11 @@ def test_one_run_a_side_is_compared_over_tasks() -> None:
     assert mode["categories"]["action"]["tasks"] == 6
     assert mode["categories"]["transfer"]["difference"]["reason"] == "no task was played on both sides"
     assert list(told["modes"]) == ["sampled"]
-    assert compare([run("a", 8)], [run("b", 2)]) == told
+    assert compare_evaluations([run("a", 8)], [run("b", 2)]) == told
 
 
 def test_single_passes_get_mcnemar() -> None:
-    told = compare([run("a", 8, trials=1, mode="greedy")], [run("b", 2, trials=1, mode="greedy")])
+    told = compare_evaluations([run("a", 8, trials=1, mode="greedy")], [run("b", 2, trials=1, mode="greedy")])
     overall = told["modes"]["greedy"]["overall"]
     assert (overall["test"], overall["p"]) == ("McNemar, exact", pytest.approx(2 / 64))
 
@@ -65,13 +65,13 @@ def test_single_passes_get_mcnemar() -> None:
 def test_the_same_seeds_on_both_sides_are_matched_whatever_their_order() -> None:
     a = [run(f"a{seed}", 6 + seed, seed=seed) for seed in (2, 0, 1)]
     b = [run(f"b{seed}", 1 + seed, seed=seed) for seed in (0, 2, 1)]
-    told = compare(a, b)
+    told = compare_evaluations(a, b)
     assert told["matched_by_seed"]
     assert [e["run"] for e in told["a"]] == ["a0", "a1", "a2"]
     overall = told["modes"]["sampled"]["overall"]
     assert overall["difference"]["kind"] == "bootstrap over matched seeds, then tasks (percentile)"
     assert [e["value"] for e in overall["runs"]] == [pytest.approx(2.5 / 12)] * 3
-    loose = compare(a, [run("b", 1, seed=7), run("c", 2, seed=8)])
+    loose = compare_evaluations(a, [run("b", 1, seed=7), run("c", 2, seed=8)])
     assert not loose["matched_by_seed"]
     assert loose["modes"]["sampled"]["overall"]["difference"]["kind"].startswith("bootstrap over seeds, then tasks")
     assert "runs" not in loose["modes"]["sampled"]["overall"]
@@ -82,7 +82,7 @@ def test_a_task_that_only_broke_in_one_run_is_left_out_for_all() -> None:
     for row in torn.rows:
         if row["task"] == "t00" or (row["task"] == "t01" and row["trial"] == 0):
             row["broken"], row["success"] = "open: boom", False
-    told = compare([torn], [run("b", 2)])["modes"]["sampled"]
+    told = compare_evaluations([torn], [run("b", 2)])["modes"]["sampled"]
     assert (told["left_out"], told["overall"]["tasks"]) == (1, 11)
     assert told["overall"]["a"] == pytest.approx((7 + 4 * 0.5) / 11)
 
@@ -95,26 +95,28 @@ def test_a_task_that_only_broke_in_one_run_is_left_out_for_all() -> None:
         (run("b", 2, temperature=0.5), "sampled temperature is 1.0 against 0.5"),
         (run("b", 2, category="transfer"), "sampled tasks: 12 against 12, 0 in common"),
         (run("b", 2, mode="greedy"), "no mode in common"),
-        (Evaluated("b", rows(2), {"name": "lab", "chatty": "own"}), "environment.chatty is no against own"),
+        (RunEvaluation("b", rows(2), {"name": "lab", "chatty": "own"}), "environment.chatty is no against own"),
     ],
 )
-def test_what_was_measured_otherwise_is_refused_by_name(other: Evaluated, named: str) -> None:
+def test_what_was_measured_otherwise_is_refused_by_name(other: RunEvaluation, named: str) -> None:
     with pytest.raises(FolderError, match=f"^a and b: .*{named}.*; evaluate both"):
-        compare([run("a", 8)], [other])
+        compare_evaluations([run("a", 8)], [other])
 
 
 def test_evaluations_are_read_from_a_run_folder(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "a", "environment: {name: lab}\n", {})
     with pytest.raises(FolderError, match="no evaluation in this run; `sgcd evaluate` makes one"):
-        load(tmp_path / "a")
+        load_evaluation(tmp_path / "a")
     folder.append_evaluation([*rows(2, step=0), *rows(8, step=10)])
-    assert (load(tmp_path / "a").step, load(tmp_path / "a", step=0).step) == (10, 0)
-    assert compare([load(tmp_path / "a")], [load(tmp_path / "a", step=0)])["matched_by_seed"]
+    assert (load_evaluation(tmp_path / "a").step, load_evaluation(tmp_path / "a", step=0).step) == (10, 0)
+    assert compare_evaluations([load_evaluation(tmp_path / "a")], [load_evaluation(tmp_path / "a", step=0)])[
+        "matched_by_seed"
+    ]
     with pytest.raises(FolderError, match="no evaluation in this run, split test, step 3"):
-        load(tmp_path / "a", "test", 3)
+        load_evaluation(tmp_path / "a", "test", 3)
 
 
 def test_of_a_trial_that_was_played_twice_the_later_counts() -> None:
     twice = [*rows(0, step=5), *rows(12, step=5), *rows(0, step=4)]
-    assert one_evaluation(twice) == rows(12, step=5)
-    assert one_evaluation([*rows(0, split="test", step=9), *rows(0, step=5)], split="test")[0]["step"] == 9
+    assert select_evaluation(twice) == rows(12, step=5)
+    assert select_evaluation([*rows(0, split="test", step=9), *rows(0, step=5)], split="test")[0]["step"] == 9

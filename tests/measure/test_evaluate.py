@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgcd.act.environment import Stage
-from sgcd.act.rollout import seed_of
+from sgcd.act.environment import TaskSuite
 from sgcd.act.settings import Limits
 from sgcd.measure import evaluate as measured
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.records import Call, Rollout, Task, Turn, Verdict
+from sgcd.seeds import derive_seed
 
 TASKS = tuple(Task(f"dev-{i}", "action", {}) for i in range(5))
 
@@ -22,15 +22,15 @@ def rollout(task: Task, sibling: int = 0, seed: int = 0, **changes: Any) -> Roll
     """Five tokens: two of the policy, two of the environment, one of the policy."""
     told: dict[str, Any] = {
         "prompt": np.array([1, 2], np.int32),
-        "insert_at": 1,
+        "reference_position": 1,
         "response": np.arange(5, dtype=np.int32),
-        "mask": np.array([1, 1, 0, 0, 1], bool),
-        "kinds": np.array([2, 2, 0, 0, 3], np.uint8),
-        "sampled_logp": np.zeros(5, np.float32),
+        "response_mask": np.array([1, 1, 0, 0, 1], bool),
+        "token_kinds": np.array([2, 2, 0, 0, 3], np.uint8),
+        "sampling_logprobs": np.zeros(5, np.float32),
         "turns": (Turn(0, 2), Turn(4, 5)),
         "messages": (),
         "tools": (),
-        "ending": "answered",
+        "end_reason": "answered",
         "verdict": Verdict(0.5, True),
     }
     return Rollout(task=task.id, category=task.category, sibling=sibling, seed=seed, **{**told, **changes})
@@ -58,11 +58,11 @@ def run(monkeypatch: pytest.MonkeyPatch):
             await asyncio.sleep(0.001 * (4 - session))  # the last of a cohort ends first
             return rollout(task, sibling, seed, **changes)
 
-        monkeypatch.setattr(measured, "play", play)
+        monkeypatch.setattr(measured, "play_rollout", play)
         nothing: Any = SimpleNamespace
         sampler: Any = Stub()
-        stage = Stage(environment=nothing, splits={"train": (), "dev": TASKS})
-        rows = asyncio.run(measured.evaluate(stage, nothing, sampler, Limits(), settings, seed, step))
+        stage = TaskSuite(environment_factory=nothing, splits={"train": (), "dev": TASKS})
+        rows = asyncio.run(measured.evaluate_policy_tasks(stage, nothing, sampler, Limits(), settings, seed, step))
         return rows, sampler
 
     return run
@@ -85,7 +85,7 @@ def test_greedy_then_sampled_in_order_of_tasks_by_cohorts_that_fit(run) -> None:
 
 
 def test_a_row_says_where_it_stands_and_what_came_of_it(run) -> None:
-    calls = (Call("find", {"id": 1}), Call("find", {"id": 2}, failed=True))
+    calls = (Call("find", {"id": 1}), Call("find", {"id": 2}, is_error=True))
     rows, _ = run(EvaluationSettings(tasks=1, trials=0), turns=(Turn(0, 2, calls), Turn(4, 5, (), "no closing word")))
     assert rows == [
         {
@@ -114,14 +114,16 @@ def test_a_row_says_where_it_stands_and_what_came_of_it(run) -> None:
 
 
 def test_a_broken_trial_keeps_its_cause_and_is_no_success(run) -> None:
-    rows, _ = run(EvaluationSettings(tasks=1, trials=0), broken="verify: boom", verdict=None, ending="broken")
+    rows, _ = run(EvaluationSettings(tasks=1, trials=0), broken="verify: boom", verdict=None, end_reason="broken")
     assert (rows[0]["broken"], rows[0]["success"], rows[0]["reward"]) == ("verify: boom", False, 0.0)
 
 
 def test_seeds_depend_on_run_split_task_and_trial_never_on_the_step(run) -> None:
     settings = EvaluationSettings(tasks=2, trials=2, greedy=False)
     (_, early), (_, late), (_, other) = (run(settings, step=0), run(settings, step=40), run(settings, seed=8))
-    assert early.seeds == [seed_of(7, "evaluation", "dev", f"dev-{task}", trial) for task in (0, 1) for trial in (0, 1)]
+    assert early.seeds == [
+        derive_seed(7, "evaluation", "dev", f"dev-{task}", trial) for task in (0, 1) for trial in (0, 1)
+    ]
     assert early.seeds == late.seeds
     assert len({*early.seeds, *other.seeds}) == 8
 
@@ -146,9 +148,9 @@ def test_nothing_held_out_means_nothing_played(run) -> None:
 )
 def test_looping_is_the_same_call_three_times_in_a_row_or_no_end(ids: list[int], ending: str, loops: bool) -> None:
     calls = tuple(Call("find", {"id": i, "of": "a"} if i % 2 else {"of": "a", "id": i}) for i in ids)
-    assert measured.looping(rollout(TASKS[0], turns=(Turn(0, 2, calls),), ending=ending)) is loops
+    assert measured.is_looping(rollout(TASKS[0], turns=(Turn(0, 2, calls),), end_reason=ending)) is loops
 
 
 def test_the_order_of_arguments_makes_no_other_call() -> None:
-    assert measured.same_call(Call("f", {"a": 1, "b": 2})) == measured.same_call(Call("f", {"b": 2, "a": 1}))
-    assert measured.same_call(Call("f", {"a": 1})) != measured.same_call(Call("g", {"a": 1}))
+    assert measured.call_key(Call("f", {"a": 1, "b": 2})) == measured.call_key(Call("f", {"b": 2, "a": 1}))
+    assert measured.call_key(Call("f", {"a": 1})) != measured.call_key(Call("g", {"a": 1}))

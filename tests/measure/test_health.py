@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sgcd.measure.health import of_run, of_step
+from sgcd.measure.health import run_warnings, step_warnings
 
 NONE = {"successes": 0, "without_tool": 0, "without_tool_share": None, "tools_per_success": None}
 
@@ -41,9 +41,9 @@ def row(**changes: Any) -> dict[str, Any]:
 
 
 def test_a_healthy_step_and_a_healthy_run_say_nothing() -> None:
-    assert of_step(row()) == []
-    assert of_run([row()] * 40) == []
-    assert of_run([]) == []
+    assert step_warnings(row()) == []
+    assert run_warnings([row()] * 40) == []
+    assert run_warnings([]) == []
 
 
 @pytest.mark.parametrize(
@@ -82,14 +82,14 @@ def test_a_healthy_step_and_a_healthy_run_say_nothing() -> None:
     ],
 )
 def test_what_is_wrong_with_a_step(changes: dict[str, Any], words: str) -> None:
-    assert of_step(row(**changes)) == [words]
+    assert step_warnings(row(**changes)) == [words]
 
 
 def test_a_step_without_an_update_measured_nothing_and_still_speaks() -> None:
     idle = row(tasks=0, uniform_failure=0, uniform_success=0, rollouts=0, endings={}, success=None, calls=0)
     idle.update(calls_in_error=None, skipped="no mixed group", clip_share=None, audit={"action": NONE}, entropy=None)
     del idle["sampler_gap_mean"]
-    assert of_step({**idle, "malformed_turns": 0}) == ["step skipped: no mixed group"]
+    assert step_warnings({**idle, "malformed_turns": 0}) == ["step skipped: no mixed group"]
 
 
 def test_what_a_run_lost() -> None:
@@ -100,13 +100,13 @@ def test_what_a_run_lost() -> None:
         audit={"information": audit(9, 9, 0.0), "action": audit(0, 0, None)},
     )
     early = [row()] * 10
-    assert of_run([*early, *[late] * 10]) == [
+    assert run_warnings([*early, *[late] * 10]) == [
         "success in training fell from 40 % to 20 %",
         "calls per information success fell from 2.5 to 0.0",
         "calls in error rose from 10 % to 40 %",
         "entropy fell from 0.8 to 0.01 nats",
     ]
-    assert of_run([row(), late]) == []
+    assert run_warnings([row(), late]) == []
 
 
 def test_steps_that_moved_nothing_and_what_broke_are_added_up() -> None:
@@ -116,7 +116,7 @@ def test_steps_that_moved_nothing_and_what_broke_are_added_up() -> None:
         row(skipped="the loss was not finite"),
         row(),
     ]
-    assert of_run(rows) == [
+    assert run_warnings(rows) == [
         "3 of 4 steps moved nothing: no mixed group (2), the loss was not finite (1)",
         "1 of 256 rollouts broken: open: boom",
     ]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from sgcd.run import RunFolder
+from sgcd.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -72,8 +72,8 @@ def played(path: Path, seed: int, more: int = 0) -> Path:
 
 
 def test_figures_of_runs_become_lines_of_the_table(learning: ModuleType, tmp_path: Path) -> None:
-    told = learning.of_method([played(tmp_path / str(seed), seed) for seed in (2, 0, 1)])
-    assert told == learning.of_method([tmp_path / str(seed) for seed in (0, 1, 2)])
+    told = learning.method_summary([played(tmp_path / str(seed), seed) for seed in (2, 0, 1)])
+    assert told == learning.method_summary([tmp_path / str(seed) for seed in (0, 1, 2)])
     assert [seed["seed"] for seed in told["seeds"]] == [0, 1, 2]
     both = {"methods": {"grpo": told}, "sgcd - grpo": None}
     lines = learning.table(json.loads(json.dumps({"worlds": {"plain": both}}))).splitlines()
@@ -98,8 +98,8 @@ def test_one_method_is_held_against_the_other_seed_by_seed(learning: ModuleType,
         ("plain", "grpo"): [played(tmp_path / f"a{seed}", seed) for seed in (0, 1)],
         ("plain", "sgcd"): [played(tmp_path / f"b{seed}", seed, more=1) for seed in (0, 1)],
     }
-    told = {method: learning.of_method(paths["plain", method]) for method in ("grpo", "sgcd")}
-    result = {"worlds": {"plain": {"methods": told, "sgcd - grpo": learning.against(paths, "plain")}}}
+    told = {method: learning.method_summary(paths["plain", method]) for method in ("grpo", "sgcd")}
+    result = {"worlds": {"plain": {"methods": told, "sgcd - grpo": learning.compare_methods(paths, "plain")}}}
     lines = learning.table(json.loads(json.dumps(result))).splitlines()
     start = lines.index("| SGCD less GRPO | seed | sampled | greedy |")
     cells = [[cell.strip() for cell in line.split("|")] for line in lines[start + 2 : start + 5]]
@@ -108,8 +108,8 @@ def test_one_method_is_held_against_the_other_seed_by_seed(learning: ModuleType,
 
 
 def test_a_table_takes_the_place_of_the_one_before(learning: ModuleType) -> None:
-    once = learning.placed("# The log\n\nwords\n", "| a |")
-    assert learning.placed(once, "| a |") == once
-    assert "| b |" in learning.placed(once + "\n## More\n", "| b |")
-    assert "| a |" not in learning.placed(once, "| b |")
-    assert learning.placed(once + "\n## More\n", "| b |").endswith("## More\n")
+    once = learning.insert_learning_table("# The log\n\nwords\n", "| a |")
+    assert learning.insert_learning_table(once, "| a |") == once
+    assert "| b |" in learning.insert_learning_table(once + "\n## More\n", "| b |")
+    assert "| a |" not in learning.insert_learning_table(once, "| b |")
+    assert learning.insert_learning_table(once + "\n## More\n", "| b |").endswith("## More\n")

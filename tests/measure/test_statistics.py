@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from sgcd.measure.statistics import (
     Estimate,
-    clustered,
-    mcnemar,
-    paired,
-    paired_runs,
+    clustered_interval,
+    draw_resample_weights,
+    mcnemar_test,
+    paired_bootstrap,
+    paired_runs_bootstrap,
     pass_at_k,
     pass_hat_k,
-    resample,
-    sign_flips,
-    wilson,
+    permutation_test,
+    wilson_interval,
 )
 
 tasks = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)).map(lambda cn: (min(cn), max(cn))), max_size=12)
@@ -51,7 +51,7 @@ def covers(e: Estimate, truth: float) -> bool:
 def test_wilson_against_the_formula() -> None:
     n, p, z = 20, 7 / 20, 1.959963984540054
     centre, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    e = wilson(7, 20)
+    e = wilson_interval(7, 20)
     assert (e.low, e.high) == pytest.approx(
         ((centre - half) / (1 + z * z / n), (centre + half) / (1 + z * z / n)), abs=1e-12
     )
@@ -59,14 +59,14 @@ def test_wilson_against_the_formula() -> None:
 
 @given(st.integers(0, 50).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_is_honest_and_within_zero_and_one(cn: tuple[int, int]) -> None:
-    e = wilson(*cn)
+    e = wilson_interval(*cn)
     assert honest(e)
     assert e.low is None or (ends(e)[0] >= 0 and ends(e)[1] <= 1 and width(e) > 0)
 
 
 def test_clustered_against_a_worked_example() -> None:
     # Sixteen task means: four times 1, .5, 0, .5. Mean .5, variance 2/15, t(15) = 2.131450.
-    e = clustered([2, 1, 0, 1] * 4, [2] * 16)
+    e = clustered_interval([2, 1, 0, 1] * 4, [2] * 16)
     half = 2.1314495455597742 * np.sqrt(2 / 15) / 4
     assert e.value == 0.5
     assert (e.low, e.high) == pytest.approx((0.5 - half, 0.5 + half))
@@ -76,23 +76,23 @@ def test_clustered_against_a_worked_example() -> None:
 @given(tasks)
 @settings(max_examples=60, deadline=None)
 def test_clustered_is_honest(cn: list[tuple[int, int]]) -> None:
-    e = clustered([c for c, _ in cn], [n for _, n in cn])
+    e = clustered_interval([c for c, _ in cn], [n for _, n in cn])
     assert honest(e)
     assert e.low is None or (ends(e)[0] >= 0 and ends(e)[1] <= 1)
 
 
 def test_clustered_says_why_when_it_cannot() -> None:
-    assert clustered([], []).reason == "nothing was played"
-    assert clustered([0], [0]).reason == "nothing was played"
-    assert clustered([1], [3]).reason == "one value has no spread"
-    assert clustered([1, 1, 1], [3, 3, 3]).reason == "all 3 values are equal"
-    none = clustered([0] * 10, [3] * 10)
+    assert clustered_interval([], []).reason == "nothing was played"
+    assert clustered_interval([0], [0]).reason == "nothing was played"
+    assert clustered_interval([1], [3]).reason == "one value has no spread"
+    assert clustered_interval([1, 1, 1], [3, 3, 3]).reason == "all 3 values are equal"
+    none = clustered_interval([0] * 10, [3] * 10)
     assert none.kind == "wilson over tasks"
-    assert none.high == wilson(0, 10).high
+    assert none.high == wilson_interval(0, 10).high
 
 
 def test_tasks_count_the_same_however_often_they_were_played() -> None:
-    assert clustered([9, 0], [9, 1]).value == 0.5
+    assert clustered_interval([9, 0], [9, 1]).value == 0.5
 
 
 def simulate(rng: np.random.Generator, tasks: int, trials: int, mean: float) -> np.ndarray:
@@ -105,7 +105,7 @@ def test_clustered_interval_covers_the_truth_and_wilson_over_trials_does_not() -
     covered = naive = 0
     for _ in range(300):
         c = simulate(rng, 60, 4, 0.4)
-        e, w = clustered(c.tolist(), [4] * 60), wilson(int(c.sum()), 240)
+        e, w = clustered_interval(c.tolist(), [4] * 60), wilson_interval(int(c.sum()), 240)
         covered += covers(e, 0.4)
         naive += covers(w, 0.4)
     assert 0.91 <= covered / 300 <= 0.98
@@ -120,7 +120,7 @@ def test_paired_interval_covers_the_true_difference() -> None:
         a, b = rng.binomial(3, task**0.5) / 3, rng.binomial(3, task) / 3
         # E[task^.5] - E[task] for Beta(1, 1.5): 1.5 B(1.5, 1.5) - .4
         truth = 1.5 * 0.39269908169872414 - 0.4
-        e = paired(a, b, seed=at, draws=499)
+        e = paired_bootstrap(a, b, seed=at, num_resamples=499)
         covered += covers(e, truth)
     assert 0.90 <= covered / 200 <= 0.99
 
@@ -133,7 +133,10 @@ def test_seeds_then_tasks_covers_the_true_difference_of_noisy_runs(matched: bool
         task = rng.normal(0.5, 0.2, 40)
         a = task + 0.1 + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.1, (8, 40))
         b = task + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.1, (8, 40))
-        e, t = paired_runs(a, b, matched, seed=at, draws=399), paired(a.mean(0), b.mean(0), seed=at, draws=399)
+        e, t = (
+            paired_runs_bootstrap(a, b, matched, seed=at, num_resamples=399),
+            paired_bootstrap(a.mean(0), b.mean(0), seed=at, num_resamples=399),
+        )
         covered += covers(e, 0.1)
         only_tasks += covers(t, 0.1)
     assert 0.89 <= covered / 150 <= 0.995
@@ -143,14 +146,14 @@ def test_seeds_then_tasks_covers_the_true_difference_of_noisy_runs(matched: bool
 def test_matching_by_seed_takes_out_what_the_seeds_share() -> None:
     shared = np.array([[-0.3], [0.0], [0.3], [0.1]])
     a, b = np.full((4, 20), 0.6) + shared, np.linspace(0.4, 0.6, 20) + shared
-    matched, loose = (paired_runs(a, b, m, draws=999) for m in (True, False))
+    matched, loose = (paired_runs_bootstrap(a, b, m, num_resamples=999) for m in (True, False))
     assert matched.value == loose.value == pytest.approx(0.1)
     assert width(matched) < 0.1 < width(loose)
 
 
 def test_few_seeds_spread_as_wide_as_their_sample_variance() -> None:
     seeds = np.array([0.2, 0.5, 0.6])
-    drawn = resample(np.random.default_rng(0), 3, 20000) @ seeds
+    drawn = draw_resample_weights(np.random.default_rng(0), 3, 20000) @ seeds
     assert drawn.mean() == pytest.approx(seeds.mean(), abs=0.005)
     assert drawn.var() == pytest.approx(seeds.var(ddof=1) / 3, rel=0.03)
 
@@ -160,10 +163,10 @@ def test_few_seeds_spread_as_wide_as_their_sample_variance() -> None:
 @pytest.mark.filterwarnings("error")
 def test_paired_is_honest_deterministic_and_turns_its_sign(ab: list[tuple[float, float]]) -> None:
     a, b = np.array([x for x, _ in ab]), np.array([y for _, y in ab])
-    e = paired(a, b, seed=3, draws=199)
+    e = paired_bootstrap(a, b, seed=3, num_resamples=199)
     assert honest(e)
-    assert e == paired(a, b, seed=3, draws=199)
-    back = paired(b, a, seed=3, draws=199)
+    assert e == paired_bootstrap(a, b, seed=3, num_resamples=199)
+    back = paired_bootstrap(b, a, seed=3, num_resamples=199)
     assert back.value == (None if e.value is None else pytest.approx(-e.value))
 
 
@@ -174,36 +177,38 @@ def test_runs_are_compared_honestly(runs: int, tasks: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.binomial(2, 0.5, (runs + 1, tasks)) / 2, rng.binomial(2, 0.5, (runs + 1, tasks)) / 2
     for matched in (True, False):
-        e = paired_runs(a, b, matched, seed, draws=199)
+        e = paired_runs_bootstrap(a, b, matched, seed, num_resamples=199)
         assert (e.low is None) == bool(e.reason)
-        assert e == paired_runs(a, b, matched, seed, draws=199)
+        assert e == paired_runs_bootstrap(a, b, matched, seed, num_resamples=199)
         assert e.value == pytest.approx(a.mean() - b.mean())
 
 
 def test_what_a_comparison_cannot_say() -> None:
-    assert paired([], []).reason == "no task was played on both sides"
-    assert paired([1], [0]) == Estimate(1.0, reason="too few tasks for a bootstrap: 1")
-    assert paired([1] * 9, [0] * 9) == Estimate(1.0, reason="the difference is the same on all 9 tasks")
-    assert paired_runs([[1] * 9], [[0] * 9], True).reason == "one run on a side: no spread between seeds"
-    assert paired_runs([[1] * 9] * 3, [[0] * 9] * 3, True).reason == "no seed and no task differs from another"
-    assert sign_flips([1, 0], [1, 0]) is None
-    assert mcnemar([1, 0], [1, 0]) is None
+    assert paired_bootstrap([], []).reason == "no task was played on both sides"
+    assert paired_bootstrap([1], [0]) == Estimate(1.0, reason="too few tasks for a bootstrap: 1")
+    assert paired_bootstrap([1] * 9, [0] * 9) == Estimate(1.0, reason="the difference is the same on all 9 tasks")
+    assert paired_runs_bootstrap([[1] * 9], [[0] * 9], True).reason == "one run on a side: no spread between seeds"
+    assert (
+        paired_runs_bootstrap([[1] * 9] * 3, [[0] * 9] * 3, True).reason == "no seed and no task differs from another"
+    )
+    assert permutation_test([1, 0], [1, 0]) is None
+    assert mcnemar_test([1, 0], [1, 0]) is None
     with pytest.raises(ValueError, match="one number for each task"):
-        paired([1, 2], [1])
+        paired_bootstrap([1, 2], [1])
     with pytest.raises(ValueError, match="expected 0 <= successes"):
-        wilson(3, 2)
+        wilson_interval(3, 2)
 
 
 def test_mcnemar_against_the_binomial() -> None:
     # Five tasks only a solves, one only b: 2 * P(X >= 5), X ~ B(6, 1/2) = 2 * 7/64.
     a = [1, 1, 1, 1, 1, 0, 1, 0]
     b = [0, 0, 0, 0, 0, 1, 1, 0]
-    assert mcnemar(a, b) == pytest.approx(14 / 64)
+    assert mcnemar_test(a, b) == pytest.approx(14 / 64)
 
 
 def test_sign_flips_against_all_signs() -> None:
     # Six tasks, all better by one: two of the 64 sign patterns are as far out.
-    assert sign_flips([1] * 6, [0] * 6) == pytest.approx(2 / 64)
+    assert permutation_test([1] * 6, [0] * 6) == pytest.approx(2 / 64)
 
 
 def test_pass_at_k_and_pass_hat_k_against_all_choices() -> None:

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from sgcd.measure.statistics import clustered, wilson
-from sgcd.measure.summary import audit, passes, summarise
+from sgcd.measure.statistics import clustered_interval, wilson_interval
+from sgcd.measure.summary import audit_tool_use, summarise_evaluation, summarise_passes
 
 
 def row(task: str = "t1", success: bool = True, **changes: Any) -> dict[str, Any]:
@@ -46,17 +46,17 @@ BROKEN = {
 def test_several_trials_of_a_task_are_clustered_and_single_passes_are_wilson() -> None:
     sampled = [row(task, success, trial=i) for task in "abcd" for i, success in enumerate((task < "c", task < "d"))]
     greedy = [row(task, task < "c", mode="greedy") for task in "abcd"]
-    modes = summarise(sampled + greedy)["modes"]
-    told, expected = modes["sampled"]["overall"], clustered([2, 2, 1, 0], [2] * 4)
+    modes = summarise_evaluation(sampled + greedy)["modes"]
+    told, expected = modes["sampled"]["overall"], clustered_interval([2, 2, 1, 0], [2] * 4)
     assert (told["tasks"], told["trials"], told["successes"], told["value"]) == (4, 8, 5, 0.625)
     assert (told["low"], told["high"], told["kind"]) == (expected.low, expected.high, expected.kind)
-    told, expected = modes["greedy"]["overall"], wilson(2, 4)
+    told, expected = modes["greedy"]["overall"], wilson_interval(2, 4)
     assert (told["low"], told["high"], told["kind"]) == (expected.low, expected.high, "wilson")
 
 
 def test_broken_trials_are_counted_and_in_no_share() -> None:
     rows = [row("a", trial=0), row("a", False, trial=1), row("b", trial=0, **BROKEN), row("b", trial=1, **BROKEN)]
-    told, clean = summarise(rows)["modes"]["sampled"], summarise(rows[:2])["modes"]["sampled"]
+    told, clean = summarise_evaluation(rows)["modes"]["sampled"], summarise_evaluation(rows[:2])["modes"]["sampled"]
     assert told["broken"] == {"trials": 2, "causes": {"reply: timed out after 60 s": 2}}
     assert (told["overall"]["value"], told["overall"]["broken"], told["overall"]["tasks"]) == (0.5, 2, 2)
     for key in ("calls_in_error", "mean_tokens", "mean_turns", "mean_reward", "endings", "passes", "audit"):
@@ -64,14 +64,14 @@ def test_broken_trials_are_counted_and_in_no_share() -> None:
 
 
 def test_everything_broken_gives_no_rate_and_no_crash() -> None:
-    told = summarise([row("a", **BROKEN)])["modes"]["sampled"]
+    told = summarise_evaluation([row("a", **BROKEN)])["modes"]["sampled"]
     assert (told["overall"]["value"], told["overall"]["reason"]) == (None, "nothing was played")
     assert told["calls_in_error"] is None
     assert told["passes"] == []
 
 
 def test_categories_stand_there_empty_with_the_floor_where_it_is_known() -> None:
-    told = summarise([row()], floors={"no_action": 1.0})["modes"]["sampled"]["categories"]
+    told = summarise_evaluation([row()], floors={"no_action": 1.0})["modes"]["sampled"]["categories"]
     assert list(told) == ["action", "information", "transfer", "no_action"]
     assert (told["transfer"]["tasks"], told["transfer"]["value"], told["transfer"]["floor"]) == (0, None, None)
     assert told["no_action"]["floor"] == 1.0
@@ -87,7 +87,7 @@ def test_zero_tool_audit_of_the_paper() -> None:
         row(category="transfer", calls=0),
         row(category="information", calls=0, **{k: v for k, v in BROKEN.items() if k != "calls"}),
     ]
-    assert audit(rows) == {
+    assert audit_tool_use(rows) == {
         "information": {
             "successes": 3,
             "without_tool": 2,
@@ -96,7 +96,7 @@ def test_zero_tool_audit_of_the_paper() -> None:
         },
         "action": {"successes": 1, "without_tool": 0, "without_tool_share": 0.0, "tools_per_success": 3.0},
     }
-    assert audit([])["action"] == {
+    assert audit_tool_use([])["action"] == {
         "successes": 0,
         "without_tool": 0,
         "without_tool_share": None,
@@ -109,7 +109,7 @@ def test_shares_of_calls_turns_and_trials() -> None:
         row(calls=3, failed_calls=1, malformed=1, turns=4, looping=True, ending="turn_limit", tokens=10),
         row(calls=1, failed_calls=0, malformed=0, turns=1, tokens=30),
     ]
-    told = summarise(rows)["modes"]["sampled"]
+    told = summarise_evaluation(rows)["modes"]["sampled"]
     assert told["calls_in_error"] == 0.25
     assert told["malformed_turns"] == 0.2
     assert told["looping"] == 0.5
@@ -120,7 +120,7 @@ def test_shares_of_calls_turns_and_trials() -> None:
 
 def test_passes_are_taken_over_the_tasks_that_have_k_trials() -> None:
     rows = [row("a", True, trial=0), row("a", False, trial=1), row("b", False, trial=0), row("b", trial=1, **BROKEN)]
-    assert passes(rows) == [
+    assert summarise_passes(rows) == [
         {"k": 1, "tasks": 2, "pass_at": 0.25, "pass_hat": 0.25},
         {"k": 2, "tasks": 1, "pass_at": 1.0, "pass_hat": 0.0},
     ]
@@ -128,5 +128,5 @@ def test_passes_are_taken_over_the_tasks_that_have_k_trials() -> None:
 
 def test_two_evaluations_are_not_poured_together() -> None:
     with pytest.raises(ValueError, match="one evaluation"):
-        summarise([row(step=0), row(step=10)])
-    assert summarise([])["modes"] == {}
+        summarise_evaluation([row(step=0), row(step=10)])
+    assert summarise_evaluation([])["modes"] == {}

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 import torch
 
-from sgcd.bench.arms import inputs
+from sgcd.bench.arms import build_head_inputs
 from sgcd.credit.divergence import divergence_of
-from sgcd.learn.stats import stats_at, topk_stats
-from sgcd.learn.teacher import outcomes_at
+from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
+from sgcd.learn.scoring.teacher import kept_outcomes
 
 WHY = "TRL is not in this environment; `make integration` runs tests/peers in .venv-trl"
 oracle: Any = pytest.importorskip("trl.kernels.chunked_divergence", reason=WHY).ChunkedDivergenceFunction
@@ -17,12 +17,12 @@ oracle: Any = pytest.importorskip("trl.kernels.chunked_divergence", reason=WHY).
 @pytest.mark.parametrize(("k", "tolerance"), [(700, 1e-5), (20, None)])
 @pytest.mark.parametrize(("kind", "beta"), [("reverse_kl", 1.0), ("forward_kl", 0.0), ("jsd", 0.5)])
 def test_divergence_and_entropy_are_those_of_trl(kind: Any, beta: float, k: int, tolerance: float | None) -> None:
-    given = inputs(40, 32, 700, torch.float32)
+    given = build_head_inputs(40, 32, 700, torch.float32)
     top = topk_stats(given.teacher, given.head, given.observed, k, 0.7)
     said = stats_at(given.student, given.head, given.observed, [top.ids], 0.7)
-    ((logp, rest),) = said.at
-    p = outcomes_at(top.ids, given.observed, logp, said.own, rest)
-    q = outcomes_at(top.ids, given.observed, top.logp, top.own, top.rest)
+    ((logp, rest),) = said.logprobs_at
+    p = kept_outcomes(top.ids, given.observed, logp, said.observed_logprob, rest)
+    q = kept_outcomes(top.ids, given.observed, top.logprobs, top.observed_logprob, top.tail_logprob)
     d = divergence_of(p, q, kind)
     weight = given.head.weight
     whole, entropy = oracle.apply(

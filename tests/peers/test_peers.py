@@ -25,6 +25,6 @@ def test_it_runs_and_every_case_is_measured(tmp_path: Path, monkeypatch: pytest.
     assert min(size["bytes"].values()) > 1e6
     assert len(size["seconds"]) == 5
     monkeypatch.syspath_prepend(str(BENCH))
-    lines = import_module("performance_table").section("B6", import_module("performance_table").beside(answer))
+    lines = import_module("performance_table").section("B6", import_module("performance_table").peers_section(answer))
     assert sum("written tokens a rollout" in line for line in lines) == 6
     assert sum(line.startswith("| TRL's SDPO, top-K, vocabulary 500") for line in "\n".join(lines).splitlines()) == 1

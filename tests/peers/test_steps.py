@@ -11,9 +11,17 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
-from sgcd.bench.step import CHAT, TURN, K, large, played_groups, rows_of, steps
+from sgcd.bench.step import (
+    CHAT,
+    TOP_K,
+    TURN_TOKENS,
+    build_random_groups,
+    build_small_qwen,
+    build_step_arms,
+    build_teacher_rollouts,
+)
 from sgcd.credit.divergence import dense_features
-from sgcd.learn.teacher import teach
+from sgcd.learn.scoring.teacher import score_teacher
 
 GROUPS, SIBLINGS, TURNS = 2, 2, 2
 
@@ -28,7 +36,7 @@ def theirs() -> Any:
 
 @pytest.fixture(scope="module")
 def batch(theirs: Any) -> dict[str, Any]:
-    return theirs.recorded(GROUPS, SIBLINGS, TURNS)
+    return theirs.build_trl_batch(GROUPS, SIBLINGS, TURNS)
 
 
 def gradients(model: Any, step: Callable[[], object]) -> list[Tensor]:
@@ -53,21 +61,21 @@ def apart(ours: list[Tensor], other: list[Tensor]) -> float:
 
 @pytest.fixture(scope="module")
 def ours() -> list[Tensor]:
-    model = large(CHAT.size)
-    return gradients(model, steps(model, GROUPS, SIBLINGS, TURNS * TURN)[0]["grpo"])
+    model = build_small_qwen(CHAT.vocab_size)
+    return gradients(model, build_step_arms(model, GROUPS, SIBLINGS, TURNS * TURN_TOKENS)[0]["grpo"])
 
 
 @pytest.mark.parametrize("arm", ["GRPO", "COMPLETION"])
 def test_the_gradient_of_grpo_is_that_of_trl(arm: str, theirs: Any, batch: dict[str, Any], ours: list[Tensor]) -> None:
-    trainer = theirs.trainer_of(getattr(theirs, arm), large(CHAT.size), SIBLINGS)
-    found = gradients(trainer.model, theirs.step_of(trainer, batch))
+    trainer = theirs.build_trl_trainer(getattr(theirs, arm), build_small_qwen(CHAT.vocab_size), SIBLINGS)
+    found = gradients(trainer.model, theirs.build_trl_step(trainer, batch))
     assert apart(ours, found) < 1e-5
 
 
 def test_another_mask_or_another_advantage_is_another_gradient(
     theirs: Any, batch: dict[str, Any], ours: list[Tensor]
 ) -> None:
-    trainer = theirs.trainer_of(theirs.GRPO, large(CHAT.size), SIBLINGS)
+    trainer = theirs.build_trl_trainer(theirs.GRPO, build_small_qwen(CHAT.vocab_size), SIBLINGS)
     everything = {**batch, "tool_mask": torch.ones_like(batch["tool_mask"])}
     softer = {**batch, "advantages": batch["advantages"] * 1.001}
     for other in (everything, softer):
@@ -78,15 +86,15 @@ def test_another_mask_or_another_advantage_is_another_gradient(
 def test_the_teacher_of_sdpo_is_ours(theirs: Any, batch: dict[str, Any]) -> None:
     """What it says where the policy wrote: the same likeliest ids, with the same log-probabilities."""
     both = logits_of(theirs, batch)
-    top = both.teacher_logits[batch["tool_mask"].bool()].log_softmax(-1).topk(K)
-    played = played_groups(GROUPS, SIBLINGS, TURNS)
+    top = both.teacher_logits[batch["tool_mask"].bool()].log_softmax(-1).topk(TOP_K)
+    played = build_random_groups(GROUPS, SIBLINGS, TURNS)
     rollouts = [rollout for group in played for rollout in group.rollouts]
-    rows = [np.concatenate([row.prompt, row.response]) for row in rows_of(played)]
-    lessons = teach(large(CHAT.size), rollouts, rows, 1.0, 2**15, K)
-    ids, logp = (torch.cat(parts) for parts in zip(*((each.ids, each.logp) for each in lessons), strict=True))
+    rows = [np.concatenate([row.prompt, row.response]) for row in build_teacher_rollouts(played)]
+    lessons = score_teacher(build_small_qwen(CHAT.vocab_size), rollouts, rows, 1.0, 2**15, TOP_K)
+    ids, logp = (torch.cat(parts) for parts in zip(*((each.topk_ids, each.logprobs) for each in lessons), strict=True))
     ids, order = ids.long().sort()
     assert torch.equal(ids, top.indices.sort().values)
-    assert torch.allclose(logp[:, :K].gather(1, order), top.values.gather(1, top.indices.argsort()), atol=1e-5)
+    assert torch.allclose(logp[:, :TOP_K].gather(1, order), top.values.gather(1, top.indices.argsort()), atol=1e-5)
 
 
 @pytest.mark.parametrize(("kind", "alpha"), [("reverse_kl", 1.0), ("forward_kl", 0.0), ("jsd", 0.5)])
@@ -95,9 +103,9 @@ def test_the_divergence_of_sdpo_is_ours(kind: Any, alpha: float, theirs: Any, ba
     trl: Any = import_module("trl.experimental.sdpo.loss_utils")
     both, there = logits_of(theirs, batch), batch["tool_mask"].bool()
     student, teacher, observed = both.student_logits[there], both.teacher_logits[there], both.completion_ids[there]
-    ours = dense_features(student, teacher, observed, K, kind)[0]
+    ours = dense_features(student, teacher, observed, TOP_K, kind)[0]
     p, q = student.log_softmax(-1), teacher.log_softmax(-1)
-    ids = q.topk(K).indices
+    ids = q.topk(TOP_K).indices
     listed = (ids == observed[:, None]).any(-1)
     assert 0 < int(listed.sum()) < len(listed)
     for some, support in ((listed, ids), (~listed, torch.cat([ids, observed[:, None]], 1))):
@@ -113,5 +121,5 @@ def test_the_divergence_of_sdpo_is_ours(kind: Any, alpha: float, theirs: Any, ba
 @torch.no_grad()
 def logits_of(theirs: Any, batch: dict[str, Any]) -> Any:
     """As TRL's trainer of SDPO computes them, of student and teacher, over the completions."""
-    trainer = theirs.trainer_of(theirs.SDPO, large(CHAT.size), SIBLINGS)
+    trainer = theirs.build_trl_trainer(theirs.SDPO, build_small_qwen(CHAT.vocab_size), SIBLINGS)
     return trainer._compute_teacher_student_logits(trainer.model, trainer.teacher_model, batch)

@@ -59,16 +59,16 @@ def rendered(name: str, messages: list[Any]) -> tuple[str, list[int]]:
 
 @pytest.mark.parametrize("name", READ)
 def test_the_dialect_is_recognised(name: str) -> None:
-    assert chat(name).dialect.name == READ[name]
+    assert chat(name).call_format.name == READ[name]
 
 
 @pytest.mark.parametrize("name", [*READ, *TRAINING])
 def test_thirty_turns_come_back_to_the_token(name: str) -> None:
     here = chat(name)
     turns, replies = thirty_turns(here)
-    played = converse(here, [here.words_of_policy(turn) for turn in turns], replies)
+    played = converse(here, [here.encode_policy_text(turn) for turn in turns], replies)
     text, ids = rendered(name, played.messages)
-    assert text == here.plain(np.array(played.ids, np.int32))
+    assert text == here.decode(np.array(played.ids, np.int32))
     grown = [index for index, turn in enumerate(turns) if turn.startswith("\n")]
     assert [index for index, same in enumerate(played.exact) if not same] == grown
     assert bool(grown) == opened(here)
@@ -80,7 +80,7 @@ def test_thirty_turns_without_an_empty_thought_come_back_to_the_very_ids(name: s
     here = chat(name)
     turns, replies = thirty_turns(here)
     turns = [turn.removeprefix("\n") for turn in turns]
-    played = converse(here, [here.words_of_policy(turn) for turn in turns], replies)
+    played = converse(here, [here.encode_policy_text(turn) for turn in turns], replies)
     assert all(played.exact)
     assert rendered(name, played.messages)[1] == played.ids
 
@@ -90,12 +90,12 @@ def test_thirty_turns_without_an_empty_thought_come_back_to_the_very_ids(name: s
 @given(data=st.data())
 def test_whatever_is_sampled_and_heard_the_text_comes_back(name: str, data: st.DataObject) -> None:
     here = chat(name)
-    stray = st.lists(st.integers(0, here.size - 1), max_size=6).map(lambda ids: np.array(ids, np.int32))
-    drawn = data.draw(st.lists(st.one_of(WORDS.map(here.words_of_policy), stray), min_size=1, max_size=4))
-    turns = [turn[~np.isin(turn, here.ends)].astype(np.int32) for turn in drawn]
+    stray = st.lists(st.integers(0, here.vocab_size - 1), max_size=6).map(lambda ids: np.array(ids, np.int32))
+    drawn = data.draw(st.lists(st.one_of(WORDS.map(here.encode_policy_text), stray), min_size=1, max_size=4))
+    turns = [turn[~np.isin(turn, here.end_ids)].astype(np.int32) for turn in drawn]
     played = converse(here, turns, [data.draw(REPLIES) for _ in turns[1:]], cut=data.draw(st.booleans()))
     text, ids = rendered(name, played.messages)
-    assert text == here.plain(np.array(played.ids, np.int32))
+    assert text == here.decode(np.array(played.ids, np.int32))
     assert ids == played.ids or not all(played.exact)
 
 
@@ -109,7 +109,7 @@ def test_a_prompt_is_the_one_that_the_stock_template_writes(name: str) -> None:
     if "strftime_now" in stock:
         told["date_string"] = "26 Jul 2024"
     own = here.tokenizer.apply_chat_template(messages, chat_template=stock, **told)
-    assert here.plain(here.open(messages, TOOLS, 0).ids) == own
+    assert here.decode(here.encode_prompt(messages, TOOLS, 0).token_ids) == own
 
 
 @pytest.mark.parametrize("name", READ)
@@ -117,13 +117,13 @@ def test_what_follows_a_turn_is_what_the_stock_template_writes_there(name: str) 
     here = chat(name)
     stock = (SHIPPED / f"{name}.jinja").read_text(encoding="utf-8")
     heard = ASKS if name.startswith(("gemma", "phi")) else ONE
-    glue, clean = here.extend(heard)
+    glue, clean = here.encode_reply(heard)
     messages = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "anything"}, *clean]
     whole = here.tokenizer.apply_chat_template(
         messages, chat_template=stock, tokenize=False, add_generation_prompt=True
     )
-    assert whole.endswith(here.plain(glue))
-    assert whole.partition("anything")[2] == here.plain(np.append(here.end, glue).astype(np.int32))
+    assert whole.endswith(here.decode(glue))
+    assert whole.partition("anything")[2] == here.decode(np.append(here.end_id, glue).astype(np.int32))
 
 
 @pytest.mark.parametrize(

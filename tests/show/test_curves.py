@@ -7,8 +7,8 @@ import matplotlib
 import pytest
 
 from helpers import drawn
-from sgcd.show.curves import curves
-from sgcd.show.drawing import trailing
+from sgcd.show.curves import build_curves
+from sgcd.show.drawing import trailing_mean
 
 Rows = list[dict[str, Any]]
 
@@ -21,11 +21,11 @@ EVALUATIONS = [drawn.trial(step, task, "greedy", task < 3 + step) for step in (0
 
 
 def test_what_changes_is_drawn_and_the_rest_is_told() -> None:
-    drawn_, flat = curves(metrics(), EVALUATIONS, "dev")
+    drawn_, flat = build_curves(metrics(), EVALUATIONS, "dev")
     assert [curve.title for curve in drawn_] == ["Success", "Training reward", "Loss", "Time"]
     assert flat == ["mixed groups 0.3333", "gradient 0.5", "clip share 0", "entropy 0.1"]
-    assert drawn_[0].lines == (("greedy", "line-4"),)
-    assert drawn_[-1].lines == (("sampling", "line-4"), ("training", "line-5"))
+    assert drawn_[0].legend == (("greedy", "line-4"),)
+    assert drawn_[-1].legend == (("sampling", "line-4"), ("training", "line-5"))
 
 
 def test_the_credit_of_a_step_is_drawn() -> None:
@@ -43,18 +43,18 @@ def test_the_credit_of_a_step_is_drawn() -> None:
             "where": {"call": {"credit": 0.5, "tokens": 0.1}, "answer": {"credit": 0.5 / step, "tokens": 0.9}},
         }
     rows[0]["credit"] = {}  # a step without a mixed group
-    drawn_, flat = curves(rows, [], None)
+    drawn_, flat = build_curves(rows, [], None)
     titles = ["Training reward", "Loss", "Credited tokens", "Mean weight", "Where credit falls", "Divergence", "Time"]
     assert [curve.title for curve in drawn_] == titles
     assert drawn_[2].picture.count("at step 2") == 1
     assert ".2 at step 2, 0.3 at step 3" in drawn_[2].picture
-    assert drawn_[4].lines == (("call", "line-4"), ("answer", "line-5"))
-    assert drawn_[5].lines == (("mean", "line-4"), ("p99", "line-5"))
+    assert drawn_[4].legend == (("call", "line-4"), ("answer", "line-5"))
+    assert drawn_[5].legend == (("mean", "line-4"), ("p99", "line-5"))
     assert flat[-2:] == ["segments 2", "scored rollouts 0.75"]
 
 
 def test_a_picture_has_no_style_no_script_and_the_colours_of_the_page() -> None:
-    for curve in curves(metrics(), EVALUATIONS, "dev")[0]:
+    for curve in build_curves(metrics(), EVALUATIONS, "dev")[0]:
         root = ElementTree.fromstring(curve.picture)
         assert root.tag == "svg"
         assert root.get("aria-label", "").startswith(f"{curve.title}, ")
@@ -68,29 +68,29 @@ def test_a_picture_has_no_style_no_script_and_the_colours_of_the_page() -> None:
 
 
 def test_the_same_numbers_are_the_same_picture_whatever_the_user_has_set() -> None:
-    before = curves(metrics(), EVALUATIONS, "dev")
+    before = build_curves(metrics(), EVALUATIONS, "dev")
     with matplotlib.rc_context({"lines.linewidth": 9, "svg.fonttype": "path", "axes.facecolor": "red"}):  # pyright: ignore
-        assert curves(metrics(), EVALUATIONS, "dev") == before
+        assert build_curves(metrics(), EVALUATIONS, "dev") == before
         assert matplotlib.rcParams["lines.linewidth"] == 9
 
 
 def test_what_was_not_measured_is_left_out() -> None:
-    assert curves([], [], None) == ([], [])
+    assert build_curves([], [], None) == ([], [])
     rows = metrics(2, loss=None, success=None, reward=None, tasks=0, seconds={}, entropy=float("nan"))
-    assert [curve.title for curve in curves(rows, [], "dev")[0]] == []
+    assert [curve.title for curve in build_curves(rows, [], "dev")[0]] == []
 
 
 def test_rewards_that_are_not_success_are_drawn_beside_it() -> None:
-    [curve] = [curve for curve in curves(metrics(reward=0.7), [], None)[0] if curve.title == "Training reward"]
-    assert [name for name, _ in curve.lines] == ["reward", "success"]
+    [curve] = [curve for curve in build_curves(metrics(reward=0.7), [], None)[0] if curve.title == "Training reward"]
+    assert [name for name, _ in curve.legend] == ["reward", "success"]
 
 
 def test_small_phases_are_told_as_one() -> None:
     spent = {**{name: 10.0 - place for place, name in enumerate("abcdefgh")}, "total": 60.0}
-    [curve] = [curve for curve in curves(metrics(2, seconds=spent), [], None)[0] if curve.title == "Time"]
-    assert [name for name, _ in curve.lines] == ["a", "b", "c", "d", "e", "the rest"]
+    [curve] = [curve for curve in build_curves(metrics(2, seconds=spent), [], None)[0] if curve.title == "Time"]
+    assert [name for name, _ in curve.legend] == ["a", "b", "c", "d", "e", "the rest"]
     assert "a 17 %, b 15 %, c 13 %, d 12 %, e 10 %, the rest 33 %" in curve.picture
 
 
 def test_the_trailing_mean() -> None:
-    assert trailing([1, 3, 5, 7, 9, 11]) == [1, 2, 3, 4, 5, pytest.approx(7)]
+    assert trailing_mean([1, 3, 5, 7, 9, 11]) == [1, 2, 3, 4, 5, pytest.approx(7)]

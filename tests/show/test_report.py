@@ -15,13 +15,13 @@ import pytest
 from helpers import drawn
 from sgcd.cli import main
 from sgcd.measure import health
-from sgcd.records import Features, Scored, Verdict
-from sgcd.run import RunFolder
+from sgcd.records import CreditRecord, Features, Verdict
 from sgcd.show import report, steps
-from sgcd.show.curves import curves
-from sgcd.show.report import page
-from sgcd.show.steps import pieces, spaced, speller
-from sgcd.show.visible import visible
+from sgcd.show.curves import build_curves
+from sgcd.show.escape_text import escape_text
+from sgcd.show.report import render_page
+from sgcd.show.steps import load_token_decoder, pick_evenly, split_token_texts
+from sgcd.storage.run_folder import RunFolder
 
 Attributes = dict[str, str]
 VOID = {"meta", "link", "input", "br"}
@@ -69,13 +69,15 @@ class Page(HTMLParser):
 @pytest.fixture(autouse=True)
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """The drawn runs have no tokenizer, but their words are known; and pictures have tests of their own."""
-    monkeypatch.setattr(report, "speller", lambda _: (lambda ids: [drawn.WORDS[i - 10] for i in ids.tolist()], ""))  # pyright: ignore
-    monkeypatch.setattr(report, "curves", lambda *_: ([], []))  # pyright: ignore
+    monkeypatch.setattr(
+        report, "load_token_decoder", lambda _: (lambda ids: [drawn.WORDS[i - 10] for i in ids.tolist()], "")
+    )  # pyright: ignore
+    monkeypatch.setattr(report, "build_curves", lambda *_: ([], []))  # pyright: ignore
 
 
 @pytest.fixture
 def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(report, "curves", curves)
+    monkeypatch.setattr(report, "build_curves", build_curves)
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def allowed(found: Page) -> dict[str, list[str]]:
 
 @pytest.mark.usefixtures("pictures")
 def test_the_page_runs_its_own_style_and_script_and_asks_for_nothing(folder: RunFolder) -> None:
-    found = Page(page(folder))
+    found = Page(render_page(folder))
     policy = allowed(found)
     assert policy["default-src"] == ["'none'"]
     assert not policy.keys() & {"connect-src", "font-src", "frame-src"}
@@ -109,13 +111,13 @@ def test_the_page_runs_its_own_style_and_script_and_asks_for_nothing(folder: Run
 
 @pytest.mark.usefixtures("pictures")
 def test_the_same_folder_gives_the_same_bytes(folder: RunFolder, tmp_path: Path) -> None:
-    first = report.report(folder.path)
+    first = report.write_report(folder.path)
     assert first == folder.path / "report.html"
-    assert report.report(folder.path, out=tmp_path / "other.html").read_bytes() == first.read_bytes()
+    assert report.write_report(folder.path, out=tmp_path / "other.html").read_bytes() == first.read_bytes()
 
 
 def test_tokens_are_coloured_and_their_numbers_lie_beside_them(folder: RunFolder) -> None:
-    found = Page(page(folder))
+    found = Page(render_page(folder))
     assert found.text("span", class_="k2 w9 p9 d8 s") == ["call"] * 2
     assert found.text("span", class_="k2 w9 n9 d8 s") == ["call"] * 2
     [numbers] = [json.loads(text) for name, own, text in found.texts if own.get("id") == "data" and name == "script"]
@@ -130,7 +132,7 @@ def test_tokens_are_coloured_and_their_numbers_lie_beside_them(folder: RunFolder
 
 
 def test_without_features_weights_are_one_and_advantages_are_shown(tmp_path: Path) -> None:
-    found = Page(page(drawn.draw(tmp_path / "run", "grpo")))
+    found = Page(render_page(drawn.draw(tmp_path / "run", "grpo")))
     [mode] = [own["id"] for tag, own in found.elements if tag == "input" and "checked" in own]
     assert mode == "by-advantage"
     assert "In what is shown here every weight is one" in found.all
@@ -141,7 +143,7 @@ def test_without_features_weights_are_one_and_advantages_are_shown(tmp_path: Pat
 
 
 def test_the_result_has_intervals_by_category(folder: RunFolder) -> None:
-    found = Page(page(folder))
+    found = Page(render_page(folder))
     rows = [" ".join(text.split()) for text in found.text("tr", class_="whole") + found.text("tr", class_="part")]
     assert [row[:12] for row in rows] == ["greedy, all8", "action4 .500", "information4"]
     assert rows[0].startswith("greedy, all8 .375 .137 to .694.625 .306 to .863 +.250 ")
@@ -150,16 +152,16 @@ def test_the_result_has_intervals_by_category(folder: RunFolder) -> None:
 def test_why_there_is_no_reference_is_said(folder: RunFolder) -> None:
     folder.write_references(1, [{"task": "t-1", "text": "", "cause": "writer: timed out after 60 s"}])
     folder.write_references(2, [])
-    found = Page(page(folder))
+    found = Page(render_page(folder))
     assert "There is none: writer: timed out after 60 s. Every weight is one." in found.all
     assert "None on record for this task: nothing was written down." in found.all
 
 
 def test_an_invalid_run_says_so_in_big_letters(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "Nothing to complain of." in Page(page(folder)).all
+    assert "Nothing to complain of." in Page(render_page(folder)).all
     said = ["INVALID: weights are inert", "clip share 31 %"]
-    monkeypatch.setattr(health, "of_run", lambda _: said)  # pyright: ignore
-    found = Page(page(folder))
+    monkeypatch.setattr(health, "run_warnings", lambda _: said)  # pyright: ignore
+    found = Page(render_page(folder))
     [banner] = found.text("div", class_="invalid")
     assert banner == "INVALIDweights are inert"
     assert "clip share 31 %" in found.text("li")
@@ -179,7 +181,7 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Page(page(drawn.draw(tmp_path / "plain", tasks=("plain",))))
+    plain = Page(render_page(drawn.draw(tmp_path / "plain", tasks=("plain",))))
     monkeypatch.setattr(drawn, "WORDS", [text, *drawn.WORDS[1:]])
     monkeypatch.setattr(
         drawn, "RECIPE", drawn.RECIPE + "# " + text.encode(errors="replace").decode().replace("\0", "") + "\n"
@@ -201,7 +203,7 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
     folder.write_references(2, [{**row, "text": "", "cause": text}])
     folder.append_metrics({**drawn.ROW, "step": 3, "skipped": text, "broken": 1, "causes": {text: 1}})
     folder.facts[text] = {text: text}
-    html = page(folder)
+    html = render_page(folder)
     html.encode()
     found = Page(html)
 
@@ -216,7 +218,7 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
         ("li", ()),
     }
     assert [tag for tag, _ in found.elements].count("script") == 2
-    shown = visible(text)
+    shown = escape_text(text)
     assert shown in found.text("blockquote")[0]
     assert shown in found.text("dd")
     assert shown in found.text("b")
@@ -228,20 +230,22 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
 
 def test_a_page_has_its_size_and_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = drawn.draw(tmp_path / "run", tasks=("t-1", "t-2", "t-3"))
-    assert "would not fit" not in Page(page(folder)).all
-    monkeypatch.setattr(steps, "TOKENS", 2 * 35)  # two steps, each with room for two tasks of three times five tokens
-    found = Page(page(folder))
+    assert "would not fit" not in Page(render_page(folder)).all
+    monkeypatch.setattr(
+        steps, "MAX_PAGE_TOKENS", 2 * 35
+    )  # two steps, each with room for two tasks of three times five tokens
+    found = Page(render_page(folder))
     assert found.all.count("1 more task would not fit on the page.") == 2
     assert "A page holds at most about 70 tokens" in found.all
-    monkeypatch.setattr(steps, "TOKENS", 0)
-    found = Page(page(folder, [2]))
+    monkeypatch.setattr(steps, "MAX_PAGE_TOKENS", 0)
+    found = Page(render_page(folder, [2]))
     assert "2 more tasks would not fit on the page." in found.all
     assert len(found.text("details", class_="task")) == 1
 
 
 def test_steps_are_chosen(folder: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
-    assert spaced([1], 4) == [1]
-    assert spaced(range(1, 101), 4) == [1, 34, 67, 100]
+    assert pick_evenly([1], 4) == [1]
+    assert pick_evenly(range(1, 101), 4) == [1, 34, 67, 100]
     assert main(["report", str(folder.path), "--step", "2"]) == 0
     assert capsys.readouterr().out == f"report: {folder.path}/report.html\n"
     found = Page((folder.path / "report.html").read_text(encoding="utf-8"))
@@ -271,21 +275,21 @@ def test_what_cannot_be_shown_is_one_line(
 
 @pytest.mark.usefixtures("pictures")
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
-    found = Page(page(RunFolder.create(tmp_path / "run", drawn.RECIPE, {})))
+    found = Page(render_page(RunFolder.create(tmp_path / "run", drawn.RECIPE, {})))
     for words_ in ("no held-out tasks were played", "No step has been done yet.", "No step has been played yet."):
         assert words_ in found.all
 
 
 def test_a_step_that_was_stopped_before_its_credit_says_so(folder: RunFolder) -> None:
     (folder.path / "credit" / "0002.safetensors").unlink()
-    assert "no credit of this step is on record." in Page(page(folder)).all
+    assert "no credit of this step is on record." in Page(render_page(folder)).all
 
 
 def test_numbers_that_are_not_finite_leave_the_page_whole(folder: RunFolder) -> None:
     wild = np.array([np.nan, np.inf, -np.inf, 0, 0, 0], np.float32)
     one = drawn.scored(0.5)
-    folder.write_credit(1, {"t-1/0": Scored(one.credit, Features(wild, wild, wild)), "t-1/1": one})
-    found = Page(page(folder, [1]))
+    folder.write_credit(1, {"t-1/0": CreditRecord(one.credit, Features(wild, wild, wild)), "t-1/1": one})
+    found = Page(render_page(folder, [1]))
     [numbers] = [text for _, own, text in found.texts if own.get("id") == "data"]
     strict = json.loads(numbers, parse_constant=pytest.fail)
     assert strict["1.0.1"]["divergence"][:3] == [None, None, None]
@@ -293,29 +297,29 @@ def test_numbers_that_are_not_finite_leave_the_page_whole(folder: RunFolder) -> 
 
 def test_tokens_share_a_character_but_it_is_shown_once() -> None:
     spans = np.array([[0, 1], [1, 2], [1, 2], [2, 4]])
-    assert pieces("a👍 b", spans) == ["a", "👍", "‥", " b"]
+    assert split_token_texts("a👍 b", spans) == ["a", "👍", "‥", " b"]
 
 
 def test_words_come_from_the_tokenizer_in_the_folder(folder: RunFolder) -> None:
-    spell, why = speller(folder)
+    spell, why = load_token_decoder(folder)
     assert why == "Tokens are shown as ids: the run has no checkpoint yet, and so no tokenizer"
     assert spell(np.array([4, 7], np.int32)) == [" 4", " 7"]
-    from sgcd.lab.policy import chat
+    from sgcd.lab.policy import build_lab_chat
 
-    chat().save(folder.policy_path)
-    spell, why = speller(folder)
+    build_lab_chat().save(folder.policy_path)
+    spell, why = load_token_decoder(folder)
     assert why == ""
-    ids = chat().words_of_policy("one moment please <call> find_user name mia </call>")
+    ids = build_lab_chat().encode_policy_text("one moment please <call> find_user name mia </call>")
     assert "".join(spell(ids)) == "one moment please <call> find_user name mia </call>"
     (folder.policy_path / "tokenizer.json").write_text("{}")
-    spell, why = speller(folder)
+    spell, why = load_token_decoder(folder)
     assert why.startswith(f"Tokens are shown as ids: {folder.policy_path}")
 
 
 def test_without_transformers_ids_stand_for_words(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     folder.policy_path.mkdir()
     monkeypatch.setitem(sys.modules, "transformers", None)
-    monkeypatch.setattr(report, "speller", speller)
-    found = Page(page(folder))
+    monkeypatch.setattr(report, "load_token_decoder", load_token_decoder)
+    found = Page(render_page(folder))
     assert "Tokens are shown as ids: " in found.all
     assert found.text("span", class_="k2 w9 p9 d8 s") == ["11"] * 2

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sgcd.show.tables import interval, number
+from sgcd.show.tables import format_interval, format_number
 from sgcd.show.terminal import Terminal
 
 AUDIT = {"successes": 0, "without_tool": 0, "without_tool_share": None, "tools_per_success": None}
@@ -84,5 +84,5 @@ def test_a_step_that_moved_nothing_says_why():
     ],
 )
 def test_an_interval_is_always_shown_with_its_value(estimate: dict[str, Any], sign: str, shown: str):
-    assert interval(estimate, sign) == shown
-    assert number(None) == "-"
+    assert format_interval(estimate, sign) == shown
+    assert format_number(None) == "-"

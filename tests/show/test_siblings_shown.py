@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from helpers import drawn
-from sgcd.records import Credit, Scored, Turn
-from sgcd.show import siblings
-from sgcd.show.looks import looks
-from sgcd.show.siblings import Cell, Token, played
+from sgcd.records import Credit, CreditRecord, Turn
+from sgcd.show import group_columns as siblings
+from sgcd.show.group_columns import ShownToken, TurnCell, build_task_section
+from sgcd.show.token_classes import build_token_classes
 
 
 def spell(ids: Any) -> list[str]:
@@ -18,12 +18,18 @@ def spell(ids: Any) -> list[str]:
 
 def shown(**changes: Any) -> Any:
     scored = {"t-1/0": drawn.scored(-0.5), "t-1/1": drawn.scored(0.5)}
-    given: dict[str, Any] = {"scored": scored, "references": (), "spell": spell, "scale": 1.0, **changes}
-    return played("1.0", drawn.siblings(), **given)
+    given: dict[str, Any] = {
+        "credit_records": scored,
+        "references": (),
+        "decode_tokens": spell,
+        "max_advantage": 1.0,
+        **changes,
+    }
+    return build_task_section("1.0", drawn.siblings(), **given)
 
 
 def test_every_token_has_its_colours() -> None:
-    assert looks(drawn.rollout(1, True), drawn.scored(0.5), 1.0) == [
+    assert build_token_classes(drawn.rollout(1, True), drawn.scored(0.5), 1.0) == [
         "k1 p7",  # A W = .5 of 1, and colours go by the root
         "k2 w9 p9 d8",
         "k2 p7 d5 m",
@@ -35,7 +41,7 @@ def test_every_token_has_its_colours() -> None:
 
 def test_weights_below_one_and_failures_have_colours_of_their_own() -> None:
     credit = Credit(-1.0, np.array([0.2, 0.6, 1, 1, 1.1, 3], np.float32), cap=3.0, floor=0.2)
-    assert looks(drawn.rollout(0, False), Scored(credit), 3.0) == [
+    assert build_token_classes(drawn.rollout(0, False), CreditRecord(credit), 3.0) == [
         "k1 v9 n3",
         "k2 v5 n5",
         "k2 n6",
@@ -43,7 +49,7 @@ def test_weights_below_one_and_failures_have_colours_of_their_own() -> None:
         "k3 w1 n6",
         "k3 w9 n9",
     ]
-    assert looks(drawn.rollout(0, False), None, 1.0) == ["k1", "k2", "k2", "k0", "k3", "k3"]
+    assert build_token_classes(drawn.rollout(0, False), None, 1.0) == ["k1", "k2", "k2", "k0", "k3", "k3"]
 
 
 def test_success_stands_before_failure_and_what_broke_stands_last() -> None:
@@ -62,16 +68,16 @@ def test_success_stands_before_failure_and_what_broke_stands_last() -> None:
 def test_a_turn_is_what_was_written_and_what_was_seen_then() -> None:
     task, _ = shown()
     assert task.columns[0].cells == (
-        Cell(
+        TurnCell(
             (
-                Token("", "so", "", "k1 p7 s"),
-                Token(" ", "call", "", "k2 w9 p9 d8 s"),
-                Token(" ", "b12", "", "k2 p7 d5 m s"),
+                ShownToken("", "so", "", "k1 p7 s"),
+                ShownToken(" ", "call", "", "k2 w9 p9 d8 s"),
+                ShownToken(" ", "b12", "", "k2 p7 d5 m s"),
             ),
             (),
             "done",
         ),
-        Cell((Token("", "yes", "", "k3 w5 p8 d3 s"), Token("", "↵", "\n", "k3 p7")), (), ""),
+        TurnCell((ShownToken("", "yes", "", "k3 w5 p8 d3 s"), ShownToken("", "↵", "\n", "k3 p7")), (), ""),
     )
     assert task.turns == 2
 
@@ -93,23 +99,23 @@ def test_numbers_stand_for_the_tokens_that_are_shown() -> None:
 
 
 def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siblings, "HEAD", 1)
-    monkeypatch.setattr(siblings, "TAIL", 1)
-    monkeypatch.setattr(siblings, "SEEN", 3)
+    monkeypatch.setattr(siblings, "MAX_HEAD_TOKENS", 1)
+    monkeypatch.setattr(siblings, "MAX_TAIL_TOKENS", 1)
+    monkeypatch.setattr(siblings, "MAX_OBSERVATION_CHARS", 3)
     task, numbers = shown()
     first, second = task.columns[0].cells
-    assert first.written == (Token("", "so", "", "k1 p7 s"), "2 tokens are not shown")
-    assert second.written == ("1 token is not shown", Token("", "↵", "\n", "k3 p7"))
+    assert first.written == (ShownToken("", "so", "", "k1 p7 s"), "2 tokens are not shown")
+    assert second.written == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
     assert first.seen == "do […1 characters are not shown…] e"
     assert numbers["1.0.0"]["id"] == [10, 15]
-    assert siblings.tokens(drawn.siblings()) == 3 * 2
+    assert siblings.count_shown_tokens(drawn.siblings()) == 3 * 2
 
 
 def test_what_was_wrong_with_a_call_stands_below_it() -> None:
     turn = drawn.rollout(0, False).turns[0]
-    bad = (Turn(0, 3, (*turn.calls, type(turn.calls[0])("find", {}, failed=True)), "it is never closed"), Turn(4, 6))
+    bad = (Turn(0, 3, (*turn.calls, type(turn.calls[0])("find", {}, is_error=True)), "it is never closed"), Turn(4, 6))
     from dataclasses import replace
 
     group = replace(drawn.siblings(), rollouts=(drawn.rollout(0, False, turns=bad),))
-    task, _ = played("0", group, {}, (), spell, 1.0)
-    assert task.columns[0].cells[0].concerns == ("find answered with an error", "could not be read: it is never closed")
+    task, _ = build_task_section("0", group, {}, (), spell, 1.0)
+    assert task.columns[0].cells[0].problems == ("find answered with an error", "could not be read: it is never closed")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sgcd.show.visible import short, token, visible
+from sgcd.show.escape_text import escape_text, escape_token, shorten_middle
 
 
 @pytest.mark.parametrize(
@@ -20,14 +20,14 @@ from sgcd.show.visible import short, token, visible
     ],
 )
 def test_what_leaves_no_mark_is_named(text: str, seen: str) -> None:
-    assert visible(text) == seen
-    visible(text).encode()
+    assert escape_text(text) == seen
+    escape_text(text).encode()
 
 
 def test_line_ends_of_tokens_leave_a_mark() -> None:
-    assert token("}\n\n") == "}↵\n↵\n"
+    assert escape_token("}\n\n") == "}↵\n↵\n"
 
 
 def test_what_is_cut_says_how_much() -> None:
-    assert short("0123456789", 10) == "0123456789"
-    assert short("0123456789ab", 9) == "012345 […3 characters are not shown…] 9ab"
+    assert shorten_middle("0123456789", 10) == "0123456789"
+    assert shorten_middle("0123456789ab", 9) == "012345 […3 characters are not shown…] 9ab"

@@ -5,19 +5,19 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sgcd.records import Floats, Ids, Message, Said, Task, Verdict
+from sgcd.records import Floats, Message, ParsedTurn, Task, TokenIds, Verdict
 
 
 @dataclass(frozen=True, slots=True)
-class Opening:
+class InitialMessages:
     """How a task begins: the messages before the policy's first word, the tools, which message is the harness's own."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...]
     """JSON schemas in the shape that chat templates expect: {"type": "function", "function": {...}}."""
-    harness: int = 0
+    reference_message: int = 0
     """Index of the last message that the harness authored: a reference may go in there, never in a user's words."""
-    user: "Callable[[], Awaitable[Reply]] | None" = None
+    ask_user: "Callable[[], Awaitable[Reply]] | None" = None
     """Where a simulated user says the first words: asks it."""
 
 
@@ -27,26 +27,26 @@ class Reply:
 
     messages: tuple[Message, ...] = ()
     done: bool = False
-    failed: tuple[bool, ...] = ()
+    call_errors: tuple[bool, ...] = ()
     """One flag for each call of the turn: True when the tool answered with an error."""
-    user: "Callable[[], Awaitable[Reply]] | None" = None
+    ask_user: "Callable[[], Awaitable[Reply]] | None" = None
     """Where a simulated user answers instead: asks it. Its endpoint has time limits of its own."""
 
 
-Private = tuple[str, ...] | Mapping[str, Sequence[str]]
+PrivateLiterals = tuple[str, ...] | Mapping[str, Sequence[str]]
 """Literals; or literals by what they are, such as {"card": ["4111..."]}, which then stand as hidden_card."""
 
 
 class Environment(Protocol):
     """One object plays one task once. Whatever these methods raise (or a time-out) makes the rollout broken."""
 
-    async def open(self, task: Task, seed: int) -> Opening: ...
+    async def open(self, task: Task, seed: int) -> InitialMessages: ...
 
-    async def reply(self, said: Said) -> Reply: ...
+    async def reply(self, turn: ParsedTurn) -> Reply: ...
 
     async def verify(self) -> Verdict: ...
 
-    def private(self) -> Private:
+    def private(self) -> PrivateLiterals:
         """Literals that no reference may show: secrets, gold, values that answer the task."""
         ...
 
@@ -54,28 +54,28 @@ class Environment(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class TaskSuite:
     """Where tasks are played: the splits, and how to make an environment for one play."""
 
-    environment: Callable[[], Environment]
+    environment_factory: Callable[[], Environment]
     splits: Mapping[str, tuple[Task, ...]]
     """At least "train"; "dev" and "test" where held-out tasks exist."""
 
 
 @dataclass(frozen=True, slots=True)
-class Sampled:
+class SampledTurn:
     """What a sampler returns for one turn: the ids (with the end-of-turn token, if sampled) and their log-probs."""
 
-    ids: Ids
-    logp: Floats
-    stopped: bool
+    token_ids: TokenIds
+    logprobs: Floats
+    hit_end_token: bool
     """True when the policy ended its turn; False when `limit` cut it."""
 
 
 class Session(Protocol):
     """One rollout's place in a sampler: it remembers what was fed and sampled, so that each turn sends only new ids."""
 
-    async def sample(self, new: Ids, limit: int) -> Sampled:
+    async def sample(self, new_ids: TokenIds, max_new_tokens: int) -> SampledTurn:
         """Append `new` to the context, then sample at most `limit` tokens, up to and including the end of the turn."""
         ...
 

@@ -1,33 +1,22 @@
 """One rollout, turn by turn; tokens are only ever appended."""
 
-import json
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from hashlib import sha256
 from logging import getLogger
 from math import isfinite
 
-from sgcd.act.environment import Environment, Opening, Reply, Session
-from sgcd.act.patience import Broken, ask, blamed_on
+from sgcd.act.environment import Environment, InitialMessages, Reply, Session
+from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.settings import Limits
-from sgcd.act.tape import Tape
+from sgcd.act.timeouts import RolloutBroken, break_rollout_on_error, call_with_timeout
 from sgcd.chat import Chat
-from sgcd.records import Ids, Message, Rollout, Said, Task
+from sgcd.records import Message, ParsedTurn, Rollout, Task, TokenIds
 
-log = getLogger(__name__)
-
-
-def seed_of(*parts: str | int) -> int:
-    """A seed of 63 bits from whatever names the thing to be seeded; the same on every machine (method.md 6(d)).
-
-    >>> seed_of(1, 4, "train-0007", 0) == seed_of(1, 4, "train-0007", 0) != seed_of(1, 4, "train-0007", 1)
-    True
-    """
-    return int.from_bytes(sha256(json.dumps(parts).encode()).digest()[:8], "big") >> 1
+_log = getLogger(__name__)
 
 
-async def play(
+async def play_rollout(
     task: Task, environment: Environment, chat: Chat, session: Session, limits: Limits, sibling: int, seed: int
 ) -> Rollout:
     """Play `task` to its end.
@@ -35,148 +24,167 @@ async def play(
     What the environment raises, and a silence of more than `limits.seconds`, make the rollout broken: it keeps what was
     played, and the cause. What the sampler raises passes through. Session and environment are closed in every case.
     """
-    tape = Tape(task, sibling, seed)
+    recorder = RolloutRecorder(task, sibling, seed)
 
-    async def talk() -> None:
+    async def converse() -> None:
         try:
-            await _converse(tape, environment, chat, session, limits)
+            await _converse(recorder, environment, chat, session, limits)
         finally:
             session.close()  # before the verifier, which needs no slot
 
-    return await to_the_end(tape, environment, limits, talk)
+    return await run_episode(recorder, environment, limits, converse)
 
 
-async def to_the_end(
-    tape: Tape, environment: Environment, limits: Limits, talk: Callable[[], Awaitable[None]]
+async def run_episode(
+    recorder: RolloutRecorder, environment: Environment, limits: Limits, converse: Callable[[], Awaitable[None]]
 ) -> Rollout:
     """Talk, take the verdict, close; what breaks on the way makes the rollout broken."""
     broken = ""
     try:
-        await talk()
-        await judge(tape, environment, limits)
-    except Broken as problem:
+        await converse()
+        await verify_rollout(recorder, environment, limits)
+    except RolloutBroken as problem:
         broken = str(problem)
     finally:
-        await close(tape, environment, limits)
-    return tape.rollout(broken)
+        await close_environment(recorder, environment, limits)
+    return recorder.build_rollout(broken)
 
 
-async def preview(task: Task, environment: Environment, chat: Chat, limits: Limits, seed: int) -> int:
+async def count_prompt_tokens(task: Task, environment: Environment, chat: Chat, limits: Limits, seed: int) -> int:
     """Tokens of a task's prompt; 0 where the environment cannot open it, of which playing it will say more."""
     try:
-        opening = await begin(Tape(task, 0, seed), environment, limits)
-        with blamed_on("open"):
-            return len(chat.open(opening.messages, opening.tools, opening.harness).ids)
-    except Broken:
+        initial = await open_task(RolloutRecorder(task, 0, seed), environment, limits)
+        with break_rollout_on_error("open"):
+            return len(chat.encode_prompt(initial.messages, initial.tools, initial.reference_message).token_ids)
+    except RolloutBroken:
         return 0
     finally:
-        with suppress(Broken):
-            await ask("close", environment.close, limits.seconds)
+        with suppress(RolloutBroken):
+            await call_with_timeout("close", environment.close, limits.seconds)
 
 
-async def begin(tape: Tape, environment: Environment, limits: Limits) -> Opening:
+async def open_task(recorder: RolloutRecorder, environment: Environment, limits: Limits) -> InitialMessages:
     """How the task begins, the first words of a simulated user included; too long ones lose their middle."""
-    opening = await ask("open", lambda: environment.open(tape.task, tape.seed), limits.seconds)
-    if not opening.user:
-        return opening
-    first = await ask("user", opening.user, None)
-    return replace(opening, messages=(*opening.messages, *shortened(tape, first.messages, limits)))
+    initial = await call_with_timeout("open", lambda: environment.open(recorder.task, recorder.seed), limits.seconds)
+    if not initial.ask_user:
+        return initial
+    reply = await call_with_timeout("user", initial.ask_user, None)
+    return replace(initial, messages=(*initial.messages, *truncate_observations(recorder, reply.messages, limits)))
 
 
-async def _converse(tape: Tape, environment: Environment, chat: Chat, session: Session, limits: Limits) -> None:
+async def _converse(
+    recorder: RolloutRecorder, environment: Environment, chat: Chat, session: Session, limits: Limits
+) -> None:
     """The policy and the environment in turn, until one of them or a limit ends it."""
-    opening = await begin(tape, environment, limits)
-    with blamed_on("open"):
-        names = {str(tool["function"]["name"]) for tool in opening.tools}
-        tape.open(opening, chat.open(opening.messages, opening.tools, opening.harness))
-    new = tape.prompt
-    while tape.ending is None:
-        sampled = await session.sample(new, limits.tokens - tape.length)
-        said, kinds = chat.read(sampled.ids, tape.tools)
-        if not sampled.stopped:  # a turn that was cut off is not carried out, and nothing in it is the policy's mistake
-            said = replace(said, calls=(), malformed="")
-        tape.say(sampled, said, kinds, chat.said_message(sampled.ids, sampled.stopped), chat.exact(sampled.ids))
-        if not sampled.stopped:
-            tape.ending = "token_limit"
-            tape.cut("tokens")
+    initial = await open_task(recorder, environment, limits)
+    with break_rollout_on_error("open"):
+        tool_names = {str(tool["function"]["name"]) for tool in initial.tools}
+        recorder.set_prompt(initial, chat.encode_prompt(initial.messages, initial.tools, initial.reference_message))
+    new_ids = recorder.prompt
+    while recorder.end_reason is None:
+        sampled = await session.sample(new_ids, limits.tokens - recorder.response_length)
+        turn, token_kinds = chat.parse_turn(sampled.token_ids, recorder.tools)
+        if (
+            not sampled.hit_end_token
+        ):  # a turn that was cut off is not carried out, and nothing in it is the policy's mistake
+            turn = replace(turn, calls=(), malformed="")
+        recorder.add_turn(
+            sampled,
+            turn,
+            token_kinds,
+            chat.turn_message(sampled.token_ids, sampled.hit_end_token),
+            chat.roundtrips(sampled.token_ids),
+        )
+        if not sampled.hit_end_token:
+            recorder.end_reason = "token_limit"
+            recorder.count_truncation("tokens")
             return
-        reply = await answer(tape, said, names, environment, limits)
-        with blamed_on("reply"):
-            new = _hear(tape, said, reply, chat, limits)
+        reply = await get_reply(recorder, turn, tool_names, environment, limits)
+        with break_rollout_on_error("reply"):
+            new_ids = _append_reply(recorder, turn, reply, chat, limits)
 
 
-async def judge(tape: Tape, environment: Environment, limits: Limits) -> None:
+async def verify_rollout(recorder: RolloutRecorder, environment: Environment, limits: Limits) -> None:
     """Take the verdict and what is private."""
-    verdict = await ask("verify", environment.verify, limits.seconds)
-    with blamed_on("private"):
-        tape.keep_private(environment.private())
-    with blamed_on("verify"):
+    verdict = await call_with_timeout("verify", environment.verify, limits.seconds)
+    with break_rollout_on_error("private"):
+        recorder.set_private(environment.private())
+    with break_rollout_on_error("verify"):
         if not isfinite(verdict.reward):
-            raise Broken(f"verify: the reward is {verdict.reward}, expected a finite number")
-        if tape.ending in ("turn_limit", "token_limit"):  # a truncated rollout counts as a failure (method.md 6(d))
+            raise RolloutBroken(f"verify: the reward is {verdict.reward}, expected a finite number")
+        if recorder.end_reason in (
+            "turn_limit",
+            "token_limit",
+        ):  # a truncated rollout counts as a failure (method.md 6(d))
             verdict = replace(verdict, reward=0.0, success=False)
-        tape.verdict = verdict
+        recorder.verdict = verdict
 
 
-async def answer(tape: Tape, said: Said, names: set[str], environment: Environment, limits: Limits) -> Reply:
+async def get_reply(
+    recorder: RolloutRecorder, turn: ParsedTurn, tool_names: set[str], environment: Environment, limits: Limits
+) -> Reply:
     """The environment's reply; or, where a call cannot be carried out as it stands, what was wrong with it.
 
     Such a turn is refused whole: half of it done would leave the policy guessing which half.
     """
-    unknown = next((call.name for call in said.calls if call.name not in names), None)
-    malformed = said.malformed or (f"unknown tool {unknown}" if unknown is not None else "")
+    unknown = next((call.name for call in turn.calls if call.name not in tool_names), None)
+    malformed = turn.malformed or (f"unknown tool {unknown}" if unknown is not None else "")
     if malformed:
-        tape.judge(malformed, [True] * len(said.calls))
+        recorder.mark_calls(malformed, [True] * len(turn.calls))
         return Reply(({"role": "tool", "content": f"error : {malformed}"},))
-    reply = await ask("reply", lambda: environment.reply(said), limits.seconds)
-    if reply.user:
-        reply = await ask("user", reply.user, None)
-    failed = reply.failed or (False,) * len(said.calls)
-    if len(failed) != len(said.calls):
-        raise Broken(f"reply: expected a flag for each of {len(said.calls)} calls, got {len(failed)}")
-    tape.judge("", failed)
+    reply = await call_with_timeout("reply", lambda: environment.reply(turn), limits.seconds)
+    if reply.ask_user:
+        reply = await call_with_timeout("user", reply.ask_user, None)
+    call_errors = reply.call_errors or (False,) * len(turn.calls)
+    if len(call_errors) != len(turn.calls):
+        raise RolloutBroken(f"reply: expected a flag for each of {len(turn.calls)} calls, got {len(call_errors)}")
+    recorder.mark_calls("", call_errors)
     return reply
 
 
-def _hear(tape: Tape, said: Said, reply: Reply, chat: Chat, limits: Limits) -> Ids:
+def _append_reply(recorder: RolloutRecorder, turn: ParsedTurn, reply: Reply, chat: Chat, limits: Limits) -> TokenIds:
     """Append the reply; returns the tokens that the sampler has not seen. Decides whether the rollout is over."""
-    weigh(tape, said, reply, limits)
-    goes_on = tape.ending is None
+    update_end_reason(recorder, turn, reply, limits)
+    continues = recorder.end_reason is None
     glue, messages = (
-        chat.extend(shortened(tape, reply.messages, limits), opens=goes_on) if reply.messages else (tape.prompt[:0], ())
+        chat.encode_reply(truncate_observations(recorder, reply.messages, limits), add_generation_prompt=continues)
+        if reply.messages
+        else (recorder.prompt[:0], ())
     )
-    if tape.length + len(glue) + goes_on > limits.tokens:  # nobody will read these messages: they are left out whole
-        tape.cut("tokens")
-        tape.ending = tape.ending or "token_limit"
+    if (
+        recorder.response_length + len(glue) + continues > limits.tokens
+    ):  # nobody will read these messages: they are left out whole
+        recorder.count_truncation("tokens")
+        recorder.end_reason = recorder.end_reason or "token_limit"
     else:
-        tape.hear(glue, messages)
+        recorder.add_reply(glue, messages)
     return glue
 
 
-def weigh(tape: Tape, said: Said, reply: Reply, limits: Limits) -> None:
+def update_end_reason(recorder: RolloutRecorder, turn: ParsedTurn, reply: Reply, limits: Limits) -> None:
     """Whether the rollout is over with this reply, but for its tokens."""
     if reply.done:
-        tape.ending = "ended" if said.calls else "answered"
-    elif len(tape.turns) == limits.turns:
-        tape.ending = "turn_limit"
-        tape.cut("turns")
+        recorder.end_reason = "ended" if turn.calls else "answered"
+    elif len(recorder.turns) == limits.turns:
+        recorder.end_reason = "turn_limit"
+        recorder.count_truncation("turns")
     elif not reply.messages:
-        raise Broken("reply: the environment neither answered nor ended the rollout")
+        raise RolloutBroken("reply: the environment neither answered nor ended the rollout")
 
 
-def shortened(tape: Tape, messages: Sequence[Message], limits: Limits) -> list[Message]:
+def truncate_observations(recorder: RolloutRecorder, messages: Sequence[Message], limits: Limits) -> list[Message]:
     """Observations that are too long lose their middle; the marker says how much is missing."""
-    shortened: list[Message] = []
+    truncated: list[Message] = []
     for message in messages:
         excess = len(message["content"]) - limits.observation
         if excess > 0:
-            tape.cut("observation")
-            message = {**message, "content": _without_middle(message["content"], limits.observation)}
-        shortened.append(message)
-    return shortened
+            recorder.count_truncation("observation")
+            message = {**message, "content": _cut_middle(message["content"], limits.observation)}
+        truncated.append(message)
+    return truncated
 
 
-def _without_middle(text: str, keep: int) -> str:
+def _cut_middle(text: str, keep: int) -> str:
     """
     >>> _without_middle("abcdefgh", 3)
     'ab ... 5 characters cut ... h'
@@ -185,9 +193,9 @@ def _without_middle(text: str, keep: int) -> str:
     return f"{text[:head]} ... {len(text) - keep} characters cut ... {text[len(text) - tail :]}"
 
 
-async def close(tape: Tape, environment: Environment, limits: Limits) -> None:
+async def close_environment(recorder: RolloutRecorder, environment: Environment, limits: Limits) -> None:
     """Too late to matter to what was played."""
     try:
-        await ask("close", environment.close, limits.seconds)
-    except Broken as problem:
-        log.warning("task %s, sibling %d: %s", tape.task.id, tape.sibling, problem)
+        await call_with_timeout("close", environment.close, limits.seconds)
+    except RolloutBroken as error:
+        _log.warning("task %s, sibling %d: %s", recorder.task.id, recorder.sibling, error)

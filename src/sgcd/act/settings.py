@@ -17,7 +17,7 @@ class UserSettings(ServerSettings):
     """At which the user is sampled, with a seed of its own in each rollout; null leaves it to the server."""
 
 
-class OwnEnvironment(Settings):
+class OwnEnvironmentSettings(Settings):
     """A plain Python class whose public methods are tools."""
 
     name: Literal["own"]

@@ -11,11 +11,11 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from sgcd.errors import EnvironmentFault
 
-RESERVED = ("reset", "get_reward", "close")
+_HARNESS_METHODS = ("reset", "get_reward", "close")
 """Public methods that are the harness's and not the policy's."""
 
-HEADING = re.compile(r"(Args|Arguments|Parameters|Returns?|Raises|Yields|Examples?|Notes?):\s*$")
-ARGUMENT = re.compile(r"(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
+_SECTION_HEADING = re.compile(r"(Args|Arguments|Parameters|Returns?|Raises|Yields|Examples?|Notes?):\s*$")
+_ARGUMENT_LINE = re.compile(r"(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,61 +25,63 @@ class Tool:
     name: str
     description: str
     arguments: Mapping[str, TypeAdapter[Any]]
-    described: Mapping[str, str]
-    needed: tuple[str, ...]
+    argument_docs: Mapping[str, str]
+    required: tuple[str, ...]
 
     @property
     def schema(self) -> dict[str, Any]:
         """In the shape that chat templates expect."""
         properties = {
-            name: adapter.json_schema() | ({"description": self.described[name]} if name in self.described else {})
+            name: adapter.json_schema()
+            | ({"description": self.argument_docs[name]} if name in self.argument_docs else {})
             for name, adapter in self.arguments.items()
         }
-        parameters = {"type": "object", "properties": properties, "required": list(self.needed)}
+        parameters = {"type": "object", "properties": properties, "required": list(self.required)}
         return {
             "type": "function",
             "function": {"name": self.name, "description": self.description, "parameters": parameters},
         }
 
-    def fit(self, given: Mapping[str, Any]) -> dict[str, Any] | str:
+    def validate_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any] | str:
         """The arguments as the method's type hints want them, or what is wrong with them, in words for the policy."""
-        for name in given:
+        for name in arguments:
             if name not in self.arguments:
                 return f"{self.name} has no argument {name}"
-        for name in self.needed:
-            if name not in given:
+        for name in self.required:
+            if name not in arguments:
                 return f"{self.name} needs the argument {name}"
-        fitting: dict[str, Any] = {}
-        for name, value in given.items():
+        validated: dict[str, Any] = {}
+        for name, value in arguments.items():
             try:
-                fitting[name] = self.arguments[name].validate_python(value)
+                validated[name] = self.arguments[name].validate_python(value)
             except ValidationError as problem:
-                first = problem.errors(include_url=False)[0]["msg"]
-                return f"the argument {name} of {self.name} does not fit : {first[0].lower()}{first[1:]}"
-        return fitting
+                message = problem.errors(include_url=False)[0]["msg"]
+                return f"the argument {name} of {self.name} does not fit : {message[0].lower()}{message[1:]}"
+        return validated
 
 
-def tools_of(plain: type) -> dict[str, Tool]:
+def build_tools(cls: type) -> dict[str, Tool]:
     """All public methods of the class, by name."""
     names = [
         name
-        for name in sorted(dir(plain))
+        for name in sorted(dir(cls))
         if not name.startswith("_")
-        and name not in RESERVED
-        and isinstance(inspect.getattr_static(plain, name), FunctionType)
+        and name not in _HARNESS_METHODS
+        and isinstance(inspect.getattr_static(cls, name), FunctionType)
     ]
     if not names:
         raise EnvironmentFault(
-            f"environment.class: {plain.__name__} has no tools; expected public methods besides {', '.join(RESERVED)}: "
+            f"environment.class: {cls.__name__} has no tools; expected public methods besides "
+            f"{', '.join(_HARNESS_METHODS)}: "
             "add one with type hints and a docstring"
         )
     return {
-        name: _tool(getattr(plain, name), name, f"environment.class: tool {plain.__name__}.{name}") for name in names
+        name: _build_tool(getattr(cls, name), name, f"environment.class: tool {cls.__name__}.{name}") for name in names
     }
 
 
-def _tool(method: FunctionType, name: str, where: str) -> Tool:
-    description, described = read_docstring(inspect.getdoc(method) or "")
+def _build_tool(method: FunctionType, name: str, where: str) -> Tool:
+    description, argument_docs = parse_docstring(inspect.getdoc(method) or "")
     if not description:
         raise EnvironmentFault(
             f"{where} has no docstring; expected a sentence that tells the policy what it does: "
@@ -102,12 +104,12 @@ def _tool(method: FunctionType, name: str, where: str) -> Tool:
             raise EnvironmentFault(
                 f"{where}: the argument {parameter.name} has no type hint; expected one, such as {parameter.name}: str"
             )
-        adapters[parameter.name] = _adapter(hints[parameter.name], f"{where}: the argument {parameter.name}")
-    needed = tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
-    return Tool(name, description, adapters, described, needed)
+        adapters[parameter.name] = _build_adapter(hints[parameter.name], f"{where}: the argument {parameter.name}")
+    required = tuple(parameter.name for parameter in parameters if parameter.default is parameter.empty)
+    return Tool(name, description, adapters, argument_docs, required)
 
 
-def _adapter(hint: Any, where: str) -> TypeAdapter[Any]:
+def _build_adapter(hint: Any, where: str) -> TypeAdapter[Any]:
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(hint)
         adapter.json_schema()
@@ -119,26 +121,26 @@ def _adapter(hint: Any, where: str) -> TypeAdapter[Any]:
     return adapter
 
 
-def read_docstring(text: str) -> tuple[str, dict[str, str]]:
+def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
     """What a docstring says before its first heading, and what it says of each argument.
 
     >>> read_docstring("Find a user.\\n\\nArgs:\\n    name: First name,\\n        in small letters.")
     ('Find a user.', {'name': 'First name, in small letters.'})
     """
     summary: list[str] = []
-    described: dict[str, str] = {}
-    heading, last, margin = "", "", 0
+    argument_docs: dict[str, str] = {}
+    heading, last_argument, margin = "", "", 0
     for line in text.splitlines():
-        words, indent = line.strip(), len(line) - len(line.lstrip())
-        if found := HEADING.match(line):
-            heading, last, margin = found[1], "", 0
+        stripped, indent = line.strip(), len(line) - len(line.lstrip())
+        if section := _SECTION_HEADING.match(line):
+            heading, last_argument, margin = section[1], "", 0
         elif not heading:
-            summary.append(words)
-        elif heading in ("Args", "Arguments", "Parameters") and words:
+            summary.append(stripped)
+        elif heading in ("Args", "Arguments", "Parameters") and stripped:
             margin = margin or indent
-            if indent <= margin and (argument := ARGUMENT.match(words)):
-                last = argument[1]
-                described[last] = argument[2]
-            elif last:
-                described[last] = f"{described[last]} {words}".strip()
-    return "\n".join(summary).strip(), described
+            if indent <= margin and (argument := _ARGUMENT_LINE.match(stripped)):
+                last_argument = argument[1]
+                argument_docs[last_argument] = argument[2]
+            elif last_argument:
+                argument_docs[last_argument] = f"{argument_docs[last_argument]} {stripped}".strip()
+    return "\n".join(summary).strip(), argument_docs

@@ -4,19 +4,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from sgcd.endpoint.account import Unanswered
-from sgcd.endpoint.ask import Endpoint, How, Words
+from sgcd.endpoint.client import ChatMessage, Endpoint, RequestOptions
+from sgcd.endpoint.usage import RequestFailed
 from sgcd.records import Message
 
-OVER = "[[over]]"
+END_MARK = "[[over]]"
 """With this the user ends the conversation; nobody else hears it."""
-HELLO = "hello, how can i help you?"
+AGENT_GREETING = "hello, how can i help you?"
 """The conversation as the user sees it begins with the agent; many servers want it so."""
-UNUSABLE = ("length", "content_filter", "refusal")
+_UNUSABLE_FINISH_REASONS = ("length", "content_filter", "refusal")
 """Ends of an answer that no person would have made."""
-NOTHING = "(the agent says nothing)"
+EMPTY_AGENT_TURN = "(the agent says nothing)"
 
-PROMPT = """\
+_USER_PROMPT = """\
 You play a person who talks to a service agent in writing. You are that person: not the agent, not an assistant.
 
 Who you are, what you know and what you want:
@@ -32,7 +32,7 @@ How you talk:
 
 
 @dataclass(frozen=True, slots=True)
-class Spoken:
+class UserMessage:
     """What the user said.
 
     >>> Spoken.of("thanks, goodbye [[over]]")
@@ -40,51 +40,53 @@ class Spoken:
     """
 
     text: str
-    over: bool = False
+    is_last: bool = False
 
     @classmethod
-    def of(cls, text: str) -> "Spoken":
+    def from_text(cls, text: str) -> "UserMessage":
         """Without the mark, wherever it stands."""
-        return cls(text.replace(OVER, " ").strip(), OVER in text)
+        return cls(text.replace(END_MARK, " ").strip(), END_MARK in text)
 
 
 class User(Protocol):
     """Whoever answers a policy that calls no tool."""
 
-    async def say(self, told: str, talk: Sequence[Message], seed: int) -> Spoken:
+    async def next_message(self, instructions: str, conversation: Sequence[Message], seed: int) -> UserMessage:
         """The next words of a person with these instructions; `talk` is what was said so far, the person being user."""
         ...
 
 
-class Simulated:
+class EndpointUser:
     """A language model behind an endpoint. What it cannot say breaks the rollout: the policy is not to blame."""
 
     def __init__(self, endpoint: Endpoint, temperature: float | None) -> None:
         self._endpoint = endpoint
         self._temperature = temperature
 
-    async def say(self, told: str, talk: Sequence[Message], seed: int) -> Spoken:
-        answer = await self._endpoint.ask(as_seen(told, talk), how=How(self._temperature, seed))
-        spoken = Spoken.of(answer.text)
-        if answer.finish in UNUSABLE:
-            raise self._nothing(answer.finish.replace("_", " "), "the user did not end its words by itself")
-        if not (spoken.text or spoken.over):
-            raise self._nothing("empty", "the user said nothing")
-        return spoken
+    async def next_message(self, instructions: str, conversation: Sequence[Message], seed: int) -> UserMessage:
+        completion = await self._endpoint.complete(
+            user_view(instructions, conversation), options=RequestOptions(self._temperature, seed)
+        )
+        message = UserMessage.from_text(completion.text)
+        if completion.finish_reason in _UNUSABLE_FINISH_REASONS:
+            raise self._fail(completion.finish_reason.replace("_", " "), "the user did not end its words by itself")
+        if not (message.text or message.is_last):
+            raise self._fail("empty", "the user said nothing")
+        return message
 
-    def _nothing(self, kind: str, detail: str) -> Unanswered:
-        self._endpoint.account.give_up(kind)
-        return Unanswered(kind, detail)
+    def _fail(self, kind: str, detail: str) -> RequestFailed:
+        self._endpoint.usage_tracker.count_failed(kind)
+        return RequestFailed(kind, detail)
 
 
-class Absent:
+class SilentUser:
     """Stands in where no model may be asked: greets, and leaves at the first answer."""
 
-    async def say(self, told: str, talk: Sequence[Message], seed: int) -> Spoken:
-        return Spoken("", over=True) if talk else Spoken("hello")
+    async def next_message(self, instructions: str, conversation: Sequence[Message], seed: int) -> UserMessage:
+        return UserMessage("", is_last=True) if conversation else UserMessage("hello")
 
 
-def as_seen(told: str, talk: Sequence[Message]) -> list[Words]:
+def user_view(instructions: str, conversation: Sequence[Message]) -> list[ChatMessage]:
     """The conversation as the user sees it: the other way round, its own words being the assistant's.
 
     Words of one side that follow each other are one message.
@@ -92,14 +94,17 @@ def as_seen(told: str, talk: Sequence[Message]) -> list[Words]:
     >>> [message["content"] for message in as_seen("mia", [{"role": "user", "content": "hi"}])[1:]]
     ['hello, how can i help you?', 'hi']
     """
-    seen = [{"role": "system", "content": PROMPT.format(told=told, over=OVER)}, {"role": "user", "content": HELLO}]
-    for message in talk:
-        own = message["role"] == "user"
-        role, words = "assistant" if own else "user", str(message["content"]).replace(OVER, " ").strip()
-        if seen[-1]["role"] == role:
-            seen[-1]["content"] = f"{seen[-1]['content']}\n{words}".strip()
+    view = [
+        {"role": "system", "content": _USER_PROMPT.format(told=instructions, over=END_MARK)},
+        {"role": "user", "content": AGENT_GREETING},
+    ]
+    for message in conversation:
+        is_own = message["role"] == "user"
+        role, text = "assistant" if is_own else "user", str(message["content"]).replace(END_MARK, " ").strip()
+        if view[-1]["role"] == role:
+            view[-1]["content"] = f"{view[-1]['content']}\n{text}".strip()
         else:
-            seen.append({"role": role, "content": words})
-    for message in seen:
-        message["content"] = message["content"] or NOTHING
-    return [*seen]
+            view.append({"role": role, "content": text})
+    for message in view:
+        message["content"] = message["content"] or EMPTY_AGENT_TURN
+    return [*view]

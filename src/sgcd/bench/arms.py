@@ -6,16 +6,16 @@ import torch
 from torch import Tensor
 
 from sgcd.credit.divergence import divergence_of, outcomes, top_ids
-from sgcd.learn.head import Head
-from sgcd.learn.rows import plan, product_like
-from sgcd.learn.stats import stats_at, topk_stats
-from sgcd.learn.teacher import outcomes_at
+from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.chunks import allocate_product, chunk_sizes
+from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
+from sgcd.learn.scoring.teacher import kept_outcomes
 
-K = 20
+_TOP_K = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Inputs:
+class HeadInputs:
     """Hidden states of both contexts, a head, and the ids that were written."""
 
     student: Tensor
@@ -24,73 +24,88 @@ class Inputs:
     observed: Tensor
 
 
-def inputs(tokens: int, width: int, size: int, dtype: torch.dtype, device: str = "cpu") -> Inputs:
+def build_head_inputs(
+    num_tokens: int, hidden_size: int, vocab_size: int, dtype: torch.dtype, device: str = "cpu"
+) -> HeadInputs:
     """As a language model's: logits spread over 3, one of them well above, and a teacher that differs a little."""
     generator = torch.Generator(device).manual_seed(3)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
-    weight = torch.empty(size, width, dtype=dtype, device=device)
-    for start in range(0, size, 8192):  # a float32 copy of the whole would be the process's peak
+    weight = torch.empty(vocab_size, hidden_size, dtype=dtype, device=device)
+    for start in range(0, vocab_size, 8192):  # a float32 copy of the whole would be the process's peak
         part = weight[start : start + 8192]
-        part.copy_(normal(*part.shape) * (3 / width**0.5))
-    liked = torch.randint(0, size, (tokens,), generator=generator, device=device)
-    student = normal(tokens, width) + 1.2 * weight[liked].float()
-    teacher = student + 0.1 * normal(tokens, width)
-    observed = torch.where(torch.arange(tokens, device=device) % 4 > 0, liked, liked.roll(1))
-    return Inputs(student.to(dtype), teacher.to(dtype), Head(weight), observed)
+        part.copy_(normal(*part.shape) * (3 / hidden_size**0.5))
+    likely_ids = torch.randint(0, vocab_size, (num_tokens,), generator=generator, device=device)
+    student = normal(num_tokens, hidden_size) + 1.2 * weight[likely_ids].float()
+    teacher = student + 0.1 * normal(num_tokens, hidden_size)
+    observed = torch.where(torch.arange(num_tokens, device=device) % 4 > 0, likely_ids, likely_ids.roll(1))
+    return HeadInputs(student.to(dtype), teacher.to(dtype), Head(weight), observed)
 
 
 @torch.no_grad()
-def product(given: Inputs, room: int) -> None:
+def run_product(head_inputs: HeadInputs, logits_bytes: int) -> None:
     """The floor: nothing but the product with the head, chunk by chunk into one buffer."""
-    rows, _, _ = plan(given.head, given.teacher, room)
-    buffer = product_like(given.head, given.teacher, min(rows, len(given.teacher)))
-    for start in range(0, len(given.teacher), rows):
-        some = given.teacher[start : start + rows]
-        given.head.raw(some, buffer[: len(some)])
+    chunk_rows, _, _ = chunk_sizes(head_inputs.head, head_inputs.teacher, logits_bytes)
+    buffer = allocate_product(head_inputs.head, head_inputs.teacher, min(chunk_rows, len(head_inputs.teacher)))
+    for start in range(0, len(head_inputs.teacher), chunk_rows):
+        chunk = head_inputs.teacher[start : start + chunk_rows]
+        head_inputs.head.project(chunk, buffer[: len(chunk)])
 
 
-def naive(given: Inputs, rows: int) -> list[Tensor]:
+def run_naive(head_inputs: HeadInputs, chunk_rows: int) -> list[Tensor]:
     """Two log-softmaxes over everything and a top-K, `rows` at a time; on a CPU that is all of them."""
-    kept: list[Tensor] = []
+    results: list[Tensor] = []
     with torch.no_grad():
-        for start in range(0, len(given.teacher), rows):
-            here = slice(start, start + rows)
-            q = torch.nn.functional.linear(given.teacher[here], given.head.weight).float().log_softmax(-1)
-            p = torch.nn.functional.linear(given.student[here], given.head.weight).float().log_softmax(-1)
-            top, ids = q.topk(K)
-            own = given.observed[here, None]
-            kept += [top, p.gather(1, ids), q.gather(1, own), p.gather(1, own)]
-    return kept
+        for start in range(0, len(head_inputs.teacher), chunk_rows):
+            rows_slice = slice(start, start + chunk_rows)
+            q = (
+                torch.nn.functional.linear(head_inputs.teacher[rows_slice], head_inputs.head.weight)
+                .float()
+                .log_softmax(-1)
+            )
+            p = (
+                torch.nn.functional.linear(head_inputs.student[rows_slice], head_inputs.head.weight)
+                .float()
+                .log_softmax(-1)
+            )
+            top_logprobs, ids = q.topk(_TOP_K)
+            observed_ids = head_inputs.observed[rows_slice, None]
+            results += [top_logprobs, p.gather(1, ids), q.gather(1, observed_ids), p.gather(1, observed_ids)]
+    return results
 
 
-def two_contexts(given: Inputs, room: int) -> None:
+def score_two_contexts(head_inputs: HeadInputs, logits_bytes: int) -> None:
     """The student read by itself, as for a method that has to see a whole step first."""
-    top = topk_stats(given.teacher, given.head, given.observed, K, 1.0, room)
-    stats_at(given.student, given.head, given.observed, [top.ids], 1.0, room)
+    top = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, _TOP_K, 1.0, logits_bytes)
+    stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, [top.ids], 1.0, logits_bytes)
 
 
-def divergences(given: Inputs) -> tuple[Tensor, Tensor]:
+def score_divergence(head_inputs: HeadInputs) -> tuple[Tensor, Tensor]:
     """Ours, and the ids that it is taken on."""
-    top = topk_stats(given.teacher, given.head, given.observed, K)
-    said = stats_at(given.student, given.head, given.observed, [top.ids])
-    ((logp, rest),) = said.at
-    p = outcomes_at(top.ids, given.observed, logp, said.own, rest)
-    q = outcomes_at(top.ids, given.observed, top.logp, top.own, top.rest)
+    top = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, _TOP_K)
+    student_stats = stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, [top.ids])
+    ((logprobs, tail_logprob),) = student_stats.logprobs_at
+    p = kept_outcomes(top.ids, head_inputs.observed, logprobs, student_stats.observed_logprob, tail_logprob)
+    q = kept_outcomes(top.ids, head_inputs.observed, top.logprobs, top.observed_logprob, top.tail_logprob)
     return divergence_of(p, q), top.ids
 
 
 @torch.no_grad()
-def in_full(given: Inputs, dtype: torch.dtype, rows: int = 32) -> tuple[Tensor, Tensor]:
+def score_divergence_in_full(
+    head_inputs: HeadInputs, dtype: torch.dtype, chunk_rows: int = 32
+) -> tuple[Tensor, Tensor]:
     """The same from logits that are computed in `dtype`, over the whole vocabulary."""
-    found: list[tuple[Tensor, Tensor]] = []
-    weight = given.head.weight.to(dtype)
-    for start in range(0, len(given.teacher), rows):
-        here = slice(start, start + rows)
-        z = [torch.nn.functional.linear(x[here].to(dtype), weight) for x in (given.student, given.teacher)]
-        ids = top_ids(z[1], K)
-        p, q = (outcomes(each, ids, given.observed[here]) for each in z)
-        found.append((divergence_of(p, q), ids))
-    return torch.cat([d for d, _ in found]), torch.cat([ids for _, ids in found])
+    parts: list[tuple[Tensor, Tensor]] = []
+    weight = head_inputs.head.weight.to(dtype)
+    for start in range(0, len(head_inputs.teacher), chunk_rows):
+        rows_slice = slice(start, start + chunk_rows)
+        z = [
+            torch.nn.functional.linear(x[rows_slice].to(dtype), weight)
+            for x in (head_inputs.student, head_inputs.teacher)
+        ]
+        ids = top_ids(z[1], _TOP_K)
+        p, q = (outcomes(logits, ids, head_inputs.observed[rows_slice]) for logits in z)
+        parts.append((divergence_of(p, q), ids))
+    return torch.cat([d for d, _ in parts]), torch.cat([ids for _, ids in parts])

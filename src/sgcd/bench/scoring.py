@@ -5,125 +5,165 @@ from typing import Any
 
 import torch
 
-from sgcd.bench.arms import Inputs, divergences, in_full, inputs, naive, product, two_contexts
-from sgcd.bench.figures import figure, least, most
-from sgcd.bench.memory import SIZE, WIDTH
-from sgcd.bench.timing import fastest, fresh, on_device
-from sgcd.learn.rows import ROOM
-from sgcd.learn.stats import stats_at, topk_stats
+from sgcd.bench.arms import (
+    HeadInputs,
+    build_head_inputs,
+    run_naive,
+    run_product,
+    score_divergence,
+    score_divergence_in_full,
+    score_two_contexts,
+)
+from sgcd.bench.memory import HIDDEN_SIZE, VOCAB_SIZE
+from sgcd.bench.results import at_least, at_most, summarize_cases
+from sgcd.bench.timing import median_cuda_seconds, min_cpu_seconds, run_in_new_process
+from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
+from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
 
-SMALL = 3 * 2**24
+_SMALL_LOGITS_BYTES = 3 * 2**24
 """The budget at which memory is compared: some 40 rows of a float32 product."""
-FLOAT32, BFLOAT16 = "CPU, float32", "CPU, bfloat16"
-CUDA = "CUDA, bfloat16"
-ABSENT = "CUDA is not there: its rows were not measured."
-GB = 1e9
+_FLOAT32, _BFLOAT16 = "CPU, float32", "CPU, bfloat16"
+_CUDA = "CUDA, bfloat16"
+_NO_CUDA_NOTE = "CUDA is not there: its rows were not measured."
+_GB = 1e9
 
 
-def speed(rounds: int, tokens: int) -> dict[str, Any]:
+def measure_speed(rounds: int, num_tokens: int) -> dict[str, Any]:
     """B1 and B2, from the same rounds."""
-    took = {
-        FLOAT32: cpu(torch.float32, rounds, tokens),
-        BFLOAT16: cpu(torch.bfloat16, rounds, tokens),
-        CUDA: cuda(rounds),
+    seconds = {
+        _FLOAT32: time_on_cpu(torch.float32, rounds, num_tokens),
+        _BFLOAT16: time_on_cpu(torch.bfloat16, rounds, num_tokens),
+        _CUDA: time_on_cuda(rounds),
     }
 
-    def over(where: str, above: str, below: str) -> float | None:
-        told = took[where]
-        return told[above] / told[below] if told else None
+    def ratio(label: str, numerator: str, denominator: str) -> float | None:
+        arm_seconds = seconds[label]
+        return arm_seconds[numerator] / arm_seconds[denominator] if arm_seconds else None
 
-    for told in took.values():
-        if told:  # the training pass reads the student anyway: what is added is to ask it at the teacher's ids
-            told["single pass"] = told["ours"] + max(0.0, told["student at ids"] - told["student"])
-    note = f"{tokens} tokens on the CPU." + ("" if took[CUDA] else " " + ABSENT)
-    floor = {FLOAT32: 1.08, BFLOAT16: 1.25, CUDA: 1.35}
-    against = {FLOAT32: (1.0, 1.8), BFLOAT16: (1.7, 3.0), CUDA: (5, 10)}
-    b1 = [most(where, over(where, "ours", "product"), target) for where, target in floor.items()]
+    for arm_seconds in seconds.values():
+        if arm_seconds:  # the training pass reads the student anyway: what is added is to ask it at the teacher's ids
+            arm_seconds["single pass"] = arm_seconds["ours"] + max(
+                0.0, arm_seconds["student at ids"] - arm_seconds["student"]
+            )
+    note = f"{num_tokens} tokens on the CPU." + ("" if seconds[_CUDA] else " " + _NO_CUDA_NOTE)
+    max_ratios = {_FLOAT32: 1.08, _BFLOAT16: 1.25, _CUDA: 1.35}
+    min_speedups = {_FLOAT32: (1.0, 1.8), _BFLOAT16: (1.7, 3.0), _CUDA: (5, 10)}
+    b1 = [at_most(label, ratio(label, "ours", "product"), target) for label, target in max_ratios.items()]
     b2 = [
-        least(f"{where}, {arm}", over(where, "naive", arm), target)
-        for where, targets in against.items()
+        at_least(f"{label}, {arm}", ratio(label, "naive", arm), target)
+        for label, targets in min_speedups.items()
         for arm, target in zip(("two contexts", "single pass"), targets, strict=True)
     ]
     return {
-        "B1": figure("topk_stats over the product with the head alone", b1, note),
-        "B2": figure("the naive way over ours", b2, note),
+        "B1": summarize_cases("topk_stats over the product with the head alone", b1, note),
+        "B2": summarize_cases("the naive way over ours", b2, note),
     }
 
 
-def arms_of(given: Inputs, rows: int) -> dict[str, Any]:
-    ids = topk_stats(given.teacher, given.head, given.observed, 20).ids
-    student = given.student, given.head, given.observed
+def build_scoring_arms(head_inputs: HeadInputs, chunk_rows: int) -> dict[str, Any]:
+    ids = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, 20).ids
+    student_args = head_inputs.student, head_inputs.head, head_inputs.observed
     return {
-        "product": lambda: product(given, ROOM),
-        "ours": lambda: topk_stats(given.teacher, given.head, given.observed, 20),
-        "naive": lambda: naive(given, rows),
-        "two contexts": lambda: two_contexts(given, ROOM),
-        "student": lambda: stats_at(*student, []),
-        "student at ids": lambda: stats_at(*student, [ids]),
+        "product": lambda: run_product(head_inputs, LOGITS_BYTES),
+        "ours": lambda: topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, 20),
+        "naive": lambda: run_naive(head_inputs, chunk_rows),
+        "two contexts": lambda: score_two_contexts(head_inputs, LOGITS_BYTES),
+        "student": lambda: stats_at(*student_args, []),
+        "student at ids": lambda: stats_at(*student_args, [ids]),
     }
 
 
-def cpu(dtype: torch.dtype, rounds: int, tokens: int) -> dict[str, float]:
-    return fastest(arms_of(inputs(tokens, WIDTH, SIZE, dtype), tokens), rounds)
+def time_on_cpu(dtype: torch.dtype, rounds: int, num_tokens: int) -> dict[str, float]:
+    return min_cpu_seconds(
+        build_scoring_arms(build_head_inputs(num_tokens, HIDDEN_SIZE, VOCAB_SIZE, dtype), num_tokens), rounds
+    )
 
 
-def cuda(rounds: int) -> dict[str, float]:
+def time_on_cuda(rounds: int) -> dict[str, float]:
     """At the size of a 4B model, the naive way in chunks of 1024 rows."""
     if not torch.cuda.is_available():
         return {}
-    return on_device(arms_of(inputs(8192, 2560, SIZE, torch.bfloat16, "cuda"), 1024), rounds)
+    return median_cuda_seconds(
+        build_scoring_arms(build_head_inputs(8192, 2560, VOCAB_SIZE, torch.bfloat16, "cuda"), 1024), rounds
+    )
 
 
-def memory() -> dict[str, Any]:
+def measure_memory() -> dict[str, Any]:
     """B3, each arm in a fresh process."""
-    ours, shorter = (fresh("rows", "ours", tokens, SMALL) for tokens in (1024, 512))
-    whole, backbone = fresh("rollout", "scored", SMALL), fresh("rollout", "backbone", SMALL)
+    ours, ours_half = (
+        run_in_new_process("rows", "ours", num_tokens, _SMALL_LOGITS_BYTES) for num_tokens in (1024, 512)
+    )
+    all_scoring, backbone = (
+        run_in_new_process("rollout", "scored", _SMALL_LOGITS_BYTES),
+        run_in_new_process("rollout", "backbone", _SMALL_LOGITS_BYTES),
+    )
     cases = [
-        least("naive over ours, 1024 tokens, float32", fresh("rows", "naive", 1024, SMALL) / ours, 50),
-        most("1024 tokens over 512", ours / shorter, 1.0),
-        most("8k-token rollout, both contexts, head of a 4B model, GB beyond the backbone", (whole - backbone) / GB, 1),
-    ]
-    note = f"scoring.bytes is {SMALL:,} here. {slower()}" + ("" if torch.cuda.is_available() else " " + ABSENT)
-    return {"B3": figure("peak of memory", cases, note)}
-
-
-def slower() -> str:
-    """What the small budget costs in time."""
-    found: list[str] = []
-    for name in ("float32", "bfloat16"):
-        given = inputs(256, WIDTH, SIZE, getattr(torch, name))
-        took = fastest(
-            {"small": partial(two_contexts, given, SMALL), "usual": partial(two_contexts, given, ROOM)}, 2, 1
-        )
-        found.append(f"{took['small'] / took['usual']:.2f} in {name}")
-    return f"Over the time that two contexts take with {ROOM:,}: {', '.join(found)}."
-
-
-def errors() -> dict[str, Any]:
-    """B4: the divergence against float64, from the same weights and hidden states."""
-    half, single = (inputs(128, WIDTH, 65_536, dtype) for dtype in (torch.bfloat16, torch.float32))
-    truth, ids = in_full(half, torch.float64)
-    ours, found = divergences(half)
-    rough, rounded = in_full(half, torch.bfloat16)
-    error = float((ours.double() - truth).abs().max())
-    exact, exact_ids = in_full(single, torch.float64)
-    mine, mine_ids = divergences(single)
-    cases = [
-        least(
-            "error of bfloat16 logits over ours, weights in bfloat16", float((rough - truth).abs().max()) / error, 50
+        at_least(
+            "naive over ours, 1024 tokens, float32",
+            run_in_new_process("rows", "naive", 1024, _SMALL_LOGITS_BYTES) / ours,
+            50,
         ),
-        least("rows with the same K ids, weights in bfloat16", float((found == ids).all(-1).float().mean()), 0.99),
-        most("error in float32", float((mine.double() - exact).abs().max()), 1e-5),
-        least("rows with the same K ids, float32", float((mine_ids == exact_ids).all(-1).float().mean()), 0.99),
+        at_most("1024 tokens over 512", ours / ours_half, 1.0),
+        at_most(
+            "8k-token rollout, both contexts, head of a 4B model, GB beyond the backbone",
+            (all_scoring - backbone) / _GB,
+            1,
+        ),
     ]
-    same = float((rounded == ids).all(-1).float().mean())
+    note = f"scoring.bytes is {_SMALL_LOGITS_BYTES:,} here. {describe_slowdown()}" + (
+        "" if torch.cuda.is_available() else " " + _NO_CUDA_NOTE
+    )
+    return {"B3": summarize_cases("peak of memory", cases, note)}
+
+
+def describe_slowdown() -> str:
+    """What the small budget costs in time."""
+    slowdowns: list[str] = []
+    for name in ("float32", "bfloat16"):
+        head_inputs = build_head_inputs(256, HIDDEN_SIZE, VOCAB_SIZE, getattr(torch, name))
+        seconds = min_cpu_seconds(
+            {
+                "small": partial(score_two_contexts, head_inputs, _SMALL_LOGITS_BYTES),
+                "usual": partial(score_two_contexts, head_inputs, LOGITS_BYTES),
+            },
+            2,
+            1,
+        )
+        slowdowns.append(f"{seconds['small'] / seconds['usual']:.2f} in {name}")
+    return f"Over the time that two contexts take with {LOGITS_BYTES:,}: {', '.join(slowdowns)}."
+
+
+def measure_errors() -> dict[str, Any]:
+    """B4: the divergence against float64, from the same weights and hidden states."""
+    bf16_inputs, fp32_inputs = (
+        build_head_inputs(128, HIDDEN_SIZE, 65_536, dtype) for dtype in (torch.bfloat16, torch.float32)
+    )
+    true_divergence, ids = score_divergence_in_full(bf16_inputs, torch.float64)
+    ours, our_ids = score_divergence(bf16_inputs)
+    bf16_divergence, bf16_ids = score_divergence_in_full(bf16_inputs, torch.bfloat16)
+    error = float((ours.double() - true_divergence).abs().max())
+    exact, exact_ids = score_divergence_in_full(fp32_inputs, torch.float64)
+    our_fp32, our_fp32_ids = score_divergence(fp32_inputs)
+    cases = [
+        at_least(
+            "error of bfloat16 logits over ours, weights in bfloat16",
+            float((bf16_divergence - true_divergence).abs().max()) / error,
+            50,
+        ),
+        at_least("rows with the same K ids, weights in bfloat16", float((our_ids == ids).all(-1).float().mean()), 0.99),
+        at_most("error in float32", float((our_fp32.double() - exact).abs().max()), 1e-5),
+        at_least("rows with the same K ids, float32", float((our_fp32_ids == exact_ids).all(-1).float().mean()), 0.99),
+    ]
+    matching_share = float((bf16_ids == ids).all(-1).float().mean())
     return {
-        "B4": figure("errors of the divergence", cases, f"With bfloat16 logits {same:.2f} of rows have the same ids.")
+        "B4": summarize_cases(
+            "errors of the divergence", cases, f"With bfloat16 logits {matching_share:.2f} of rows have the same ids."
+        )
     }
 
 
-def sharing() -> dict[str, Any]:
+def report_prefix_sharing() -> dict[str, Any]:
     """B7, of which nothing is there yet."""
-    cases = [least("Qwen3", None, 0.95), least("Qwen3.5", None, 0.90)]
+    cases = [at_least("Qwen3", None, 0.95), at_least("Qwen3.5", None, 0.90)]
     note = "Not built: scoring and training read the prompt of every rollout by itself."
-    return {"B7": figure("ideal ratio of tokens over the measured ratio, prefixes shared", cases, note)}
+    return {"B7": summarize_cases("ideal ratio of tokens over the measured ratio, prefixes shared", cases, note)}

@@ -8,156 +8,188 @@ import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sgcd.bench.figures import figure, most
-from sgcd.bench.timing import fastest
-from sgcd.contrast.mask import Literals
-from sgcd.contrast.refer import Contrast, Referred
-from sgcd.contrast.write import BuiltIn
+from sgcd.bench.results import at_most, summarize_cases
+from sgcd.bench.timing import min_cpu_seconds
+from sgcd.contrast.leakage.masking import Literals
+from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods import Method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.settings import Sgcd as SgcdSettings
+from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.lab import policy as lab
-from sgcd.learn.batch import grid
-from sgcd.learn.clock import Clock, ModelThread
-from sgcd.learn.contrasted import contrasted
-from sgcd.learn.dense import Dense
-from sgcd.learn.gradient import Gradient
-from sgcd.learn.living import Living
-from sgcd.learn.policy import Policy
-from sgcd.learn.rows import ROOM
-from sgcd.learn.teacher import after
-from sgcd.learn.update import optimizer_of, update
-from sgcd.recipe import Recipe
-from sgcd.records import Reference, Rollout, Siblings, Task, Turn, Verdict
+from sgcd.learn.policy.load import Policy
+from sgcd.learn.scoring.batch import pad_batch
+from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
+from sgcd.learn.scoring.teacher import with_teacher_prompt
+from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
+from sgcd.learn.training.context import RunContext
+from sgcd.learn.training.gradient import GradientAccumulator
+from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
+from sgcd.learn.training.step import GradientStep
+from sgcd.learn.training.timers import ModelThread, StepTimer
+from sgcd.recipe.schema import Recipe
+from sgcd.records import Group, Reference, Rollout, Task, Turn, Verdict
 
-GROUPS, SIBLINGS, WRITTEN = 2, 2, 96
-CHAT = lab.chat()
-TURN, HEARD, PROMPT = 32, 16, 128
-K = 20
-NOBODY: Any = None
+NUM_GROUPS, GROUP_SIZE, POLICY_TOKENS = 2, 2, 96
+CHAT = lab.build_lab_chat()
+TURN_TOKENS, OBSERVATION_TOKENS, _PROMPT_TOKENS = 32, 16, 128
+TOP_K = 20
+_UNUSED: Any = None
 
 
-def large(vocabulary: int = 32_000) -> Any:
+def build_small_qwen(vocab_size: int = 32_000) -> Any:
     torch.manual_seed(1)
     shape: dict[str, Any] = {"hidden_size": 512, "intermediate_size": 1536, "num_hidden_layers": 4, "head_dim": 64}
     heads: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4}
-    made: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocabulary, max_position_embeddings=32_768, **shape, **heads))
-    return made.eval()
+    model: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocab_size, max_position_embeddings=32_768, **shape, **heads))
+    return model.eval()
 
 
-def rollout(task: str, sibling: int, turns: int) -> Rollout:
+def build_random_rollout(task: str, sibling: int, num_turns: int) -> Rollout:
     """Turns of the policy, with what it heard between them."""
-    draws = np.random.default_rng([sibling, *task.encode()])
-    mask = np.tile(np.repeat([True, False], [TURN, HEARD]), turns)
+    rng = np.random.default_rng([sibling, *task.encode()])
+    mask = np.tile(np.repeat([True, False], [TURN_TOKENS, OBSERVATION_TOKENS]), num_turns)
     return Rollout(
         task=task,
         category="action",
         sibling=sibling,
         seed=sibling,
-        prompt=draws.integers(0, CHAT.size, PROMPT).astype(np.int32),
-        insert_at=PROMPT // 2,
-        response=draws.integers(0, CHAT.size, len(mask)).astype(np.int32),
-        mask=mask,
-        kinds=np.where(mask, 2, 0).astype(np.uint8),
-        sampled_logp=np.zeros(len(mask), np.float32),
-        turns=tuple(Turn(start, start + TURN) for start in range(0, len(mask), TURN + HEARD)),
+        prompt=rng.integers(0, CHAT.vocab_size, _PROMPT_TOKENS).astype(np.int32),
+        reference_position=_PROMPT_TOKENS // 2,
+        response=rng.integers(0, CHAT.vocab_size, len(mask)).astype(np.int32),
+        response_mask=mask,
+        token_kinds=np.where(mask, 2, 0).astype(np.uint8),
+        sampling_logprobs=np.zeros(len(mask), np.float32),
+        turns=tuple(
+            Turn(start, start + TURN_TOKENS) for start in range(0, len(mask), TURN_TOKENS + OBSERVATION_TOKENS)
+        ),
         messages=(),
         tools=(),
-        ending="answered",
+        end_reason="answered",
         verdict=Verdict(float(sibling % 2), bool(sibling % 2)),
     )
 
 
-def played_groups(groups: int, siblings: int, turns: int) -> list[Siblings]:
+def build_random_groups(num_groups: int, group_size: int, num_turns: int) -> list[Group]:
     return [
-        Siblings(Task(f"t{g}", "action", {}), tuple(rollout(f"t{g}", s, turns) for s in range(siblings)))
-        for g in range(groups)
+        Group(
+            Task(f"t{g}", "action", {}), tuple(build_random_rollout(f"t{g}", s, num_turns) for s in range(group_size))
+        )
+        for g in range(num_groups)
     ]
 
 
-def planned(room: int = ROOM) -> Recipe:
-    told = {"version": 1, "steps": 1, "policy": {"start": "none"}, "environment": {"name": "lab"}}
-    return Recipe.model_validate({**told, "method": {"name": "grpo"}, "scoring": {"shuffled": 0, "bytes": room}})
+def build_bench_recipe(logits_bytes: int = LOGITS_BYTES) -> Recipe:
+    settings = {"version": 1, "steps": 1, "policy": {"start": "none"}, "environment": {"name": "lab"}}
+    return Recipe.model_validate(
+        {**settings, "method": {"name": "grpo"}, "scoring": {"shuffled": 0, "bytes": logits_bytes}}
+    )
 
 
-def contrast_of(plan: Recipe) -> Contrast:
-    return Contrast(BuiltIn(), CHAT, plan.reference.budget, plan.reference.least)
+def build_bench_contrast(recipe: Recipe) -> ReferenceBuilder:
+    return ReferenceBuilder(BuiltInWriter(), CHAT, recipe.reference.budget, recipe.reference.least)
 
 
-def referred_of(played: list[Siblings]) -> list[Referred]:
+def build_bench_references(groups: list[Group]) -> list[ReferenceResult]:
     text = "\n".join(["what successful attempts check : find_user , get_booking , get_flight ."] * 6)
-    return [Referred(g.task.id, Reference(g.task.id, text, "by hand"), "", Literals.of(["b12"])) for g in played]
-
-
-def rows_of(played: list[Siblings]) -> list[Rollout]:
-    """The rollouts as the teacher reads them."""
-    contrast = contrast_of(planned())
-    seen = [
-        each
-        for group, told in zip(played, referred_of(played), strict=True)
-        for each in contrasted(group, told, contrast, 32_768)
+    return [
+        ReferenceResult(g.task.id, Reference(g.task.id, text, "by hand"), "", Literals.from_texts(["b12"]))
+        for g in groups
     ]
-    return [after(each.rollout, each.row) for each in seen if each.row is not None]
 
 
-class Written:
+def build_teacher_rollouts(groups: list[Group]) -> list[Rollout]:
+    """The rollouts as the teacher reads them."""
+    contrast = build_bench_contrast(build_bench_recipe())
+    teacher_inputs = [
+        teacher_input
+        for group, reference in zip(groups, build_bench_references(groups), strict=True)
+        for teacher_input in build_teacher_inputs(group, reference, contrast, 32_768)
+    ]
+    return [
+        with_teacher_prompt(teacher_input.rollout, teacher_input.input_ids)
+        for teacher_input in teacher_inputs
+        if teacher_input.input_ids is not None
+    ]
+
+
+class FixedReferences:
     """References that are there already."""
 
-    def __init__(self, referred: list[Referred]) -> None:
-        self._referred = {each.task: each for each in referred}
+    def __init__(self, results: list[ReferenceResult]) -> None:
+        self._results = {result.task: result for result in results}
 
-    async def of(self, group: Siblings) -> Referred:
-        return self._referred[group.task.id]
+    async def get(self, group: Group) -> ReferenceResult:
+        return self._results[group.task.id]
 
 
-def steps(
-    model: Any, groups: int, siblings: int, tokens: int, room: int = ROOM
+def build_step_arms(
+    model: Any, num_groups: int, group_size: int, num_tokens: int, logits_bytes: int = LOGITS_BYTES
 ) -> tuple[dict[str, Callable[[], None]], int]:
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
-    played = played_groups(groups, siblings, tokens // TURN)
-    told: Any = Written(referred_of(played))
-    plan, written = planned(room), sum(each.written for group in played for each in group.rollouts)
-    contrast = contrast_of(plan)
-    optimizer = optimizer_of(model, plan.optimizer)
+    random_groups = build_random_groups(num_groups, group_size, num_tokens // TURN_TOKENS)
+    references: Any = FixedReferences(build_bench_references(random_groups))
+    recipe, num_policy_tokens = (
+        build_bench_recipe(logits_bytes),
+        sum(each.num_policy_tokens for group in random_groups for each in group.rollouts),
+    )
+    contrast = build_bench_contrast(recipe)
+    optimizer = build_optimizer(model, recipe.optimizer)
 
-    def step(method: Method) -> Callable[[], None]:
+    def build_step(method: Method) -> Callable[[], None]:
         thread = ModelThread()
         policy = Policy(model, CHAT)
-        dense = Dense(
-            plan, Living(NOBODY, policy, NOBODY, method, contrast, thread, NOBODY), Clock(thread, print_nothing)
+        dense = GradientStep(
+            recipe,
+            RunContext(_UNUSED, policy, _UNUSED, method, contrast, thread, _UNUSED),
+            StepTimer(thread, ignore_phase),
         )
 
-        def taken() -> None:
-            how = plan.surrogate, plan.sampler.temperature, plan.optimizer.tokens, written, room
-            gradient = Gradient(model, *how)
-            asyncio.run(dense.of(1, played, told, gradient))
-            update(optimizer, gradient, plan.optimizer, 1)
+        def run_step() -> None:
+            gradient_args = (
+                recipe.surrogate,
+                recipe.sampler.temperature,
+                recipe.optimizer.tokens,
+                num_policy_tokens,
+                logits_bytes,
+            )
+            gradient = GradientAccumulator(model, *gradient_args)
+            asyncio.run(dense.compute_gradients(1, random_groups, references, gradient))
+            optimizer_step(optimizer, gradient, recipe.optimizer, 1)
 
-        return taken
+        return run_step
 
-    rows = [rows_of([group]) for group in played]
+    teacher_rollouts = [build_teacher_rollouts([group]) for group in random_groups]
 
-    def teacher() -> None:
+    def run_teacher() -> None:
         with torch.no_grad():
-            for group in rows:
-                laid = grid(group)
-                model(input_ids=laid.ids, use_cache=False, logits_to_keep=laid.mask.any(0).nonzero().squeeze(-1))
+            for group in teacher_rollouts:
+                batch = pad_batch(group)
+                model(
+                    input_ids=batch.input_ids,
+                    use_cache=False,
+                    logits_to_keep=batch.target_mask.any(0).nonzero().squeeze(-1),
+                )
 
-    arms = {"grpo": step(Grpo()), "sgcd": step(Sgcd(SgcdSettings(name="sgcd", k=K))), "teacher": teacher}
-    return arms, written
+    arms = {
+        "grpo": build_step(Grpo()),
+        "sgcd": build_step(Sgcd(SgcdSettings(name="sgcd", k=TOP_K))),
+        "teacher": run_teacher,
+    }
+    return arms, num_policy_tokens
 
 
-def print_nothing(_: str) -> None:
+def ignore_phase(_: str) -> None:
     """The clock tells nobody."""
 
 
-def extra(best: dict[str, float]) -> float:
+def teacher_overhead(seconds: dict[str, float]) -> float:
     """What SGCD adds to a step, in forward passes of the teacher."""
-    return (best["sgcd"] - best["grpo"]) / best["teacher"]
+    return (seconds["sgcd"] - seconds["grpo"]) / seconds["teacher"]
 
 
-def overhead(rounds: int) -> dict[str, Any]:
-    best = fastest(steps(large(), GROUPS, SIBLINGS, WRITTEN)[0], rounds)
-    case = most("random Qwen3, 4 layers, hidden 512, vocabulary 32,000", extra(best), 1.15)
-    return {"B5": figure("(step of SGCD - step of GRPO) over one forward pass of the teacher", [case])}
+def measure_overhead(rounds: int) -> dict[str, Any]:
+    seconds = min_cpu_seconds(build_step_arms(build_small_qwen(), NUM_GROUPS, GROUP_SIZE, POLICY_TOKENS)[0], rounds)
+    case = at_most("random Qwen3, 4 layers, hidden 512, vocabulary 32,000", teacher_overhead(seconds), 1.15)
+    return {"B5": summarize_cases("(step of SGCD - step of GRPO) over one forward pass of the teacher", [case])}

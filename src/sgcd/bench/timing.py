@@ -11,46 +11,46 @@ from statistics import median
 
 import torch
 
-WARM = 3
-ALONE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
+WARMUP_ROUNDS = 3
+ALLOCATOR_ENV = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
 """For processes whose memory is measured: what is freed goes back to the system at once, so that resident memory is
 what is held. Else the least change of a size decides what the allocator keeps for itself."""
-Arms = Mapping[str, Callable[[], object]]
+BenchArms = Mapping[str, Callable[[], object]]
 
 
-def fastest(arms: Arms, rounds: int, warm: int = WARM) -> dict[str, float]:
+def min_cpu_seconds(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUNDS) -> dict[str, float]:
     """Seconds of the processor, the least of `rounds` after `warm` ones that do not count."""
-    took: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(warm + rounds):
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(warmup + rounds):
         for name, run in arms.items():
             start = time.process_time()
             run()
-            took[name].append(time.process_time() - start)
-    return {name: min(each[warm:]) for name, each in took.items()}
+            seconds[name].append(time.process_time() - start)
+    return {name: min(samples[warmup:]) for name, samples in seconds.items()}
 
 
-def on_device(arms: Arms, rounds: int, warm: int = WARM) -> dict[str, float]:
+def median_cuda_seconds(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUNDS) -> dict[str, float]:
     """The same by CUDA events, the median."""
-    took: dict[str, list[float]] = {name: [] for name in arms}
-    for _ in range(warm + rounds):
+    seconds: dict[str, list[float]] = {name: [] for name in arms}
+    for _ in range(warmup + rounds):
         for name, run in arms.items():
             start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
             start.record()
             run()
             end.record()
             torch.cuda.synchronize()
-            took[name].append(start.elapsed_time(end) / 1000)
-    return {name: median(each[warm:]) for name, each in took.items()}
+            seconds[name].append(start.elapsed_time(end) / 1000)
+    return {name: median(samples[warmup:]) for name, samples in seconds.items()}
 
 
-def fresh(*words: object) -> float:
+def run_in_new_process(*args: object) -> float:
     """What `python -m sgcd.bench.memory WORDS` prints: bytes that one arm took beyond what was there before."""
-    command = [sys.executable, "-m", "sgcd.bench.memory", *map(str, words)]
-    told = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ALONE})
-    return float(json.loads(told.stdout))
+    command = [sys.executable, "-m", "sgcd.bench.memory", *map(str, args)]
+    completed = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ALLOCATOR_ENV})
+    return float(json.loads(completed.stdout))
 
 
-def peak(run: Callable[[], object]) -> int:
+def measure_peak_memory(run: Callable[[], object]) -> int:
     """Bytes at the highest, beyond what the process held before."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -58,11 +58,11 @@ def peak(run: Callable[[], object]) -> int:
         run()
         return torch.cuda.max_memory_allocated() - before
     Path("/proc/self/clear_refs").write_text("5")
-    before = _status("VmRSS")
+    before = _read_status("VmRSS")
     run()
-    return _status("VmHWM") - before
+    return _read_status("VmHWM") - before
 
 
-def _status(name: str) -> int:
+def _read_status(name: str) -> int:
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(name + ":")) * 1024

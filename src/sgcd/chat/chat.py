@@ -7,24 +7,40 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.chat.calls import Tools
-from sgcd.chat.dialects import HERMES, LAB, Dialect, recognised
-from sgcd.chat.escape import Escape, marks_of
-from sgcd.chat.reading import of_tokens, read
-from sgcd.chat.spelling import Spans, Spelling, plain
-from sgcd.chat.template import PROBE, SEEN, TURN, USER, USER_SEEN, own_template, preserving, renderer, tail
+from sgcd.chat.call_formats import HERMES_FORMAT, LAB_FORMAT, CallFormat, detect_call_format
+from sgcd.chat.escape import MarkEscaper, collect_marks
+from sgcd.chat.parse_calls import Tools
+from sgcd.chat.template import (
+    MARKER_TEXT,
+    MARKER_USER,
+    PROBE_TEXT,
+    PROBE_TURN,
+    PROBE_USER,
+    build_preserving_template,
+    build_renderer,
+    render_after_turn,
+    stock_template,
+)
+from sgcd.chat.token_spans import SpanDecoder, TokenSpans, decode_ids
+from sgcd.chat.turn_parser import kinds_of_tokens, parse_turn_text
 from sgcd.errors import TemplateError
-from sgcd.records import Ids, Kinds, Message, Said
+from sgcd.records import Message, ParsedTurn, TokenIds, TokenKinds
 
-PADS = ("<|finetune_right_pad_id|>", "<|endoftext|>", "<pad>", "<|pad|>", "[PAD]")  # where a tokenizer names none
+_PAD_CANDIDATES = (
+    "<|finetune_right_pad_id|>",
+    "<|endoftext|>",
+    "<pad>",
+    "<|pad|>",
+    "[PAD]",
+)  # where a tokenizer names none
 
 
 @dataclass(frozen=True, slots=True)
-class Opened:
+class EncodedPrompt:
     """The ids of a prompt (they end where the policy begins), and where in them a reference would go."""
 
-    ids: Ids
-    insert_at: int
+    token_ids: TokenIds
+    reference_position: int
     messages: tuple[Message, ...]
     """The messages as they were rendered: special tokens inside their words are escaped."""
 
@@ -35,23 +51,30 @@ class Chat:
     def __init__(self, tokenizer: Any, name: str = "the tokenizer") -> None:
         self.tokenizer = tokenizer
         self.name = name
-        stock = own_template(tokenizer, name)
-        self.template = tokenizer.chat_template = preserving(tokenizer, stock, name)
-        self._text = renderer(tokenizer, self.template, name)
-        self.size = len(tokenizer)
-        marks = marks_of(tokenizer, self.template)
-        self.end = self._find_end(marks)
-        self.dialect = self._find_dialect()
-        self.pad = self._find_pad()
-        self._escape = Escape(marks | set(self.dialect.marks))
-        known = tokenizer.get_vocab()
-        self.ends = (self.end, *(int(known[mark]) for mark in self.dialect.ends if mark in known))
+        stock = stock_template(tokenizer, name)
+        self.template = tokenizer.chat_template = build_preserving_template(tokenizer, stock, name)
+        self._render_text = build_renderer(tokenizer, self.template, name)
+        self.vocab_size = len(tokenizer)
+        marks = collect_marks(tokenizer, self.template)
+        self.end_id = self._find_end(marks)
+        self.call_format = self._find_call_format()
+        self.pad_id = self._find_pad()
+        self._escape = MarkEscaper(marks | set(self.call_format.marks))
+        vocabulary = tokenizer.get_vocab()
+        self.end_ids = (
+            self.end_id,
+            *(int(vocabulary[mark]) for mark in self.call_format.end_tokens if mark in vocabulary),
+        )
         """The ids with which the policy may end its turn, the template's own first."""
-        self._spelling = Spelling(tokenizer, self.end)
-        opening = tail(self._text, [USER, TURN], [USER_SEEN], True, name).partition(SEEN)[2]
-        self._opening = self._encode(opening)
-        self._opening_text = opening
-        self._thinks = opening.rfind(self.dialect.thinking[0]) > opening.rfind(self.dialect.thinking[1])
+        self._span_decoder = SpanDecoder(tokenizer, self.end_id)
+        turn_prefix = render_after_turn(
+            self._render_text, [PROBE_USER, PROBE_TURN], [MARKER_USER], True, name
+        ).partition(MARKER_TEXT)[2]
+        self._turn_prefix_ids = self._encode(turn_prefix)
+        self._turn_prefix = turn_prefix
+        self._opens_thinking = turn_prefix.rfind(self.call_format.thinking_marks[0]) > turn_prefix.rfind(
+            self.call_format.thinking_marks[1]
+        )
 
     @classmethod
     def load(cls, folder: Path) -> "Chat":
@@ -59,12 +82,12 @@ class Chat:
         from transformers import AutoTokenizer
 
         try:
-            made: Any = AutoTokenizer  # its methods have no types
-            tokenizer = made.from_pretrained(folder, local_files_only=True)
+            auto_tokenizer: Any = AutoTokenizer  # its methods have no types
+            tokenizer = auto_tokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as problem:
-            first = str(problem).splitlines()[0]
+            reason = str(problem).splitlines()[0]
             raise TemplateError(
-                f"{folder}: no tokenizer can be read there ({first}); expected tokenizer.json beside the weights"
+                f"{folder}: no tokenizer can be read there ({reason}); expected tokenizer.json beside the weights"
             ) from problem
         return cls(tokenizer, str(folder))
 
@@ -74,129 +97,140 @@ class Chat:
 
     # -- the conversation ---------------------------------------------------------------------------------------------
 
-    def open(self, messages: Sequence[Message], tools: Tools, harness: int) -> Opened:
+    def encode_prompt(self, messages: Sequence[Message], tools: Tools, reference_message: int) -> EncodedPrompt:
         """The prompt: all that comes before the policy's first token."""
-        clean = tuple(self._given(message) for message in messages)
-        text = self._text(clean, tools, True)
+        escaped = tuple(self._mark_given(message) for message in messages)
+        text = self._render_text(escaped, tools, True)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = np.asarray(encoding["input_ids"], np.int32)
-        starts = np.asarray([begin for begin, _ in encoding["offset_mapping"]], np.int64)
-        return Opened(ids, self._place(clean, tools, harness, text, ids, starts), clean)
+        starts = np.asarray([start for start, _ in encoding["offset_mapping"]], np.int64)
+        return EncodedPrompt(
+            ids, self._find_reference_position(escaped, tools, reference_message, text, ids, starts), escaped
+        )
 
-    def extend(self, messages: Sequence[Message], opens: bool = True) -> tuple[Ids, tuple[Message, ...]]:
+    def encode_reply(
+        self, messages: Sequence[Message], add_generation_prompt: bool = True
+    ) -> tuple[TokenIds, tuple[Message, ...]]:
         """What follows a turn that the policy finished itself: the messages, and the opening of its next turn."""
-        clean = tuple(self._clean(message) for message in messages)
-        glue = self._encode(self._tail(clean, opens))
-        if not len(glue) or glue[0] != self.end:
+        escaped = tuple(self._escape_message(message) for message in messages)
+        glue = self._encode(self._render_after_turn(escaped, add_generation_prompt))
+        if not len(glue) or glue[0] != self.end_id:
             roles = [message["role"] for message in messages]
             raise TemplateError(f"{self.name}: a turn that {roles} follow does not end with the end-of-turn token")
-        return glue[1:], clean
+        return glue[1:], escaped
 
-    def read(self, ids: Ids, tools: Tools = ()) -> tuple[Said, Kinds]:
+    def parse_turn(self, ids: TokenIds, tools: Tools = ()) -> tuple[ParsedTurn, TokenKinds]:
         """What one sampled turn says, and what each of its tokens is; nothing is encoded again.
 
         `tools` type the arguments of dialects that write every value as a text.
         """
-        stop = len(ids) - 1 if self.ended(ids) else len(ids)
-        text, spans = self.spell(ids[:stop])
-        reading = read(text, self.dialect, self._thinks, tools)
-        kinds = of_tokens(reading.kinds, spans)
+        stop = len(ids) - 1 if self.has_end_token(ids) else len(ids)
+        text, spans = self.decode_with_spans(ids[:stop])
+        parser = parse_turn_text(text, self.call_format, self._opens_thinking, tools)
+        token_kinds = kinds_of_tokens(parser.character_kinds, spans)
         if stop < len(ids):  # the end belongs to the stretch that it closes
-            kinds = np.append(kinds, kinds[-1] if stop else of_tokens(kinds, np.zeros((1, 2), np.int64))[0])
-        return reading.said, kinds.astype(np.uint8)
+            token_kinds = np.append(
+                token_kinds, token_kinds[-1] if stop else kinds_of_tokens(token_kinds, np.zeros((1, 2), np.int64))[0]
+            )
+        return parser.parsed_turn, token_kinds.astype(np.uint8)
 
-    def ended(self, ids: Ids) -> bool:
+    def has_end_token(self, ids: TokenIds) -> bool:
         """The policy ended this turn itself."""
-        return len(ids) > 0 and int(ids[-1]) in self.ends
+        return len(ids) > 0 and int(ids[-1]) in self.end_ids
 
-    def said_message(self, ids: Ids, stopped: bool) -> Message:
+    def turn_message(self, ids: TokenIds, hit_end_token: bool) -> Message:
         """A sampled turn as a message: its raw text, so that rendering it again changes nothing."""
-        if not stopped:
-            return {"role": "assistant", "content": self.said_text(ids), "unfinished": True}
-        other = {} if ids[-1] == self.end else {"end": self.plain(ids[-1:])}
-        return {"role": "assistant", "content": self.said_text(ids[:-1]), **other}
+        if not hit_end_token:
+            return {"role": "assistant", "content": self.turn_text(ids), "unfinished": True}
+        end_field = {} if ids[-1] == self.end_id else {"end": self.decode(ids[-1:])}
+        return {"role": "assistant", "content": self.turn_text(ids[:-1]), **end_field}
 
-    def said_text(self, ids: Ids) -> str:
+    def turn_text(self, ids: TokenIds) -> str:
         """The text of what was sampled. A word-by-word template puts the first space itself."""
-        return self.plain(ids) if self.dialect is LAB else self._spelling.behind(ids.tolist())
+        return self.decode(ids) if self.call_format is LAB_FORMAT else self._span_decoder.decode_after(ids.tolist())
 
-    def exact(self, ids: Ids) -> bool:
+    def roundtrips(self, ids: TokenIds) -> bool:
         """Whether the tokenizer makes these very ids of the text of a turn, where the turn stands."""
-        end = self.plain(ids[-1:]) if self.ended(ids) else ""
-        text = self.said_text(ids[:-1] if end else ids)
-        again = self._encode(self._opening_text + text + end)
-        return np.array_equal(again, np.concatenate([self._opening, ids]))
+        end = self.decode(ids[-1:]) if self.has_end_token(ids) else ""
+        text = self.turn_text(ids[:-1] if end else ids)
+        encoded = self._encode(self._turn_prefix + text + end)
+        return np.array_equal(encoded, np.concatenate([self._turn_prefix_ids, ids]))
 
-    def plain(self, ids: Ids) -> str:
-        return plain(self.tokenizer, ids)
+    def decode(self, ids: TokenIds) -> str:
+        return decode_ids(self.tokenizer, ids)
 
-    def spell(self, ids: Ids) -> tuple[str, Spans]:
+    def decode_with_spans(self, ids: TokenIds) -> tuple[str, TokenSpans]:
         """The text of `plain`, and for each id the stretch [start, stop) of it that the id has a part in."""
-        return self._spelling.spell(ids)
+        return self._span_decoder.decode_with_spans(ids)
 
-    def render(self, messages: Sequence[Message], tools: Tools) -> Ids:
+    def encode_conversation(self, messages: Sequence[Message], tools: Tools) -> TokenIds:
         """A whole conversation through the template, as anyone who loads the policy would do it."""
-        return self._encode(self._text(messages, tools, False))
+        return self._encode(self._render_text(messages, tools, False))
 
-    def words(self, text: str) -> Ids:
+    def encode_text(self, text: str) -> TokenIds:
         """Ids of a piece of harness text in isolation: special tokens inside it are escaped."""
         return self._encode(self._escape(text))
 
-    def words_of_policy(self, text: str) -> Ids:
+    def encode_policy_text(self, text: str) -> TokenIds:
         """Ids of a text as a policy would have written it, special tokens included: for scripts that stand in."""
         return self._encode(text)
 
     # -- taking the template apart ------------------------------------------------------------------------------------
 
-    def _encode(self, text: str) -> Ids:
+    def _encode(self, text: str) -> TokenIds:
         return np.asarray(self.tokenizer(text, add_special_tokens=False)["input_ids"], np.int32)
 
-    def _clean(self, message: Message) -> Message:
+    def _escape_message(self, message: Message) -> Message:
         return {**message, "content": self._escape(message["content"])}
 
-    def _given(self, message: Message) -> Message:
+    def _mark_given(self, message: Message) -> Message:
         """A message of the opening; a turn in it that the policy did not write is the template's to render."""
-        given = {"given": True} if message["role"] == "assistant" else {}
-        return {**self._clean(message), **given}
+        given_flag = {"given": True} if message["role"] == "assistant" else {}
+        return {**self._escape_message(message), **given_flag}
 
-    def _tail(self, messages: Sequence[Message], opens: bool) -> str:
+    def _render_after_turn(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """All that the template writes after an assistant turn when `messages` follow it, the end of turn included."""
-        return tail(self._text, [USER, TURN], messages, opens, self.name)
+        return render_after_turn(
+            self._render_text, [PROBE_USER, PROBE_TURN], messages, add_generation_prompt, self.name
+        )
 
-    def _place(self, messages: Sequence[Message], tools: Tools, harness: int, text: str, ids: Ids, starts: Any) -> int:
+    def _find_reference_position(
+        self, messages: Sequence[Message], tools: Tools, reference_message: int, text: str, ids: TokenIds, starts: Any
+    ) -> int:
         """Where a reference goes: before the end of the harness's message, or behind its words where another follows
         them in the same turn."""
         marked = [dict(message) for message in messages]
-        marked[harness]["content"] = marked[harness]["content"] + PROBE
-        if harness + 1 < len(marked):
-            marked[harness + 1]["content"] = SEEN + marked[harness + 1]["content"]
-        before, mark, after = self._text(marked, tools, True).partition(PROBE)
+        marked[reference_message]["content"] = marked[reference_message]["content"] + PROBE_TEXT
+        if reference_message + 1 < len(marked):
+            marked[reference_message + 1]["content"] = MARKER_TEXT + marked[reference_message + 1]["content"]
+        before, mark, after = self._render_text(marked, tools, True).partition(PROBE_TEXT)
         if not mark:
             raise TemplateError(
-                f"{self.name}: the template does not show message {harness}, so no reference could go there"
+                f"{self.name}: the template does not show message {reference_message}, so no reference could go there"
             )
-        closing = self.plain(np.array([self.end], np.int32))
-        shared = next((i for i, (a, b) in enumerate(zip(text, before, strict=False)) if a != b), len(before))
-        if SEEN in after.partition(closing)[0]:
-            behind = np.flatnonzero(starts >= min(shared, len(before)))
+        closing = self.decode(np.array([self.end_id], np.int32))
+        num_common = next((i for i, (a, b) in enumerate(zip(text, before, strict=False)) if a != b), len(before))
+        if MARKER_TEXT in after.partition(closing)[0]:
+            candidates = np.flatnonzero(starts >= min(num_common, len(before)))
         else:
-            passed = int((self._encode(before) == self.end).sum())
-            behind = np.flatnonzero(ids == self.end)[passed:]
-        if not len(behind):
+            num_ends_before = int((self._encode(before) == self.end_id).sum())
+            candidates = np.flatnonzero(ids == self.end_id)[num_ends_before:]
+        if not len(candidates):
             raise TemplateError(
-                f"{self.name}: message {harness} is not closed by an end-of-turn token; a reference would have no place"
+                f"{self.name}: message {reference_message} is not closed by an end-of-turn token; a reference would "
+                "have no place"
             )
-        return int(behind[0])
+        return int(candidates[0])
 
     def _find_end(self, marks: set[str]) -> int:
-        closing = self._tail((), opens=False)
+        closing = self._render_after_turn((), add_generation_prompt=False)
         ids = self._encode(closing)
-        if not len(ids) or self.plain(ids[:1]) not in marks:
+        if not len(ids) or self.decode(ids[:1]) not in marks:
             raise TemplateError(
                 f"{self.name}: the template closes an assistant turn with {closing!r}; expected a special token"
             )
-        follow = self._encode(self._tail((USER,), opens=True))
-        if not len(follow) or follow[0] != ids[0]:
+        suffix_ids = self._encode(self._render_after_turn((PROBE_USER,), add_generation_prompt=True))
+        if not len(suffix_ids) or suffix_ids[0] != ids[0]:
             raise TemplateError(
                 f"{self.name}: an assistant turn ends differently when messages follow it; its suffix cannot be derived"
             )
@@ -205,40 +239,42 @@ class Chat:
     def _find_pad(self) -> int:
         if self.tokenizer.pad_token_id is not None:
             return int(self.tokenizer.pad_token_id)
-        known = self.tokenizer.get_vocab()
-        for pad in PADS:
-            if pad in known and known[pad] != self.end:
-                return int(known[pad])
+        vocabulary = self.tokenizer.get_vocab()
+        for pad in _PAD_CANDIDATES:
+            if pad in vocabulary and vocabulary[pad] != self.end_id:
+                return int(vocabulary[pad])
         raise TemplateError(
             f"{self.name}: the tokenizer names no pad token; set pad_token in tokenizer_config.json (its end-of-turn "
-            f"token {self.plain(np.array([self.end], np.int32))} will do, padding is never read)"
+            f"token {self.decode(np.array([self.end_id], np.int32))} will do, padding is never read)"
         )
 
-    def _find_dialect(self) -> Dialect:
-        known = self.tokenizer.get_vocab()
-        if all(mark in known for mark in LAB.marks):
-            return LAB
+    def _find_call_format(self) -> CallFormat:
+        vocabulary = self.tokenizer.get_vocab()
+        if all(mark in vocabulary for mark in LAB_FORMAT.marks):
+            return LAB_FORMAT
         tool, argument = "probe_tool", "probe_key"
-        written = self._written(tool, {argument: "v"}) or self._written(tool, f'{{"{argument}": "v"}}')
-        dialect = recognised(written, tool, argument) if written else HERMES
-        if dialect is None:
+        rendered_call = self._render_call(tool, {argument: "v"}) or self._render_call(tool, f'{{"{argument}": "v"}}')
+        call_format = detect_call_format(rendered_call, tool, argument) if rendered_call else HERMES_FORMAT
+        if call_format is None:
             raise TemplateError(
-                f"{self.name}: the template writes a call as {written.partition('u')[2][-120:]!r}; known are "
+                f"{self.name}: the template writes a call as {rendered_call.partition('u')[2][-120:]!r}; known are "
                 '<tool_call>{"name": ...}</tool_call>, <tool_call><function=...>, and {"name": ..., "parameters": ...}'
             )
-        spelt = "".join(dialect.marks)
-        if self.plain(self._encode(spelt)).replace(" ", "") != spelt:
+        marks_text = "".join(call_format.marks)
+        if self.decode(self._encode(marks_text)).replace(" ", "") != marks_text:
             raise TemplateError(
                 f"{self.name}: its vocabulary has no marks for calls that are known here; expected "
-                f"{' '.join(LAB.marks)}, or a vocabulary that can spell {' '.join(dialect.marks)}"
+                f"{' '.join(LAB_FORMAT.marks)}, or a vocabulary that can spell {' '.join(call_format.marks)}"
             )
-        return dialect
+        return call_format
 
-    def _written(self, tool: str, arguments: Any) -> str:
+    def _render_call(self, tool: str, arguments: Any) -> str:
         """A call as the template writes it; nothing where it writes none, or wants other arguments."""
         call = {"id": "probecall", "type": "function", "function": {"name": tool, "arguments": arguments}}
         try:
-            text = self._text([USER, {"role": "assistant", "content": "", "tool_calls": [call]}], (), False)
+            text = self._render_text(
+                [PROBE_USER, {"role": "assistant", "content": "", "tool_calls": [call]}], (), False
+            )
         except TemplateError:
             return ""
         return text if tool in text else ""

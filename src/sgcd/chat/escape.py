@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from typing import Any
 
 
-class Escape:
+class MarkEscaper:
     """Puts a space behind the first character of every mark."""
 
     def __init__(self, marks: Iterable[str]) -> None:
@@ -13,10 +13,10 @@ class Escape:
         self._pattern = re.compile("|".join(re.escape(mark) for mark in self.marks) or r"(?!)")
 
     def __call__(self, text: str) -> str:
-        return self._pattern.sub(lambda found: f"{found[0][0]} {found[0][1:]}", text)
+        return self._pattern.sub(lambda match: f"{match[0][0]} {match[0][1:]}", text)
 
 
-def marks_of(tokenizer: Any, template: str) -> set[str]:
+def collect_marks(tokenizer: Any, template: str) -> set[str]:
     """Special tokens, and those added ones that look like marks or that the template writes.
 
     Gemma's vocabulary, for one, has runs of spaces and the tags of HTML as added tokens: those are words like others.

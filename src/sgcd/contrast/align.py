@@ -7,66 +7,70 @@ Moves = Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
-class Parting:
+class Deviation:
     """Where one sequence leaves another: what came before, what was to come, what came instead."""
 
     after: str
-    kept: str
-    left: str
+    expected: str
+    actual: str
 
 
-def aligned(kept: Moves, other: Moves) -> list[tuple[int, int]]:
+def longest_common_subsequence(reference_moves: Moves, other_moves: Moves) -> list[tuple[int, int]]:
     """A longest common subsequence, as pairs of positions; the earliest where several are as long.
 
     >>> aligned("abcd", "acxd")
     [(0, 0), (2, 1), (3, 3)]
     """
-    length = [[0] * (len(other) + 1) for _ in range(len(kept) + 1)]
-    for i in reversed(range(len(kept))):
-        for j in reversed(range(len(other))):
-            both = length[i + 1][j + 1] + 1 if kept[i] == other[j] else 0
-            length[i][j] = max(both, length[i + 1][j], length[i][j + 1])
+    lengths = [[0] * (len(other_moves) + 1) for _ in range(len(reference_moves) + 1)]
+    for i in reversed(range(len(reference_moves))):
+        for j in reversed(range(len(other_moves))):
+            matched = lengths[i + 1][j + 1] + 1 if reference_moves[i] == other_moves[j] else 0
+            lengths[i][j] = max(matched, lengths[i + 1][j], lengths[i][j + 1])
     pairs: list[tuple[int, int]] = []
     i = j = 0
-    while i < len(kept) and j < len(other):
-        if kept[i] == other[j]:
+    while i < len(reference_moves) and j < len(other_moves):
+        if reference_moves[i] == other_moves[j]:
             pairs.append((i, j))
             i, j = i + 1, j + 1
-        elif length[i + 1][j] >= length[i][j + 1]:
+        elif lengths[i + 1][j] >= lengths[i][j + 1]:
             i += 1
         else:
             j += 1
     return pairs
 
 
-def distance(first: Moves, second: Moves) -> int:
+def edit_distance(first: Moves, second: Moves) -> int:
     """Moves that would have to be taken out or put in."""
-    return len(first) + len(second) - 2 * len(aligned(first, second))
+    return len(first) + len(second) - 2 * len(longest_common_subsequence(first, second))
 
 
-def middle(sequences: Sequence[Moves]) -> int:
+def medoid_index(sequences: Sequence[Moves]) -> int:
     """Which one is nearest to all others; of several the shortest, then the first."""
     return min(
         range(len(sequences)),
-        key=lambda i: (sum(distance(sequences[i], other) for other in sequences), len(sequences[i]), i),
+        key=lambda i: (
+            sum(edit_distance(sequences[i], other_moves) for other_moves in sequences),
+            len(sequences[i]),
+            i,
+        ),
     )
 
 
-def partings(kept: Moves, other: Moves) -> list[Parting]:
+def find_deviations(expected: Moves, actual: Moves) -> list[Deviation]:
     """Every place where `other` leaves `kept`, in order.
 
     >>> partings(["find", "check", "cancel"], ["find", "cancel"])
     [Parting(after='find', kept='check', left='cancel')]
     """
-    found: list[Parting] = []
+    deviations: list[Deviation] = []
     i = j = 0
-    for next_i, next_j in [*aligned(kept, other), (len(kept), len(other))]:
+    for next_i, next_j in [*longest_common_subsequence(expected, actual), (len(expected), len(actual))]:
         if (i, j) != (next_i, next_j):
-            after = kept[i - 1] if i else "nothing"
-            found.append(Parting(after, _at(kept, i), _at(other, j)))
+            after = expected[i - 1] if i else "nothing"
+            deviations.append(Deviation(after, _move_at(expected, i), _move_at(actual, j)))
         i, j = next_i + 1, next_j + 1
-    return found
+    return deviations
 
 
-def _at(moves: Moves, place: int) -> str:
-    return moves[place] if place < len(moves) else "nothing"
+def _move_at(moves: Moves, index: int) -> str:
+    return moves[index] if index < len(moves) else "nothing"

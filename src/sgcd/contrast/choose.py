@@ -4,86 +4,104 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from sgcd.contrast.trace import Trace, render, shortened, without_middle
+from sgcd.contrast.trace import Trace, drop_middle_turns, render_trace, shorten_observations
 
-OBSERVATION = (4000, 1000, 300)
+_OBSERVATION_LIMITS = (4000, 1000, 300)
 """Characters that stay of an observation, tried one after the other once a single pair does not fit."""
-TURNS = 2
+_MIN_TURNS = 2
 """Turns that stay of a trace at least, the first and the last."""
 
-Sized = tuple[int, Trace]
+SizedTrace = tuple[int, Trace]
 
 
 @dataclass(frozen=True, slots=True)
-class Chosen:
+class ChosenTraces:
     """What the writer reads, in the order of the siblings, and how far the choice had to go."""
 
     traces: tuple[Trace, ...]
-    how: Literal["all", "even", "fewer", "shortened", "cut"]
+    selection: Literal["all", "even", "fewer", "shortened", "cut"]
     """all; as many of each class; fewer of each; a pair with shortened observations; a pair without middle turns."""
 
 
-def choose(traces: Sequence[Trace], budget: int, length_of: Callable[[str], int]) -> Chosen | None:
+def choose_traces(traces: Sequence[Trace], budget: int, count_tokens: Callable[[str], int]) -> ChosenTraces | None:
     """The published rule and its completion (method.md 6(e)) for mixed siblings; None when not even a cut pair fits.
 
     Successes are taken shortest first, failures longest first; among equals the lower sibling comes first.
     """
-    good, bad = _ranked(traces, length_of)
-    if not good or not bad:
+    successes, failures = _rank_by_length(traces, count_tokens)
+    if not successes or not failures:
         return None
-    if _total(everything := [*good, *bad]) <= budget:
-        return _chosen(everything, "all")
-    count = min(len(good), len(bad))
-    if _total(even := [*good[:count], *bad[:count]]) <= budget:
-        return _chosen(even, "even")
-    for fewer in range(max(1, count - 1), 0, -1):
-        if picked := _fitting(good, bad, fewer, budget):
-            return _chosen(picked, "fewer")
-    for limit in OBSERVATION:
-        good, bad = _ranked([shortened(trace, limit) for trace in traces], length_of)
-        if picked := _fitting(good, bad, 1, budget):
-            return _chosen(picked, "shortened")
-    pair = _cut((good[0][1], bad[-1][1]), budget, length_of)
-    return Chosen(tuple(sorted(pair, key=lambda trace: trace.sibling)), "cut") if pair else None
+    if _total_tokens(all_traces := [*successes, *failures]) <= budget:
+        return _in_sibling_order(all_traces, "all")
+    num_balanced = min(len(successes), len(failures))
+    if _total_tokens(balanced := [*successes[:num_balanced], *failures[:num_balanced]]) <= budget:
+        return _in_sibling_order(balanced, "even")
+    for num_pairs in range(max(1, num_balanced - 1), 0, -1):
+        if picked := _pick_fitting(successes, failures, num_pairs, budget):
+            return _in_sibling_order(picked, "fewer")
+    for max_chars in _OBSERVATION_LIMITS:
+        successes, failures = _rank_by_length(
+            [shorten_observations(trace, max_chars) for trace in traces], count_tokens
+        )
+        if picked := _pick_fitting(successes, failures, 1, budget):
+            return _in_sibling_order(picked, "shortened")
+    pair = _drop_turns_to_fit((successes[0][1], failures[-1][1]), budget, count_tokens)
+    return ChosenTraces(tuple(sorted(pair, key=lambda trace: trace.sibling)), "cut") if pair else None
 
 
-def _ranked(traces: Sequence[Trace], length_of: Callable[[str], int]) -> tuple[list[Sized], list[Sized]]:
+def _rank_by_length(
+    traces: Sequence[Trace], count_tokens: Callable[[str], int]
+) -> tuple[list[SizedTrace], list[SizedTrace]]:
     """Successes, shortest first, and failures, longest first."""
-    sized = [(length_of(render(trace)), trace) for trace in traces]
-    good = sorted((one for one in sized if one[1].success), key=lambda one: (one[0], one[1].sibling))
-    bad = sorted((one for one in sized if not one[1].success), key=lambda one: (-one[0], one[1].sibling))
-    return good, bad
+    sized_traces = [(count_tokens(render_trace(trace)), trace) for trace in traces]
+    successes = sorted(
+        (sized_trace for sized_trace in sized_traces if sized_trace[1].success),
+        key=lambda sized_trace: (sized_trace[0], sized_trace[1].sibling),
+    )
+    failures = sorted(
+        (sized_trace for sized_trace in sized_traces if not sized_trace[1].success),
+        key=lambda sized_trace: (-sized_trace[0], sized_trace[1].sibling),
+    )
+    return successes, failures
 
 
-def _fitting(good: Sequence[Sized], bad: Sequence[Sized], count: int, budget: int) -> list[Sized] | None:
+def _pick_fitting(
+    successes: Sequence[SizedTrace], failures: Sequence[SizedTrace], num_pairs: int, budget: int
+) -> list[SizedTrace] | None:
     """The `count` shortest successes, and the longest failures that fit beside them, as many."""
-    picked = [*good[:count]]
-    for at, failure in enumerate(bad):
-        missing = 2 * count - len(picked) - 1  # after this one; the shortest stand last
-        if missing >= 0 and at + missing < len(bad):
-            others = bad[len(bad) - missing :]
-            if _total([*picked, failure, *others]) <= budget:
+    picked = [*successes[:num_pairs]]
+    for index, failure in enumerate(failures):
+        num_missing = 2 * num_pairs - len(picked) - 1  # after this one; the shortest stand last
+        if num_missing >= 0 and index + num_missing < len(failures):
+            shortest_failures = failures[len(failures) - num_missing :]
+            if _total_tokens([*picked, failure, *shortest_failures]) <= budget:
                 picked.append(failure)
-    return picked if len(picked) == 2 * count else None
+    return picked if len(picked) == 2 * num_pairs else None
 
 
-def _cut(pair: tuple[Trace, Trace], budget: int, length_of: Callable[[str], int]) -> tuple[Trace, ...] | None:
+def _drop_turns_to_fit(
+    pair: tuple[Trace, Trace], budget: int, count_tokens: Callable[[str], int]
+) -> tuple[Trace, ...] | None:
     """The pair with as few turns missing as will do, each time one from the middle of the longer trace."""
-    keep = [len(trace.turns) for trace in pair]
+    num_turns = [len(trace.turns) for trace in pair]
     while True:
-        cut = tuple(without_middle(trace, turns) for trace, turns in zip(pair, keep, strict=True))
-        lengths = [length_of(render(trace)) for trace in cut]
+        shortened_pair = tuple(
+            drop_middle_turns(trace, num_kept) for trace, num_kept in zip(pair, num_turns, strict=True)
+        )
+        lengths = [count_tokens(render_trace(trace)) for trace in shortened_pair]
         if sum(lengths) <= budget:
-            return cut
-        longer = [at for at in (0, 1) if keep[at] > TURNS]
-        if not longer:
+            return shortened_pair
+        shortenable = [index for index in (0, 1) if num_turns[index] > _MIN_TURNS]
+        if not shortenable:
             return None
-        keep[max(longer, key=lambda at: lengths[at])] -= 1
+        num_turns[max(shortenable, key=lambda index: lengths[index])] -= 1
 
 
-def _total(some: Sequence[Sized]) -> int:
-    return sum(length for length, _ in some)
+def _total_tokens(sized_traces: Sequence[SizedTrace]) -> int:
+    return sum(length for length, _ in sized_traces)
 
 
-def _chosen(some: Sequence[Sized], how: Literal["all", "even", "fewer", "shortened"]) -> Chosen:
-    return Chosen(tuple(sorted((trace for _, trace in some), key=lambda trace: trace.sibling)), how)
+def _in_sibling_order(
+    sized_traces: Sequence[SizedTrace], selection: Literal["all", "even", "fewer", "shortened"]
+) -> ChosenTraces:
+    return ChosenTraces(tuple(sorted((trace for _, trace in sized_traces), key=lambda trace: trace.sibling)), selection)

@@ -5,11 +5,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgcd.contrast.mask import PLACEHELD
+from sgcd.contrast.leakage.masking import PLACEHOLDER_PATTERN
 
-KEPT = re.compile(r"^\W*keep masked\b", re.IGNORECASE)
+_KEEP_MASKED_LINE = re.compile(r"^\W*keep masked\b", re.IGNORECASE)
 """The part that tells nothing of the task."""
-BETWEEN = re.compile(r"\s*[,;.:](?=\s|$)\s*|\s+instead of\s+|$")
+_STATEMENT_SEPARATOR = re.compile(r"\s*[,;.:](?=\s|$)\s*|\s+instead of\s+|$")
 """What stands between two statements of a line."""
 
 
@@ -20,46 +20,57 @@ class Statement:
     line: int
     start: int
     stop: int
-    said: str
+    text: str
 
 
-def statements(text: str) -> list[Statement]:
+def find_statements(text: str) -> list[Statement]:
     """What a reference says behind the colons of its lines; all of a line that has none.
 
     >>> [one.said for one in statements("they check : find_user , get_booking .\\nkeep masked : hidden .")]
     ['find_user', 'get_booking']
     """
-    found: list[Statement] = []
-    for number, line in enumerate(text.splitlines()):
-        if KEPT.match(line):
+    statements_found: list[Statement] = []
+    for line_number, line in enumerate(text.splitlines()):
+        if _KEEP_MASKED_LINE.match(line):
             continue
-        at = line.index(":") + 1 if ":" in line else 0
-        for match in BETWEEN.finditer(line, at):
-            said = line[at : match.start()].strip()
-            if said and said != "none" and not PLACEHELD.fullmatch(said):
-                start = at + line[at:].index(said)
-                found.append(Statement(number, start, start + len(said), said))
-            at = match.end()
-    return found
+        position = line.index(":") + 1 if ":" in line else 0
+        for match in _STATEMENT_SEPARATOR.finditer(line, position):
+            statement = line[position : match.start()].strip()
+            if statement and statement != "none" and not PLACEHOLDER_PATTERN.fullmatch(statement):
+                start = position + line[position:].index(statement)
+                statements_found.append(Statement(line_number, start, start + len(statement), statement))
+            position = match.end()
+    return statements_found
 
 
-def corrupt(text: str, share: float, others: Sequence[str], seed: int) -> str:
+def corrupt_reference(text: str, share: float, other_references: Sequence[str], seed: int) -> str:
     """`share` of the statements wrong, in turn swapped with one from another part and replaced by another task's.
 
     `others` are references of other tasks. With the same seed a larger share spoils the same statements and more.
     """
-    known = statements(text)
+    own_statements = find_statements(text)
     rng = random.Random(f"{seed} {text}")
-    order = rng.sample(range(len(known)), len(known))
-    foreign = sorted({one.said for other in others for one in statements(other)} - {one.said for one in known})
-    wrong: dict[int, str] = {}
-    for turn, at in enumerate(order[: round(share * len(known))]):
-        elsewhere = [one.said for one in known if one.line != known[at].line and one.said != known[at].said]
-        false = (elsewhere or foreign) if turn % 2 == 0 else (foreign or elsewhere)
-        if false:
-            wrong[at] = rng.choice(false)
+    shuffled_indices = rng.sample(range(len(own_statements)), len(own_statements))
+    foreign_texts = sorted(
+        {statement.text for other_reference in other_references for statement in find_statements(other_reference)}
+        - {statement.text for statement in own_statements}
+    )
+    replacements: dict[int, str] = {}
+    for rank, index in enumerate(shuffled_indices[: round(share * len(own_statements))]):
+        own_texts = [
+            statement.text
+            for statement in own_statements
+            if statement.line != own_statements[index].line and statement.text != own_statements[index].text
+        ]
+        candidates = (own_texts or foreign_texts) if rank % 2 == 0 else (foreign_texts or own_texts)
+        if candidates:
+            replacements[index] = rng.choice(candidates)
     lines = text.splitlines()
-    for at in sorted(wrong, reverse=True):  # from the end of each line, so that places before it stay what they are
-        one = known[at]
-        lines[one.line] = lines[one.line][: one.start] + wrong[at] + lines[one.line][one.stop :]
+    for index in sorted(
+        replacements, reverse=True
+    ):  # from the end of each line, so that places before it stay what they are
+        statement = own_statements[index]
+        lines[statement.line] = (
+            lines[statement.line][: statement.start] + replacements[index] + lines[statement.line][statement.stop :]
+        )
     return "\n".join(lines)

@@ -6,64 +6,67 @@ import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.errors import RecordError
-from sgcd.records import Ids, Rollout
+from sgcd.records import Rollout, TokenIds
 
-HEADER = "credit reference :"
-FOOTER = "end of reference ."
+REFERENCE_HEADER = "credit reference :"
+REFERENCE_FOOTER = "end of reference ."
 
 
 @dataclass(frozen=True, slots=True)
-class Fitted:
+class FittedReference:
     """A reference as ids, and how many of its lines did not fit."""
 
-    ids: Ids
-    missing: int = 0
+    ids: TokenIds
+    dropped_lines: int = 0
 
 
-def block(chat: Chat, text: str) -> Ids:
+def encode_reference(chat: Chat, text: str) -> TokenIds:
     """The ids of a delimited reference, tokenised in isolation; special tokens inside it are escaped."""
-    return chat.words(f"\n{HEADER}\n{text}\n{FOOTER}\n")
+    return chat.encode_text(f"\n{REFERENCE_HEADER}\n{text}\n{REFERENCE_FOOTER}\n")
 
 
-def fit(chat: Chat, text: str, room: int, least: int = 64) -> Fitted | None:
+def fit_reference(chat: Chat, text: str, max_tokens: int, min_tokens: int = 64) -> FittedReference | None:
     """The block of a reference in at most `room` ids: too long a text loses lines from its end, never the footer.
 
     None when what would be left of it has fewer than `least` ids: so little is not worth a teacher.
     """
     lines = text.splitlines()
-    for missing in range(len(lines)):
-        ids = block(chat, "\n".join(lines[: len(lines) - missing]))
-        if len(ids) <= room:
-            return Fitted(ids, missing) if not missing or len(ids) >= least else None
+    for num_dropped in range(len(lines)):
+        ids = encode_reference(chat, "\n".join(lines[: len(lines) - num_dropped]))
+        if len(ids) <= max_tokens:
+            return FittedReference(ids, num_dropped) if not num_dropped or len(ids) >= min_tokens else None
     return None
 
 
-def insert(prompt: Ids, insert_at: int, reference: Ids) -> Ids:
+def insert_reference(prompt: TokenIds, reference_position: int, reference_ids: TokenIds) -> TokenIds:
     """prefix + reference + suffix, where prefix + suffix is the prompt as it was."""
-    return np.concatenate([prompt[:insert_at], reference, prompt[insert_at:]]).astype(np.int32)
+    return np.concatenate([prompt[:reference_position], reference_ids, prompt[reference_position:]]).astype(np.int32)
 
 
-def teacher_row(rollout: Rollout, reference: Ids) -> Ids:
+def build_teacher_input_ids(rollout: Rollout, reference_ids: TokenIds) -> TokenIds:
     """prefix + reference + suffix + response: what the teacher reads of a rollout (method.md 6(f))."""
-    row = np.concatenate([insert(rollout.prompt, rollout.insert_at, reference), rollout.response]).astype(np.int32)
-    aligned(rollout, row, len(reference))
-    return row
+    teacher_input_ids = np.concatenate(
+        [insert_reference(rollout.prompt, rollout.reference_position, reference_ids), rollout.response]
+    ).astype(np.int32)
+    check_teacher_alignment(rollout, teacher_input_ids, len(reference_ids))
+    return teacher_input_ids
 
 
-def aligned(rollout: Rollout, row: Ids, inserted: int) -> None:
+def check_teacher_alignment(rollout: Rollout, teacher_input_ids: TokenIds, num_inserted: int) -> None:
     """Refuse a teacher's row that is not, but for `inserted` ids at the rollout's place, the student's row."""
-    student = np.concatenate([rollout.prompt, rollout.response])
-    places = np.arange(len(student))
-    places[rollout.insert_at :] += inserted
-    if len(row) != len(student) + inserted:
+    student_input_ids = np.concatenate([rollout.prompt, rollout.response])
+    positions = np.arange(len(student_input_ids))
+    positions[rollout.reference_position :] += num_inserted
+    if len(teacher_input_ids) != len(student_input_ids) + num_inserted:
         raise RecordError(
-            f"rollout {rollout.name}: the teacher's row must have {len(student) + inserted} tokens, "
-            f"{inserted} more than the student's, got {len(row)}"
+            f"rollout {rollout.name}: the teacher's row must have {len(student_input_ids) + num_inserted} tokens, "
+            f"{num_inserted} more than the student's, got {len(teacher_input_ids)}"
         )
-    wrong = np.flatnonzero(row[places] != student)
-    if len(wrong):
-        first = int(wrong[0])
+    mismatches = np.flatnonzero(teacher_input_ids[positions] != student_input_ids)
+    if len(mismatches):
+        first_mismatch = int(mismatches[0])
         raise RecordError(
-            f"rollout {rollout.name}: token {int(places[first])} of the teacher's row must be {int(student[first])}, "
-            f"as token {first} of the student's is, got {int(row[places[first]])}"
+            f"rollout {rollout.name}: token {int(positions[first_mismatch])} of the teacher's row must be "
+            f"{int(student_input_ids[first_mismatch])}, "
+            f"as token {first_mismatch} of the student's is, got {int(teacher_input_ids[positions[first_mismatch]])}"
         )

@@ -5,66 +5,86 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from sgcd.contrast.corrupt import corrupt
-from sgcd.contrast.refer import Contrast
-from sgcd.contrast.write import BuiltIn
-from sgcd.records import Siblings
+from sgcd.contrast.corrupt import corrupt_reference
+from sgcd.contrast.reference import ReferenceBuilder
+from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.records import Group
 
-ERRORS = (0.1, 0.25, 0.5, 1.0)
+_WRONG_SHARES = (0.1, 0.25, 0.5, 1.0)
 """Shares of wrong statements."""
-PARTS = {"what to do": slice(0, 2), "deviations": slice(3, 4)}
+_TEMPLATE_PARTS = {"what to do": slice(0, 2), "deviations": slice(3, 4)}
 """Of the built-in writer's five parts: other prompts, as it were."""
-Arms = dict[str, list[list[str]]]
+TextsByArm = dict[str, list[list[str]]]
 """By arm, for each group: the texts that it has; none where nothing could be written."""
-Causes = Counter[str]
+CauseCounts = Counter[str]
 """Why nothing could be written, and how often."""
 
 
-async def rewritten(
-    groups: Sequence[Siblings], own: Sequence[str], contrast: Contrast, seed: int
-) -> tuple[Arms, Causes]:
+async def rewrite_references(
+    groups: Sequence[Group], own_references: Sequence[str], builder: ReferenceBuilder, seed: int
+) -> tuple[TextsByArm, CauseCounts]:
     """Every arm, and what went wrong; that of the built-in writer by itself where the recipe has another.
 
     `contrast` is the recipe's; `own` are the references that the groups were credited with.
     """
-    plain = replace(contrast, writer=BuiltIn())
-    causes = Causes()
-    written = await _all(contrast, groups, causes)
-    arms: Arms = {"rewritten": written}
-    if contrast.writer.name != plain.writer.name:
-        arms["built-in"] = await _all(plain, groups, causes)
-    built_in = arms.get("built-in", written)
-    arms["one pair"] = await _all(contrast, groups, causes, [pair(group) for group in groups])
-    for name, part in PARTS.items():
-        arms[name] = [["\n".join(text.splitlines()[part]) for text in some] for some in built_in]
-    arms["leave one out"] = await left_out(contrast, groups, causes)
-    arms["shuffled"] = [[text] for text in [*own[1:], *own[:1]]] if len(own) > 1 else [[]]
-    for share in ERRORS:
-        others = [[text for text in own if text != mine] for mine in own]
-        spoilt = [[corrupt(mine, share, foreign, seed)] for mine, foreign in zip(own, others, strict=True)]
-        arms[f"errors {share:.0%}"] = spoilt
+    built_in_builder = replace(builder, writer=BuiltInWriter())
+    causes = CauseCounts()
+    texts_rewritten = await _build_all(builder, groups, causes)
+    arms: TextsByArm = {"rewritten": texts_rewritten}
+    if builder.writer.name != built_in_builder.writer.name:
+        arms["built-in"] = await _build_all(built_in_builder, groups, causes)
+    built_in = arms.get("built-in", texts_rewritten)
+    arms["one pair"] = await _build_all(builder, groups, causes, [pick_pair(group) for group in groups])
+    for name, part_lines in _TEMPLATE_PARTS.items():
+        arms[name] = [["\n".join(text.splitlines()[part_lines]) for text in group_texts] for group_texts in built_in]
+    arms["leave one out"] = await write_without_each(builder, groups, causes)
+    arms["shuffled"] = (
+        [[text] for text in [*own_references[1:], *own_references[:1]]] if len(own_references) > 1 else [[]]
+    )
+    for share in _WRONG_SHARES:
+        references_of_others = [
+            [text for text in own_references if text != own_reference] for own_reference in own_references
+        ]
+        corrupted = [
+            [corrupt_reference(own_reference, share, foreign_references, seed)]
+            for own_reference, foreign_references in zip(own_references, references_of_others, strict=True)
+        ]
+        arms[f"errors {share:.0%}"] = corrupted
     return arms, causes
 
 
-async def left_out(contrast: Contrast, groups: Sequence[Siblings], causes: Causes) -> list[list[str]]:
-    """Of each group one text for each sibling, written without it; none where nothing would contrast any more."""
-    everyone = [[one.sibling for one in group.rollouts] for group in groups]
-    asked = [(group, {*some} - {out}) for group, some in zip(groups, everyone, strict=True) for out in some]
-    found = iter(await _all(contrast, [group for group, _ in asked], causes, [only for _, only in asked]))
-    return [[text for _ in some for text in next(found)] for some in everyone]
-
-
-def pair(group: Siblings) -> list[int]:
-    """The shortest success and the longest failure, the lower sibling among equals."""
-    good = min((one for one in group.rollouts if one.success), key=lambda one: len(one.response))
-    bad = max((one for one in group.rollouts if not one.success), key=lambda one: len(one.response))
-    return [good.sibling, bad.sibling]
-
-
-async def _all(
-    contrast: Contrast, groups: Sequence[Siblings], causes: Causes, only: Sequence[Collection[int]] | None = None
+async def write_without_each(
+    builder: ReferenceBuilder, groups: Sequence[Group], causes: CauseCounts
 ) -> list[list[str]]:
-    chosen = only or [None] * len(groups)
-    referred = await asyncio.gather(*(contrast.refer(*both) for both in zip(groups, chosen, strict=True)))
-    causes.update(one.cause.partition(":")[0] for one in referred if one.cause not in ("", "not mixed"))
-    return [[one.reference.text] if one.reference else [] for one in referred]
+    """Of each group one text for each sibling, written without it; none where nothing would contrast any more."""
+    siblings_by_group = [[rollout.sibling for rollout in group.rollouts] for group in groups]
+    requests = [
+        (group, {*siblings} - {excluded})
+        for group, siblings in zip(groups, siblings_by_group, strict=True)
+        for excluded in siblings
+    ]
+    texts = iter(
+        await _build_all(builder, [group for group, _ in requests], causes, [remaining for _, remaining in requests])
+    )
+    return [[text for _ in siblings for text in next(texts)] for siblings in siblings_by_group]
+
+
+def pick_pair(group: Group) -> list[int]:
+    """The shortest success and the longest failure, the lower sibling among equals."""
+    success = min((rollout for rollout in group.rollouts if rollout.success), key=lambda rollout: len(rollout.response))
+    failure = max(
+        (rollout for rollout in group.rollouts if not rollout.success), key=lambda rollout: len(rollout.response)
+    )
+    return [success.sibling, failure.sibling]
+
+
+async def _build_all(
+    builder: ReferenceBuilder,
+    groups: Sequence[Group],
+    causes: CauseCounts,
+    siblings_by_group: Sequence[Collection[int]] | None = None,
+) -> list[list[str]]:
+    only_siblings = siblings_by_group or [None] * len(groups)
+    results = await asyncio.gather(*(builder.build(*request) for request in zip(groups, only_siblings, strict=True)))
+    causes.update(result.cause.partition(":")[0] for result in results if result.cause not in ("", "not mixed"))
+    return [[result.reference.text] if result.reference else [] for result in results]

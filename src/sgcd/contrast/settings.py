@@ -8,13 +8,13 @@ from sgcd.endpoint.settings import EndpointSettings
 from sgcd.settings import Settings
 
 
-class BuiltInWriter(Settings):
+class BuiltInWriterSettings(Settings):
     """Siblings' visible calls and outcomes, compared by rule, without a model."""
 
     name: Literal["built-in"]
 
 
-class LlmWriter(EndpointSettings):
+class LlmWriterSettings(EndpointSettings):
     """A language model at an OpenAI-compatible endpoint."""
 
     name: Literal["llm"]
@@ -23,7 +23,9 @@ class LlmWriter(EndpointSettings):
 class ReferenceSettings(Settings):
     """How siblings become a reference. A method that needs none, such as GRPO, never asks for one."""
 
-    writer: Annotated[BuiltInWriter | LlmWriter, Field(discriminator="name")] = BuiltInWriter(name="built-in")
+    writer: Annotated[BuiltInWriterSettings | LlmWriterSettings, Field(discriminator="name")] = BuiltInWriterSettings(
+        name="built-in"
+    )
     """Who writes it."""
     budget: Annotated[int, Field(ge=1)] = 30720
     """Tokens of siblings that the writer reads; where they have more, as many of each outcome as fit are chosen."""

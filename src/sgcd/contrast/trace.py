@@ -8,19 +8,19 @@ from json import dumps
 from typing import Any
 
 from sgcd.chat import Chat
-from sgcd.contrast import evaluator
-from sgcd.contrast.marks import without_marks
-from sgcd.contrast.mask import Literals
+from sgcd.contrast.leakage import verifier_names as evaluator
+from sgcd.contrast.leakage.chat_marks import break_chat_marks
+from sgcd.contrast.leakage.masking import Literals
 from sgcd.records import Call, Message, Rollout
 
-ANSWER_WORDS = 5
+_MAX_ANSWER_WORDS = 5
 """Of a final answer: enough to tell a refusal from a confirmation."""
-ERROR_WORDS = 5
+_MAX_ERROR_WORDS = 5
 """Of what a tool complains of."""
 
 
 @dataclass(frozen=True, slots=True)
-class SeenCall:
+class TraceCall:
     """One call as anyone can see it.
 
     >>> SeenCall("get_booking", "booking=hidden").error
@@ -34,14 +34,14 @@ class SeenCall:
 
 
 @dataclass(frozen=True, slots=True)
-class SeenTurn:
+class TraceTurn:
     """One turn of the policy, without its thinking, and what it heard in return."""
 
-    said: str = ""
-    calls: tuple[SeenCall, ...] = ()
-    problem: str = ""
+    text: str = ""
+    calls: tuple[TraceCall, ...] = ()
+    parse_error: str = ""
     """Why a call could not be read."""
-    heard: tuple[str, ...] = ()
+    replies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +53,9 @@ class Trace:
     """
 
     success: bool
-    turns: tuple[SeenTurn, ...]
+    turns: tuple[TraceTurn, ...]
     sibling: int = 0
-    called_off: bool = False
+    ended_by_call: bool = False
     """Whether a call ended it, so that nothing was left to be said."""
     opening: str = ""
     """What the policy was told before its first turn."""
@@ -68,126 +68,131 @@ class Trace:
     @property
     def moves(self) -> tuple[str, ...]:
         """Tools that answered, in order, then how its last words begin."""
-        last = self.turns[-1] if self.turns else SeenTurn()
-        answer = "" if last.calls or last.problem else " ".join(last.said.split()[:ANSWER_WORDS])
-        return self.tools if self.called_off else (*self.tools, f"say {answer}" if answer else "say nothing")
+        last_turn = self.turns[-1] if self.turns else TraceTurn()
+        last_words = (
+            "" if last_turn.calls or last_turn.parse_error else " ".join(last_turn.text.split()[:_MAX_ANSWER_WORDS])
+        )
+        return self.tools if self.ended_by_call else (*self.tools, f"say {last_words}" if last_words else "say nothing")
 
     @property
     def errors(self) -> tuple[str, ...]:
         """What tools complained of, each once."""
-        found = (
+        errors_by_turn = (
             [*(f"{call.tool} error {call.error}" for call in turn.calls if call.error)]
-            or [f"error {turn.problem}"] * bool(turn.problem)
+            or [f"error {turn.parse_error}"] * bool(turn.parse_error)
             for turn in self.turns
         )
-        return tuple(dict.fromkeys(error for errors in found for error in errors))
+        return tuple(dict.fromkeys(error for turn_errors in errors_by_turn for error in turn_errors))
 
 
-def trace_of(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
+def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
     """The visible part of a rollout, cleaned before anything is written.
 
     What a verifier says is taken out, literals are masked, chat marks are broken.
     """
-    names = evaluator.names(rollout)
+    verifier_terms = evaluator.collect_verifier_names(rollout)
 
     def clean(text: str) -> str:
-        masked = literals.mask(evaluator.without(text, names))
-        broken = without_marks(masked)
-        return masked if broken == masked else literals.mask(broken)
+        masked = literals.mask(evaluator.remove_verifier_data(text, verifier_terms))
+        unmarked = break_chat_marks(masked)
+        return masked if unmarked == masked else literals.mask(unmarked)
 
-    heard = _heard(rollout)
-    turns: list[SeenTurn] = []
-    for turn, messages in zip(rollout.turns, heard, strict=True):
-        said = chat.read(rollout.response[turn.start : turn.stop], rollout.tools)[0]
+    replies_by_turn = _replies_by_turn(rollout)
+    turns: list[TraceTurn] = []
+    for turn, messages in zip(rollout.turns, replies_by_turn, strict=True):
+        parsed = chat.parse_turn(rollout.response[turn.start : turn.stop], rollout.tools)[0]
         replies = [clean(str(message.get("content", ""))) for message in messages]
-        answers = [text for text, message in zip(replies, messages, strict=True) if message["role"] == "tool"]
-        problem = clean(turn.malformed)
-        if len(answers) != len(turn.calls):
-            answers = [problem or " ".join(answers)] * len(turn.calls)
+        tool_answers = [text for text, message in zip(replies, messages, strict=True) if message["role"] == "tool"]
+        parse_error = clean(turn.malformed)
+        if len(tool_answers) != len(turn.calls):
+            tool_answers = [parse_error or " ".join(tool_answers)] * len(turn.calls)
         calls = [
-            SeenCall(clean(call.name), clean(_arguments(call)), _complaint(answer) if call.failed else "")
-            for call, answer in zip(turn.calls, answers, strict=True)
+            TraceCall(clean(call.name), clean(_format_arguments(call)), _error_words(answer) if call.is_error else "")
+            for call, answer in zip(turn.calls, tool_answers, strict=True)
         ]
-        turns.append(SeenTurn(clean(said.text.strip()), tuple(calls), problem, tuple(replies)))
-    told = "\n".join(line(message["role"], clean(str(message.get("content", "")))) for message in _opening(rollout))
-    return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.ending == "ended", told)
+        turns.append(TraceTurn(clean(parsed.text.strip()), tuple(calls), parse_error, tuple(replies)))
+    opening = "\n".join(
+        labelled_line(message["role"], clean(str(message.get("content", "")))) for message in _opening_messages(rollout)
+    )
+    return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.end_reason == "ended", opening)
 
 
-def trace(success: bool, tools: Sequence[str], said: str, literals: Sequence[str]) -> Trace:
+def trace_from_tools(success: bool, tools: Sequence[str], last_words: str, literals: Sequence[str]) -> Trace:
     """A trace from the names of the tools that answered and the last words."""
-    calls = (SeenTurn(calls=(SeenCall(tool),)) for tool in tools)
-    return Trace(success, (*calls, SeenTurn(Literals.of(literals).mask(said))))
+    calls = (TraceTurn(calls=(TraceCall(tool),)) for tool in tools)
+    return Trace(success, (*calls, TraceTurn(Literals.from_texts(literals).mask(last_words))))
 
 
-def render(seen: Trace) -> str:
+def render_trace(trace: Trace) -> str:
     """A trace in plain lines, as a writer that is a model reads it.
 
     What was said and heard begins no line by itself: each line of it has a word of ours or a bar before it.
     """
-    lines = [f"attempt : {'success' if seen.success else 'failure'}"]
-    for turn in seen.turns:
-        lines += [line("say", turn.said)] if turn.said else []
-        lines += [line("call", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls]
-        lines += [line("problem", turn.problem)] if turn.problem else []
-        lines += [line("heard", text) for text in turn.heard]
+    lines = [f"attempt : {'success' if trace.success else 'failure'}"]
+    for turn in trace.turns:
+        lines += [labelled_line("say", turn.text)] if turn.text else []
+        lines += [labelled_line("call", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls]
+        lines += [labelled_line("problem", turn.parse_error)] if turn.parse_error else []
+        lines += [labelled_line("heard", text) for text in turn.replies]
     return "\n".join(lines) + "\n"
 
 
-def shortened(seen: Trace, limit: int) -> Trace:
+def shorten_observations(trace: Trace, max_chars: int) -> Trace:
     """The trace with the middle cut out of every observation that has more than `limit` characters."""
-    turns = (replace(turn, heard=tuple(cut(text, limit) for text in turn.heard)) for turn in seen.turns)
-    return replace(seen, turns=tuple(turns))
+    turns = (replace(turn, replies=tuple(cut_middle(text, max_chars) for text in turn.replies)) for turn in trace.turns)
+    return replace(trace, turns=tuple(turns))
 
 
-def without_middle(seen: Trace, keep: int) -> Trace:
+def drop_middle_turns(trace: Trace, num_turns: int) -> Trace:
     """The trace with its middle turns left out: `keep` of them stay, and a line says how many are missing."""
-    if len(seen.turns) <= keep:
-        return seen
-    head, tail = (keep + 1) // 2, keep // 2
-    gap = SeenTurn(heard=(f"... {len(seen.turns) - keep} turns left out ...",))
-    return replace(seen, turns=(*seen.turns[:head], gap, *seen.turns[len(seen.turns) - tail :]))
+    if len(trace.turns) <= num_turns:
+        return trace
+    head, tail = (num_turns + 1) // 2, num_turns // 2
+    gap = TraceTurn(replies=(f"... {len(trace.turns) - num_turns} turns left out ...",))
+    return replace(trace, turns=(*trace.turns[:head], gap, *trace.turns[len(trace.turns) - tail :]))
 
 
-def _heard(rollout: Rollout) -> list[Sequence[Message]]:
+def _replies_by_turn(rollout: Rollout) -> list[Sequence[Message]]:
     """For each turn, what came back. Every turn has one message of its own, and they are the conversation's last."""
-    own = _own(rollout)
-    heard: list[Sequence[Message]] = [
-        rollout.messages[at + 1 : after] for at, after in pairwise([*own, len(rollout.messages)])
+    assistant_positions = _assistant_positions(rollout)
+    replies: list[Sequence[Message]] = [
+        rollout.messages[position + 1 : next_position]
+        for position, next_position in pairwise([*assistant_positions, len(rollout.messages)])
     ]
-    return [*[()] * (len(rollout.turns) - len(heard)), *heard]
+    return [*[()] * (len(rollout.turns) - len(replies)), *replies]
 
 
-def _own(rollout: Rollout) -> list[int]:
+def _assistant_positions(rollout: Rollout) -> list[int]:
     """Where in the conversation its turns stand."""
-    said = [at for at, message in enumerate(rollout.messages) if message["role"] == "assistant"]
-    return said[max(0, len(said) - len(rollout.turns)) :]
+    positions = [position for position, message in enumerate(rollout.messages) if message["role"] == "assistant"]
+    return positions[max(0, len(positions) - len(rollout.turns)) :]
 
 
-def _opening(rollout: Rollout) -> Sequence[Message]:
+def _opening_messages(rollout: Rollout) -> Sequence[Message]:
     """All that came before its first turn."""
-    return rollout.messages[: next(iter(_own(rollout)), len(rollout.messages))]
+    return rollout.messages[: next(iter(_assistant_positions(rollout)), len(rollout.messages))]
 
 
-def _arguments(call: Call) -> str:
-    return " ".join(f"{name}={_plain(value)}" for name, value in call.arguments.items())
+def _format_arguments(call: Call) -> str:
+    return " ".join(f"{name}={_format_value(value)}" for name, value in call.arguments.items())
 
 
-def line(name: str, text: str) -> str:
-    return f"{name} : " + "\n | ".join(text.splitlines() or [""])
+def labelled_line(label: str, text: str) -> str:
+    return f"{label} : " + "\n | ".join(text.splitlines() or [""])
 
 
-def _plain(value: Any) -> str:
+def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else dumps(value, ensure_ascii=False, default=str)
 
 
-def _complaint(text: str) -> str:
+def _error_words(text: str) -> str:
     """The first words of what a tool answered, without its own `error :`."""
     words = re.sub(r"^\W*error\W*", "", text.strip(), flags=re.IGNORECASE).split()
-    return " ".join(words[:ERROR_WORDS]) or "unknown"
+    return " ".join(words[:_MAX_ERROR_WORDS]) or "unknown"
 
 
-def cut(text: str, limit: int) -> str:
-    if len(text) <= limit:
+def cut_middle(text: str, max_chars: int) -> str:
+    if len(text) <= max_chars:
         return text
-    head, tail = (limit + 1) // 2, limit // 2
-    return f"{text[:head]} ... {len(text) - limit} characters cut ... {text[len(text) - tail :]}"
+    head, tail = (max_chars + 1) // 2, max_chars // 2
+    return f"{text[:head]} ... {len(text) - max_chars} characters cut ... {text[len(text) - tail :]}"

@@ -10,7 +10,9 @@ EPSILON = 1e-6
 Baseline = Literal["group_mean", "leave_one_out"]
 
 
-def advantages(rewards: Sequence[float], baseline: Baseline = "group_mean", std: bool = True) -> NDArray[np.float64]:
+def advantages(
+    rewards: Sequence[float], baseline: Baseline = "group_mean", scale_by_std: bool = True
+) -> NDArray[np.float64]:
     """A_k = (r_k - b_k) / (sample std of the group + 1e-6), for each group, before any weight (2402.03300).
 
     b_k is the group's mean, or the mean of the other rollouts (2402.14740); without `std` nothing is divided.
@@ -22,4 +24,4 @@ def advantages(rewards: Sequence[float], baseline: Baseline = "group_mean", std:
     centred = r - r.mean()
     if baseline == "leave_one_out":
         centred = centred * (r.size / (r.size - 1))
-    return centred / (r.std(ddof=1) + EPSILON) if std else centred
+    return centred / (r.std(ddof=1) + EPSILON) if scale_by_std else centred

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass
 
 from sgcd.credit.settings import Scale, SegmentSettings
 
-CANDIDATES: dict[Scale, tuple[float, ...]] = {"published": (3.0, 4.0, 5.0, 6.0), "absolute": (0.3, 0.4, 0.5, 0.6)}
-MOST = 0.15
+SPIKE_CANDIDATES: dict[Scale, tuple[float, ...]] = {"published": (3.0, 4.0, 5.0, 6.0), "absolute": (0.3, 0.4, 0.5, 0.6)}
+_MAX_CREDITED_SHARE = 0.15
 """Share of the response tokens that may be credited."""
 
 
@@ -21,11 +21,11 @@ class Calibration:
     spike: float
     share: float
 
-    def state(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float]:
         """Plain JSON for the checkpoint; Calibration(**state) restores it."""
         return asdict(self)
 
-    def applied(self, settings: SegmentSettings) -> SegmentSettings:
+    def apply_to(self, settings: SegmentSettings) -> SegmentSettings:
         """The settings with this spike (z_hi), saliency one at twice it (z_sat = 2 z_hi)."""
         return settings.model_copy(update={"spike": self.spike, "full": 2 * self.spike})
 
@@ -35,9 +35,9 @@ def calibrate(credited_share: Callable[[SegmentSettings], float], settings: Segm
 
     `credited_share` segments the first batch under the settings that it is given.
     """
-    tried = Calibration(0.0, 1.0)
-    for spike in CANDIDATES[settings.scale]:
-        tried = Calibration(spike, credited_share(Calibration(spike, 0.0).applied(settings)))
-        if tried.share <= MOST:
+    calibration = Calibration(0.0, 1.0)
+    for spike in SPIKE_CANDIDATES[settings.scale]:
+        calibration = Calibration(spike, credited_share(Calibration(spike, 0.0).apply_to(settings)))
+        if calibration.share <= _MAX_CREDITED_SHARE:
             break
-    return tried
+    return calibration

@@ -30,25 +30,25 @@ def dense_features(
     """
     ids = top_ids(teacher, k)
     p, q = outcomes(student, ids, observed), outcomes(teacher, ids, observed)
-    gap = observed_logp(q, ids, observed) - observed_logp(p, ids, observed)
+    gap = observed_logprob_of(q, ids, observed) - observed_logprob_of(p, ids, observed)
     return divergence_of(p, q, divergence), entropy_of(q), gap
 
 
 def top_ids(logits: Array, k: int) -> Array:
     """Ids of the k largest logits of each row, in ascending order; ties go to the lower id, NaN is never large."""
-    xp, z = _namespace(logits), _wide(logits)
+    xp, z = _namespace(logits), _at_least_float32(logits)
     size = z.shape[-1]
     k = min(k, size)
     if xp.isnan(xp.amax(z, axis=-1)).any():
         z = xp.where(xp.isnan(z), -math.inf, z)
-    values, ids = _largest(z, min(k + 1, size))
+    values, ids = _topk(z, min(k + 1, size))
     if k == size or (values[:, k - 1] > values[:, k]).all():
         ids = ids[:, :k]
-        return ids[_rows(ids), xp.argsort(ids, -1)]
+        return ids[_row_indices(ids), xp.argsort(ids, -1)]
     level = values[:, k - 1 : k]  # some row has a tie where it is cut off
     above, tied = z > level, z == level
-    room = k - above.sum(-1)[:, None]
-    kept = above | (tied & (xp.cumsum(tied, axis=-1) <= room))
+    tie_slots = k - above.sum(-1)[:, None]
+    kept = above | (tied & (xp.cumsum(tied, axis=-1) <= tie_slots))
     return xp.where(kept)[-1].reshape(-1, k)
 
 
@@ -58,40 +58,40 @@ def outcomes(logits: Array, ids: Array, observed: Array) -> Array:
     The observed token's slot is empty (-inf) where `ids` holds it already. The tail is
     logsumexp(logits outside the support) - logsumexp(logits), never one minus the kept mass; -inf when none is outside.
     """
-    return outcomes_of(log_softmax(logits), ids, observed)
+    return outcomes_from_logprobs(log_softmax(logits), ids, observed)
 
 
 def log_softmax(logits: Array) -> Array:
     """Log-probabilities [tokens, vocabulary]; at least float32."""
-    xp, z = _namespace(logits), _wide(logits)
+    xp, z = _namespace(logits), _at_least_float32(logits)
     if hasattr(xp, "log_softmax"):  # torch reads the row once
         return xp.log_softmax(z, -1)
     with np.errstate(all="ignore"):
         return z - _logsumexp(z)
 
 
-def outcomes_of(logp: Array, ids: Array, observed: Array) -> Array:
+def outcomes_from_logprobs(logprobs: Array, ids: Array, observed: Array) -> Array:
     """The same from log-probabilities of the whole vocabulary."""
-    xp, row, own = _namespace(logp), _rows(ids), observed[:, None]
-    rest = logp + 0.0
-    rest[row, ids] = -math.inf
-    rest[row, own] = -math.inf
+    xp, row, observed_column = _namespace(logprobs), _row_indices(ids), observed[:, None]
+    outside = logprobs + 0.0
+    outside[row, ids] = -math.inf
+    outside[row, observed_column] = -math.inf
     with np.errstate(all="ignore"):
-        observed_slot = xp.where(_listed(ids, observed), -math.inf, logp[row, own])
-        return xp.concatenate((logp[row, ids], observed_slot, _logsumexp(rest)), axis=-1)
+        observed_slot = xp.where(_is_in_topk(ids, observed), -math.inf, logprobs[row, observed_column])
+        return xp.concatenate((logprobs[row, ids], observed_slot, _logsumexp(outside)), axis=-1)
 
 
-def server_outcomes(top_logp: Array, ids: Array, observed: Array, own_logp: Array) -> Array:
+def server_outcomes(topk_logprobs: Array, ids: Array, observed: Array, own_logprobs: Array) -> Array:
     """The same K+2 outcomes when a server gives log-probabilities of `ids` and of the observed token, and nothing else.
 
     tail = log(-expm1(min(kept log-mass, -1e-7))): for student and teacher alike, so that equal inputs still agree.
     """
-    xp, top = _namespace(top_logp), _wide(top_logp)
+    xp, topk = _namespace(topk_logprobs), _at_least_float32(topk_logprobs)
     with np.errstate(all="ignore"):
-        own = xp.where(_listed(ids, observed), -math.inf, _wide(own_logp)[:, None])
-        kept = _logsumexp(xp.concatenate((top, own), axis=-1))
-        kept = xp.where(kept > SERVER_CLAMP, SERVER_CLAMP, kept)
-        return xp.concatenate((top, own, xp.log(-xp.expm1(kept))), axis=-1)
+        observed_slot = xp.where(_is_in_topk(ids, observed), -math.inf, _at_least_float32(own_logprobs)[:, None])
+        kept_mass = _logsumexp(xp.concatenate((topk, observed_slot), axis=-1))
+        kept_mass = xp.where(kept_mass > SERVER_CLAMP, SERVER_CLAMP, kept_mass)
+        return xp.concatenate((topk, observed_slot, xp.log(-xp.expm1(kept_mass))), axis=-1)
 
 
 def divergence_of(student: Array, teacher: Array, kind: Divergence = "reverse_kl") -> Array:
@@ -120,11 +120,11 @@ def entropy_of(outcome: Array) -> Array:
         return xp.where(h > 0, h, h * 0)
 
 
-def observed_logp(outcome: Array, ids: Array, observed: Array) -> Array:
+def observed_logprob_of(outcome: Array, ids: Array, observed: Array) -> Array:
     """The observed token's log-probability, found in its own slot or among `ids`."""
-    xp, listed = _namespace(outcome), _listed(ids, observed)
-    here = xp.concatenate((ids == observed[:, None], ~listed), axis=-1)
-    return xp.amax(xp.where(here, outcome[:, :-1], -math.inf), axis=-1)
+    xp, listed = _namespace(outcome), _is_in_topk(ids, observed)
+    is_slot = xp.concatenate((ids == observed[:, None], ~listed), axis=-1)
+    return xp.amax(xp.where(is_slot, outcome[:, :-1], -math.inf), axis=-1)
 
 
 def _kl(a: Array, b: Array) -> Array:
@@ -133,7 +133,7 @@ def _kl(a: Array, b: Array) -> Array:
     return (xp.exp(a) * xp.where(empty, 0.0, a - b)).sum(-1)
 
 
-def _listed(ids: Array, observed: Array) -> Array:
+def _is_in_topk(ids: Array, observed: Array) -> Array:
     return (ids == observed[:, None]).any(-1)[:, None]
 
 
@@ -144,23 +144,23 @@ def _logsumexp(x: Array) -> Array:
     return xp.log(xp.sum(xp.exp(x - top), axis=-1, keepdims=True)) + top
 
 
-def _largest(z: Array, count: int) -> tuple[Array, Array]:
+def _topk(z: Array, count: int) -> tuple[Array, Array]:
     """The largest values of each row, falling, and their places: the one operation without a common name."""
     xp = _namespace(z)
     if hasattr(xp, "topk"):
         return xp.topk(z, count)
-    places = xp.argpartition(z, z.shape[-1] - count, axis=-1)[:, z.shape[-1] - count :]
-    places = places[_rows(places), xp.argsort(-z[_rows(places), places], -1)]
-    return z[_rows(places), places], places
+    indices = xp.argpartition(z, z.shape[-1] - count, axis=-1)[:, z.shape[-1] - count :]
+    indices = indices[_row_indices(indices), xp.argsort(-z[_row_indices(indices), indices], -1)]
+    return z[_row_indices(indices), indices], indices
 
 
-def _rows(ids: Array) -> Array:
+def _row_indices(ids: Array) -> Array:
     """A column with the number of each row."""
     xp = _namespace(ids)
     return xp.cumsum(xp.ones_like(ids[:, :1]), axis=0) - 1
 
 
-def _wide(x: Array) -> Array:
+def _at_least_float32(x: Array) -> Array:
     """At least float32: half precision would be the dominant error."""
     xp = _namespace(x)
     return xp.asarray(x, dtype=xp.float32) if x.dtype.itemsize < 4 else x

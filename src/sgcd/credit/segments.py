@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.settings import Scale, SegmentSettings
-from sgcd.records import Flags, Floats, Rollout, same_length
+from sgcd.records import Flags, Floats, Rollout, check_length
 
 Doubles = NDArray[np.float64]
-Reason = Literal["", "no_reference", "few_tokens", "flat", "nonfinite"]
-DEFAULTS = SegmentSettings()
-SPIKE: dict[Scale, float] = {"published": 3.0, "absolute": 0.3}
-QUIET: dict[Scale, float] = {"published": 1.0, "absolute": 0.02}
+NoSegmentReason = Literal["", "no_reference", "few_tokens", "flat", "nonfinite"]
+DEFAULT_SETTINGS = SegmentSettings()
+_SPIKE_THRESHOLDS: dict[Scale, float] = {"published": 3.0, "absolute": 0.3}
+_QUIET_THRESHOLDS: dict[Scale, float] = {"published": 1.0, "absolute": 0.02}
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Span:
 
     start: int
     stop: int
-    value: float
+    saliency: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +47,23 @@ class Segments:
     saliency: Floats
     """s in [0, 1] for each token of the response."""
     spans: tuple[Span, ...]
-    valid: int
+    num_valid: int
     """How many tokens took part: written by the policy, creditable, finite."""
-    nonfinite: int
+    num_nonfinite: int
     """How many tokens that the policy wrote had a NaN or an infinity."""
-    reason: Reason = ""
+    reason: NoSegmentReason = ""
     """Why there could be no segment at all; empty when there could."""
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class DivergenceScale:
     """What a rollout's own tokens say about its scale: all that a later token can do to an earlier one's saliency."""
 
-    centre: float
+    median: float
     spread: float
-    confident: float
+    max_entropy: float
     """The teacher's entropy at a spike is at most this."""
-    rise: float
+    entropy_rise: float
     """The teacher's entropy may exceed a span's mean by this."""
 
 
@@ -73,7 +73,7 @@ def segment(
     mask: Flags,
     creditable: Flags | None = None,
     turns: NDArray[Any] | None = None,
-    settings: SegmentSettings = DEFAULTS,
+    settings: SegmentSettings = DEFAULT_SETTINGS,
 ) -> Segments:
     """Saliency and spans of one response (method 6(b)).
 
@@ -81,116 +81,120 @@ def segment(
     given), and `turns` numbers the turn of each token (contiguous runs of the mask when not given).
     """
     size = len(divergence)
-    written = np.asarray(mask, dtype=bool)
-    free = np.ones(size, dtype=bool) if creditable is None else np.asarray(creditable, dtype=bool)
+    policy_mask = np.asarray(mask, dtype=bool)
+    is_creditable = np.ones(size, dtype=bool) if creditable is None else np.asarray(creditable, dtype=bool)
     turns = np.zeros(size, dtype=np.int64) if turns is None else turns
-    for name, array in (("entropy", entropy), ("mask", written), ("creditable", free), ("turns", turns)):
-        same_length("segment", name, array, size)
+    for name, array in (("entropy", entropy), ("mask", policy_mask), ("creditable", is_creditable), ("turns", turns)):
+        check_length("segment", name, array, size)
     d, h = np.asarray(divergence, dtype=np.float64), np.asarray(entropy, dtype=np.float64)
     finite = np.isfinite(d) & np.isfinite(h)
-    valid = written & free & finite
-    count, nonfinite = int(valid.sum()), int((written & ~finite).sum())
+    valid = policy_mask & is_creditable & finite
+    count, nonfinite = int(valid.sum()), int((policy_mask & ~finite).sum())
     if count < settings.tokens:
         return Segments(np.zeros(size, np.float32), (), count, nonfinite, "few_tokens")
-    used = d[valid]
-    if used.min() == used.max():
+    valid_divergence = d[valid]
+    if valid_divergence.min() == valid_divergence.max():
         return Segments(np.zeros(size, np.float32), (), count, nonfinite, "flat")
-    facts = statistics(used, h[valid], settings)
-    d, h = np.where(valid, d, facts.centre), np.where(valid, h, np.inf)
-    spans = find_spans(d, h, valid, _run_ends(written, turns), facts, settings)
+    scale = measure_scale(valid_divergence, h[valid], settings)
+    d, h = np.where(valid, d, scale.median), np.where(valid, h, np.inf)
+    spans = find_spans(d, h, valid, _run_ends(policy_mask, turns), scale, settings)
     saliency = np.zeros(size, np.float32)
     for span in spans:
-        saliency[span.start : span.stop] = span.value
+        saliency[span.start : span.stop] = span.saliency
     saliency[~valid] = 0
     return Segments(saliency, spans, count, nonfinite)
 
 
-def spike_of(settings: SegmentSettings) -> float:
+def spike_threshold(settings: SegmentSettings) -> float:
     """z_hi: what was set, or what the scale says."""
-    return SPIKE[settings.scale] if settings.spike is None else settings.spike
+    return _SPIKE_THRESHOLDS[settings.scale] if settings.spike is None else settings.spike
 
 
-def turn_numbers(rollout: Rollout) -> NDArray[np.int64]:
+def turn_indices(rollout: Rollout) -> NDArray[np.int64]:
     """The number of each token's turn, -1 outside turns."""
-    numbers = np.full(len(rollout.response), -1, dtype=np.int64)
+    indices = np.full(len(rollout.response), -1, dtype=np.int64)
     for number, turn in enumerate(rollout.turns):
-        numbers[turn.start : turn.stop] = number
-    return numbers
+        indices[turn.start : turn.stop] = number
+    return indices
 
 
-def statistics(d: Doubles, h: Doubles, settings: SegmentSettings) -> Statistics:
+def measure_scale(d: Doubles, h: Doubles, settings: SegmentSettings) -> DivergenceScale:
     """Centre and robust spread of the divergence, and the two limits on the teacher's entropy, over the valid tokens.
 
     spread = max(1.4826 MAD, 1.2533 mean|d - median|, sigma_min): the second is for divergences that are mostly zero.
     """
-    centre = _lower_median(d)
-    away = np.abs(d - centre)
-    spread = max(1.4826 * _lower_median(away), 1.2533 * float(away.mean()), settings.spread)
-    place = max(math.ceil(settings.confident * h.size) - 1, 0)
-    confident = float(np.partition(h, place)[place])
-    rise = max(settings.rise, 1.4826 * _lower_median(np.abs(h - _lower_median(h))))
-    return Statistics(centre, spread, confident, rise)
+    median = _lower_median(d)
+    deviations = np.abs(d - median)
+    spread = max(1.4826 * _lower_median(deviations), 1.2533 * float(deviations.mean()), settings.spread)
+    rank = max(math.ceil(settings.confident * h.size) - 1, 0)
+    max_entropy = float(np.partition(h, rank)[rank])
+    entropy_rise = max(settings.rise, 1.4826 * _lower_median(np.abs(h - _lower_median(h))))
+    return DivergenceScale(median, spread, max_entropy, entropy_rise)
 
 
-def heights(d: Doubles, facts: Statistics, settings: SegmentSettings) -> Doubles:
+def normalized_divergence(d: Doubles, scale: DivergenceScale, settings: SegmentSettings) -> Doubles:
     """z_t = (d_t - median) / spread on the published scale, d_t itself on the absolute one."""
-    return d if settings.scale == "absolute" else (d - facts.centre) / facts.spread
+    return d if settings.scale == "absolute" else (d - scale.median) / scale.spread
 
 
-def anchors(z: Doubles, d: Doubles, h: Doubles, valid: Flags, facts: Statistics, settings: SegmentSettings) -> Flags:
+def spike_mask(
+    z: Doubles, d: Doubles, h: Doubles, valid: Flags, scale: DivergenceScale, settings: SegmentSettings
+) -> Flags:
     """Where a span may start: a spike, of enough nats, at which the teacher is confident."""
-    return valid & (z >= spike_of(settings)) & (d >= settings.least) & (h <= facts.confident)
+    return valid & (z >= spike_threshold(settings)) & (d >= settings.least) & (h <= scale.max_entropy)
 
 
 def find_spans(
-    d: Doubles, h: Doubles, valid: Flags, ends: NDArray[np.int64], facts: Statistics, settings: SegmentSettings
+    d: Doubles, h: Doubles, valid: Flags, ends: NDArray[np.int64], scale: DivergenceScale, settings: SegmentSettings
 ) -> tuple[Span, ...]:
     """All spans, from left to right. Only tokens inside spans are visited one by one."""
-    z = heights(d, facts, settings)
-    starts = anchors(z, d, h, valid, facts, settings)
-    at = np.flatnonzero(starts)
-    if not at.size:
+    z = normalized_divergence(d, scale, settings)
+    starts = spike_mask(z, d, h, valid, scale, settings)
+    positions = np.flatnonzero(starts)
+    if not positions.size:
         return ()
-    full = 2 * spike_of(settings) if settings.full is None else settings.full
-    limits = np.minimum(ends[np.searchsorted(ends, at, side="right")], at + settings.longest)
+    saturation = 2 * spike_threshold(settings) if settings.full is None else settings.full
+    limits = np.minimum(ends[np.searchsorted(ends, positions, side="right")], positions + settings.longest)
     spans: list[Span] = []
-    reached = 0
-    for start, limit in zip(at.tolist(), limits.tolist(), strict=True):
-        if start < reached:
+    search_from = 0
+    for start, limit in zip(positions.tolist(), limits.tolist(), strict=True):
+        if start < search_from:
             continue
-        here = slice(start, limit)
-        length, reached = _extent(z[here], h[here], valid[here], starts[here], facts.rise, settings)
-        reached += start
-        spans.append(Span(start, start + length, float(np.float32(min(1.0, z[start] / full)))))
+        window = slice(start, limit)
+        length, search_from = _segment_end(
+            z[window], h[window], valid[window], starts[window], scale.entropy_rise, settings
+        )
+        search_from += start
+        spans.append(Span(start, start + length, float(np.float32(min(1.0, z[start] / saturation)))))
     return tuple(spans)
 
 
-def _extent(
-    z: Doubles, h: Doubles, valid: Flags, starts: Flags, rise: float, settings: SegmentSettings
+def _segment_end(
+    z: Doubles, h: Doubles, valid: Flags, starts: Flags, entropy_rise: float, settings: SegmentSettings
 ) -> tuple[int, int]:
     """How many tokens the span that starts at 0 covers up to its last creditable one, and where the search goes on."""
-    quiet = QUIET[settings.scale] if settings.quiet is None else settings.quiet
-    first, low, last = float(z[0]), 0, 0
-    total, seen = float(h[0]), 1
+    quiet = _QUIET_THRESHOLDS[settings.scale] if settings.quiet is None else settings.quiet
+    first_height, num_quiet, last = float(z[0]), 0, 0
+    entropy_sum, num_tokens = float(h[0]), 1
     tokens = zip(z.tolist(), h.tolist(), valid.tolist(), starts.tolist(), strict=True)
-    for t, (height, unsure, counts, start) in enumerate(tokens):
-        if t == 0 or not counts:  # a masked literal or a NaN neither ends a span nor has credit
+    for t, (height, entropy, is_valid, is_spike) in enumerate(tokens):
+        if t == 0 or not is_valid:  # a masked literal or a NaN neither ends a span nor has credit
             continue
-        if start and height > first:  # a stronger spike opens its own
+        if is_spike and height > first_height:  # a stronger spike opens its own
             return last + 1, t
-        if unsure - total / seen > rise:
+        if entropy - entropy_sum / num_tokens > entropy_rise:
             return last + 1, t
-        low = low + 1 if height <= quiet else 0
-        if low >= settings.reset:
+        num_quiet = num_quiet + 1 if height <= quiet else 0
+        if num_quiet >= settings.reset:
             return last + 1, t
-        last, total, seen = t, total + unsure, seen + 1
+        last, entropy_sum, num_tokens = t, entropy_sum + entropy, num_tokens + 1
     return last + 1, len(z)
 
 
-def _run_ends(written: Flags, turns: NDArray[Any]) -> NDArray[np.int64]:
+def _run_ends(policy_mask: Flags, turns: NDArray[Any]) -> NDArray[np.int64]:
     """Where each run of equal turn and mask ends: no span crosses one."""
-    change = (written[1:] != written[:-1]) | (turns[1:] != turns[:-1])
-    return np.append(np.flatnonzero(change) + 1, len(written))
+    change = (policy_mask[1:] != policy_mask[:-1]) | (turns[1:] != turns[:-1])
+    return np.append(np.flatnonzero(change) + 1, len(policy_mask))
 
 
 def _lower_median(values: Doubles) -> float:

@@ -14,7 +14,7 @@ Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 Scale = Literal["published", "absolute"]
 
 
-class Grpo(Settings):
+class GrpoSettings(Settings):
     """Every token of a rollout carries the rollout's advantage (2402.03300)."""
 
     name: Literal["grpo"]
@@ -47,7 +47,7 @@ class SegmentSettings(Settings):
     """A rollout with fewer creditable tokens has no segments (N_min)."""
 
 
-class Sgcd(Settings):
+class SgcdSettings(Settings):
     """The advantage, concentrated where a teacher that was shown the siblings' contrast disagrees (2606.12634)."""
 
     name: Literal["sgcd"]
@@ -71,4 +71,4 @@ class Sgcd(Settings):
     """Choose the spike on the first batch, the smallest of four that credits at most 15 % of its tokens."""
 
 
-Method = Annotated[Grpo | Sgcd, Field(discriminator="name")]
+MethodSettings = Annotated[GrpoSettings | SgcdSettings, Field(discriminator="name")]

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.segments import Doubles, Segments
-from sgcd.records import Flags, Floats, same_length
+from sgcd.records import Flags, Floats, check_length
 
 
 def weigh(
@@ -28,33 +28,33 @@ def weigh(
     creditable tokens. A rollout without segments keeps weight one: nothing was located in it.
     """
     s = np.asarray(saliency, dtype=np.float64)
-    free = np.ones(len(s), dtype=bool) if creditable is None else np.asarray(creditable, dtype=bool)
-    same_length("weights", "creditable", free, len(s))
-    s = np.where(free & np.isfinite(s), s, 0.0)
+    is_creditable = np.ones(len(s), dtype=bool) if creditable is None else np.asarray(creditable, dtype=bool)
+    check_length("weights", "creditable", is_creditable, len(s))
+    s = np.where(is_creditable & np.isfinite(s), s, 0.0)
     if floor < 1 and (s > 0).any():
         s = np.where(s > 0, s, -1.0)
     with np.errstate(over="ignore"):
         weight = np.clip(1.0 + gamma * s, floor, cap)
-    if mean_one and free.any():
-        weight[free] = _with_mean_one(weight[free], floor, cap)
-    weight[~free] = 1.0
+    if mean_one and is_creditable.any():
+        weight[is_creditable] = _scale_to_mean_one(weight[is_creditable], floor, cap)
+    weight[~is_creditable] = 1.0
     return weight.astype(np.float32)
 
 
-def gate(segments: Segments, advantage: float, gap: Floats) -> Segments:
+def drop_disagreeing_segments(segments: Segments, advantage: float, teacher_logprob_gap: Floats) -> Segments:
     """Keep the segments whose first token has A * gap >= 0: the teacher moves it the way the advantage does.
 
     An extension: the published divergence has no sign, so a success is credited most where the teacher would have done
     otherwise.
     """
-    kept = tuple(span for span in segments.spans if advantage * float(gap[span.start]) >= 0)
+    kept = tuple(span for span in segments.spans if advantage * float(teacher_logprob_gap[span.start]) >= 0)
     inside = np.zeros(len(segments.saliency), dtype=bool)
     for span in kept:
         inside[span.start : span.stop] = True
     return replace(segments, spans=kept, saliency=np.where(inside, segments.saliency, np.float32(0)))
 
 
-def _with_mean_one(weight: Doubles, floor: float, cap: float) -> Doubles:
+def _scale_to_mean_one(weight: Doubles, floor: float, cap: float) -> Doubles:
     """clip(a w, floor, cap) with the a that gives mean one: the mean is linear in a between the points where a weight
     meets a bound, so those points are searched and the last stretch is solved."""
     values, counts = np.unique(weight, return_counts=True)
@@ -62,14 +62,14 @@ def _with_mean_one(weight: Doubles, floor: float, cap: float) -> Doubles:
     def total(scale: float) -> float:
         return float(counts @ np.clip(scale * values, floor, cap))
 
-    points = np.unique(np.concatenate((floor / values, cap / values)))
-    low, high = 0, points.size - 1  # all at the floor, all at the cap
+    breakpoints = np.unique(np.concatenate((floor / values, cap / values)))
+    low, high = 0, breakpoints.size - 1  # all at the floor, all at the cap
     while high - low > 1:
         middle = (low + high) // 2
-        if total(float(points[middle])) <= weight.size:
+        if total(float(breakpoints[middle])) <= weight.size:
             low = middle
         else:
             high = middle
-    below, above = total(float(points[low])), total(float(points[high]))
+    below, above = total(float(breakpoints[low])), total(float(breakpoints[high]))
     share = (weight.size - below) / (above - below)
-    return np.clip((points[low] + share * (points[high] - points[low])) * weight, floor, cap)
+    return np.clip((breakpoints[low] + share * (breakpoints[high] - breakpoints[low])) * weight, floor, cap)

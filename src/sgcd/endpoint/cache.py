@@ -6,53 +6,55 @@ from pathlib import Path
 
 from sgcd.errors import EndpointError
 
-SCHEMA = 1
-PATIENCE = 5.0
+_CACHE_SCHEMA = 1
+_LOCK_TIMEOUT_SECONDS = 5.0
 """Seconds in which another process may finish writing."""
 
 
-class Cache:
+class CompletionCache:
     """Each answer is one transaction: whole or absent when the process is killed, and others may use the file too."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._file: sqlite3.Connection | None = None
+        self._connection: sqlite3.Connection | None = None
 
     def open(self) -> sqlite3.Connection:
         """Made when it is not there; refused when it is something else."""
-        if self._file is None:
+        if self._connection is None:
             if not self.path.parent.is_dir():
                 raise EndpointError(f"{self.path}: the cache's folder does not exist; make it, or name another file")
             try:
-                self._file = self._opened()
+                self._connection = self._connect()
             except sqlite3.Error as problem:
                 raise EndpointError(
                     f"{self.path}: not a cache of answers ({problem}); remove the file, or name another one"
                 ) from problem
-        return self._file
+        return self._connection
 
-    def _opened(self) -> sqlite3.Connection:
-        file = sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False)
-        file.execute("PRAGMA journal_mode=WAL")
-        file.execute("PRAGMA synchronous=NORMAL")
-        [version] = file.execute("PRAGMA user_version").fetchone()
-        known = {name for [name] in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-        if version not in (0, SCHEMA) or (version == 0 and known - {"answers"}):
-            raise sqlite3.DatabaseError(f"schema {version}, expected {SCHEMA}")
-        file.execute(
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self.path, timeout=_LOCK_TIMEOUT_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+        [version] = connection.execute("PRAGMA user_version").fetchone()
+        tables = {name for [name] in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        if version not in (0, _CACHE_SCHEMA) or (version == 0 and tables - {"answers"}):
+            raise sqlite3.DatabaseError(f"schema {version}, expected {_CACHE_SCHEMA}")
+        connection.execute(
             "CREATE TABLE IF NOT EXISTS answers (request TEXT PRIMARY KEY, answer TEXT NOT NULL, made REAL NOT NULL)"
         )
-        file.execute(f"PRAGMA user_version = {SCHEMA}")
-        return file
+        connection.execute(f"PRAGMA user_version = {_CACHE_SCHEMA}")
+        return connection
 
-    def get(self, request: str) -> str | None:
-        found = self.open().execute("SELECT answer FROM answers WHERE request = ?", [request]).fetchone()
-        return None if found is None else str(found[0])
+    def get(self, request_hash: str) -> str | None:
+        row = self.open().execute("SELECT answer FROM answers WHERE request = ?", [request_hash]).fetchone()
+        return None if row is None else str(row[0])
 
-    def put(self, request: str, answer: str) -> None:
-        self.open().execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", [request, answer, time.time()])
+    def put(self, request_hash: str, answer: str) -> None:
+        self.open().execute("INSERT OR IGNORE INTO answers VALUES (?, ?, ?)", [request_hash, answer, time.time()])
 
     def close(self) -> None:
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None

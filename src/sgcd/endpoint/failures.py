@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from time import time
 
-PASSING = frozenset({"timeout", "connection", "cut", "rate limit", "server", "unreadable"})
+TRANSIENT_FAILURES = frozenset({"timeout", "connection", "cut", "rate limit", "server", "unreadable"})
 """Worth another call. The others are: key, refused, huge, other; and budget, for which no call was made."""
-STATUS = {
+_STATUS_REASONS = {
     400: "it does not understand the request",
     401: "it does not accept the key",
     403: "the key may not do this",
@@ -17,54 +17,56 @@ STATUS = {
 }
 
 
-class Failure(Exception):
+class AttemptFailed(Exception):
     """One call that brought no answer. The detail is ours: what a server writes into an error is never repeated."""
 
-    def __init__(self, kind: str, detail: str, wait: float | None = None, billed: bool = False) -> None:
+    def __init__(self, kind: str, detail: str, retry_after: float | None = None, billed: bool = False) -> None:
         super().__init__(f"{kind}: {detail}")
         self.kind = kind
         self.detail = detail
-        self.wait = wait
+        self.retry_after = retry_after
         """Seconds that the server asks to wait."""
         self.billed = billed
         """Whether tokens may have been used all the same."""
 
 
-def failure_of(problem: Exception, reading: bool) -> Failure:
+def failure_from_exception(error: Exception, response_started: bool) -> AttemptFailed:
     """What an exception amounts to; `reading` says that the server had begun to answer."""
     import openai
 
-    if isinstance(problem, TimeoutError | openai.APITimeoutError) or "Timeout" in type(problem).__name__:
-        return Failure("timeout", "no whole answer in time", billed=True)
-    if isinstance(problem, openai.APIStatusError):
-        return of_status(problem.status_code, problem.response.headers)
-    if isinstance(problem, openai.APIConnectionError):
-        return Failure("connection", "the server could not be reached, or hung up")
-    if reading:
-        return Failure("cut", "the answer broke off", billed=True)
-    return Failure("other", type(problem).__name__)
+    if isinstance(error, TimeoutError | openai.APITimeoutError) or "Timeout" in type(error).__name__:
+        return AttemptFailed("timeout", "no whole answer in time", billed=True)
+    if isinstance(error, openai.APIStatusError):
+        return failure_from_status(error.status_code, error.response.headers)
+    if isinstance(error, openai.APIConnectionError):
+        return AttemptFailed("connection", "the server could not be reached, or hung up")
+    if response_started:
+        return AttemptFailed("cut", "the answer broke off", billed=True)
+    return AttemptFailed("other", type(error).__name__)
 
 
-def of_status(status: int, headers: Mapping[str, str]) -> Failure:
+def failure_from_status(status: int, headers: Mapping[str, str]) -> AttemptFailed:
     if status == 429:
-        return Failure("rate limit", "too many calls", wait_of(headers))
+        return AttemptFailed("rate limit", "too many calls", retry_after_seconds(headers))
     if status >= 500 or status in (408, 409, 425):
-        return Failure("server", f"status {status}", wait_of(headers))
-    return Failure("refused", f"status {status}" + (f", {STATUS[status]}" if status in STATUS else ""))
+        return AttemptFailed("server", f"status {status}", retry_after_seconds(headers))
+    return AttemptFailed(
+        "refused", f"status {status}" + (f", {_STATUS_REASONS[status]}" if status in _STATUS_REASONS else "")
+    )
 
 
-def wait_of(headers: Mapping[str, str]) -> float | None:
+def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
     """Seconds of a retry-after, which may be a number or a date; None where there is none that makes sense.
 
     >>> wait_of({"retry-after": "1.5"}), wait_of({"retry-after": "soon"})
     (1.5, None)
     """
-    told = headers.get("retry-after", "").strip()
+    header = headers.get("retry-after", "").strip()
     try:
-        seconds = float(told)
+        seconds = float(header)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(told).timestamp() - time()
+            seconds = parsedate_to_datetime(header).timestamp() - time()
         except (ValueError, TypeError, OverflowError):
             return None
     return max(0.0, seconds) if math.isfinite(seconds) else None

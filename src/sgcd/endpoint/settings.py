@@ -67,5 +67,5 @@ class EndpointSettings(ServerSettings):
     """How the server is told to answer in JSON: by a schema, as any object, or by the prompt alone."""
 
 
-WAYS = ("base_url", "key_env", "timeout", "retries", "pause", "concurrency", "cache", "budget", "prices")
+CONNECTION_KEYS = ("base_url", "key_env", "timeout", "retries", "pause", "concurrency", "cache", "budget", "prices")
 """By which way a model is reached, and what it may cost: none of it touches what the model is asked."""

@@ -6,9 +6,9 @@ from typing import Any
 from sgcd.chat import Chat
 from sgcd.lab import words
 
-STARTS = Path(__file__).parent / "starts"
+STARTS_DIR = Path(__file__).parent / "starts"
 
-TEMPLATE = """\
+LAB_CHAT_TEMPLATE = """\
 {%- for message in messages -%}
 {%- if message.role == 'assistant' -%}
 <|assistant|> {{ message.content }}{% if not message.unfinished %} <|end|>
@@ -26,32 +26,32 @@ TEMPLATE = """\
 """
 
 
-def tokenizer() -> Any:
+def build_lab_tokenizer() -> Any:
     """One id for each word; what is sampled, decoded and encoded again is the same, always."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    known = {word: index for index, word in enumerate(words.vocabulary())}
-    inner = Tokenizer(models.WordLevel(known, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    inner.add_special_tokens(list(words.SPECIAL))
-    made = PreTrainedTokenizerFast(
-        tokenizer_object=inner,
+    token_ids = {word: index for index, word in enumerate(words.build_vocabulary())}
+    word_tokenizer = Tokenizer(models.WordLevel(token_ids, unk_token="<unk>"))
+    word_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    word_tokenizer.add_special_tokens(list(words.SPECIAL_TOKENS))
+    hf_tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=word_tokenizer,
         pad_token="<pad>",
         unk_token="<unk>",
         eos_token="<|end|>",
-        additional_special_tokens=[word for word in words.SPECIAL if word not in ("<pad>", "<unk>", "<|end|>")],
+        additional_special_tokens=[word for word in words.SPECIAL_TOKENS if word not in ("<pad>", "<unk>", "<|end|>")],
         clean_up_tokenization_spaces=False,
     )
-    made.chat_template = TEMPLATE
-    return made
+    hf_tokenizer.chat_template = LAB_CHAT_TEMPLATE
+    return hf_tokenizer
 
 
-def chat() -> Chat:
-    return Chat(tokenizer(), "the lab's tokenizer")
+def build_lab_chat() -> Chat:
+    return Chat(build_lab_tokenizer(), "the lab's tokenizer")
 
 
-def model(seed: int, size: int) -> Any:
+def build_lab_model(seed: int, size: int) -> Any:
     """A fresh policy: three layers, three heads, 96 wide."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
@@ -68,7 +68,7 @@ def model(seed: int, size: int) -> Any:
         max_position_embeddings=1024,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=words.SPECIAL.index("<|end|>"),
-        pad_token_id=words.SPECIAL.index("<pad>"),
+        eos_token_id=words.SPECIAL_TOKENS.index("<|end|>"),
+        pad_token_id=words.SPECIAL_TOKENS.index("<pad>"),
     )
     return Qwen3ForCausalLM(config).float()

@@ -7,7 +7,7 @@ from pydantic import Field
 from sgcd.settings import Settings
 
 
-class LabEnvironment(Settings):
+class LabSettings(Settings):
     """The lab: a small airline whose tasks are generated, and whose verifier knows."""
 
     name: Literal["lab"]

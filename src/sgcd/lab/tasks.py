@@ -6,112 +6,120 @@ from functools import lru_cache
 import numpy as np
 
 from sgcd.lab import words
-from sgcd.lab.world import Booking, Request, category_of, gold, row_of, split_of
+from sgcd.lab.world import Booking, Request, assign_split, booking_from_json, category_of, expected_outcome
 from sgcd.records import CATEGORIES, Category, Task
 
-SIZES = {"train": 2000, "dev": 400, "test": 400}
-SHARES: dict[Category, float] = {"action": 0.4, "information": 0.25, "transfer": 0.15, "no_action": 0.2}
-INTENTS = tuple(words.ASKS)
-SALT = {"train": 1, "dev": 2, "test": 3}
+_SPLIT_SIZES = {"train": 2000, "dev": 400, "test": 400}
+_CATEGORY_SHARES: dict[Category, float] = {"action": 0.4, "information": 0.25, "transfer": 0.15, "no_action": 0.2}
+_INTENTS = tuple(words.REQUEST_TEMPLATES)
+_SPLIT_SEEDS = {"train": 1, "dev": 2, "test": 3}
 
 
 @lru_cache(maxsize=16)
-def tasks_of(split: str, horizon: int = 1) -> tuple[Task, ...]:
+def generate_tasks(split: str, horizon: int = 1) -> tuple[Task, ...]:
     """The tasks of a split, the same on every machine. The first n of them have the categories' shares for every n."""
-    rng = np.random.Generator(np.random.Philox(key=SALT[split] * 100 + horizon))
-    pairs = [(n, b) for n in words.NAMES for b in words.BOOKINGS if split_of("pair", n, b) == split]
+    rng = np.random.Generator(np.random.Philox(key=_SPLIT_SEEDS[split] * 100 + horizon))
+    pairs = [(n, b) for n in words.CUSTOMER_NAMES for b in words.BOOKING_IDS if assign_split("pair", n, b) == split]
     order = rng.permutation(len(pairs))
     tasks: list[Task] = []
     counts = dict.fromkeys(CATEGORIES, 0)
-    while len(tasks) < SIZES[split]:
-        category = max(CATEGORIES, key=lambda c: SHARES[c] * (len(tasks) + 1) - counts[c])
-        mine = pairs[order[len(tasks) % len(pairs)]]
-        row, requests, said = _draw(rng, split, category, mine, horizon)
-        others = _others(rng, pairs, mine)
+    while len(tasks) < _SPLIT_SIZES[split]:
+        category = max(CATEGORIES, key=lambda c: _CATEGORY_SHARES[c] * (len(tasks) + 1) - counts[c])
+        customer = pairs[order[len(tasks) % len(pairs)]]
+        row, requests, utterances = _draw_requests(rng, split, category, customer, horizon)
+        other_rows = _draw_other_rows(rng, pairs, customer)
         counts[category] += 1
         tasks.append(
             Task(
                 id=f"{split}-{len(tasks):04d}",
                 category=category,
                 row={
-                    "rows": [asdict(one) for one in (row, *others)],
+                    "rows": [asdict(record) for record in (row, *other_rows)],
                     "requests": [asdict(request) for request in requests],
-                    "said": said,
+                    "said": utterances,
                 },
             )
         )
     return tuple(tasks)
 
 
-def structure(task: Task) -> tuple[tuple[object, ...], ...]:
+def task_structure(task: Task) -> tuple[tuple[object, ...], ...]:
     """What a task is, whoever asks and under which id: intent, wording and all attributes of each request."""
-    row = row_of(task.row["rows"][0])
-    found: list[tuple[object, ...]] = []
+    row = booking_from_json(task.row["rows"][0])
+    structures: list[tuple[object, ...]] = []
     for index, values in enumerate(task.row["requests"]):
         request = Request(**values)
-        found.append(_structure(request, _wording(task, index), row))
-        row, _, _ = gold((request,), row)
-    return tuple(found)
+        structures.append(_request_structure(request, _wording_index(task, index), row))
+        row, _, _ = expected_outcome((request,), row)
+    return tuple(structures)
 
 
-def _wording(task: Task, index: int) -> int:
+def _wording_index(task: Task, index: int) -> int:
     request = Request(**task.row["requests"][index])
     forms = [
-        form.format(day=request.value, cabin=request.value, bags=request.value) for form in words.ASKS[request.intent]
+        form.format(day=request.value, cabin=request.value, bags=request.value)
+        for form in words.REQUEST_TEMPLATES[request.intent]
     ]
     return next(i for i, form in enumerate(forms) if form in task.row["said"][index])
 
 
-def _structure(request: Request, wording: int, row: Booking) -> tuple[object, ...]:
+def _request_structure(request: Request, wording: int, row: Booking) -> tuple[object, ...]:
     return (request.intent, wording, request.value, row.tier, row.cabin, row.insured, row.status)
 
 
-def _draw(
-    rng: np.random.Generator, split: str, category: Category, pair: tuple[str, str], horizon: int
+def _draw_requests(
+    rng: np.random.Generator, split: str, category: Category, customer: tuple[str, str], horizon: int
 ) -> tuple[Booking, list[Request], list[str]]:
     """Draw until the first request has the category and every request's structure belongs to the split."""
     while True:
-        row = Booking(*pair, *_attributes(rng))
-        now, requests, said = row, list[Request](), list[str]()
+        row = Booking(*customer, *_draw_attributes(rng))
+        current_row, requests, utterances = row, list[Request](), list[str]()
         for _ in range(40 * horizon):
             if len(requests) == horizon:
-                return row, requests, said
-            request, wording = _request(rng), int(rng.integers(3))
-            first = not requests
+                return row, requests, utterances
+            request, wording = _draw_request(rng), int(rng.integers(3))
+            is_first = not requests
             if (
-                split_of("structure", *_structure(request, wording, now)) != split
-                or request.intent in {asked.intent for asked in requests}
+                assign_split("structure", *_request_structure(request, wording, current_row)) != split
+                or request.intent in {earlier.intent for earlier in requests}
                 or (
-                    request.intent == "upgrade" and now.cabin == request.value
+                    request.intent == "upgrade" and current_row.cabin == request.value
                 )  # what is asked for must change something
-                or (first and category_of(request, now) != category)
-                or not now.open
+                or (is_first and category_of(request, current_row) != category)
+                or not current_row.open
             ):
                 continue
-            ask = words.ASKS[request.intent][wording].format(day=request.value, cabin=request.value, bags=request.value)
-            opening = words.GREETINGS[int(rng.integers(3))] if first else words.FURTHER[int(rng.integers(3))]
+            request_text = words.REQUEST_TEMPLATES[request.intent][wording].format(
+                day=request.value, cabin=request.value, bags=request.value
+            )
+            opening_text = words.GREETINGS[int(rng.integers(3))] if is_first else words.FOLLOW_UPS[int(rng.integers(3))]
             requests.append(request)
-            said.append(f"{opening.format(name=row.name)} {ask}")
-            now, _, _ = gold((request,), now)
+            utterances.append(f"{opening_text.format(name=row.name)} {request_text}")
+            current_row, _, _ = expected_outcome((request,), current_row)
 
 
-def _attributes(rng: np.random.Generator) -> list[str]:
+def _draw_attributes(rng: np.random.Generator) -> list[str]:
     return [
-        str(rng.choice(known)) for known in (words.TIERS, words.CABINS, words.INSURED, words.STATUSES, words.CITIES)
+        str(rng.choice(values)) for values in (words.TIERS, words.CABINS, words.INSURED, words.STATUSES, words.CITIES)
     ]
 
 
-def _request(rng: np.random.Generator) -> Request:
-    intent = INTENTS[int(rng.integers(len(INTENTS)))]
+def _draw_request(rng: np.random.Generator) -> Request:
+    intent = _INTENTS[int(rng.integers(len(_INTENTS)))]
     values = {"change": words.DAYS, "upgrade": ("economy", "business"), "bags": words.COUNTS}.get(intent, ("",))
     return Request(intent, values[int(rng.integers(len(values)))])
 
 
-def _others(rng: np.random.Generator, pairs: list[tuple[str, str]], mine: tuple[str, str]) -> list[Booking]:
+def _draw_other_rows(
+    rng: np.random.Generator, pairs: list[tuple[str, str]], customer: tuple[str, str]
+) -> list[Booking]:
     """Three more rows of the same split: a wrong id finds one of them, or nothing."""
     rows: list[Booking] = []
     while len(rows) < 3:
         name, booking = pairs[int(rng.integers(len(pairs)))]
-        if name not in {mine[0], *(r.name for r in rows)} and booking not in {mine[1], *(r.booking for r in rows)}:
-            rows.append(Booking(name, booking, *_attributes(rng)))
+        if name not in {customer[0], *(r.name for r in rows)} and booking not in {
+            customer[1],
+            *(r.booking for r in rows),
+        }:
+            rows.append(Booking(name, booking, *_draw_attributes(rng)))
     return rows

@@ -1,13 +1,13 @@
 """Every word of the lab: what the world is made of, what is said in it, and what a chatty policy thinks."""
 
-NAMES = tuple(
+CUSTOMER_NAMES = tuple(
     (
         "adam alba anna arno beth boris carla cleo dana david elena emil fay felix gina hugo ines ivan jana jonas "
         "karl kira lena leo lucy mara max mia nina noah olga oscar paul petra rosa ruben sara simon tara theo ulla "
         "vera viktor wanda yann yara zeno zoe"
     ).split()
 )
-BOOKINGS = tuple(f"b{number:02d}" for number in range(64))
+BOOKING_IDS = tuple(f"b{number:02d}" for number in range(64))
 TIERS = ("regular", "silver", "gold")
 CABINS = ("basic", "economy", "business")
 INSURED = ("no", "yes")
@@ -27,15 +27,15 @@ TOOLS: dict[str, tuple[tuple[str, ...], str]] = {
     "send_voucher": (("booking",), "send a voucher for a booking"),
     "transfer_to_human": ((), "hand over to a human agent"),
 }
-WRITES = ("cancel_booking", "change_day", "upgrade_cabin", "add_bags", "send_voucher")
+WRITE_TOOLS = ("cancel_booking", "change_day", "upgrade_cabin", "add_bags", "send_voucher")
 
-POLICY = (
+POLICY_TEXT = (
     "cancel only when insured is yes . change day only when cabin is not basic . upgrade only when tier is not "
     "regular . bags up to one for regular two for silver three for gold . voucher only when status is not "
     "punctual . pets groups and lost items to a human . all else is not allowed ."
 )
 
-ASKS: dict[str, tuple[str, ...]] = {
+REQUEST_TEMPLATES: dict[str, tuple[str, ...]] = {
     "cancel": ("please cancel my booking", "i need to cancel my trip", "my plans fell through cancel it please"),
     "change": ("please move my trip to {day}", "i want to fly on {day} instead", "can you change my day to {day}"),
     "upgrade": ("please upgrade me to {cabin}", "i want a seat in {cabin}", "can you move me to {cabin}"),
@@ -55,42 +55,55 @@ ASKS: dict[str, tuple[str, ...]] = {
     "ask_city": ("which city do i fly to", "please tell me the city", "what is the city of my trip"),
 }
 GREETINGS = ("hello i am {name} .", "{name} here .", "my name is {name} .")
-FURTHER = ("thanks .", "good . next .", "and one thing more .")
+FOLLOW_UPS = ("thanks .", "good . next .", "and one thing more .")
 
 BEFORE_CALL = "one moment please"
 REFUSAL = "sorry this is not allowed by our policy"
 CONFIRMATION = "it is done thank you and goodbye"
 HANDOVER = "a human will help you thank you"
-FACT = "your {attribute} is {value} thank you"
+FACT_TEMPLATE = "your {attribute} is {value} thank you"
 
-HARNESS = (
+HARNESS_WORDS = (
     "error : unknown tool argument missing not known wrong value for the a call no such customer booking could "
     "be read is empty needs name and each of given twice never closed there too many tools are expected done "
     "transferred already . , an found only takes nothing such"
 )
-REFERENCE = (
+REFERENCE_WORDS = (
     "credit reference end of what successful attempts check : first do then say where failed attempts go wrong "
     "they leave after instead keep masked hidden nothing same none . , and the final answer is turn without "
     "any tool both"
 )
 
-Thoughts = tuple[tuple[str, ...], ...]
+ThoughtPools = tuple[tuple[str, ...], ...]
 """For each thinking word of a turn, the words that it is drawn from."""
-THOUGHTS: Thoughts = tuple(tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16))
+OWN_THOUGHT_POOLS: ThoughtPools = tuple(
+    tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16)
+)
 
 
-def shared_thoughts() -> Thoughts:
+def shared_thought_pools() -> ThoughtPools:
     """Four words for each position, out of tools, facts and arguments: their noise falls on parameters that decide."""
-    pool = [*TOOLS, *TIERS, *CABINS, *INSURED, *STATUSES, *DAYS, *COUNTS, *CITIES, *NAMES[:12], *BOOKINGS[:12]]
+    pool = [
+        *TOOLS,
+        *TIERS,
+        *CABINS,
+        *INSURED,
+        *STATUSES,
+        *DAYS,
+        *COUNTS,
+        *CITIES,
+        *CUSTOMER_NAMES[:12],
+        *BOOKING_IDS[:12],
+    ]
     return tuple(tuple(pool[(position * 4 + offset * 17) % len(pool)] for offset in range(4)) for position in range(16))
 
 
-def thoughts_of(chatty: str, count: int) -> Thoughts:
+def thought_pools(chatty: str, count: int) -> ThoughtPools:
     """The pools that a policy thinks from: none in a plain world."""
-    return {"no": (), "own": THOUGHTS, "shared": shared_thoughts()}[chatty][:count]
+    return {"no": (), "own": OWN_THOUGHT_POOLS, "shared": shared_thought_pools()}[chatty][:count]
 
 
-SPECIAL = (
+SPECIAL_TOKENS = (
     "<pad>",
     "<unk>",
     "<|end|>",
@@ -105,26 +118,26 @@ SPECIAL = (
 )
 
 
-def vocabulary() -> list[str]:
+def build_vocabulary() -> list[str]:
     """All words in a fixed order, special tokens first."""
-    said = [phrase for phrases in ASKS.values() for phrase in phrases]
+    phrases_said = [phrase for phrases in REQUEST_TEMPLATES.values() for phrase in phrases]
     texts = [
-        POLICY,
-        *said,
+        POLICY_TEXT,
+        *phrases_said,
         *GREETINGS,
-        *FURTHER,
+        *FOLLOW_UPS,
         BEFORE_CALL,
         REFUSAL,
         CONFIRMATION,
         HANDOVER,
-        FACT,
-        HARNESS,
-        REFERENCE,
+        FACT_TEMPLATE,
+        HARNESS_WORDS,
+        REFERENCE_WORDS,
         "tools :",
     ]
     texts += [f"{description} {' '.join(arguments)}" for arguments, description in TOOLS.values()]
     texts += ["user tier booking cabin insured city status day bags voucher"]
     words = [word for text in texts for word in text.split() if not word.startswith("{")]
-    own = [word for position in THOUGHTS for word in position]
-    facts = [*TOOLS, *TIERS, *CABINS, *INSURED, *STATUSES, *DAYS, *COUNTS, *CITIES, *NAMES, *BOOKINGS]
-    return list(dict.fromkeys([*SPECIAL, *words, *facts, *own]))
+    thought_words = [word for position in OWN_THOUGHT_POOLS for word in position]
+    facts = [*TOOLS, *TIERS, *CABINS, *INSURED, *STATUSES, *DAYS, *COUNTS, *CITIES, *CUSTOMER_NAMES, *BOOKING_IDS]
+    return list(dict.fromkeys([*SPECIAL_TOKENS, *words, *facts, *thought_words]))

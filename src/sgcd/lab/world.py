@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from typing import Any
 
-from sgcd.act.environment import Opening, Reply, Stage
+from sgcd.act.environment import InitialMessages, Reply, TaskSuite
 from sgcd.lab import words
-from sgcd.lab.settings import LabEnvironment
-from sgcd.records import Call, Category, Said, Task, Verdict
+from sgcd.lab.settings import LabSettings
+from sgcd.records import Call, Category, ParsedTurn, Task, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,20 +40,20 @@ class Request:
     value: str = ""
 
 
-READ_FOR = {
+READ_TOOL_OF = {
     **dict.fromkeys(("cancel", "change", "ask_cabin", "ask_insured", "ask_city"), "get_booking"),
     **dict.fromkeys(("voucher", "ask_status"), "get_flight"),
 }
 """The tool that holds the fact on which a request turns, besides find_user."""
-WRITE_FOR = {
+WRITE_TOOL_OF = {
     "cancel": "cancel_booking",
     "change": "change_day",
     "upgrade": "upgrade_cabin",
     "bags": "add_bags",
     "voucher": "send_voucher",
 }
-TRANSFERS = ("pet", "group", "lost")
-ANSWERS = {
+TRANSFER_INTENTS = ("pet", "group", "lost")
+_POSSIBLE_ANSWERS = {
     "ask_cabin": words.CABINS,
     "ask_insured": words.INSURED,
     "ask_status": words.STATUSES,
@@ -62,7 +62,7 @@ ANSWERS = {
 }
 
 
-def allowed(request: Request, row: Booking) -> bool:
+def is_allowed(request: Request, row: Booking) -> bool:
     """The written policy (words.POLICY), as the verifier applies it."""
     match request.intent:
         case "cancel":
@@ -79,7 +79,7 @@ def allowed(request: Request, row: Booking) -> bool:
             return False
 
 
-def written(tool: str, row: Booking, value: str) -> Booking:
+def apply_write(tool: str, row: Booking, value: str) -> Booking:
     """The row after a tool that writes."""
     match tool:
         case "cancel_booking":
@@ -97,30 +97,30 @@ def written(tool: str, row: Booking, value: str) -> Booking:
 def category_of(request: Request, row: Booking) -> Category:
     if request.intent.startswith("ask_"):
         return "information"
-    if request.intent in TRANSFERS:
+    if request.intent in TRANSFER_INTENTS:
         return "transfer"
-    return "action" if allowed(request, row) else "no_action"
+    return "action" if is_allowed(request, row) else "no_action"
 
 
-def gold(requests: tuple[Request, ...], row: Booking) -> tuple[Booking, bool, tuple[str, ...]]:
+def expected_outcome(requests: tuple[Request, ...], row: Booking) -> tuple[Booking, bool, tuple[str, ...]]:
     """The row at the end, whether a human was called, and what must have been told, one phrase for each request."""
-    human, told = False, list[str]()
+    is_transferred, phrases = False, list[str]()
     for request in requests:
         if request.intent.startswith("ask_"):
             attribute = request.intent.removeprefix("ask_")
-            told.append(f"{attribute} is {getattr(row, attribute)}")
-        elif request.intent in TRANSFERS:
-            human = True
-            told.append("")
-        elif allowed(request, row):
-            row = written(WRITE_FOR[request.intent], row, request.value)
-            told.append("")
+            phrases.append(f"{attribute} is {getattr(row, attribute)}")
+        elif request.intent in TRANSFER_INTENTS:
+            is_transferred = True
+            phrases.append("")
+        elif is_allowed(request, row):
+            row = apply_write(WRITE_TOOL_OF[request.intent], row, request.value)
+            phrases.append("")
         else:
-            told.append("not allowed")
-    return row, human, tuple(told)
+            phrases.append("not allowed")
+    return row, is_transferred, tuple(phrases)
 
 
-def row_of(values: Mapping[str, Any]) -> Booking:
+def booking_from_json(values: Mapping[str, Any]) -> Booking:
     return Booking(**values)
 
 
@@ -132,56 +132,62 @@ class Airline:
     nobody looks.
     """
 
-    def __init__(self, thoughts: words.Thoughts | None = None) -> None:
+    def __init__(self, thoughts: words.ThoughtPools | None = None) -> None:
         self.thoughts = thoughts
-        self.thought = True
+        self.has_valid_thoughts = True
         self.rows: dict[str, Booking] = {}
         self.requests: tuple[Request, ...] = ()
         self.task: Mapping[str, Any] = {}
-        self.human = False
+        self.is_transferred = False
         self.answers: list[str] = []
 
-    async def open(self, task: Task, seed: int) -> Opening:
+    async def open(self, task: Task, seed: int) -> InitialMessages:
         self.task = task.row
-        self.rows = {values["booking"]: row_of(values) for values in task.row["rows"]}
+        self.rows = {values["booking"]: booking_from_json(values) for values in task.row["rows"]}
         self.requests = tuple(Request(**request) for request in task.row["requests"])
-        messages = ({"role": "system", "content": words.POLICY}, {"role": "user", "content": task.row["said"][0]})
-        return Opening(messages, TOOL_SCHEMAS, harness=0)
+        messages = ({"role": "system", "content": words.POLICY_TEXT}, {"role": "user", "content": task.row["said"][0]})
+        return InitialMessages(messages, TOOL_SCHEMAS, reference_message=0)
 
-    async def reply(self, said: Said) -> Reply:
-        thinking = said.thinking.split()
+    async def reply(self, turn: ParsedTurn) -> Reply:
+        thinking = turn.thinking.split()
         if self.thoughts is not None:
-            self.thought &= len(thinking) == len(self.thoughts)
-            self.thought &= all(word in pool for word, pool in zip(thinking, self.thoughts, strict=False))
-        if said.calls:
-            results = [self.call(call) for call in said.calls]
+            self.has_valid_thoughts &= len(thinking) == len(self.thoughts)
+            self.has_valid_thoughts &= all(word in pool for word, pool in zip(thinking, self.thoughts, strict=False))
+        if turn.calls:
+            results = [self.call_tool(call) for call in turn.calls]
             failed = tuple(result.startswith("error") for result in results)
-            return Reply(tuple({"role": "tool", "content": result} for result in results), failed=failed)
-        self.answers.append(said.text)
+            return Reply(tuple({"role": "tool", "content": result} for result in results), call_errors=failed)
+        self.answers.append(turn.text)
         if len(self.answers) == len(self.requests):
             return Reply(done=True)
         return Reply(({"role": "user", "content": self.task["said"][len(self.answers)]},))
 
     async def verify(self) -> Verdict:
-        mine = row_of(self.task["rows"][0])
-        row, human, told = gold(self.requests, mine)
-        others = all(self.rows[values["booking"]] == row_of(values) for values in self.task["rows"][1:])
-        state = self.rows[mine.booking] == row and others and self.human == human
-        heard = len(self.answers) == len(told) and all(
-            f" {phrase} " in f" {answer} " for phrase, answer in zip(told, self.answers, strict=True) if phrase
+        customer = booking_from_json(self.task["rows"][0])
+        row, is_transferred, phrases = expected_outcome(self.requests, customer)
+        others_unchanged = all(
+            self.rows[values["booking"]] == booking_from_json(values) for values in self.task["rows"][1:]
         )
-        success = state and heard and self.thought
-        return Verdict(float(success), success, {"state": state, "told": heard, "thought": self.thought})
+        state_matches = (
+            self.rows[customer.booking] == row and others_unchanged and self.is_transferred == is_transferred
+        )
+        phrases_said = len(self.answers) == len(phrases) and all(
+            f" {phrase} " in f" {answer} " for phrase, answer in zip(phrases, self.answers, strict=True) if phrase
+        )
+        success = state_matches and phrases_said and self.has_valid_thoughts
+        return Verdict(
+            float(success), success, {"state": state_matches, "told": phrases_said, "thought": self.has_valid_thoughts}
+        )
 
     def private(self) -> tuple[str, ...]:
-        row = row_of(self.task["rows"][0])
-        answers = [value for request in self.requests for value in ANSWERS.get(request.intent, ())]
+        row = booking_from_json(self.task["rows"][0])
+        answers = [value for request in self.requests for value in _POSSIBLE_ANSWERS.get(request.intent, ())]
         return tuple(dict.fromkeys([row.name, row.booking, *answers, *(r.value for r in self.requests if r.value)]))
 
     async def close(self) -> None:
         self.rows = {}
 
-    def call(self, call: Call) -> str:
+    def call_tool(self, call: Call) -> str:
         """A tool's answer; what is wrong with a call comes back as its observation."""
         if call.name not in words.TOOLS:
             return f"error : unknown tool {call.name}"
@@ -193,12 +199,14 @@ class Airline:
             if argument not in arguments:
                 return f"error : {call.name} takes no {argument}"
         if call.name == "find_user":
-            found = next((row for row in self.rows.values() if row.name == call.arguments["name"]), None)
+            customer = next((row for row in self.rows.values() if row.name == call.arguments["name"]), None)
             return (
-                f"user {found.name} tier {found.tier} booking {found.booking}" if found else "error : no such customer"
+                f"user {customer.name} tier {customer.tier} booking {customer.booking}"
+                if customer
+                else "error : no such customer"
             )
         if call.name == "transfer_to_human":
-            self.human = True
+            self.is_transferred = True
             return "done transferred"
         row = self.rows.get(str(call.arguments["booking"]))
         if row is None or not row.open:
@@ -208,10 +216,12 @@ class Airline:
         if call.name == "get_flight":
             return f"booking {row.booking} status {row.status}"
         value = str(call.arguments[arguments[1]]) if len(arguments) > 1 else ""
-        known = {"change_day": words.DAYS, "upgrade_cabin": words.CABINS, "add_bags": words.COUNTS}.get(call.name)
-        if known and value not in known:
+        valid_values = {"change_day": words.DAYS, "upgrade_cabin": words.CABINS, "add_bags": words.COUNTS}.get(
+            call.name
+        )
+        if valid_values and value not in valid_values:
             return f"error : wrong value for {arguments[1]}"
-        self.rows[row.booking] = written(call.name, row, value)
+        self.rows[row.booking] = apply_write(call.name, row, value)
         return f"done {call.name}"
 
 
@@ -232,19 +242,19 @@ TOOL_SCHEMAS: tuple[Mapping[str, Any], ...] = tuple(
 )
 
 
-def bucket(*parts: object) -> int:
+def hash_bucket(*parts: object) -> int:
     """A number that depends on the parts alone, for cutting the world into splits."""
     return int.from_bytes(sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
 
 
-def split_of(kind: str, *parts: object) -> str:
-    return ("dev", "test", *["train"] * 4)[bucket(kind, *parts) % 6]
+def assign_split(kind: str, *parts: object) -> str:
+    return ("dev", "test", *["train"] * 4)[hash_bucket(kind, *parts) % 6]
 
 
-def lab_stage(settings: LabEnvironment) -> Stage:
+def lab_tasks(settings: LabSettings) -> TaskSuite:
     """The three splits; they share every word and no record, no pair of a name and an id, no structure of a task."""
-    from sgcd.lab.tasks import tasks_of
+    from sgcd.lab.tasks import generate_tasks
 
-    thoughts = words.thoughts_of(settings.chatty, settings.thinking)
-    splits = {split: tasks_of(split, settings.horizon) for split in ("train", "dev", "test")}
-    return Stage(lambda: Airline(thoughts), splits)
+    thoughts = words.thought_pools(settings.chatty, settings.thinking)
+    splits = {split: generate_tasks(split, settings.horizon) for split in ("train", "dev", "test")}
+    return TaskSuite(lambda: Airline(thoughts), splits)

@@ -7,18 +7,24 @@ from typing import Any, cast
 
 import numpy as np
 
-from sgcd.endpoint.settings import WAYS
+from sgcd.endpoint.settings import CONNECTION_KEYS
 from sgcd.errors import FolderError
-from sgcd.measure.health import invalid
-from sgcd.measure.rows import MODES, SCHEMA, Row, by_task, one_evaluation, successes, whole
-from sgcd.measure.statistics import Numbers, mcnemar, paired, paired_runs, sign_flips
+from sgcd.measure.health import run_invalid_reasons
+from sgcd.measure.statistics import (
+    Float64Array,
+    mcnemar_test,
+    paired_bootstrap,
+    paired_runs_bootstrap,
+    permutation_test,
+)
+from sgcd.measure.trial_rows import MODES, SCHEMA, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
 from sgcd.records import CATEGORIES
-from sgcd.run import RunFolder
-from sgcd.yaml import read
+from sgcd.storage.run_folder import RunFolder
+from sgcd.storage.yaml import load_yaml
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class RunEvaluation:
     """One evaluation of one run.
 
     >>> Evaluated("runs/a", [{"seed": 1, "step": 40}], {"name": "lab"}).seed
@@ -26,7 +32,7 @@ class Evaluated:
     """
 
     run: str
-    rows: Sequence[Row]
+    rows: Sequence[TrialRow]
     environment: Mapping[str, Any]
     """The recipe's section: tasks of two worlds may have the same ids."""
     invalid: tuple[str, ...] = ()
@@ -41,131 +47,154 @@ class Evaluated:
         return self.rows[0]["step"]
 
 
-def load(path: Path, split: str | None = None, step: int | None = None) -> Evaluated:
+def load_evaluation(path: Path, split: str | None = None, step: int | None = None) -> RunEvaluation:
     """The latest evaluation of a run, or the one of a certain split and step."""
     folder = RunFolder.open(path)
-    rows = one_evaluation(folder.evaluations(), split, step)
+    rows = select_evaluation(folder.read_evaluations(), split, step)
     if not rows:
-        asked = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
-        raise FolderError(f"{path}: no evaluation in this run{asked}; `sgcd evaluate` makes one")
-    environment = read(folder.recipe_text, f"{path}/recipe.yaml")["environment"]
-    return Evaluated(str(path), rows, environment, tuple(invalid(folder.metrics())))
+        filters = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
+        raise FolderError(f"{path}: no evaluation in this run{filters}; `sgcd evaluate` makes one")
+    environment = load_yaml(folder.recipe_text, f"{path}/recipe.yaml")["environment"]
+    return RunEvaluation(str(path), rows, environment, tuple(run_invalid_reasons(folder.read_metrics())))
 
 
-def ends(path: Path, split: str | None = None) -> tuple[Evaluated, Evaluated]:
+def load_first_and_last(path: Path, split: str | None = None) -> tuple[RunEvaluation, RunEvaluation]:
     """What a run was at its start and what it is now, on the tasks that it played both times."""
-    start, end = load(path, split, 0), load(path, split)
-    played = {(row["mode"], row["task"]) for row in start.rows}  # `sgcd evaluate` may have added more since
-    return start, replace(end, rows=[row for row in end.rows if (row["mode"], row["task"]) in played])
+    first, last = load_evaluation(path, split, 0), load_evaluation(path, split)
+    tasks_at_start = {(row["mode"], row["task"]) for row in first.rows}  # `sgcd evaluate` may have added more since
+    return first, replace(last, rows=[row for row in last.rows if (row["mode"], row["task"]) in tasks_at_start])
 
 
-def compare(a: Sequence[Evaluated], b: Sequence[Evaluated], seed: int = 0) -> dict[str, Any]:
+def compare_evaluations(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation], seed: int = 0) -> dict[str, Any]:
     """a minus b, for every mode that all of them played.
 
     One run a side: a bootstrap over tasks, with McNemar's exact test for single passes and a permutation test for
     several trials. Several runs: a bootstrap over seeds, then tasks; where both sides have the same seeds, runs are
     matched by seed.
     """
-    check(a, b)
-    matched = len(a) == len({e.seed for e in a}) and sorted(e.seed for e in a) == sorted(e.seed for e in b)
+    check_comparable(a, b)
+    matched = len(a) == len({evaluation.seed for evaluation in a}) and sorted(
+        evaluation.seed for evaluation in a
+    ) == sorted(evaluation.seed for evaluation in b)
     if matched:
-        a, b = sorted(a, key=lambda e: e.seed), sorted(b, key=lambda e: e.seed)
+        a, b = sorted(a, key=lambda evaluation: evaluation.seed), sorted(b, key=lambda evaluation: evaluation.seed)
     return {
         "schema": SCHEMA,
-        "a": [{"run": e.run, "seed": e.seed, "step": e.step, "invalid": [*e.invalid]} for e in a],
-        "b": [{"run": e.run, "seed": e.seed, "step": e.step, "invalid": [*e.invalid]} for e in b],
+        "a": [
+            {"run": evaluation.run, "seed": evaluation.seed, "step": evaluation.step, "invalid": [*evaluation.invalid]}
+            for evaluation in a
+        ],
+        "b": [
+            {"run": evaluation.run, "seed": evaluation.seed, "step": evaluation.step, "invalid": [*evaluation.invalid]}
+            for evaluation in b
+        ],
         "split": a[0].rows[0]["split"],
         "matched_by_seed": matched,
-        "modes": {mode: of_mode(mode, a, b, matched, seed) for mode in MODES if plays([*a, *b], mode)},
+        "modes": {mode: compare_mode(mode, a, b, matched, seed) for mode in MODES if has_mode([*a, *b], mode)},
     }
 
 
-def of_mode(mode: str, a: Sequence[Evaluated], b: Sequence[Evaluated], matched: bool, seed: int) -> dict[str, Any]:
-    sides = [[[row for row in e.rows if row["mode"] == mode] for e in side] for side in (a, b)]
+def compare_mode(
+    mode: str, a: Sequence[RunEvaluation], b: Sequence[RunEvaluation], matched: bool, seed: int
+) -> dict[str, Any]:
+    sides = [[[row for row in evaluation.rows if row["mode"] == mode] for evaluation in side] for side in (a, b)]
     categories = {row["task"]: row["category"] for row in sides[0][0]}
     # A task whose every trial broke in one run says nothing about that run: it is left out for all, and counted.
-    usable = [task for task in sorted(categories) if all(whole(by_task(rows)[task]) for side in sides for rows in side)]
+    usable = [
+        task
+        for task in sorted(categories)
+        if all(unbroken(group_by_task(rows)[task]) for side in sides for rows in side)
+    ]
 
-    def of(tasks: Sequence[str]) -> dict[str, Any]:
-        first, second = (np.stack([means(rows, tasks) for rows in side]) for side in sides)
-        return difference(first, second, matched, seed)
+    def compare_tasks(tasks: Sequence[str]) -> dict[str, Any]:
+        first, second = (np.stack([task_success_rates(rows, tasks) for rows in side]) for side in sides)
+        return compare_task_means(first, second, matched, seed)
 
     return {
-        "overall": of(usable),
-        "categories": {name: of([t for t in usable if categories[t] == name]) for name in CATEGORIES},
+        "overall": compare_tasks(usable),
+        "categories": {
+            name: compare_tasks([task_id for task_id in usable if categories[task_id] == name]) for name in CATEGORIES
+        },
         "left_out": len(categories) - len(usable),
     }
 
 
-def difference(a: Numbers, b: Numbers, matched: bool, seed: int) -> dict[str, Any]:
+def compare_task_means(a: Float64Array, b: Float64Array, matched: bool, seed: int) -> dict[str, Any]:
     """Of task means, runs x tasks on both sides."""
-    told: dict[str, Any] = {"tasks": a.shape[1], "a": mean(a), "b": mean(b), "p": None, "test": ""}
+    result: dict[str, Any] = {"tasks": a.shape[1], "a": mean_or_none(a), "b": mean_or_none(b), "p": None, "test": ""}
     if len(a) == len(b) == 1:
-        passes = np.isin([a, b], (0, 1)).all()
-        told["difference"] = paired(a[0], b[0], seed).plain()
-        told["p"] = mcnemar(a[0], b[0]) if passes else sign_flips(a[0], b[0], seed)
-        told["test"] = "McNemar, exact" if passes else "permutation over tasks"
+        is_single_pass = np.isin([a, b], (0, 1)).all()
+        result["difference"] = paired_bootstrap(a[0], b[0], seed).to_json()
+        result["p"] = mcnemar_test(a[0], b[0]) if is_single_pass else permutation_test(a[0], b[0], seed)
+        result["test"] = "McNemar, exact" if is_single_pass else "permutation over tasks"
     else:
-        told["difference"] = paired_runs(a, b, matched, seed).plain()
+        result["difference"] = paired_runs_bootstrap(a, b, matched, seed).to_json()
     if matched:
-        told["runs"] = [paired(one, other, seed).plain() for one, other in zip(a, b, strict=True)]
-    return told
+        result["runs"] = [
+            paired_bootstrap(rates_a, rates_b, seed).to_json() for rates_a, rates_b in zip(a, b, strict=True)
+        ]
+    return result
 
 
-def means(rows: Iterable[Row], tasks: Sequence[str]) -> Numbers:
+def task_success_rates(rows: Iterable[TrialRow], tasks: Sequence[str]) -> Float64Array:
     """The share of successes of each task."""
-    played = {task: whole(trials) for task, trials in by_task(rows).items()}
-    return np.array([successes(played[task]) / len(played[task]) for task in tasks])
+    unbroken_by_task = {task: unbroken(trials) for task, trials in group_by_task(rows).items()}
+    return np.array([count_successes(unbroken_by_task[task]) / len(unbroken_by_task[task]) for task in tasks])
 
 
-def mean(values: Numbers) -> float | None:
+def mean_or_none(values: Float64Array) -> float | None:
     return float(values.mean()) if values.size else None
 
 
-def plays(evaluated: Iterable[Evaluated], mode: str) -> bool:
-    return all(any(row["mode"] == mode for row in e.rows) for e in evaluated)
+def has_mode(evaluations: Iterable[RunEvaluation], mode: str) -> bool:
+    return all(any(row["mode"] == mode for row in evaluation.rows) for evaluation in evaluations)
 
 
-def check(a: Sequence[Evaluated], b: Sequence[Evaluated]) -> None:
+def check_comparable(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation]) -> None:
     """Refuse what was not measured on the same tasks in the same way, and name what differs."""
     first, *others = [*a, *b]
     for other in others:
-        both = [mode for mode in MODES if plays([first, other], mode)]
-        differ = list(differences(first, other, both)) if both else ["no mode in common"]
-        if differ:
+        shared_modes = [mode for mode in MODES if has_mode([first, other], mode)]
+        problems = list(find_setting_differences(first, other, shared_modes)) if shared_modes else ["no mode in common"]
+        if problems:
             raise FolderError(
-                f"{first.run} and {other.run}: not measured on the same tasks in the same way: {', '.join(differ)}; "
+                f"{first.run} and {other.run}: not measured on the same tasks in the same way: {', '.join(problems)}; "
                 "evaluate both again alike"
             )
 
 
-def differences(first: Evaluated, other: Evaluated, modes: Sequence[str]) -> Iterator[str]:
-    def unless_equal(what: str, one: object, two: object) -> Iterator[str]:
-        if one != two:
-            yield f"{what} is {one} against {two}"
+def find_setting_differences(first: RunEvaluation, other: RunEvaluation, modes: Sequence[str]) -> Iterator[str]:
+    def describe_if_different(label: str, first_value: object, second_value: object) -> Iterator[str]:
+        if first_value != second_value:
+            yield f"{label} is {first_value} against {second_value}"
 
     for key in sorted({*first.environment, *other.environment}):
-        one, two = (asked_for(side.environment.get(key)) for side in (first, other))
-        yield from unless_equal(f"environment.{key}", one, two)
-    yield from unless_equal("split", first.rows[0]["split"], other.rows[0]["split"])
+        first_value, second_value = (
+            without_connection_keys(evaluation.environment.get(key)) for evaluation in (first, other)
+        )
+        yield from describe_if_different(f"environment.{key}", first_value, second_value)
+    yield from describe_if_different("split", first.rows[0]["split"], other.rows[0]["split"])
     for mode in modes:
-        one, two = tasks_of(first, mode), tasks_of(other, mode)
-        if one != two:
-            yield f"{mode} tasks: {len(one)} against {len(two)}, {len(one & two)} in common"
-        yield from unless_equal(f"{mode} temperature", temperature(first, mode), temperature(other, mode))
+        first_value, second_value = tasks_in_mode(first, mode), tasks_in_mode(other, mode)
+        if first_value != second_value:
+            num_common = len(first_value & second_value)
+            yield f"{mode} tasks: {len(first_value)} against {len(second_value)}, {num_common} in common"
+        yield from describe_if_different(
+            f"{mode} temperature", mode_temperature(first, mode), mode_temperature(other, mode)
+        )
 
 
-def asked_for(setting: Any) -> Any:
+def without_connection_keys(setting: Any) -> Any:
     """A setting of the environment; of a simulated user without the ways by which it is reached."""
     if not isinstance(setting, Mapping):
         return setting
-    known = cast("Mapping[str, Any]", setting)
-    return {key: value for key, value in known.items() if key not in (*WAYS, "prices")}
+    mapping = cast("Mapping[str, Any]", setting)
+    return {key: value for key, value in mapping.items() if key not in (*CONNECTION_KEYS, "prices")}
 
 
-def tasks_of(evaluated: Evaluated, mode: str) -> set[tuple[str, str]]:
-    return {(row["task"], row["category"]) for row in evaluated.rows if row["mode"] == mode}
+def tasks_in_mode(evaluation: RunEvaluation, mode: str) -> set[tuple[str, str]]:
+    return {(row["task"], row["category"]) for row in evaluation.rows if row["mode"] == mode}
 
 
-def temperature(evaluated: Evaluated, mode: str) -> float:
-    return next(row["temperature"] for row in evaluated.rows if row["mode"] == mode)
+def mode_temperature(evaluation: RunEvaluation, mode: str) -> float:
+    return next(row["temperature"] for row in evaluation.rows if row["mode"] == mode)

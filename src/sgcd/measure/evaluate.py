@@ -6,15 +6,16 @@ from dataclasses import dataclass
 from itertools import groupby
 from json import dumps
 
-from sgcd.act.environment import Cohort, Sampler, Stage
-from sgcd.act.rollout import play, seed_of
+from sgcd.act.environment import Cohort, Sampler, TaskSuite
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.chat import Chat
-from sgcd.measure.rows import SCHEMA, Row
 from sgcd.measure.settings import EvaluationSettings
+from sgcd.measure.trial_rows import SCHEMA, TrialRow
 from sgcd.records import Call, Rollout, Task
+from sgcd.seeds import derive_seed
 
-LOOP = 3
+_MIN_LOOP_CALLS = 3
 """The same call this many times in a row is a loop."""
 
 
@@ -32,59 +33,65 @@ class Trial:
     number: int
 
 
-async def evaluate(
-    stage: Stage, chat: Chat, sampler: Sampler, limits: Limits, settings: EvaluationSettings, seed: int, step: int
-) -> list[Row]:
+async def evaluate_policy_tasks(
+    stage: TaskSuite, chat: Chat, sampler: Sampler, limits: Limits, settings: EvaluationSettings, seed: int, step: int
+) -> list[TrialRow]:
     """Every trial of the held-out tasks, in a fixed order, under the policy that `sampler` holds.
 
     The seed of a trial depends on the run's seed, the split, the task and the number of the trial, never on the step:
     evaluations of one run at different steps, and of runs with one seed, are paired trial by trial.
     """
 
-    async def one(trial: Trial, cohort: Cohort, index: int) -> Row:
-        own = seed_of_trial(trial, settings, seed)
-        session = cohort.session(index, own)
-        rollout = await play(trial.task, stage.environment(), chat, session, limits, trial.number, own)
-        return row_of(trial, rollout, settings, seed, step)
+    async def play_trial(trial: Trial, cohort: Cohort, index: int) -> TrialRow:
+        rollout_seed = trial_seed(trial, settings, seed)
+        session = cohort.session(index, rollout_seed)
+        rollout = await play_rollout(
+            trial.task, stage.environment_factory(), chat, session, limits, trial.number, rollout_seed
+        )
+        return trial_row(trial, rollout, settings, seed, step)
 
-    rows: list[Row] = []
-    for trials in cohorts(plan(held_out(stage, settings), settings), sampler.slots):
+    rows: list[TrialRow] = []
+    for trials in split_into_cohorts(list_trials(held_out_tasks(stage, settings), settings), sampler.slots):
         async with sampler.cohort(len(trials), trials[0].temperature) as cohort:
-            rows += await asyncio.gather(*(one(trial, cohort, index) for index, trial in enumerate(trials)))
+            rows += await asyncio.gather(*(play_trial(trial, cohort, index) for index, trial in enumerate(trials)))
     return rows
 
 
-def seed_of_trial(trial: Trial, settings: EvaluationSettings, seed: int) -> int:
-    return seed_of(seed, "evaluation", settings.split, trial.task.id, trial.number)
+def trial_seed(trial: Trial, settings: EvaluationSettings, seed: int) -> int:
+    return derive_seed(seed, "evaluation", settings.split, trial.task.id, trial.number)
 
 
-def row_of(trial: Trial, rollout: Rollout, settings: EvaluationSettings, seed: int, step: int) -> Row:
+def trial_row(trial: Trial, rollout: Rollout, settings: EvaluationSettings, seed: int, step: int) -> TrialRow:
     """Where a trial stands, and what came of it."""
-    place = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
-    how = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
-    return {**place, **how, **outcome(rollout)}
+    evaluation_columns = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
+    trial_columns = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
+    return {**evaluation_columns, **trial_columns, **rollout_row(rollout)}
 
 
-def held_out(stage: Stage, settings: EvaluationSettings) -> tuple[Task, ...]:
+def held_out_tasks(stage: TaskSuite, settings: EvaluationSettings) -> tuple[Task, ...]:
     """The tasks that the settings ask for."""
     return tuple(stage.splits.get(settings.split, ()))[: settings.tasks]
 
 
-def plan(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Trial]:
+def list_trials(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Trial]:
     """Greedy trials first, then the sampled ones; within a mode in the order of tasks."""
-    greedy = [Trial(task, "greedy", 0.0, 0) for task in tasks if settings.greedy]
-    return greedy + [
+    greedy_trials = [Trial(task, "greedy", 0.0, 0) for task in tasks if settings.greedy]
+    return greedy_trials + [
         Trial(task, "sampled", settings.temperature, number) for task in tasks for number in range(settings.trials)
     ]
 
 
-def cohorts(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
+def split_into_cohorts(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
     """Consecutive trials of one mode, at most `slots` together."""
-    modes = [list(same) for _, same in groupby(trials, key=lambda trial: trial.mode)]
-    return [same[at : at + slots] for same in modes for at in range(0, len(same), slots)]
+    trials_by_mode = [list(mode_trials) for _, mode_trials in groupby(trials, key=lambda trial: trial.mode)]
+    return [
+        mode_trials[start : start + slots]
+        for mode_trials in trials_by_mode
+        for start in range(0, len(mode_trials), slots)
+    ]
 
 
-def outcome(rollout: Rollout) -> Row:
+def rollout_row(rollout: Rollout) -> TrialRow:
     """What is measured of one rollout, held out or not: the part of a row that needs no evaluation around it."""
     return {
         "task": rollout.task,
@@ -93,23 +100,23 @@ def outcome(rollout: Rollout) -> Row:
         "reward": float(rollout.reward),
         "broken": rollout.broken,
         "calls": len(rollout.calls),
-        "failed_calls": sum(call.failed for call in rollout.calls),
+        "failed_calls": sum(call.is_error for call in rollout.calls),
         "malformed": sum(bool(turn.malformed) for turn in rollout.turns),
-        "inexact": sum(not turn.exact for turn in rollout.turns),
-        "looping": looping(rollout),
+        "inexact": sum(not turn.roundtrips for turn in rollout.turns),
+        "looping": is_looping(rollout),
         "turns": len(rollout.turns),
-        "tokens": rollout.written,
-        "ending": rollout.ending,
+        "tokens": rollout.num_policy_tokens,
+        "ending": rollout.end_reason,
     }
 
 
-def looping(rollout: Rollout) -> bool:
+def is_looping(rollout: Rollout) -> bool:
     """Went round in circles: the same call (name and arguments) three times in a row, or no end within its turns."""
-    keys = [same_call(call) for call in rollout.calls]
-    longest = max((len(list(same)) for _, same in groupby(keys)), default=0)
-    return longest >= LOOP or rollout.ending == "turn_limit"
+    call_keys = [call_key(call) for call in rollout.calls]
+    longest_repeat = max((len(list(repeated)) for _, repeated in groupby(call_keys)), default=0)
+    return longest_repeat >= _MIN_LOOP_CALLS or rollout.end_reason == "turn_limit"
 
 
-def same_call(call: Call) -> str:
+def call_key(call: Call) -> str:
     """Two calls are the same when their names and arguments are, in whatever order the arguments stand."""
     return dumps([call.name, dict(call.arguments)], sort_keys=True, default=str)

@@ -4,286 +4,310 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-Row = Mapping[str, Any]
+MetricsRow = Mapping[str, Any]
 
 # From where on something is said. They are rules of thumb; nothing but the words depends on them.
-AGREE = 0.75
-CUT = 1 / 3
-GAP = 0.05
-CLIPPED = 0.2
-IN_ERROR = 0.5
-UNREADABLE = 0.25
-WITHOUT_TOOL = 0.5
-FEW = 4
+_SAME_OUTCOME_SHARE = 0.75
+_LIMIT_HIT_SHARE = 1 / 3
+_SAMPLER_MISMATCH_NATS = 0.05
+_CLIPPED_SHARE = 0.2
+_CALL_ERROR_SHARE = 0.5
+_MALFORMED_TURNS_PER_ROLLOUT = 0.25
+_NO_TOOL_SHARE = 0.5
+_MIN_SUCCESSES = 4
 """Successes below this number are no base for a share."""
 
 # What makes a run invalid is judged over this many steps, or over the whole of a shorter run.
-WINDOW = 10
-INERT = 0.005
+WINDOW_STEPS = 10
+_MIN_CREDITED_SHARE = 0.005
 """Below this share of creditable tokens above weight one, weights do nothing."""
-EVERYWHERE = 0.4
+_MAX_CREDITED_SHARE = 0.4
 """Above this share they point at nothing; a warning, since such weights are still bounded and keep every sign."""
 
 
-def of_step(row: Row) -> list[str]:
+def step_warnings(row: MetricsRow) -> list[str]:
     """What is wrong with one step, the gravest first; empty when nothing is."""
     return [
         *(f"INVALID: {reason}" for reason in row.get("invalid", ())),
-        *moved(row),
-        *broken(row),
-        *references(row),
-        *calls([row]),
-        *agreement(row),
-        *endings(row),
-        *trust(row),
-        *tools(row),
+        *skipped_warnings(row),
+        *broken_warnings(row),
+        *reference_warnings(row),
+        *endpoint_warnings([row]),
+        *same_outcome_warnings(row),
+        *end_reason_warnings(row),
+        *mismatch_warnings(row),
+        *tool_warnings(row),
     ]
 
 
-def verdict(rows: Sequence[Row], last: bool) -> list[str]:
+def invalid_reasons(rows: Sequence[MetricsRow], is_last: bool) -> list[str]:
     """Why the newest of `rows` makes its run invalid: what it shows by itself, and what ten steps show together.
 
     `last` says that the run ends with it, so that a shorter run is judged as a whole.
     """
-    window = rows[-WINDOW:]
-    return [*alone(rows[-1]), *(together(window) if len(window) == WINDOW or last else ())]
+    window = rows[-WINDOW_STEPS:]
+    return [*step_violations(rows[-1]), *(window_violations(window) if len(window) == WINDOW_STEPS or is_last else ())]
 
 
-def invalid(rows: Sequence[Row]) -> list[str]:
+def run_invalid_reasons(rows: Sequence[MetricsRow]) -> list[str]:
     """Why a run proves nothing: each reason once, with the steps at which it was first found; empty when it may."""
-    said: dict[str, str] = {}
+    reasons_by_kind: dict[str, str] = {}
     for end in range(1, len(rows) + 1):
-        window = rows[max(0, end - WINDOW) : end]
-        reasons = [(reason, window[-1:]) for reason in alone(window[-1])]
-        if end >= WINDOW or end == len(rows):
-            reasons += [(reason, window) for reason in together(window)]
-        for reason, where in reasons:
-            said.setdefault(reason.partition(":")[0], f"{reason} ({_steps(where)})")
-    return list(said.values())
+        window = rows[max(0, end - WINDOW_STEPS) : end]
+        reasons = [(reason, window[-1:]) for reason in step_violations(window[-1])]
+        if end >= WINDOW_STEPS or end == len(rows):
+            reasons += [(reason, window) for reason in window_violations(window)]
+        for reason, reason_rows in reasons:
+            reasons_by_kind.setdefault(reason.partition(":")[0], f"{reason} ({_step_range(reason_rows)})")
+    return list(reasons_by_kind.values())
 
 
-def _steps(rows: Sequence[Row]) -> str:
+def _step_range(rows: Sequence[MetricsRow]) -> str:
     first, last = rows[0]["step"], rows[-1]["step"]
     return f"step {last}" if first == last else f"steps {first} to {last}"
 
 
-def alone(row: Row) -> list[str]:
+def step_violations(row: MetricsRow) -> list[str]:
     """What must not happen once: the mask holds what the policy did not write, the teacher gets a gradient."""
-    said: list[str] = []
+    violations: list[str] = []
     if row.get("foreign"):
-        said.append(f"mask: it covers {counted(row['foreign'], 'token')} that the policy did not write")
+        violations.append(f"mask: it covers {count_noun(row['foreign'], 'token')} that the policy did not write")
     if row.get("in_graph"):
-        said.append(f"graph: {counted(row['in_graph'], 'row')} of another context than the policy's in the loss")
-    return said
+        violations.append(
+            f"graph: {count_noun(row['in_graph'], 'row')} of another context than the policy's in the loss"
+        )
+    return violations
 
 
-def together(rows: Sequence[Row]) -> list[str]:
+def window_violations(rows: Sequence[MetricsRow]) -> list[str]:
     """Dense features that are all zero, or weights that do nothing, where there were references and gamma is not 0."""
-    credit = [row["credit"] for row in rows if row.get("credit")]
-    judged = [told for told in credit if told["weighs"] and told["creditable"]]
-    if not judged:
+    credit_metrics = [row["credit"] for row in rows if row.get("credit")]
+    weighted = [metrics for metrics in credit_metrics if metrics["weighs"] and metrics["creditable"]]
+    if not weighted:
         return []
-    if all(told["divergence"]["max"] == 0 for told in judged):
-        return [f"features: the divergence of {counted(sum(told['tokens'] for told in judged), 'token')} is zero"]
-    credited, creditable = (sum(told[name] for told in judged) for name in ("credited", "creditable"))
-    if credited < INERT * creditable:
+    if all(metrics["divergence"]["max"] == 0 for metrics in weighted):
+        return [
+            f"features: the divergence of {count_noun(sum(metrics['tokens'] for metrics in weighted), 'token')} is zero"
+        ]
+    credited, creditable = (sum(metrics[name] for metrics in weighted) for name in ("credited", "creditable"))
+    if credited < _MIN_CREDITED_SHARE * creditable:
         share = f"{100 * credited / creditable:.2g} %"
-        return [f"weights: inert, {share} of {counted(creditable, 'creditable token')} above weight one"]
+        return [f"weights: inert, {share} of {count_noun(creditable, 'creditable token')} above weight one"]
     return []
 
 
-def moved(row: Row) -> list[str]:
+def skipped_warnings(row: MetricsRow) -> list[str]:
     return [f"step skipped: {row['skipped']}"] if row["skipped"] else []
 
 
-def broken(row: Row) -> list[str]:
+def broken_warnings(row: MetricsRow) -> list[str]:
     if not row["broken"]:
         return []
     cause, *others = sorted(row["causes"], key=lambda cause: -row["causes"][cause])
-    more = f", and {counted(len(others), 'other cause')}" if others else ""
-    return [f"{row['broken']} of {counted(row['rollouts'], 'rollout')} broken: {cause}{more}"]
+    suffix = f", and {count_noun(len(others), 'other cause')}" if others else ""
+    return [f"{row['broken']} of {count_noun(row['rollouts'], 'rollout')} broken: {cause}{suffix}"]
 
 
-def references(row: Row) -> list[str]:
+def reference_warnings(row: MetricsRow) -> list[str]:
     """Groups and rollouts that had no reference, and features that were no numbers: these learn as GRPO does."""
-    told, credit = row.get("reference"), row.get("credit")
-    if not told or not credit:
+    metrics, credit_metrics = row.get("reference"), row.get("credit")
+    if not metrics or not credit_metrics:
         return []
-    said: list[str] = []
-    missing = told["groups"] - told["written"]
-    if missing:
-        said.append(f"{missing} of {counted(told['groups'], 'group')} without a reference: {told['example']}")
-    if told["no_room"]:
-        said.append(f"{counted(told['no_room'], 'rollout')} left the reference no room in the model's window")
-    if credit["nonfinite"]:
-        lost = credit["reasons"].get("nonfinite", 0)
-        more = f", {counted(lost, 'rollout')} without credit for it" if lost else ""
-        said.append(f"{counted(credit['nonfinite'], 'token')} with features that are not finite{more}")
-    return said
+    warnings: list[str] = []
+    num_missing = metrics["groups"] - metrics["written"]
+    if num_missing:
+        warnings.append(
+            f"{num_missing} of {count_noun(metrics['groups'], 'group')} without a reference: {metrics['example']}"
+        )
+    if metrics["no_room"]:
+        warnings.append(f"{count_noun(metrics['no_room'], 'rollout')} left the reference no room in the model's window")
+    if credit_metrics["nonfinite"]:
+        num_uncredited = credit_metrics["reasons"].get("nonfinite", 0)
+        suffix = f", {count_noun(num_uncredited, 'rollout')} without credit for it" if num_uncredited else ""
+        warnings.append(f"{count_noun(credit_metrics['nonfinite'], 'token')} with features that are not finite{suffix}")
+    return warnings
 
 
-ASKED = {"endpoint": "writer", "user": "user"}
+ENDPOINT_ROLES = {"endpoint": "writer", "user": "user"}
 """Models over the network, by the key of a row that has their figures."""
 
 
-def calls(rows: Sequence[Row]) -> list[str]:
+def endpoint_warnings(rows: Sequence[MetricsRow]) -> list[str]:
     """Calls over the network that brought nothing, by kind, and other trouble with each model."""
-    return [line for key, who in ASKED.items() for line in troubles([row[key] for row in rows if row.get(key)], who)]
-
-
-def troubles(told: Sequence[Row], who: str) -> list[str]:
-    """Of one model."""
-    failures = Counter[str]()
-    for each in told:
-        failures.update(each["failures"])
-    said: list[str] = []
-    if failures:
-        kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
-        made = counted(sum(each["calls"] for each in told), "call")
-        said.append(f"{failures.total()} of {made} of the {who} failed: {kinds}")
-    if forgotten := sum(each["forgotten"] for each in told):
-        said.append(f"the cache of answers of the {who} could not be used {counted(forgotten, 'time')}")
-    return said
-
-
-def agreement(row: Row) -> list[str]:
-    solved, failed, tasks = row["uniform_success"], row["uniform_failure"], row["tasks"]
-    if not tasks or (solved + failed) / tasks < AGREE:
-        return []
-    why = (
-        "all succeed" if not failed else "all fail" if not solved else f"all succeed in {solved}, all fail in {failed}"
-    )
-    return [f"{solved + failed} of {counted(tasks, 'task')}: siblings agree, nothing to learn ({why})"]
-
-
-def endings(row: Row) -> list[str]:
-    """How many rollouts a limit ended; broken ones have no ending of their own."""
-    played = row["rollouts"] - row["broken"]
-    said: list[str] = []
-    for ending, limit in (("token_limit", "token limit"), ("turn_limit", "turn limit")):
-        hit = row["endings"].get(ending, 0)
-        if played and hit == played:
-            said.append(f"every rollout hits the {limit}")
-        elif played and hit / played >= CUT:
-            said.append(f"{hit} of {counted(played, 'rollout')} hit the {limit}")
-    cut = row["cuts"].get("observation", 0)
-    if played and cut >= played:
-        said.append(f"observations were cut {counted(cut, 'time')} in {counted(played, 'rollout')}")
-    return said
-
-
-def trust(row: Row) -> list[str]:
-    """Whether the policy that learns is still the one that played."""
-    said: list[str] = []
-    gap, clipped = row.get("sampler_gap_mean"), row.get("clip_share")
-    if gap is not None and gap >= GAP:
-        said.append(f"sampler and trainer disagree by {gap:.2g} nats a token")
-    if clipped is not None and clipped >= CLIPPED:
-        said.append(f"clip share {percent(clipped)}")
-    return said
-
-
-def tools(row: Row) -> list[str]:
-    said: list[str] = []
-    if row["calls_in_error"] is not None and row["calls_in_error"] >= IN_ERROR:
-        said.append(f"{percent(row['calls_in_error'])} of {counted(row['calls'], 'call')} in error")
-    if row["rollouts"] and row["malformed_turns"] / row["rollouts"] >= UNREADABLE:
-        turns, rollouts = counted(row["malformed_turns"], "turn"), counted(row["rollouts"], "rollout")
-        said.append(f"{turns} in {rollouts} held a call that could not be read")
-    for category, audit in row["audit"].items():
-        bare, won = audit["without_tool"], audit["successes"]
-        if won >= FEW and bare / won >= WITHOUT_TOOL:
-            said.append(f"{bare} of {won} {category} successes called no tool")
-    return said
-
-
-def of_run(rows: Sequence[Row]) -> list[str]:
-    """What went wrong over a whole run: steps without an update, and what its last quarter lost against its first."""
     return [
-        *(f"INVALID: {reason}" for reason in invalid(rows)),
-        *unmoved(rows),
-        *machinery(rows),
-        *unreferred(rows),
-        *calls(rows),
-        *scattered(rows),
-        *losses(rows),
+        line
+        for key, role in ENDPOINT_ROLES.items()
+        for line in endpoint_failure_warnings([row[key] for row in rows if row.get(key)], role)
     ]
 
 
-def scattered(rows: Sequence[Row]) -> list[str]:
-    """Credit that is nearly everywhere, over the last steps that are judged together."""
-    credit = [row["credit"] for row in rows[-WINDOW:] if row.get("credit")]
-    credited, creditable = (sum(told[name] for told in credit) for name in ("credited", "creditable"))
-    if not creditable or credited <= EVERYWHERE * creditable:
+def endpoint_failure_warnings(rows: Sequence[MetricsRow], role: str) -> list[str]:
+    """Of one model."""
+    failures = Counter[str]()
+    for row in rows:
+        failures.update(row["failures"])
+    warnings: list[str] = []
+    if failures:
+        kinds = ", ".join(f"{kind} {count}" for kind, count in failures.most_common())
+        calls_made = count_noun(sum(row["calls"] for row in rows), "call")
+        warnings.append(f"{failures.total()} of {calls_made} of the {role} failed: {kinds}")
+    if forgotten := sum(row["forgotten"] for row in rows):
+        warnings.append(f"the cache of answers of the {role} could not be used {count_noun(forgotten, 'time')}")
+    return warnings
+
+
+def same_outcome_warnings(row: MetricsRow) -> list[str]:
+    num_solved, num_failed, num_tasks = row["uniform_success"], row["uniform_failure"], row["tasks"]
+    if not num_tasks or (num_solved + num_failed) / num_tasks < _SAME_OUTCOME_SHARE:
         return []
-    return [f"credit is not localised: {percent(credited / creditable)} of creditable tokens above weight one"]
+    explanation = (
+        "all succeed"
+        if not num_failed
+        else "all fail"
+        if not num_solved
+        else f"all succeed in {num_solved}, all fail in {num_failed}"
+    )
+    return [
+        f"{num_solved + num_failed} of {count_noun(num_tasks, 'task')}: siblings agree, nothing to learn "
+        f"({explanation})"
+    ]
 
 
-def unmoved(rows: Sequence[Row]) -> list[str]:
+def end_reason_warnings(row: MetricsRow) -> list[str]:
+    """How many rollouts a limit ended; broken ones have no ending of their own."""
+    num_finished = row["rollouts"] - row["broken"]
+    warnings: list[str] = []
+    for end_reason, limit_name in (("token_limit", "token limit"), ("turn_limit", "turn limit")):
+        num_hit = row["endings"].get(end_reason, 0)
+        if num_finished and num_hit == num_finished:
+            warnings.append(f"every rollout hits the {limit_name}")
+        elif num_finished and num_hit / num_finished >= _LIMIT_HIT_SHARE:
+            warnings.append(f"{num_hit} of {count_noun(num_finished, 'rollout')} hit the {limit_name}")
+    num_truncated = row["cuts"].get("observation", 0)
+    if num_finished and num_truncated >= num_finished:
+        warnings.append(
+            f"observations were cut {count_noun(num_truncated, 'time')} in {count_noun(num_finished, 'rollout')}"
+        )
+    return warnings
+
+
+def mismatch_warnings(row: MetricsRow) -> list[str]:
+    """Whether the policy that learns is still the one that played."""
+    warnings: list[str] = []
+    mismatch, clip_share = row.get("sampler_gap_mean"), row.get("clip_share")
+    if mismatch is not None and mismatch >= _SAMPLER_MISMATCH_NATS:
+        warnings.append(f"sampler and trainer disagree by {mismatch:.2g} nats a token")
+    if clip_share is not None and clip_share >= _CLIPPED_SHARE:
+        warnings.append(f"clip share {format_percent(clip_share)}")
+    return warnings
+
+
+def tool_warnings(row: MetricsRow) -> list[str]:
+    warnings: list[str] = []
+    if row["calls_in_error"] is not None and row["calls_in_error"] >= _CALL_ERROR_SHARE:
+        warnings.append(f"{format_percent(row['calls_in_error'])} of {count_noun(row['calls'], 'call')} in error")
+    if row["rollouts"] and row["malformed_turns"] / row["rollouts"] >= _MALFORMED_TURNS_PER_ROLLOUT:
+        turns, rollouts = count_noun(row["malformed_turns"], "turn"), count_noun(row["rollouts"], "rollout")
+        warnings.append(f"{turns} in {rollouts} held a call that could not be read")
+    for category, audit in row["audit"].items():
+        num_without_tool, num_successes = audit["without_tool"], audit["successes"]
+        if num_successes >= _MIN_SUCCESSES and num_without_tool / num_successes >= _NO_TOOL_SHARE:
+            warnings.append(f"{num_without_tool} of {num_successes} {category} successes called no tool")
+    return warnings
+
+
+def run_warnings(rows: Sequence[MetricsRow]) -> list[str]:
+    """What went wrong over a whole run: steps without an update, and what its last quarter lost against its first."""
+    return [
+        *(f"INVALID: {reason}" for reason in run_invalid_reasons(rows)),
+        *skipped_steps_warnings(rows),
+        *broken_rollouts_warnings(rows),
+        *missing_reference_warnings(rows),
+        *endpoint_warnings(rows),
+        *scattered_credit_warnings(rows),
+        *decline_warnings(rows),
+    ]
+
+
+def scattered_credit_warnings(rows: Sequence[MetricsRow]) -> list[str]:
+    """Credit that is nearly everywhere, over the last steps that are judged together."""
+    credit_metrics = [row["credit"] for row in rows[-WINDOW_STEPS:] if row.get("credit")]
+    credited, creditable = (sum(metrics[name] for metrics in credit_metrics) for name in ("credited", "creditable"))
+    if not creditable or credited <= _MAX_CREDITED_SHARE * creditable:
+        return []
+    return [f"credit is not localised: {format_percent(credited / creditable)} of creditable tokens above weight one"]
+
+
+def skipped_steps_warnings(rows: Sequence[MetricsRow]) -> list[str]:
     reasons = Counter(str(row["skipped"]) for row in rows if row["skipped"])
     if not reasons:
         return []
-    why = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
-    return [f"{reasons.total()} of {counted(len(rows), 'step')} moved nothing: {why}"]
+    explanation = ", ".join(f"{reason} ({count})" for reason, count in reasons.most_common())
+    return [f"{reasons.total()} of {count_noun(len(rows), 'step')} moved nothing: {explanation}"]
 
 
-def machinery(rows: Sequence[Row]) -> list[str]:
+def broken_rollouts_warnings(rows: Sequence[MetricsRow]) -> list[str]:
     causes: Counter[str] = Counter()
     for row in rows:
         causes.update(row["causes"])
-    every = {"broken": sum(row["broken"] for row in rows), "rollouts": sum(row["rollouts"] for row in rows)}
-    return broken({**every, "causes": causes})
+    totals = {"broken": sum(row["broken"] for row in rows), "rollouts": sum(row["rollouts"] for row in rows)}
+    return broken_warnings({**totals, "causes": causes})
 
 
-def unreferred(rows: Sequence[Row]) -> list[str]:
+def missing_reference_warnings(rows: Sequence[MetricsRow]) -> list[str]:
     """Groups that learnt as with GRPO, for want of a reference."""
-    told = [row["reference"] for row in rows if row.get("reference")]
+    reference_metrics = [row["reference"] for row in rows if row.get("reference")]
     causes = Counter[str]()
-    for each in told:
-        causes.update(each["causes"])
+    for metrics in reference_metrics:
+        causes.update(metrics["causes"])
     if not causes:
         return []
-    why = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
-    return [f"{causes.total()} of {counted(sum(each['groups'] for each in told), 'group')} without a reference: {why}"]
+    explanation = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
+    return [
+        f"{causes.total()} of {count_noun(sum(metrics['groups'] for metrics in reference_metrics), 'group')} without "
+        f"a reference: {explanation}"
+    ]
 
 
-def losses(rows: Sequence[Row]) -> list[str]:
+def decline_warnings(rows: Sequence[MetricsRow]) -> list[str]:
     """The last quarter against the first; fewer than eight steps have no quarters to speak of."""
     quarter = len(rows) // 4
     if quarter < 2:
         return []
-    first, last = rows[:quarter], rows[-quarter:]
+    first_quarter, last_quarter = rows[:quarter], rows[-quarter:]
 
-    def change(read: Callable[[Row], float | None]) -> tuple[float, float] | None:
-        before, after = average(first, read), average(last, read)
+    def change(get_value: Callable[[MetricsRow], float | None]) -> tuple[float, float] | None:
+        before, after = mean_of_measured(first_quarter, get_value), mean_of_measured(last_quarter, get_value)
         return None if before is None or after is None else (before, after)
 
-    said: list[str] = []
+    warnings: list[str] = []
     success = change(lambda row: row["success"])
     if success and success[1] < success[0] - 0.1:
-        said.append(f"success in training fell from {percent(success[0])} to {percent(success[1])}")
+        warnings.append(f"success in training fell from {format_percent(success[0])} to {format_percent(success[1])}")
     for category in ("information", "action"):
-        used = change(lambda row, of=category: row["audit"][of]["tools_per_success"])
-        if used and used[1] < used[0] / 2:
-            said.append(f"calls per {category} success fell from {used[0]:.1f} to {used[1]:.1f}")
+        calls_per_success = change(lambda row, category_name=category: row["audit"][category_name]["tools_per_success"])
+        if calls_per_success and calls_per_success[1] < calls_per_success[0] / 2:
+            warnings.append(
+                f"calls per {category} success fell from {calls_per_success[0]:.1f} to {calls_per_success[1]:.1f}"
+            )
     errors = change(lambda row: row["calls_in_error"])
     if errors and errors[1] > errors[0] + 0.1:
-        said.append(f"calls in error rose from {percent(errors[0])} to {percent(errors[1])}")
+        warnings.append(f"calls in error rose from {format_percent(errors[0])} to {format_percent(errors[1])}")
     entropy = change(lambda row: row["entropy"])
     if entropy and entropy[1] < entropy[0] / 10:
-        said.append(f"entropy fell from {entropy[0]:.2g} to {entropy[1]:.2g} nats")
-    return said
+        warnings.append(f"entropy fell from {entropy[0]:.2g} to {entropy[1]:.2g} nats")
+    return warnings
 
 
-def average(rows: Sequence[Row], read: Callable[[Row], float | None]) -> float | None:
+def mean_of_measured(rows: Sequence[MetricsRow], get_value: Callable[[MetricsRow], float | None]) -> float | None:
     """Mean over the rows in which there was something to measure."""
-    values = [value for value in map(read, rows) if value is not None]
+    values = [value for value in map(get_value, rows) if value is not None]
     return sum(values) / len(values) if values else None
 
 
-def percent(share: float) -> str:
+def format_percent(share: float) -> str:
     return f"{100 * share:.0f} %"
 
 
-def counted(number: int, thing: str) -> str:
-    return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+def count_noun(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -4,113 +4,125 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sgcd.measure.rows import MODES, SCHEMA, Row, by_task, successes, successes_and_trials, whole
-from sgcd.measure.statistics import Estimate, clustered, pass_at_k, pass_hat_k, wilson
+from sgcd.measure.statistics import Estimate, clustered_interval, pass_at_k, pass_hat_k, wilson_interval
+from sgcd.measure.trial_rows import (
+    MODES,
+    SCHEMA,
+    TrialRow,
+    count_successes,
+    count_successes_and_trials,
+    group_by_task,
+    unbroken,
+)
 from sgcd.records import CATEGORIES
 
 Summary = dict[str, Any]
 
 
-def summarise(rows: Sequence[Row], floors: Mapping[str, float] | None = None) -> Summary:
+def summarise_evaluation(rows: Sequence[TrialRow], floors: Mapping[str, float] | None = None) -> Summary:
     """One evaluation: {"schema", "step", "split", "modes": {"greedy": ..., "sampled": ...}}, modes that were played.
 
     `floors`: what an agent that does nothing would get in each category, where that is known.
     """
-    places = {(row["step"], row["split"]) for row in rows}
-    if len(places) > 1:
-        raise ValueError(f"expected the rows of one evaluation, got (step, split) {sorted(places)}")
-    step, split = next(iter(places), (None, None))
-    modes = {mode: [row for row in rows if row["mode"] == mode] for mode in MODES}
+    steps_and_splits = {(row["step"], row["split"]) for row in rows}
+    if len(steps_and_splits) > 1:
+        raise ValueError(f"expected the rows of one evaluation, got (step, split) {sorted(steps_and_splits)}")
+    step, split = next(iter(steps_and_splits), (None, None))
+    rows_by_mode = {mode: [row for row in rows if row["mode"] == mode] for mode in MODES}
     return {
         "schema": SCHEMA,
         "step": step,
         "split": split,
-        "modes": {mode: of_mode(played, floors or {}) for mode, played in modes.items() if played},
+        "modes": {
+            mode: summarise_mode(mode_rows, floors or {}) for mode, mode_rows in rows_by_mode.items() if mode_rows
+        },
     }
 
 
-def of_mode(rows: Sequence[Row], floors: Mapping[str, float]) -> Summary:
+def summarise_mode(rows: Sequence[TrialRow], floors: Mapping[str, float]) -> Summary:
     """All that is said of the trials of one mode. Shares and means leave broken trials out; those are counted apart."""
-    kept = whole(rows)
+    unbroken_rows = unbroken(rows)
     return {
-        "overall": {**success(rows), "floor": None},
+        "overall": {**summarise_success(rows), "floor": None},
         "categories": {
-            name: {**success([row for row in rows if row["category"] == name]), "floor": floors.get(name)}
+            name: {**summarise_success([row for row in rows if row["category"] == name]), "floor": floors.get(name)}
             for name in CATEGORIES
         },
-        "passes": passes(rows),
-        "audit": audit(rows),
-        "calls_in_error": per(total(kept, "failed_calls"), total(kept, "calls")),
-        "malformed_turns": per(total(kept, "malformed"), total(kept, "turns")),
-        "inexact_turns": per(sum(row.get("inexact", 0) for row in kept), total(kept, "turns")),
-        "looping": per(total(kept, "looping"), len(kept)),
-        "mean_reward": per(total(kept, "reward"), len(kept)),
-        "mean_turns": per(total(kept, "turns"), len(kept)),
-        "mean_tokens": per(total(kept, "tokens"), len(kept)),
-        "endings": dict(sorted(Counter(str(row["ending"]) for row in kept).items())),
-        "broken": {"trials": len(rows) - len(kept), "causes": causes(rows)},
+        "passes": summarise_passes(rows),
+        "audit": audit_tool_use(rows),
+        "calls_in_error": divide_or_none(sum_column(unbroken_rows, "failed_calls"), sum_column(unbroken_rows, "calls")),
+        "malformed_turns": divide_or_none(sum_column(unbroken_rows, "malformed"), sum_column(unbroken_rows, "turns")),
+        "inexact_turns": divide_or_none(
+            sum(row.get("inexact", 0) for row in unbroken_rows), sum_column(unbroken_rows, "turns")
+        ),
+        "looping": divide_or_none(sum_column(unbroken_rows, "looping"), len(unbroken_rows)),
+        "mean_reward": divide_or_none(sum_column(unbroken_rows, "reward"), len(unbroken_rows)),
+        "mean_turns": divide_or_none(sum_column(unbroken_rows, "turns"), len(unbroken_rows)),
+        "mean_tokens": divide_or_none(sum_column(unbroken_rows, "tokens"), len(unbroken_rows)),
+        "endings": dict(sorted(Counter(str(row["ending"]) for row in unbroken_rows).items())),
+        "broken": {"trials": len(rows) - len(unbroken_rows), "causes": count_causes(rows)},
     }
 
 
-def success(rows: Sequence[Row]) -> Summary:
+def summarise_success(rows: Sequence[TrialRow]) -> Summary:
     """Counts, and the rate with its interval: by Wilson for one trial a task, clustered by task for several."""
-    kept = whole(rows)
+    unbroken_rows = unbroken(rows)
     return {
-        "tasks": len(by_task(rows)),
-        "trials": len(kept),
-        "successes": successes(kept),
-        "broken": len(rows) - len(kept),
-        **rate(rows).plain(),
+        "tasks": len(group_by_task(rows)),
+        "trials": len(unbroken_rows),
+        "successes": count_successes(unbroken_rows),
+        "broken": len(rows) - len(unbroken_rows),
+        **success_rate(rows).to_json(),
     }
 
 
-def rate(rows: Sequence[Row]) -> Estimate:
+def success_rate(rows: Sequence[TrialRow]) -> Estimate:
     """The share of successes; every task counts the same."""
-    c, n = successes_and_trials(rows)
-    return wilson(sum(c), sum(n)) if max(n, default=0) <= 1 else clustered(c, n)
+    c, n = count_successes_and_trials(rows)
+    return wilson_interval(sum(c), sum(n)) if max(n, default=0) <= 1 else clustered_interval(c, n)
 
 
-def passes(rows: Sequence[Row]) -> list[Summary]:
+def summarise_passes(rows: Sequence[TrialRow]) -> list[Summary]:
     """pass@k and pass^k for every k, over the tasks that have k trials (fewer where some broke: see `tasks`)."""
-    c, n = successes_and_trials(rows)
-    told: list[Summary] = []
+    c, n = count_successes_and_trials(rows)
+    result: list[Summary] = []
     for k in range(1, max(n, default=0) + 1):
-        fit = [(a, b) for a, b in zip(c, n, strict=True) if b >= k]
-        some, trials = [a for a, _ in fit], [b for _, b in fit]
-        at, hat = pass_at_k(some, trials, k), pass_hat_k(some, trials, k)
-        told.append({"k": k, "tasks": len(fit), "pass_at": at, "pass_hat": hat})
-    return told
+        counts = [(a, b) for a, b in zip(c, n, strict=True) if b >= k]
+        task_successes, task_trials = [a for a, _ in counts], [b for _, b in counts]
+        pass_at, pass_hat = pass_at_k(task_successes, task_trials, k), pass_hat_k(task_successes, task_trials, k)
+        result.append({"k": k, "tasks": len(counts), "pass_at": pass_at, "pass_hat": pass_hat})
+    return result
 
 
-def audit(rows: Sequence[Row]) -> dict[str, Summary]:
+def audit_tool_use(rows: Sequence[TrialRow]) -> dict[str, Summary]:
     """The zero-tool audit of the paper (section 3, appendix on evaluation), for training rollouts and trials alike.
 
     Of the successes on information tasks, the share that called no tool, and the mean number of calls; the same for
     action tasks. A policy that gives up its tools shows here while its rate of success still looks well.
     """
-    return {category: audit_of(rows, category) for category in ("information", "action")}
+    return {category: audit_category(rows, category) for category in ("information", "action")}
 
 
-def audit_of(rows: Sequence[Row], category: str) -> Summary:
-    won = [row for row in whole(rows) if row["category"] == category and row["success"]]
-    bare = sum(row["calls"] == 0 for row in won)
+def audit_category(rows: Sequence[TrialRow], category: str) -> Summary:
+    won_rows = [row for row in unbroken(rows) if row["category"] == category and row["success"]]
+    num_without_tool = sum(row["calls"] == 0 for row in won_rows)
     return {
-        "successes": len(won),
-        "without_tool": bare,
-        "without_tool_share": per(bare, len(won)),
-        "tools_per_success": per(total(won, "calls"), len(won)),
+        "successes": len(won_rows),
+        "without_tool": num_without_tool,
+        "without_tool_share": divide_or_none(num_without_tool, len(won_rows)),
+        "tools_per_success": divide_or_none(sum_column(won_rows, "calls"), len(won_rows)),
     }
 
 
-def causes(rows: Sequence[Row]) -> dict[str, int]:
+def count_causes(rows: Sequence[TrialRow]) -> dict[str, int]:
     """How often each cause broke a trial, the most frequent first."""
     return dict(Counter(str(row["broken"]) for row in rows if row["broken"]).most_common())
 
 
-def total(rows: Sequence[Row], key: str) -> float:
+def sum_column(rows: Sequence[TrialRow], key: str) -> float:
     return sum(row[key] for row in rows)
 
 
-def per(amount: float, things: float) -> float | None:
+def divide_or_none(amount: float, count: float) -> float | None:
     """None where there is not a single thing to have a share of."""
-    return amount / things if things else None
+    return amount / count if count else None

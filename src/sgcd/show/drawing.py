@@ -4,18 +4,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sgcd.show.svg import COLOURS, svg
-from sgcd.show.tables import number
+from sgcd.show.svg import CSS_COLOURS, render_svg
+from sgcd.show.tables import format_number
 
-Points = list[tuple[int, float]]
-Rate = Mapping[str, Any]
-SIZE = (3.9, 1.9)
+CurvePoints = list[tuple[int, float]]
+RateEstimate = Mapping[str, Any]
+_FIGURE_INCHES = (3.9, 1.9)
 """Inches; the page scales it."""
-TRAILING = 5
+TRAILING_STEPS = 5
 """Steps that a trailing mean looks back on."""
-FAINT, RULE = COLOURS["faint"], COLOURS["rule"]
-NAMES = {colour: name for name, colour in COLOURS.items()}
-LINES = [colour for name, colour in COLOURS.items() if name.startswith("line-")]
+_FAINT, _RULE = CSS_COLOURS["faint"], CSS_COLOURS["rule"]
+_COLOUR_NAMES = {colour: name for name, colour in CSS_COLOURS.items()}
+LINE_COLOURS = [colour for name, colour in CSS_COLOURS.items() if name.startswith("line-")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,80 +25,84 @@ class Curve:
     title: str
     note: str
     picture: str
-    lines: tuple[tuple[str, str], ...] = ()
+    legend: tuple[tuple[str, str], ...] = ()
 
 
-def plot(title: str, note: str, lines: Mapping[str, Points], share: bool = False, mean: bool = False) -> Curve:
+def plot_lines(
+    title: str, note: str, lines: Mapping[str, CurvePoints], unit_range: bool = False, with_mean: bool = False
+) -> Curve:
     """One picture, a line for each name.
 
     `share`: from zero to one, if the values are. `mean`: they are faint, and their trailing mean is drawn.
     """
-    within = all(0 <= value <= 1 for line in lines.values() for _, value in line)
-    figure, axes = _empty(share and within)
-    told: list[str] = []
-    named: list[tuple[str, str]] = []
-    for (name, line), colour in zip(lines.items(), LINES, strict=False):
+    fits_unit_range = all(0 <= value <= 1 for line in lines.values() for _, value in line)
+    figure, axes = _new_axes(unit_range and fits_unit_range)
+    descriptions: list[str] = []
+    legend: list[tuple[str, str]] = []
+    for (name, line), colour in zip(lines.items(), LINE_COLOURS, strict=False):
         steps, values = [step for step, _ in line], [value for _, value in line]
         marker = "o" if len(steps) <= 16 else None
-        faint = {"alpha": 0.45, "linewidth": 1} if mean else {"linewidth": 1.7}
-        axes.plot(steps, values, color=colour, marker=marker, markersize=3, **faint)
-        if mean:
-            axes.plot(steps, trailing(values), color=colour, linewidth=2)
+        style = {"alpha": 0.45, "linewidth": 1} if with_mean else {"linewidth": 1.7}
+        axes.plot(steps, values, color=colour, marker=marker, markersize=3, **style)
+        if with_mean:
+            axes.plot(steps, trailing_mean(values), color=colour, linewidth=2)
         if len(lines) > 1:
-            named.append((name, colour))
-        told.append(f"{name} {values[0]:.3g} at step {steps[0]}, {values[-1]:.3g} at step {steps[-1]}".strip())
-    return _curve(figure, axes, title, note, "; ".join(told), named)
+            legend.append((name, colour))
+        descriptions.append(f"{name} {values[0]:.3g} at step {steps[0]}, {values[-1]:.3g} at step {steps[-1]}".strip())
+    return _finish_curve(figure, axes, title, note, "; ".join(descriptions), legend)
 
 
-def bands(title: str, note: str, rates: Mapping[str, Sequence[tuple[int, Rate]]]) -> Curve:
+def plot_intervals(title: str, note: str, rates: Mapping[str, Sequence[tuple[int, RateEstimate]]]) -> Curve:
     """Rates with their intervals, a line for each name."""
-    figure, axes = _empty(share=True)
-    told: list[str] = []
-    named: list[tuple[str, str]] = []
-    for (name, found), colour in zip(rates.items(), LINES, strict=False):
-        sure = [(step, rate["low"], rate["high"]) for step, rate in found if rate["low"] is not None]
-        if sure:
-            axes.fill_between(*zip(*sure, strict=True), color=colour, alpha=0.13, linewidth=0)
-            axes.vlines(*zip(*sure, strict=True), color=colour, alpha=0.5, linewidth=1)
-        values = [(step, rate["value"]) for step, rate in found]
+    figure, axes = _new_axes(unit_range=True)
+    descriptions: list[str] = []
+    legend: list[tuple[str, str]] = []
+    for (name, series), colour in zip(rates.items(), LINE_COLOURS, strict=False):
+        bounded = [(step, rate["low"], rate["high"]) for step, rate in series if rate["low"] is not None]
+        if bounded:
+            axes.fill_between(*zip(*bounded, strict=True), color=colour, alpha=0.13, linewidth=0)
+            axes.vlines(*zip(*bounded, strict=True), color=colour, alpha=0.5, linewidth=1)
+        values = [(step, rate["value"]) for step, rate in series]
         axes.plot(*zip(*values, strict=True), color=colour, marker="o", markersize=3.5, linewidth=1.6)
-        named.append((name, colour))
+        legend.append((name, colour))
         (first, start), (last, end) = values[0], values[-1]
-        told.append(f"{name} {number(start)} at step {first}, {number(end)} at step {last}")
-    return _curve(figure, axes, title, note, "; ".join(told), named)
+        descriptions.append(f"{name} {format_number(start)} at step {first}, {format_number(end)} at step {last}")
+    return _finish_curve(figure, axes, title, note, "; ".join(descriptions), legend)
 
 
-def stack(title: str, note: str, steps: Sequence[int], parts: Mapping[str, Sequence[float]], told: str) -> Curve:
+def plot_stack(
+    title: str, note: str, steps: Sequence[int], parts: Mapping[str, Sequence[float]], description: str
+) -> Curve:
     """Bars of parts, one on top of the other; the last part of many is grey."""
-    figure, axes = _empty()
-    below = [0.0] * len(steps)
-    named: list[tuple[str, str]] = []
-    for (name, values), colour in zip(parts.items(), LINES, strict=False):
-        axes.bar(steps, values, bottom=below, width=0.82, color=colour, alpha=0.85, linewidth=0)
-        named.append((name, colour))
-        below = [low + more for low, more in zip(below, values, strict=True)]
-    return _curve(figure, axes, title, note, told, named)
+    figure, axes = _new_axes()
+    bottoms = [0.0] * len(steps)
+    legend: list[tuple[str, str]] = []
+    for (name, values), colour in zip(parts.items(), LINE_COLOURS, strict=False):
+        axes.bar(steps, values, bottom=bottoms, width=0.82, color=colour, alpha=0.85, linewidth=0)
+        legend.append((name, colour))
+        bottoms = [low + height for low, height in zip(bottoms, values, strict=True)]
+    return _finish_curve(figure, axes, title, note, description, legend)
 
 
-def trailing(values: Sequence[float]) -> list[float]:
+def trailing_mean(values: Sequence[float]) -> list[float]:
     """The mean of each value and those just before it."""
-    parts = [values[max(0, end - TRAILING) : end] for end in range(1, len(values) + 1)]
+    parts = [values[max(0, end - TRAILING_STEPS) : end] for end in range(1, len(values) + 1)]
     return [sum(part) / len(part) for part in parts]
 
 
-def _empty(share: bool = False) -> tuple[Any, Any]:
+def _new_axes(unit_range: bool = False) -> tuple[Any, Any]:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure: Any = Figure(figsize=SIZE)
+    figure: Any = Figure(figsize=_FIGURE_INCHES)
     axes = figure.add_axes((0.12, 0.13, 0.86, 0.83))
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    axes.spines["bottom"].set_color(RULE)
-    axes.tick_params(colors=FAINT, labelsize=9, length=0, pad=4)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
+    axes.spines["bottom"].set_color(_RULE)
+    axes.tick_params(colors=_FAINT, labelsize=9, length=0, pad=4)
+    axes.grid(axis="y", color=_RULE, linewidth=0.8)
     axes.set_axisbelow(True)
-    if share:
+    if unit_range:
         axes.set_ylim(0, 1.02)
         axes.set_yticks((0, 0.25, 0.5, 0.75, 1))
     else:
@@ -106,10 +110,12 @@ def _empty(share: bool = False) -> tuple[Any, Any]:
     return figure, axes
 
 
-def _curve(figure: Any, axes: Any, title: str, note: str, told: str, lines: Sequence[tuple[str, str]]) -> Curve:
+def _finish_curve(
+    figure: Any, axes: Any, title: str, note: str, description: str, coloured_names: Sequence[tuple[str, str]]
+) -> Curve:
     from matplotlib.ticker import MaxNLocator
 
     axes.xaxis.set_major_locator(MaxNLocator(7, integer=True))
     axes.margins(x=0.03)
-    named = tuple((name, NAMES[colour]) for name, colour in lines)
-    return Curve(title, note, svg(figure, f"{title}, {note}: {told}"), named)
+    legend = tuple((name, _COLOUR_NAMES[colour]) for name, colour in coloured_names)
+    return Curve(title, note, render_svg(figure, f"{title}, {note}: {description}"), legend)

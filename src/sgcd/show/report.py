@@ -7,112 +7,130 @@ from pathlib import Path
 from typing import Any
 
 from sgcd.errors import FolderError
-from sgcd.files import write_whole
 from sgcd.measure import health
-from sgcd.measure.compare import compare, ends
-from sgcd.measure.summary import summarise
+from sgcd.measure.compare import compare_evaluations, load_first_and_last
+from sgcd.measure.summary import summarise_evaluation
 from sgcd.records import CATEGORIES
-from sgcd.run import RunFolder
-from sgcd.show import looks, siblings
+from sgcd.show import group_columns as siblings
 from sgcd.show import steps as chosen
-from sgcd.show.curves import curves
-from sgcd.show.steps import speller, tokens_of
-from sgcd.show.tables import number, spent
-from sgcd.show.visible import visible
-from sgcd.yaml import read
+from sgcd.show import token_classes as looks
+from sgcd.show.curves import build_curves
+from sgcd.show.escape_text import escape_text
+from sgcd.show.steps import build_step_sections, load_token_decoder
+from sgcd.show.tables import describe_usage, format_number
+from sgcd.storage.atomic import write_atomic
+from sgcd.storage.run_folder import RunFolder
+from sgcd.storage.yaml import load_yaml
 
-HERE = Path(__file__).parent
+_TEMPLATE_DIR = Path(__file__).parent
 
 
-def report(path: Path, steps: Sequence[int] = (), out: Path | None = None) -> Path:
+def write_report(path: Path, steps: Sequence[int] = (), out: Path | None = None) -> Path:
     """Write the page of a run and say where it is; the same folder gives the same bytes."""
     folder = RunFolder.open(path)
-    where = out or folder.path / "report.html"
-    if not where.parent.is_dir():
-        raise FolderError(f"{where}: the folder {where.parent} does not exist; make it, or name another file by --out")
-    write_whole(where, page(folder, steps).encode())
-    return where
+    report_path = out or folder.path / "report.html"
+    if not report_path.parent.is_dir():
+        raise FolderError(
+            f"{report_path}: the folder {report_path.parent} does not exist; make it, or name another file by --out"
+        )
+    write_atomic(report_path, render_page(folder, steps).encode())
+    return report_path
 
 
-def page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
-    metrics, evaluations = folder.metrics(), folder.evaluations()
-    recipe = read(folder.recipe_text, f"{folder.path}/recipe.yaml")
+def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
+    metrics, evaluations = folder.read_metrics(), folder.read_evaluations()
+    recipe = load_yaml(folder.recipe_text, f"{folder.path}/recipe.yaml")
     split = recipe.get("evaluation", {}).get("split") or next((row["split"] for row in evaluations), None)
-    spell, unspelt = speller(folder)
-    of_steps, numbers, bounds = tokens_of(folder, metrics, steps, spell)
-    columns = [column for step in of_steps for task in step.tasks for column in task.columns]
-    pictures, flat = curves(metrics, evaluations, split)
-    words = [visible(line) for line in health.of_run(metrics)]
-    return rendered(
-        run=visible(folder.path.resolve().name),
-        method=visible(str(recipe.get("method", {}).get("name", "?"))),
+    decode_tokens, tokenizer_problem = load_token_decoder(folder)
+    step_sections, numbers, bounds = build_step_sections(folder, metrics, steps, decode_tokens)
+    columns = [column for step in step_sections for task in step.tasks for column in task.columns]
+    pictures, unchanged = build_curves(metrics, evaluations, split)
+    health_lines = [escape_text(line) for line in health.run_warnings(metrics)]
+    return render_template(
+        run=escape_text(folder.path.resolve().name),
+        method=escape_text(str(recipe.get("method", {}).get("name", "?"))),
         step=metrics[-1]["step"] if metrics else 0,
         planned=recipe.get("steps"),
         last=metrics[-1] if metrics else None,
-        invalid=[line.removeprefix("INVALID").lstrip(": ") for line in words if line.startswith("INVALID")],
-        health=[line for line in words if not line.startswith("INVALID")],
-        remarks=spent(metrics),
-        measured=measured(folder, split),
+        invalid=[line.removeprefix("INVALID").lstrip(": ") for line in health_lines if line.startswith("INVALID")],
+        health=[line for line in health_lines if not line.startswith("INVALID")],
+        remarks=describe_usage(metrics),
+        measured=held_out_result(folder, split),
         categories=CATEGORIES,
         curves=pictures,
-        flat=flat,
-        recipe=visible(folder.recipe_text),
-        facts=facts(folder.facts),
-        steps=of_steps,
-        played=folder.played(),
-        unspelt=unspelt,
+        flat=unchanged,
+        recipe=escape_text(folder.recipe_text),
+        facts=flatten_facts(folder.facts),
+        steps=step_sections,
+        played=folder.steps_with_rollouts(),
+        unspelt=tokenizer_problem,
         numbers=numbers,
         bounds=bounds,
-        has={name: any(name in own for own in numbers.values()) for name in ("divergence", "masked")},
-        mode="weight" if any(column.weight and not column.even for column in columns) else "advantage",
-        kinds=looks.kinds(),
+        has={
+            name: any(name in token_numbers for token_numbers in numbers.values()) for name in ("divergence", "masked")
+        },
+        mode="weight" if any(column.mean_weight and not column.has_unit_weights for column in columns) else "advantage",
+        kinds=looks.token_kind_names(),
         limits={
-            "tokens": chosen.TOKENS,
-            "head": siblings.HEAD,
-            "tail": siblings.TAIL,
-            "seen": siblings.SEEN,
-            "asked": siblings.ASKED,
-            "nats": looks.NATS,
+            "tokens": chosen.MAX_PAGE_TOKENS,
+            "head": siblings.MAX_HEAD_TOKENS,
+            "tail": siblings.MAX_TAIL_TOKENS,
+            "seen": siblings.MAX_OBSERVATION_CHARS,
+            "asked": siblings.MAX_PROMPT_CHARS,
+            "nats": looks.DIVERGENCE_LEVELS,
         },
     )
 
 
-def rendered(**told: Any) -> str:
+def render_template(**context: Any) -> str:
     """The template with everything escaped, under a policy that runs only this page's own script and style."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
-    room = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    environment = Environment(
+        loader=FileSystemLoader(_TEMPLATE_DIR),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {"number": number, "svg": Markup}
-    room.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]
-    own = {
-        name: (HERE / f"report.{end}").read_text(encoding="utf-8") for name, end in (("style", "css"), ("script", "js"))
+    filters: dict[str, Any] = {"number": format_number, "svg": Markup}
+    environment.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]
+    assets = {
+        name: (_TEMPLATE_DIR / f"report.{extension}").read_text(encoding="utf-8")
+        for name, extension in (("style", "css"), ("script", "js"))
     }
-    allowed = {name: f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for name, text in own.items()}
-    inline = {name: Markup(text) for name, text in own.items()}
-    return room.get_template("report.html.jinja").render(**told, **inline, allowed=allowed)
+    csp_hashes = {
+        name: f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for name, text in assets.items()
+    }
+    inline_assets = {name: Markup(text) for name, text in assets.items()}
+    return environment.get_template("report.html.jinja").render(**context, **inline_assets, allowed=csp_hashes)
 
 
-def measured(folder: RunFolder, split: str | None) -> dict[str, Any]:
+def held_out_result(folder: RunFolder, split: str | None) -> dict[str, Any]:
     """Both ends of the run on held-out tasks, or why there is nothing to compare."""
-    if not any(row["split"] == split for row in folder.evaluations()):
+    if not any(row["split"] == split for row in folder.read_evaluations()):
         return {"reason": "no held-out tasks were played"}
     try:
-        start, end = ends(folder.path, split)
-        change = compare([end], [start])
+        start, end = load_first_and_last(folder.path, split)
+        change = compare_evaluations([end], [start])
     except FolderError as problem:
-        return {"reason": visible(str(problem))}
-    return {"reason": "", "start": summarise(start.rows), "end": summarise(end.rows), "change": change, "split": split}
+        return {"reason": escape_text(str(problem))}
+    return {
+        "reason": "",
+        "start": summarise_evaluation(start.rows),
+        "end": summarise_evaluation(end.rows),
+        "change": change,
+        "split": split,
+    }
 
 
-def facts(told: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
+def flatten_facts(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
     """Facts of a run, one line each."""
     lines: list[tuple[str, str]] = []
-    for name, value in told.items():
+    for name, value in mapping.items():
         if isinstance(value, dict):
-            lines += facts(value, f"{prefix}{name}.")  # pyright: ignore[reportUnknownArgumentType]
+            lines += flatten_facts(value, f"{prefix}{name}.")  # pyright: ignore[reportUnknownArgumentType]
         else:
-            lines.append((visible(prefix + name), visible(str(value))))
+            lines.append((escape_text(prefix + name), escape_text(str(value))))
     return lines

@@ -7,70 +7,72 @@ from typing import Any
 import numpy as np
 
 from sgcd.errors import FolderError, TemplateError
-from sgcd.records import Ids, Scored
-from sgcd.run import RunFolder
-from sgcd.show import siblings as shown
-from sgcd.show.siblings import Played, Spell, played
-from sgcd.show.visible import visible
-from sgcd.stored import Group
+from sgcd.records import CreditRecord, TokenIds
+from sgcd.show import group_columns as shown
+from sgcd.show.escape_text import escape_text
+from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section
+from sgcd.storage.record_files import StoredGroup
+from sgcd.storage.run_folder import RunFolder
 
-STEPS = 4
+_DEFAULT_NUM_STEPS = 4
 """How many steps are shown when none is named."""
-TOKENS = 40_000
+MAX_PAGE_TOKENS = 40_000
 """Tokens on one page, at most; the first task of a step is shown in any case."""
 
 
 @dataclass(slots=True)
-class Step:
+class StepSection:
     """One step on the page."""
 
     step: int
     row: Mapping[str, Any]
-    tasks: list[Played] = field(default_factory=list[Played])
-    left_out: int = 0
+    tasks: list[TaskSection] = field(default_factory=list[TaskSection])
+    num_left_out: int = 0
     """Tasks that the step learnt from and for which the page has no room."""
-    others: list[str] = field(default_factory=list[str])
+    unused_tasks: list[str] = field(default_factory=list[str])
     """Tasks that it did not learn from, in words."""
     remark: str = ""
 
 
-def tokens_of(
-    folder: RunFolder, metrics: Sequence[Mapping[str, Any]], steps: Sequence[int], spell: Spell
-) -> tuple[list[Step], dict[str, Any], dict[str, float]]:
+def build_step_sections(
+    folder: RunFolder, metrics: Sequence[Mapping[str, Any]], steps: Sequence[int], decode_tokens: TokenDecoder
+) -> tuple[list[StepSection], dict[str, Any], dict[str, float]]:
     """The chosen steps, the numbers of their tokens, and the bounds of the colours."""
     rows = {row["step"]: row for row in metrics}
-    chosen = sorted(set(steps)) or spaced(folder.played(), STEPS)
-    groups = {step: folder.read_rollouts(step) for step in chosen}
-    scored = {step: credit(folder, step) for step in chosen}
-    deserved = [one.credit for some in scored.values() for one in some.values()]
+    chosen_steps = sorted(set(steps)) or pick_evenly(folder.steps_with_rollouts(), _DEFAULT_NUM_STEPS)
+    groups = {step: folder.read_rollouts(step) for step in chosen_steps}
+    credit_by_step = {step: read_credit_or_empty(folder, step) for step in chosen_steps}
+    step_credits = [entry.credit for step_records in credit_by_step.values() for entry in step_records.values()]
     bounds = {
-        "advantage": max((float(np.abs(one.token_advantage).max(initial=0)) for one in deserved), default=0.0),
-        "cap": max((one.cap for one in deserved), default=1.0),
-        "floor": min((one.floor for one in deserved), default=1.0),
+        "advantage": max((float(np.abs(entry.token_advantage).max(initial=0)) for entry in step_credits), default=0.0),
+        "cap": max((entry.cap for entry in step_credits), default=1.0),
+        "floor": min((entry.floor for entry in step_credits), default=1.0),
     }
-    made: list[Step] = []
+    sections: list[StepSection] = []
     numbers: dict[str, Any] = {}
-    for step in chosen:
-        made.append(Step(step, rows.get(step, {})))
-        made[-1].others = [other(group) for group in groups[step] if not group.kept]
-        kept = [group.siblings for group in groups[step] if group.kept]
-        if kept and not scored[step]:
-            made[-1].remark = "no credit of this step is on record"
+    for step in chosen_steps:
+        sections.append(StepSection(step, rows.get(step, {})))
+        sections[-1].unused_tasks = [describe_unused_group(group) for group in groups[step] if not group.is_kept]
+        kept_groups = [group.group for group in groups[step] if group.is_kept]
+        if kept_groups and not credit_by_step[step]:
+            sections[-1].remark = "no credit of this step is on record"
         references = folder.read_references(step)
-        room = TOKENS // len(chosen)
-        for index, siblings in enumerate(kept):
-            room -= shown.tokens(siblings)
-            if index and room < 0:
-                made[-1].left_out = len(kept) - index
+        tokens_left = MAX_PAGE_TOKENS // len(chosen_steps)
+        for index, kept_group in enumerate(kept_groups):
+            tokens_left -= shown.count_shown_tokens(kept_group)
+            if index and tokens_left < 0:
+                sections[-1].num_left_out = len(kept_groups) - index
                 break
-            key = f"{len(made)}.{index}"
-            task, own = played(key, siblings, scored[step], references, spell, bounds["advantage"])
-            made[-1].tasks.append(task)
-            numbers |= own
-    return made, numbers, bounds
+            key = f"{len(sections)}.{index}"
+            task, task_numbers = build_task_section(
+                key, kept_group, credit_by_step[step], references, decode_tokens, bounds["advantage"]
+            )
+            sections[-1].tasks.append(task)
+            numbers |= task_numbers
+    return sections, numbers, bounds
 
 
-def credit(folder: RunFolder, step: int) -> dict[str, Scored]:
+def read_credit_or_empty(folder: RunFolder, step: int) -> dict[str, CreditRecord]:
     """Empty where a step learnt nothing or was stopped before it could."""
     try:
         return folder.read_credit(step)
@@ -78,14 +80,14 @@ def credit(folder: RunFolder, step: int) -> dict[str, Scored]:
         return {}
 
 
-def other(group: Group) -> str:
+def describe_unused_group(group: StoredGroup) -> str:
     """A task that a step did not learn from."""
-    won, all_ = sum(rollout.success for rollout in group.siblings.rollouts), len(group.siblings.rollouts)
-    broken = f", {len(group.siblings.broken)} broken" if group.siblings.broken else ""
-    return f"{visible(group.siblings.task.id)} ({won} of {all_} succeeded{broken})"
+    num_successes, num_rollouts = sum(rollout.success for rollout in group.group.rollouts), len(group.group.rollouts)
+    broken = f", {len(group.group.broken)} broken" if group.group.broken else ""
+    return f"{escape_text(group.group.task.id)} ({num_successes} of {num_rollouts} succeeded{broken})"
 
 
-def spaced(steps: Sequence[int], count: int) -> list[int]:
+def pick_evenly(steps: Sequence[int], count: int) -> list[int]:
     """The first, the last, and some evenly between.
 
     >>> spaced(range(1, 41), 4)
@@ -96,30 +98,30 @@ def spaced(steps: Sequence[int], count: int) -> list[int]:
     return [steps[round(index * (len(steps) - 1) / (count - 1))] for index in range(count)]
 
 
-def speller(folder: RunFolder) -> tuple[Spell, str]:
+def load_token_decoder(folder: RunFolder) -> tuple[TokenDecoder, str]:
     """How ids are spelt, by the tokenizer in the run's own folder; without one they are shown as they are, and why."""
     from sgcd.chat import Chat
 
-    saved = [folder.policy_path, *(folder.checkpoint_path(step) for step in reversed(folder.checkpoints()))]
-    place = next((place for place in saved if place.is_dir()), None)
-    if place is None:
-        return as_ids, "Tokens are shown as ids: the run has no checkpoint yet, and so no tokenizer"
+    candidates = [folder.policy_path, *(folder.checkpoint_path(step) for step in reversed(folder.checkpoint_steps()))]
+    policy_path = next((policy_path for policy_path in candidates if policy_path.is_dir()), None)
+    if policy_path is None:
+        return ids_as_texts, "Tokens are shown as ids: the run has no checkpoint yet, and so no tokenizer"
     try:
-        chat = Chat.load(place)
+        chat = Chat.load(policy_path)
     except (TemplateError, ModuleNotFoundError) as problem:
-        return as_ids, f"Tokens are shown as ids: {visible(str(problem))}"
-    return lambda ids: pieces(*chat.spell(ids)), ""
+        return ids_as_texts, f"Tokens are shown as ids: {escape_text(str(problem))}"
+    return lambda ids: split_token_texts(*chat.decode_with_spans(ids)), ""
 
 
-def pieces(text: str, spans: Any) -> list[str]:
+def split_token_texts(text: str, spans: Any) -> list[str]:
     """The text of each token. A character that several make together is shown with the first."""
-    found: list[str] = []
-    at = 0
+    texts: list[str] = []
+    consumed = 0
     for start, stop in spans.tolist():
-        found.append(text[max(at, start) : stop] or "‥")
-        at = max(at, stop)
-    return found
+        texts.append(text[max(consumed, start) : stop] or "‥")
+        consumed = max(consumed, stop)
+    return texts
 
 
-def as_ids(ids: Ids) -> list[str]:
+def ids_as_texts(ids: TokenIds) -> list[str]:
     return [f" {token}" for token in ids.tolist()]

@@ -8,20 +8,20 @@ from re import fullmatch
 from typing import Any
 from xml.etree import ElementTree
 
-SVG = "{http://www.w3.org/2000/svg}"
-LINK = "{http://www.w3.org/1999/xlink}href"
-COLOURS = {
+_SVG_NAMESPACE = "{http://www.w3.org/2000/svg}"
+_HREF = "{http://www.w3.org/1999/xlink}href"
+CSS_COLOURS = {
     "ink": "#010101",
     "faint": "#020202",
     "rule": "#030303",
     **{f"line-{number}": f"#0{number}0{number}0{number}" for number in range(4, 10)},
 }
 """What stands for a colour while matplotlib draws; on the page it is the variable of that name, light or dark."""
-_VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in COLOURS.items()}
+_CSS_VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in CSS_COLOURS.items()}
 
 
 @contextmanager
-def plainly() -> Generator[None]:
+def default_style() -> Generator[None]:
     """Figures drawn herein look the same whatever the user's own settings of matplotlib are."""
     matplotlib: Any = import_module("matplotlib")  # its types are unknown in part
     with matplotlib.rc_context():
@@ -30,29 +30,29 @@ def plainly() -> Generator[None]:
         yield
 
 
-def svg(figure: Any, label: str) -> str:
+def render_svg(figure: Any, label: str) -> str:
     """The same figure is the same text: no date, no version, and ids that follow from the content."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _plain(ElementTree.fromstring(out.getvalue()), label)
+    return _clean_svg(ElementTree.fromstring(out.getvalue()), label)
 
 
-def _plain(root: ElementTree.Element, label: str) -> str:
+def _clean_svg(root: ElementTree.Element, label: str) -> str:
     for parent in list(root.iter()):
         for child in list(parent):
-            if child.tag in (f"{SVG}style", f"{SVG}metadata") or "}" not in child.tag:
+            if child.tag in (f"{_SVG_NAMESPACE}style", f"{_SVG_NAMESPACE}metadata") or "}" not in child.tag:
                 parent.remove(child)
     for element in root.iter():
-        element.tag = element.tag.removeprefix(SVG)
+        element.tag = element.tag.removeprefix(_SVG_NAMESPACE)
         element.text, element.tail = (element.text or "").strip() or None, None
         if element.tag == "g":
             element.attrib.pop("id", None)  # every figure has an axes_1
-        if LINK in element.attrib:
-            element.set("href", element.attrib.pop(LINK))
+        if _HREF in element.attrib:
+            element.set("href", element.attrib.pop(_HREF))
         for name, value in _declarations(element.attrib.pop("style", "")):
             element.set(name, value)
         for name, value in element.attrib.items():
-            element.set(name, _VARIABLES.get(value, value))
+            element.set(name, _CSS_VARIABLES.get(value, value))
     for name in ("width", "height", "version"):
         del root.attrib[name]
     root.set("role", "img")
@@ -62,12 +62,12 @@ def _plain(root: ElementTree.Element, label: str) -> str:
 
 def _declarations(style: str) -> list[tuple[str, str]]:
     """A style's declarations as attributes: a strict page takes no inline style."""
-    found: list[tuple[str, str]] = []
+    attributes: list[tuple[str, str]] = []
     for declaration in filter(None, map(str.strip, style.split(";"))):
         name, value = (part.strip() for part in declaration.split(":", 1))
         if name == "font":
             size = fullmatch(r"(?:\w+ )*?([\d.]+)px .*", value)
-            found.append(("font-size", size[1] if size else "10"))
+            attributes.append(("font-size", size[1] if size else "10"))
         else:
-            found.append((name, value))
-    return found
+            attributes.append((name, value))
+    return attributes

@@ -6,96 +6,104 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from sgcd.measure.health import ASKED
+from sgcd.measure.health import ENDPOINT_ROLES
 from sgcd.records import CATEGORIES
 
-Numbers = Mapping[str, Any]
+JsonMapping = Mapping[str, Any]
 
 
-def evaluation_table(summary: Numbers) -> Table:
+def evaluation_table(summary: JsonMapping) -> Table:
     """One evaluation: a row for each category, a column for each mode."""
-    modes: Mapping[str, Numbers] = summary["modes"]
-    who = summary.get("model")
-    played = f"played with {who}" if who else f"after step {summary['step']}"
-    table = headed(f"{summary['split']} tasks {played}", "", "tasks")
+    modes: Mapping[str, JsonMapping] = summary["modes"]
+    model = summary.get("model")
+    origin = f"played with {model}" if model else f"after step {summary['step']}"
+    table = build_table(f"{summary['split']} tasks {origin}", "", "tasks")
     for mode in modes:
         table.add_column(mode, justify="right", overflow="fold")
         table.add_column("won of", justify="right", overflow="fold")
     for name in ("all", *CATEGORIES):
-        parts = [_part(modes[mode], name) for mode in modes]
+        parts = [_category_summary(modes[mode], name) for mode in modes]
         if parts and parts[0]["tasks"]:
-            cells = [cell for part in parts for cell in (interval(part), f"{part['successes']} of {part['trials']}")]
+            cells = [
+                cell for part in parts for cell in (format_interval(part), f"{part['successes']} of {part['trials']}")
+            ]
             table.add_row(name, str(parts[0]["tasks"]), *cells)
     return table
 
 
-def change_table(start: Numbers, end: Numbers, change: Numbers) -> Table:
+def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> Table:
     """What training did: both ends of a run on the same tasks, and the paired difference."""
-    table = headed(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
+    table = build_table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
     for name in ("start", "end", "difference"):
         table.add_column(name, justify="right", overflow="fold")
-    for mode, both in change["modes"].items():
+    for mode, mode_change in change["modes"].items():
         for name in ("all", *CATEGORIES):
-            before, after = _part(start["modes"][mode], name), _part(end["modes"][mode], name)
+            before, after = _category_summary(start["modes"][mode], name), _category_summary(end["modes"][mode], name)
             if before["tasks"]:
-                cells = interval(before), interval(after), interval(_part(both, name)["difference"], "+")
+                cells = (
+                    format_interval(before),
+                    format_interval(after),
+                    format_interval(_category_summary(mode_change, name)["difference"], "+"),
+                )
                 table.add_row(mode if name == "all" else f" {name}", str(before["tasks"]), *cells)
     return table
 
 
-def comparison_table(compared: Numbers) -> Table:
+def comparison_table(compared: JsonMapping) -> Table:
     """Runs against runs: means of both sides, the paired difference and its p."""
     sides = [", ".join(f"{run['run']}@{run['step']}" for run in compared[side]) for side in ("a", "b")]
-    table = headed(f"{sides[0]}  against  {sides[1]}  ({compared['split']} tasks)", "", "tasks")
+    table = build_table(f"{sides[0]}  against  {sides[1]}  ({compared['split']} tasks)", "", "tasks")
     for name in ("first", "second", "difference", "p"):
         table.add_column(name, justify="right", overflow="fold")
-    for mode, both in compared["modes"].items():
+    for mode, mode_comparison in compared["modes"].items():
         for name in ("all", *CATEGORIES):
-            part = _part(both, name)
+            part = _category_summary(mode_comparison, name)
             if part["tasks"]:
                 p = "" if part["p"] is None else f"{part['p']:.3f}"
-                cells = number(part["a"]), number(part["b"]), interval(part["difference"], "+"), p
+                cells = format_number(part["a"]), format_number(part["b"]), format_interval(part["difference"], "+"), p
                 table.add_row(mode if name == "all" else f" {name}", str(part["tasks"]), *cells)
     return table
 
 
-def remarks(summary: Numbers) -> list[str]:
+def evaluation_remarks(summary: JsonMapping) -> list[str]:
     """How the successes of an evaluation came about, one line a mode, and what broke."""
     lines: list[str] = []
-    for mode, told in summary["modes"].items():
-        bare = ", ".join(
-            f"{told['audit'][name]['without_tool']} of {told['audit'][name]['successes']} on {name} tasks"
+    for mode, mode_summary in summary["modes"].items():
+        without_tool = ", ".join(
+            f"{mode_summary['audit'][name]['without_tool']} of {mode_summary['audit'][name]['successes']} on {name} "
+            "tasks"
             for name in ("information", "action")
         )
         lines.append(
-            f"{mode}: calls in error {share(told['calls_in_error'])}, turns that could not be read "
-            f"{share(told['malformed_turns'])}, looping {share(told['looping'])}; successes without a tool: {bare}"
+            f"{mode}: calls in error {format_share(mode_summary['calls_in_error'])}, turns that could not be read "
+            f"{format_share(mode_summary['malformed_turns'])}, looping {format_share(mode_summary['looping'])}; "
+            f"successes without a tool: {without_tool}"
         )
-        broken = told["broken"]
+        broken = mode_summary["broken"]
         if broken["trials"]:
             cause, times = next(iter(broken["causes"].items()))
             lines.append(f"{mode}: {broken['trials']} trials broke and are left out, {times} of them by: {cause}")
     return lines
 
 
-def interval(estimate: Numbers, sign: str = "") -> str:
+def format_interval(estimate: JsonMapping, sign: str = "") -> str:
     """.473 [.412, .534]"""
     if estimate["value"] is None:
         return "-"
-    value, low, high = (number(estimate[name], sign) for name in ("value", "low", "high"))
+    value, low, high = (format_number(estimate[name], sign) for name in ("value", "low", "high"))
     return f"{value} [no interval]" if estimate["low"] is None else f"{value} [{low}, {high}]"
 
 
-def number(value: float | None, sign: str = "") -> str:
+def format_number(value: float | None, sign: str = "") -> str:
     """Three places, no zero before the point, and none that is less than nothing."""
     return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
 
 
-def share(value: float | None) -> str:
+def format_share(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f} %"
 
 
-def headed(title: str, *columns: str) -> Table:
+def build_table(title: str, *columns: str) -> Table:
     table = Table(
         title=title,
         title_justify="left",
@@ -110,37 +118,42 @@ def headed(title: str, *columns: str) -> Table:
     return table
 
 
-def _part(told: Numbers, name: str) -> Numbers:
-    return told["overall"] if name == "all" else told["categories"][name]
+def _category_summary(mode_summary: JsonMapping, name: str) -> JsonMapping:
+    return mode_summary["overall"] if name == "all" else mode_summary["categories"][name]
 
 
-def calls(told: Mapping[str, Any], who: str = "writer") -> str:
+def describe_calls(usage: Mapping[str, Any], role: str = "writer") -> str:
     """What a model over the network was asked in a step, and what that cost; the writer's is the one without a name."""
-    said = f"{told['calls']} calls" + (f" of the {who}" if who != "writer" else "")
-    if told["cached"]:
-        said += f" and {told['cached']} remembered"
-    return said + (f" for {told['money']:.4f}" if told["money"] else "")
+    text = f"{usage['calls']} calls" + (f" of the {role}" if role != "writer" else "")
+    if usage["cached"]:
+        text += f" and {usage['cached']} remembered"
+    return text + (f" for {usage['money']:.4f}" if usage["money"] else "")
 
 
-def spent(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+def describe_usage(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """What models over the network were asked in a whole run."""
-    return [line for key, who in ASKED.items() for line in spent_by(who, [row[key] for row in rows if row.get(key)])]
+    return [
+        line
+        for key, role in ENDPOINT_ROLES.items()
+        for line in describe_model_usage(role, [row[key] for row in rows if row.get(key)])
+    ]
 
 
-def spent_by(who: str, told: Sequence[Mapping[str, Any]]) -> list[str]:
+def describe_model_usage(role: str, usages: Sequence[Mapping[str, Any]]) -> list[str]:
     """What one of them was asked: counts, tokens, money, latency."""
-    if not told:
+    if not usages:
         return []
     counts = ("asked", "cached", "calls", "repeated")
-    asked, cached, made, repeated = (sum(each[name] for each in told) for name in counts)
-    prompt, answer = (sum(each["tokens"][name] for each in told) for name in ("prompt", "answer"))
-    money = sum(each["money"] for each in told)
-    medians = sorted(each["seconds"]["median"] for each in told if each["seconds"]["median"] is not None)
-    said = [
-        f"{who}: {asked} questions, {cached} answered from memory, {made} calls, {repeated} of them repetitions",
-        f"{who}: {prompt:,} tokens asked, {answer:,} answered, {money:.4f} spent",
+    num_questions, num_cached, num_calls, num_retries = (sum(usage[name] for usage in usages) for name in counts)
+    prompt_tokens, answer_tokens = (sum(usage["tokens"][name] for usage in usages) for name in ("prompt", "answer"))
+    money = sum(usage["money"] for usage in usages)
+    medians = sorted(usage["seconds"]["median"] for usage in usages if usage["seconds"]["median"] is not None)
+    lines = [
+        f"{role}: {num_questions} questions, {num_cached} answered from memory, {num_calls} calls, {num_retries} of "
+        "them repetitions",
+        f"{role}: {prompt_tokens:,} tokens asked, {answer_tokens:,} answered, {money:.4f} spent",
     ]
     if medians:
-        longest = max(each["seconds"]["max"] for each in told if each["seconds"]["max"] is not None)
-        said.append(f"{who}: a call took {medians[len(medians) // 2]:.2f} s as a rule, {longest:.2f} s at most")
-    return said
+        longest = max(usage["seconds"]["max"] for usage in usages if usage["seconds"]["max"] is not None)
+        lines.append(f"{role}: a call took {medians[len(medians) // 2]:.2f} s as a rule, {longest:.2f} s at most")
+    return lines

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgcd.measure import health
-from sgcd.show.tables import calls, interval, number
+from sgcd.show.tables import describe_calls, format_interval, format_number
 
 Row = Mapping[str, Any]
 
@@ -35,7 +35,9 @@ class Terminal:
             self.live.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
         self.live.stop()
 
     def on_phase(self, name: str) -> None:
@@ -45,39 +47,48 @@ class Terminal:
         self.step = row["step"]
         self.rows.append(row)
         if not self.console.is_terminal:
-            for line in self._of_step(row):
-                self.say(line)
+            for line in self._step_lines(row):
+                self.print_line(line)
 
     def on_evaluation(self, summary: Row) -> None:
-        for mode, told in summary["modes"].items():
-            tasks = f"{told['overall']['tasks']} {summary['split']} tasks"
-            self.say(f"after step {summary['step']}: {tasks}, {mode}: {interval(told['overall'])}")
+        for mode, mode_summary in summary["modes"].items():
+            tasks = f"{mode_summary['overall']['tasks']} {summary['split']} tasks"
+            self.print_line(
+                f"after step {summary['step']}: {tasks}, {mode}: {format_interval(mode_summary['overall'])}"
+            )
 
-    def say(self, text: str) -> None:
+    def print_line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def _of_step(self, row: Row) -> list[str]:
+    def _step_lines(self, row: Row) -> list[str]:
         """Its numbers on one line, and below it what is wrong with it."""
-        moved = "no update" if row["skipped"] else f"loss {number(row['loss'])}  gradient {number(row['grad_norm'])}"
-        place = f"step {row['step']:>{len(str(self.steps))}}/{self.steps}"
+        update_text = (
+            "no update"
+            if row["skipped"]
+            else f"loss {format_number(row['loss'])}  gradient {format_number(row['grad_norm'])}"
+        )
+        position = f"step {row['step']:>{len(str(self.steps))}}/{self.steps}"
         mixed = f"{row['mixed']} of {row['tasks']} tasks mixed"
         credit = row.get("credit")
-        spent = f"  credit on {credit['credited']} of {credit['creditable']} tokens" if credit else ""
-        asked = "".join(f"  {calls(row[key], who)}" for key, who in health.ASKED.items() if row.get(key))
-        success = number(row["success"])
-        told = f"{place}  success {success}  {mixed}  {moved}{spent}{asked}  {row['seconds']['total']:.1f} s"
-        return [told, *(f"  {concern}" for concern in health.of_step(row))]
+        credit_text = f"  credit on {credit['credited']} of {credit['creditable']} tokens" if credit else ""
+        calls_text = "".join(
+            f"  {describe_calls(row[key], role)}" for key, role in health.ENDPOINT_ROLES.items() if row.get(key)
+        )
+        success = format_number(row["success"])
+        seconds = f"{row['seconds']['total']:.1f} s"
+        line = f"{position}  success {success}  {mixed}  {update_text}{credit_text}{calls_text}  {seconds}"
+        return [line, *(f"  {concern}" for concern in health.step_warnings(row))]
 
     def _display(self) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
         bar = ProgressBar(total=self.steps, completed=self.step, width=30)
-        grid.add_row(f"step {self.step} of {self.steps}", bar, self.phase, self._left())
-        return Group(grid, *map(Text, self._of_step(self.rows[-1]) if self.rows else ()))
+        grid.add_row(f"step {self.step} of {self.steps}", bar, self.phase, self._time_left())
+        return Group(grid, *map(Text, self._step_lines(self.rows[-1]) if self.rows else ()))
 
-    def _left(self) -> str:
+    def _time_left(self) -> str:
         """How long the rest will take, by the steps of this sitting."""
         if not self.rows:
             return ""
-        each = sum(row["seconds"]["total"] for row in self.rows) / len(self.rows)
-        minutes, seconds = divmod(round(each * (self.steps - self.step)), 60)
+        seconds_per_step = sum(row["seconds"]["total"] for row in self.rows) / len(self.rows)
+        minutes, seconds = divmod(round(seconds_per_step * (self.steps - self.step)), 60)
         return f"about {minutes}:{seconds:02d} left"

@@ -20,20 +20,20 @@ class Needs:
     k: int
     """The teacher's likeliest ids, told apart; see credit/divergence.py."""
     divergence: Divergence
-    weighs: bool = True
+    can_change_weights: bool = True
     """Whether any weight can come of it; where gamma is zero none can, and health judges none."""
-    whole: bool = False
+    whole_step: bool = False
     """Whether it has to see all features of a step (`calibrate`) before it is asked about any rollout."""
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class CreditResult:
     """A signal with what led to it."""
 
     signal: Signal
     segments: Segments
     """`segments.reason` says why there could be none."""
-    clipped: int = 0
+    num_clipped: int = 0
     """Tokens whose weight a bound held back."""
 
 
@@ -49,9 +49,9 @@ class Method(Protocol):
         """`features` is None where a rollout has no reference; `creditable` is False on masked literals."""
         ...
 
-    def explain(
+    def assign_credit(
         self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
-    ) -> Explained:
+    ) -> CreditResult:
         """The same signal, for whoever wants to see how it came about."""
         ...
 
@@ -59,10 +59,10 @@ class Method(Protocol):
         """A step's scored rollouts, before any of them is asked about; called where `needs.whole` asks for it."""
         ...
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the method, as plain JSON."""
         ...
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From what `state` gave."""
         ...

@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 
 from sgcd.credit.calibration import Calibration, calibrate
-from sgcd.credit.methods import Explained, Needs
-from sgcd.credit.segments import Segments, segment, turn_numbers
+from sgcd.credit.methods import CreditResult, Needs
+from sgcd.credit.segments import Segments, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings
-from sgcd.credit.settings import Sgcd as SgcdSettings
-from sgcd.credit.weights import gate, weigh
-from sgcd.records import Credit, Features, Flags, Rollout, Signal, same_length
+from sgcd.credit.settings import SgcdSettings as SgcdSettings
+from sgcd.credit.weights import drop_disagreeing_segments, weigh
+from sgcd.records import Credit, Features, Flags, Rollout, Signal, check_length
 
-NONFINITE = 0.01
+_MAX_NONFINITE_SHARE = 0.01
 """Share of a rollout's tokens that may have a NaN or an infinity; one token may always. Beyond it, none has credit."""
 
 
@@ -31,72 +31,88 @@ class Sgcd:
 
     @property
     def needs(self) -> Needs:
-        told = self.settings
-        return Needs(told.k, told.divergence, told.gamma > 0, whole=told.calibrate and self.calibration is None)
+        settings = self.settings
+        return Needs(
+            settings.k,
+            settings.divergence,
+            settings.gamma > 0,
+            whole_step=settings.calibrate and self.calibration is None,
+        )
 
     def signal(
         self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
     ) -> Signal:
         """W_t = clip(1 + gamma s_t, 1, cap) for every token of the rollout (equations 3 and 4)."""
-        return self.explain(rollout, advantage, features, creditable).signal
+        return self.assign_credit(rollout, advantage, features, creditable).signal
 
-    def explain(
+    def assign_credit(
         self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
-    ) -> Explained:
+    ) -> CreditResult:
         """The signal, and the segments it comes from. Without features (no reference) every weight is one.
 
         `creditable` is False on masked literals: they keep weight one and take no part in the rollout's statistics.
         """
         size = len(rollout.response)
-        free = np.ones(size, dtype=bool) if creditable is None else creditable
-        same_length(f"rollout {rollout.name}", "creditable", free, size)
+        is_creditable = np.ones(size, dtype=bool) if creditable is None else creditable
+        check_length(f"rollout {rollout.name}", "creditable", is_creditable, size)
         if features is None:
             segments = Segments(np.zeros(size, np.float32), (), 0, 0, "no_reference")
         else:
-            segments = self._segments(rollout, features, free, self.segmenting)
+            segments = self._segments(rollout, features, is_creditable, self.segment_settings)
             if self.settings.direction_gate:
-                segments = gate(segments, advantage, features.gap)
+                segments = drop_disagreeing_segments(segments, advantage, features.teacher_logprob_gap)
         settings = self.settings
         weight = weigh(
-            segments.saliency, rollout.mask & free, settings.gamma, settings.cap, settings.floor, settings.mean_one
+            segments.saliency,
+            rollout.response_mask & is_creditable,
+            settings.gamma,
+            settings.cap,
+            settings.floor,
+            settings.mean_one,
         )
         clipped = int((settings.gamma * segments.saliency > settings.cap - 1).sum())
-        return Explained(Signal(Credit(advantage, weight, settings.cap, settings.floor)), segments, clipped)
+        return CreditResult(Signal(Credit(advantage, weight, settings.cap, settings.floor)), segments, clipped)
 
     @property
-    def segmenting(self) -> SegmentSettings:
+    def segment_settings(self) -> SegmentSettings:
         """The segmenter's settings, with the calibrated spike once there is one."""
-        return self.calibration.applied(self.settings.segments) if self.calibration else self.settings.segments
+        return self.calibration.apply_to(self.settings.segments) if self.calibration else self.settings.segments
 
     def calibrate(self, batch: Sequence[tuple[Rollout, Features, Flags | None]]) -> None:
         """Choose the spike on the first batch, where the settings ask for it; later calls do nothing."""
-        if not self.settings.calibrate or self.calibration or not any(rollout.written for rollout, _, _ in batch):
+        if (
+            not self.settings.calibrate
+            or self.calibration
+            or not any(rollout.num_policy_tokens for rollout, _, _ in batch)
+        ):
             return
 
-        def share(settings: SegmentSettings) -> float:
-            found = (self._segments(rollout, features, free, settings) for rollout, features, free in batch)
-            credited = sum(int((segments.saliency > 0).sum()) for segments in found)
-            return credited / sum(rollout.written for rollout, _, _ in batch)
+        def credited_share(settings: SegmentSettings) -> float:
+            results = (
+                self._segments(rollout, features, creditable, settings) for rollout, features, creditable in batch
+            )
+            credited = sum(int((segments.saliency > 0).sum()) for segments in results)
+            return credited / sum(rollout.num_policy_tokens for rollout, _, _ in batch)
 
-        self.calibration = calibrate(share, self.settings.segments)
+        self.calibration = calibrate(credited_share, self.settings.segments)
 
-    def state(self) -> dict[str, Any]:
+    def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the method, as plain JSON."""
-        return {"calibration": self.calibration.state() if self.calibration else None}
+        return {"calibration": self.calibration.to_json() if self.calibration else None}
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """From what `state` gave."""
-        found = state.get("calibration")
-        self.calibration = Calibration(**found) if found else None
+        saved = state.get("calibration")
+        self.calibration = Calibration(**saved) if saved else None
 
     def _segments(
         self, rollout: Rollout, features: Features, creditable: Flags | None, settings: SegmentSettings
     ) -> Segments:
-        same_length(f"rollout {rollout.name}", "features", features.divergence, len(rollout.response))
+        check_length(f"rollout {rollout.name}", "features", features.divergence, len(rollout.response))
         segments = segment(
-            features.divergence, features.entropy, rollout.mask, creditable, turn_numbers(rollout), settings
+            features.divergence, features.entropy, rollout.response_mask, creditable, turn_indices(rollout), settings
         )
-        if segments.nonfinite > max(1, NONFINITE * rollout.written):
-            nothing = np.zeros(len(rollout.response), np.float32)
-            return replace(segments, saliency=nothing, spans=(), reason="nonfinite")
+        if segments.num_nonfinite > max(1, _MAX_NONFINITE_SHARE * rollout.num_policy_tokens):
+            zeros = np.zeros(len(rollout.response), np.float32)
+            return replace(segments, saliency=zeros, spans=(), reason="nonfinite")
         return segments

@@ -1,0 +1,178 @@
+"""An environment from a plain class whose public methods are tools."""
+
+import inspect
+import json
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+from sgcd.act import settings
+from sgcd.act.environment import InitialMessages, PrivateLiterals, Reply, TaskSuite
+from sgcd.act.environments.worker_thread import WorkerThread
+from sgcd.act.task_file import load_object, load_tasks, reset_arguments
+from sgcd.act.tools import Tool, build_tools
+from sgcd.act.user import User
+from sgcd.errors import EnvironmentFault
+from sgcd.records import Call, Message, ParsedTurn, Task, Verdict
+
+
+class OwnEnvironment:
+    """One play of one task with a class in the shape of TRL's `environment_factory`.
+
+    `reset(**row)` begins, and what it returns is added to the row's prompt; every other public method is a tool; a
+    policy that calls none has answered. A `user`, where there is one, hears that and answers back, until it has had
+    enough. Then `get_reward()` judges, or the function that the row names as its verifier,
+    which is given the object and the policy's last words. `close()` is called at the end where there is one. Methods
+    may be async; others run on a thread.
+    """
+
+    def __init__(
+        self,
+        cls: type[Any],
+        tools: Mapping[str, Tool],
+        config: settings.OwnEnvironmentSettings,
+        user: User | None = None,
+    ) -> None:
+        self._cls = cls
+        self._user = user
+        self._conversation: list[Message] = []
+        self._seed = 0
+        self._tools = tools
+        self._config = config
+        self._worker = WorkerThread()
+        self._instance: Any = None
+        self._row: Mapping[str, Any] = {}
+        self._last_text = ""
+
+    async def open(self, task: Task, seed: int) -> InitialMessages:
+        self._row, self._seed = task.row, seed
+        self._instance = await self._worker.run(self._cls)
+        reset_result = await self._call_method(self._instance.reset, **reset_arguments(self._cls, task.row))
+        messages = build_initial_messages(self._config.system, task.row.get("prompt", []), reset_result)
+        system_indices = [index for index, message in enumerate(messages) if message["role"] == "system"]
+        self._conversation = [message for message in messages if message["role"] != "system"]
+        ask_user = self._first_user_message(messages)
+        tool_schemas = tuple(tool.schema for tool in self._tools.values())
+        return InitialMessages(
+            tuple(messages),
+            tool_schemas,
+            reference_message=system_indices[-1] if system_indices else len(messages) - 1,
+            ask_user=ask_user,
+        )
+
+    async def reply(self, turn: ParsedTurn) -> Reply:
+        self._conversation.append({"role": "assistant", "content": turn.text})
+        if not turn.calls:
+            self._last_text = turn.text
+            return Reply(ask_user=partial(self._ask_user, self._user)) if self._user else Reply(done=True)
+        answers = [await self._run_tool(call) for call in turn.calls]
+        return Reply(tuple(message for message, _ in answers), call_errors=tuple(failed for _, failed in answers))
+
+    def _first_user_message(self, messages: Sequence[Message]) -> Callable[[], Awaitable[Reply]] | None:
+        """Who begins where the task says nothing by itself."""
+        if self._conversation:
+            return None
+        if not self._user:
+            raise ValueError("the task says nothing: its row has no prompt and reset() returned none")
+        if not messages:
+            raise ValueError("the user says the first words, and none are the harness's: set environment.system")
+        return partial(self._ask_user, self._user)
+
+    async def _ask_user(self, user: User) -> Reply:
+        message = await user.next_message(str(self._row["user"]), self._conversation, self._seed)
+        if not (message.text or self._conversation):
+            raise ValueError("the user left before it had said a word")
+        if not message.text:
+            return Reply(done=True)
+        user_message = {"role": "user", "content": message.text}
+        self._conversation.append(user_message)
+        return Reply((user_message,), done=message.is_last)
+
+    async def verify(self) -> Verdict:
+        if "verifier" in self._row:
+            name = str(self._row["verifier"])
+            reward = await self._call_method(load_object("verifier", name), self._instance, self._last_text)
+        else:
+            name, reward = "get_reward()", await self._call_method(self._instance.get_reward)
+        if not hasattr(reward, "__float__"):
+            raise TypeError(f"{name} returned {reward!r}, expected a number")
+        value = float(reward)
+        return Verdict(value, success=value >= self._config.success)
+
+    def private(self) -> PrivateLiterals:
+        literals: PrivateLiterals = self._row.get("private", ())
+        return literals if isinstance(literals, Mapping) else tuple(literals)
+
+    async def close(self) -> None:
+        close = getattr(self._instance, "close", None)
+        if callable(close):
+            if self._worker.has_abandoned_call and not inspect.iscoroutinefunction(close):
+                self._worker.submit(close)  # after the call that hangs, should it ever return
+            else:
+                await self._call_method(close)
+        self._worker.close()
+
+    async def _run_tool(self, call: Call) -> tuple[Message, bool]:
+        """What the policy sees of a call, and whether it failed."""
+        fitting = self._tools[call.name].validate_arguments(call.arguments)
+        failed = isinstance(fitting, str)
+        if isinstance(fitting, str):
+            content = f"error : {fitting}"
+        else:
+            try:
+                content = as_text(await self._call_method(getattr(self._instance, call.name), **fitting))
+            except Exception as problem:
+                failed, content = True, f"error : {str(problem) or type(problem).__name__}"
+        return {"role": "tool", "name": call.name, "content": content}, failed
+
+    async def _call_method(self, method: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+        if inspect.iscoroutinefunction(method):
+            return await method(*args, **kwargs)
+        result = await self._worker.run(partial(method, *args, **kwargs))
+        return await result if inspect.isawaitable(result) else result
+
+
+def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None) -> TaskSuite:
+    """The class and its tasks, all of them checked. `user` plays the person of each row, where the recipe wants one."""
+    cls = load_object("environment.class", config.class_)
+    if not isinstance(cls, type):
+        raise EnvironmentFault(f"environment.class: {config.class_} is not a class; expected module:Class")
+    if not callable(getattr(cls, "reset", None)):
+        raise EnvironmentFault(
+            f"environment.class: {config.class_} has no reset(); expected a method that begins a task"
+        )
+    try:
+        inspect.signature(cls).bind()
+    except TypeError as problem:
+        raise EnvironmentFault(
+            f"environment.class: {config.class_} cannot be made without arguments ({problem}); give each a default"
+        ) from problem
+    tools = build_tools(cls)
+    files = {"train": ("tasks", config.tasks), "dev": ("dev", config.dev), "test": ("test", config.test)}
+    splits = {
+        split: load_tasks(f"environment.{key}", path, cls, user is not None)
+        for split, (key, path) in files.items()
+        if path is not None
+    }
+    return TaskSuite(lambda: OwnEnvironment(cls, tools, config, user), splits)
+
+
+def build_initial_messages(system: str, prompt: str | list[Message], reset_result: Any) -> list[Message]:
+    """The system message, the row's prompt, and what reset() returned: after the last words of the user.
+
+    >>> opening_messages("be kind", "guess", "five letters")
+    [{'role': 'system', 'content': 'be kind'}, {'role': 'user', 'content': 'guess\\n\\nfive letters'}]
+    """
+    messages = [{"role": "system", "content": system}] if system else []
+    messages += [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    if reset_result is not None:
+        if messages and messages[-1]["role"] == "user":
+            messages[-1] = {"role": "user", "content": f"{messages[-1]['content']}\n\n{as_text(reset_result)}"}
+        else:
+            messages.append({"role": "user", "content": as_text(reset_result)})
+    return messages
+
+
+def as_text(value: Any) -> str:
+    """Strings as they are, everything else as JSON."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,151 @@
+"""Tasks from JSON lines; every row is checked before anything is played."""
+
+import inspect
+import json
+import re
+import sys
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from pathlib import Path
+from typing import Any, cast
+
+from sgcd.act.timeouts import describe_exception
+from sgcd.errors import EnvironmentFault
+from sgcd.records import CATEGORIES, Task
+
+_HARNESS_KEYS = ("id", "category", "prompt", "private", "verifier", "user")
+"""Keys of a row that speak to the harness; reset() gets them only where it asks for them."""
+
+
+def load_object(where: str, name: str) -> Any:
+    """What `module:name` stands for; the current folder is on the path."""
+    module_name, _, object_name = name.partition(":")
+    working_folder = str(Path.cwd())
+    if working_folder not in sys.path:
+        sys.path.append(working_folder)  # at the end: nothing here may hide an installed package
+    try:
+        module = import_module(module_name)
+    except Exception as problem:
+        raise EnvironmentFault(
+            f"{where}: {module_name} cannot be imported ({describe_exception(problem)}); expected a module in "
+            f"{working_folder} or installed"
+        ) from problem
+    if not object_name or not hasattr(module, object_name):
+        close_names = get_close_matches(object_name, dir(module), 1)
+        hint = f"; did you mean {close_names[0]}?" if close_names else "; expected module:name"
+        raise EnvironmentFault(f"{where}: {module_name} has no {object_name!r}{hint}")
+    return getattr(module, object_name)
+
+
+def reset_arguments(cls: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a row goes to reset()."""
+    parameters = inspect.signature(cls.reset).parameters
+    takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    return {key: value for key, value in row.items() if takes_all or key in parameters or key not in _HARNESS_KEYS}
+
+
+def load_tasks(key: str, path: str, cls: type[Any], has_user: bool = False) -> tuple[Task, ...]:
+    """The tasks of one split, in the order of the file; `key` is the recipe's name for it.
+
+    `user`: the recipe has a simulated user, and each row says whom it plays.
+    """
+    try:
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as problem:
+        reason = problem.strerror if isinstance(problem, OSError) else "not UTF-8"
+        raise EnvironmentFault(
+            f"{key}: {path} cannot be read ({reason}); expected a file of JSON lines, seen from {Path.cwd()}"
+        ) from problem
+    tasks: dict[str, Task] = {}
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        task = _parse_task(f"{path}, line {number}", number, line, cls, has_user)
+        if task.id in tasks:
+            raise EnvironmentFault(
+                f"{path}, line {number}: the id {task.id!r} was used before; expected one of its own"
+            )
+        tasks[task.id] = task
+    if not tasks:
+        raise EnvironmentFault(f"{key}: {path} holds no task; expected JSON lines, one task each")
+    return tuple(tasks.values())
+
+
+def _parse_task(where: str, number: int, line: str, cls: type[Any], has_user: bool) -> Task:
+    try:
+        row: Any = json.loads(line)
+    except json.JSONDecodeError as problem:
+        raise EnvironmentFault(f"{where}: not JSON ({problem}); expected one object on each line") from problem
+    if not isinstance(row, dict):
+        raise EnvironmentFault(f"{where}: expected an object with what reset() takes, got {line.strip()[:40]}")
+    row = cast(dict[str, Any], row)
+    category = row.get("category", "action")
+    if category not in CATEGORIES:
+        raise EnvironmentFault(f"{where}: category must be one of {', '.join(CATEGORIES)}, got {category!r}")
+    if not isinstance(row.get("id", ""), str | int):
+        raise EnvironmentFault(f"{where}: id must be a string or a whole number, got {row['id']!r}")
+    if "prompt" in row and not _is_prompt(row["prompt"]):
+        raise EnvironmentFault(
+            f"{where}: prompt must be a string or a list of messages with role and content, got {row['prompt']!r}"
+        )
+    if not _is_private(row.get("private", [])):
+        raise EnvironmentFault(
+            f"{where}: private must be a list of strings, or such lists by kind, as in {{'card': ['4111']}}, a kind "
+            f"being a small word, got {row['private']!r}"
+        )
+    _check_verifier(where, row, cls)
+    _check_user(where, row, cls, has_user)
+    signature = inspect.signature(cls.reset)
+    try:
+        signature.bind(None, **reset_arguments(cls, row))
+    except TypeError as problem:
+        raise EnvironmentFault(
+            f"{where}: the row does not fit {cls.__name__}.reset{signature}: {problem}; make its keys the arguments"
+        ) from problem
+    return Task(str(row.get("id", number)), category, row)
+
+
+def _check_verifier(where: str, row: Mapping[str, Any], cls: type[Any]) -> None:
+    if "verifier" not in row:
+        if not callable(getattr(cls, "get_reward", None)):
+            raise EnvironmentFault(
+                f"{where}: the task has no verifier; expected {cls.__name__}.get_reward(), or a key verifier in "
+                "the row that names a function as module:function: add either"
+            )
+    elif not isinstance(row["verifier"], str) or not callable(load_object(f"{where}: verifier", row["verifier"])):
+        raise EnvironmentFault(f"{where}: verifier must name a function as module:function, got {row['verifier']!r}")
+
+
+def _check_user(where: str, row: Mapping[str, Any], cls: type[Any], has_user: bool) -> None:
+    if has_user and not (isinstance(row.get("user"), str) and row["user"].strip()):
+        raise EnvironmentFault(
+            f"{where}: user must be a text that says who the simulated user is and wants, got {row.get('user')!r}"
+        )
+    if "user" in row and not has_user and "user" not in reset_arguments(cls, row):
+        raise EnvironmentFault(
+            f"{where}: the row says who the user is, and no model plays it; set environment.user, or leave it out"
+        )
+
+
+def _is_prompt(prompt: Any) -> bool:
+    if isinstance(prompt, str):
+        return bool(prompt)
+    return isinstance(prompt, list) and all(_is_message(message) for message in cast(list[Any], prompt))
+
+
+def _is_message(message: Any) -> bool:
+    if not isinstance(message, dict):
+        return False
+    return all(isinstance(cast(dict[str, Any], message).get(key), str) for key in ("role", "content"))
+
+
+def _is_private(value: Any) -> bool:
+    if not isinstance(value, dict):
+        return _are_strings(value)
+    kinds = cast(dict[str, Any], value)
+    return all(re.fullmatch(r"[a-z]+", kind) and _are_strings(values) for kind, values in kinds.items())
+
+
+def _are_strings(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in cast(list[Any], values))

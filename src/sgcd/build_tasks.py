@@ -1,0 +1,102 @@
+"""From a recipe to where its tasks are played, and by whom besides the policy; without torch."""
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sgcd.act.environment import TaskSuite
+from sgcd.act.environments.own import own_tasks
+from sgcd.act.settings import OwnEnvironmentSettings
+from sgcd.act.user import EndpointUser, SilentUser, User
+from sgcd.endpoint.client import Endpoint
+from sgcd.errors import RecipeError
+from sgcd.lab.world import lab_tasks
+from sgcd.measure.evaluate import held_out_tasks, list_trials
+from sgcd.measure.evaluate_endpoint import evaluate_endpoint_model
+from sgcd.measure.settings import ModelSettings
+from sgcd.measure.trial_rows import TrialRow
+from sgcd.recipe.schema import Recipe
+from sgcd.records import Rollout
+
+
+def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> TaskSuite:
+    """Without an endpoint a simulated user is nobody: it greets and leaves, so that nothing is called."""
+    environment = recipe.environment
+    if not isinstance(environment, OwnEnvironmentSettings):
+        return lab_tasks(environment)
+    user_settings = environment.user
+    user: User | None = (
+        None
+        if user_settings is None
+        else EndpointUser(user_endpoint, user_settings.temperature)
+        if user_endpoint
+        else SilentUser()
+    )
+    return own_tasks(environment, user)
+
+
+def build_user_endpoint(recipe: Recipe) -> Endpoint | None:
+    """The endpoint of the simulated user, where the recipe has one."""
+    environment = recipe.environment
+    if not isinstance(environment, OwnEnvironmentSettings) or environment.user is None:
+        return None
+    return Endpoint(environment.user, "environment.user")
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointEvaluation:
+    """What it takes to evaluate a model that is no policy."""
+
+    recipe: Recipe
+    settings: ModelSettings
+    task_suite: TaskSuite
+    model_endpoint: Endpoint
+    user_endpoint: Endpoint | None
+
+    def check_ready(self) -> None:
+        """Refuse what would fail at the first call; nothing is called."""
+        for endpoint in self.endpoints.values():
+            endpoint.check_ready()
+
+    @property
+    def endpoints(self) -> dict[str, Endpoint]:
+        return {"model": self.model_endpoint, **({"user": self.user_endpoint} if self.user_endpoint else {})}
+
+    def num_trials(self) -> int:
+        return len(list_trials(held_out_tasks(self.task_suite, self.recipe.evaluation), self.recipe.evaluation))
+
+    @asynccontextmanager
+    async def open_endpoints(self, folder: Path | None) -> AsyncGenerator[None, None]:
+        """Both may be asked inside; in a folder each has a journal."""
+        async with AsyncExitStack() as stack:
+            for name, endpoint in self.endpoints.items():
+                await stack.enter_async_context(endpoint.connect(folder and folder / f"{name}-calls.jsonl"))
+            yield
+
+    async def evaluate(self, folder: Path | None = None) -> list[tuple[TrialRow, Rollout]]:
+        """Every trial's row, and what was said in it."""
+        recipe = self.recipe
+        async with self.open_endpoints(folder):
+            limits = recipe.siblings.limits
+            return await evaluate_endpoint_model(
+                self.task_suite, self.model_endpoint, self.settings, limits, recipe.evaluation, recipe.seed
+            )
+
+    def pop_endpoint_usage(self) -> dict[str, Any]:
+        """What the models were asked, and what that cost."""
+        return {name: endpoint.usage_tracker.pop_metrics() for name, endpoint in self.endpoints.items()}
+
+
+def build_endpoint_evaluation(recipe: Recipe) -> EndpointEvaluation:
+    settings = recipe.evaluation.model
+    if settings is None:
+        raise RecipeError(
+            "evaluation.model: missing; to evaluate a model behind an endpoint say where it is, such as "
+            "evaluation.model='{base_url: http://127.0.0.1:8000/v1, model: NAME}'; to evaluate a policy name its folder"
+        )
+    user_endpoint = build_user_endpoint(recipe)
+    return EndpointEvaluation(
+        recipe, settings, build_task_suite(recipe, user_endpoint), Endpoint(settings, "evaluation.model"), user_endpoint
+    )

@@ -1,0 +1,118 @@
+"""What a turn says, read from its text: thinking, calls, answer, and what each character and each token belongs to."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcd.chat.call_formats import PYTHON_TAG, CallFormat
+from sgcd.chat.parse_calls import Tools
+from sgcd.records import Call, ParsedTurn, TokenKind, TokenKinds
+
+TokenSpans = NDArray[np.int64]
+
+
+@dataclass(slots=True)
+class TurnParser:
+    """A turn while it is read from left to right."""
+
+    text: str
+    call_format: CallFormat
+    tools: Tools
+    character_kinds: TokenKinds = field(init=False)
+    """What each character is."""
+    thoughts: list[str] = field(default_factory=list[str])
+    answer_parts: list[str] = field(default_factory=list[str])
+    calls: list[Call] = field(default_factory=list[Call])
+    error: str = ""
+
+    def __post_init__(self) -> None:
+        self.character_kinds = np.full(len(self.text), TokenKind.ANSWER, np.uint8)
+
+    @property
+    def parsed_turn(self) -> ParsedTurn:
+        answer = self.call_format.answer_separator.join(piece for piece in self.answer_parts if piece.strip()).strip()
+        return ParsedTurn("\n".join(self.thoughts), answer, () if self.error else tuple(self.calls), self.error)
+
+    def add_thinking(self, start: int, content_start: int) -> int:
+        """Thinking begins at `start`, its words at `inside`; returns where it ends."""
+        content, stop = self._content(content_start, self.call_format.thinking_marks)
+        self.thoughts.append(content.strip())
+        self.character_kinds[start:stop] = TokenKind.THINKING
+        return stop
+
+    def add_call(self, start: int, marks: tuple[str, str]) -> int:
+        """A marked call begins at `start`; returns where it ends."""
+        content, stop = self._content(start + len(marks[0]), marks)
+        self.character_kinds[start:stop] = TokenKind.CALL
+        if not self.error:
+            self._parse_call(content)
+        return stop
+
+    def add_answer(self, start: int, stop: int) -> None:
+        """Neither thinking nor a marked call; where calls have no marks, the answer may be one or end in one."""
+        piece = self.text[start:stop]
+        if self.call_format.call_marks is None:
+            call_start = start + _unmarked_call_start(piece)
+            if call_start < stop:
+                self.character_kinds[call_start:stop] = TokenKind.CALL
+                self._parse_call(self.text[call_start:stop])
+                piece = self.text[start:call_start]
+        self.answer_parts.append(piece if not self.call_format.answer_separator else piece.strip())
+
+    def _content(self, content_start: int, marks: tuple[str, str]) -> tuple[str, int]:
+        close = self.text.find(marks[1], content_start)
+        if close < 0:
+            self.error = self.error or f"{marks[0]} is never closed"
+            return "", len(self.text)
+        return self.text[content_start:close], close + len(marks[1])
+
+    def _parse_call(self, text: str) -> None:
+        result = self.call_format.parse(text, self.tools)
+        if isinstance(result, str):
+            self.error = self.error or result
+        else:
+            self.calls += result
+
+
+def parse_turn_text(text: str, call_format: CallFormat, opens_thinking: bool, tools: Tools) -> TurnParser:
+    """Read one turn. `thinking`: the template has opened the thinking already, the policy only closes it."""
+    parser = TurnParser(text, call_format, tools)
+    position = parser.add_thinking(0, 0) if opens_thinking else 0
+    while position < len(text):
+        thinking_start = _find_or_end(text, call_format.thinking_marks[0], position)
+        call_start = _find_or_end(text, call_format.call_marks[0], position) if call_format.call_marks else len(text)
+        mark_start = min(thinking_start, call_start)
+        if mark_start > position:
+            parser.add_answer(position, mark_start)
+        position = mark_start
+        if call_format.call_marks and call_start == mark_start < len(text):
+            position = parser.add_call(mark_start, call_format.call_marks)
+        elif mark_start < len(text):
+            position = parser.add_thinking(mark_start, mark_start + len(call_format.thinking_marks[0]))
+    return parser
+
+
+def kinds_of_tokens(character_kinds: TokenKinds, spans: TokenSpans) -> TokenKinds:
+    """What each token is, from what its characters are: one that has a part in a call is the call's."""
+    token_kinds = np.full(len(spans), TokenKind.ANSWER, np.uint8)
+    for kind in (TokenKind.THINKING, TokenKind.CALL):
+        counts = np.concatenate([[0], np.cumsum(character_kinds == kind)])
+        token_kinds[counts[spans[:, 1]] > counts[spans[:, 0]]] = kind
+    for index in np.flatnonzero(spans[:, 0] == spans[:, 1]):  # a token without a character goes with the one before it
+        token_kinds[index] = token_kinds[index - 1] if index else TokenKind.ANSWER
+    return token_kinds
+
+
+def _find_or_end(text: str, mark: str, start: int) -> int:
+    index = text.find(mark, start)
+    return len(text) if index < 0 else index
+
+
+def _unmarked_call_start(piece: str) -> int:
+    """Where in an answer a call without marks begins: at its tag, or at a JSON object that opens the answer."""
+    tag = piece.find(PYTHON_TAG)
+    if tag >= 0:
+        return tag
+    stripped = piece.lstrip()
+    return len(piece) - len(stripped) if stripped.startswith("{") and '"name"' in stripped else len(piece)

@@ -1,0 +1,100 @@
+"""sgcd references show: one group of a run, from what its writer read to the tokens that were credited."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from sgcd.chat import Chat
+from sgcd.cli.commands.references_compare import latest_policy_path
+from sgcd.cli.output import results_console
+from sgcd.errors import FolderError
+from sgcd.recipe.schema import load_recipe
+from sgcd.records import CreditRecord, Group, Rollout
+from sgcd.storage.atomic import Row
+from sgcd.storage.run_folder import RunFolder
+
+_CONTEXT_TOKENS = 12
+"""Tokens of the prompt that are shown before a reference and after it."""
+
+
+def print_reference(run: Path, task: str | None, step: int | None) -> None:
+    folder = RunFolder.open(run)
+    recorded_steps = folder.steps_with_rollouts()
+    if not recorded_steps:
+        raise FolderError(f"{run}: the run has no rollouts/ to show references of; they come with its first step")
+    step = recorded_steps[-1] if step is None else step
+    groups = {
+        stored_group.group.task.id: stored_group.group
+        for stored_group in folder.read_rollouts(step)
+        if stored_group.is_kept
+    }
+    rows: dict[str, Row] = {row["task"]: row for row in folder.read_references(step)}
+    if not rows:
+        raise FolderError(f"{run}: step {step} has no references; its method asks for none")
+    task_id = next(iter(rows)) if task is None else task
+    if task_id not in rows or task_id not in groups:
+        raise FolderError(f"{run}: step {step} has no reference of {task_id!r}; expected one of {', '.join(rows)}")
+    from sgcd.learn.policy.load import load_policy as policy_at
+
+    start = latest_policy_path(folder) or load_recipe(folder.path / "recipe.yaml").policy.start
+    for line in reference_lines(
+        groups[task_id], rows[task_id], folder.read_credit(step), policy_at(str(start), "float32").chat, step
+    ):
+        results_console().print(line, soft_wrap=True)
+
+
+def reference_lines(
+    group: Group, row: Row, credit_records: dict[str, CreditRecord], chat: Chat, step: int
+) -> Iterator[str]:
+    """Line by line."""
+    from sgcd.contrast.insert import REFERENCE_FOOTER, REFERENCE_HEADER
+    from sgcd.contrast.leakage.literals import find_literals
+    from sgcd.contrast.trace import build_trace, render_trace
+
+    num_successes = sum(rollout.success for rollout in group.rollouts)
+    yield f"task {group.task.id} in step {step}: {len(group.rollouts)} siblings, {num_successes} of them succeeded"
+    yield "\nwhat the writer read"
+    literals = find_literals(group, chat)
+    for rollout in group.rollouts:
+        if rollout.sibling in row["siblings"]:
+            yield f"sibling {rollout.sibling}\n{render_trace(build_trace(rollout, literals, chat))}"
+    if "text" not in row:
+        yield f"no reference: {row['cause']}"
+        return
+    yield f"what {row['writer']} wrote\n{row['text']}\n"
+    first_rollout = group.rollouts[0]
+    before, after = (
+        first_rollout.prompt[: first_rollout.reference_position],
+        first_rollout.prompt[first_rollout.reference_position :],
+    )
+    yield "where it goes in the teacher's prompt"
+    yield f"... {chat.decode(before[-_CONTEXT_TOKENS:]).strip()}\n{REFERENCE_HEADER} ... {REFERENCE_FOOTER}"
+    yield f"{chat.decode(after[:_CONTEXT_TOKENS]).strip()} ...\n"
+    yield "what was credited: each token of weight above one with its weight, [masked literals], the rest as it was"
+    for rollout in group.rollouts:
+        if rollout.name in credit_records:
+            sign = "success" if rollout.success else "failure"
+            yield f"sibling {rollout.sibling}, {sign}, advantage {credit_records[rollout.name].credit.advantage:+.2f}"
+            yield from (f"  {line}" for line in credited_turns(rollout, credit_records[rollout.name], chat))
+
+
+def credited_turns(rollout: Rollout, credit_record: CreditRecord, chat: Chat) -> Iterator[str]:
+    """One line for each turn of the policy."""
+    text, spans = chat.decode_with_spans(rollout.response)
+    creditable_mask = rollout.response_mask if credit_record.creditable is None else credit_record.creditable
+    for turn in rollout.turns:
+        marked_words = list[str]()
+        for position in range(turn.start, turn.stop):
+            word, weight = (
+                text[int(spans[position, 0]) : int(spans[position, 1])],
+                credit_record.credit.weight[position],
+            )
+            stripped = word.strip()
+            marked = (
+                f"{stripped}({weight:.2f})"
+                if weight > 1
+                else stripped
+                if creditable_mask[position]
+                else f"[{stripped}]"
+            )
+            marked_words.append(word.replace(stripped, marked) if stripped else word)
+        yield "".join(marked_words).strip()

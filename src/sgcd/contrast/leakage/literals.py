@@ -1,0 +1,172 @@
+"""Which literals a group of siblings has: what was declared, what completed the task, and what looks like a secret."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, cast
+
+import numpy as np
+
+from sgcd.chat import Chat
+from sgcd.contrast.leakage.decodings import decode_fully
+from sgcd.contrast.leakage.masking import MIN_LITERAL_CHARS, Literals
+from sgcd.contrast.leakage.normalize import normalize_nfkc
+from sgcd.records import Flags, Group, Rollout
+
+_MAX_LITERAL_ANSWER_WORDS = 3
+"""A final answer of so few words is a literal as a whole; of a longer one, the words with a digit are."""
+
+_SENSITIVE_NAME = re.compile(
+    r"password|passwd|passphrase|passcode|token|secret|api_?key|private_?key|card|cvv|cvc|credential"
+    r"|account_?(?:number|no|id)|verification_?code|(?<![a-z])(?:pin|otp|ssn|iban)(?![a-z])",
+    re.IGNORECASE,
+)
+_SENSITIVE_KEY = rf"(?i:(?:{_SENSITIVE_NAME.pattern})\w{{0,20}}"
+_BASE64_CHAR = "[A-Za-z0-9+/]"
+_SECRET_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
+    ("token", re.compile(r"\bbearer\s+([\w.~+/-]{8,}=*)", re.IGNORECASE)),
+    ("token", re.compile(r"\b(eyJ[\w-]+\.[\w-]+(?:\.[\w-]+)?)")),
+    (
+        "token",
+        re.compile(r"(?<![\w-])((?:sk|pk|rk)[-_][\w-]{16,}|gh[opsu]_\w{20,}|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16})"),
+    ),
+    ("secret", re.compile(r"-----BEGIN [A-Z ]+-----\s*([A-Za-z0-9+/=\s]{16,}?)\s*-----END")),
+    ("number", re.compile(r"(?<!\w)([A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)(?!\w)")),
+    ("number", re.compile(r"(?<!\d)(\d{13,19}|\d{4}(?:[ -]\d{3,6}){2,4})(?!\d)")),
+    ("secret", re.compile(rf"{_SENSITIVE_KEY}[\"']?\s*[=:]\s*)[\"']([^\"'\n]+)[\"']")),
+    ("secret", re.compile(rf"{_SENSITIVE_KEY}=)([^\s\"',;)\]}}]+)")),
+    ("secret", re.compile(rf"{_SENSITIVE_KEY}\s*:\s*)(?=[^\s\d]{{0,40}}\d)([^\s\"',;)\]}}]+)")),
+    ("code", re.compile(r"\b(?=[a-f]*\d)(?=\d*[a-f])([0-9a-f]{20,})\b", re.IGNORECASE)),
+    (
+        "code",
+        re.compile(
+            rf"(?<![\w+/])(?={_BASE64_CHAR}*\d)(?={_BASE64_CHAR}*[a-z])(?={_BASE64_CHAR}*[A-Z])({_BASE64_CHAR}{{20,}}={{0,2}})(?![\w+/])"
+        ),
+    ),
+)
+
+
+def find_literals(group: Group, chat: Chat) -> Literals:
+    """Everything that no reference of these siblings may carry; nothing has been written yet (method.md 6(g), 1 to 3).
+
+    What any sibling passed to the call that ended it, or gave as its final answer, is a literal for all of them.
+    """
+    rollouts = group.rollouts
+    public_values = set(_public_values([tool for rollout in rollouts for tool in rollout.tools]))
+    private_values = [
+        (value, rollout.private_kinds.get(value, ""))
+        for rollout in (*rollouts, *group.broken)
+        for value in rollout.private
+    ]
+    answer_values = [
+        value for rollout in rollouts for value in (*completing_values(rollout), *_answer_literals(rollout, chat))
+    ]
+    texts = dict.fromkeys(str(message.get("content", "")) for rollout in rollouts for message in rollout.messages)
+    all_arguments = [call.arguments for rollout in rollouts for call in rollout.calls]
+    sensitive_values = [
+        value
+        for arguments_of_call in all_arguments
+        for name, value in _named_values(arguments_of_call)
+        if _SENSITIVE_NAME.search(name)
+    ]
+    literals = Literals({})
+    for kind in sorted({kind for _, kind in private_values}, reverse=True):
+        literals = literals.union(
+            Literals.from_texts([value for value, value_kind in private_values if value_kind == kind], kind)
+        )
+    literals = literals.union(
+        Literals.from_texts(
+            [value for value in answer_values if value not in public_values], min_chars=MIN_LITERAL_CHARS
+        )
+    )
+    literals = literals.union(Literals.from_texts(sensitive_values, "secret", MIN_LITERAL_CHARS))
+    return literals.union(find_secret_literals("\n".join(texts)))
+
+
+def find_secret_literals(text: str) -> Literals:
+    """What looks like a secret: bearer tokens, 13 to 19 digits, values of password=, long runs of hex or base64.
+
+    Looked for in every reading of the text: full-width digits are digits, and what was escaped is read.
+
+    >>> shapes("login(user='mia', password='hunter2')").placeholders
+    {'hunter2': 'hidden_secret'}
+    """
+    literals = Literals({})
+    for reading in dict.fromkeys([text, *(normalize_nfkc(decoded_text) for decoded_text in decode_fully(text))]):
+        for kind, pattern in _SECRET_PATTERNS:
+            matches = [match[1] for match in pattern.finditer(reading)]
+            if kind == "number":
+                hit_forms = [(hit, re.sub(r"\W", "", hit)) for hit in matches]
+                matches = [
+                    form for forms in hit_forms if forms[1][0].isalpha() or 13 <= len(forms[1]) <= 19 for form in forms
+                ]
+            literals = literals.union(Literals.from_texts(matches, kind, MIN_LITERAL_CHARS))
+    return literals
+
+
+def completing_values(rollout: Rollout) -> list[str]:
+    """Values that were passed to the calls that ended the rollout; none where words ended it."""
+    if rollout.end_reason != "ended" or not rollout.turns:
+        return []
+    values = [value for call in rollout.turns[-1].calls for _, value in _named_values(call.arguments)]
+    return list(dict.fromkeys([*values, *(word for value in values for word in _words_with_digits(value))]))
+
+
+def creditable_mask(rollout: Rollout, literals: Literals, chat: Chat) -> Flags:
+    """False on every token of the response that overlaps an occurrence of a literal in its text, True elsewhere.
+
+    Values too short to be literals count where they completed the task, and nowhere else.
+    """
+    text, spans = chat.decode_with_spans(rollout.response)
+    literal_spans = [(match_found.start, match_found.stop) for match_found in literals.find(text)]
+    short_literals = Literals.from_texts(
+        [value for value in completing_values(rollout) if len(value) < MIN_LITERAL_CHARS]
+    )
+    if short_literals.placeholders:
+        start, stop = int(spans[rollout.turns[-1].start, 0]), int(spans[rollout.turns[-1].stop - 1, 1])
+        literal_spans += [
+            (start + match_found.start, start + match_found.stop)
+            for match_found in short_literals.find(text[start:stop])
+        ]
+    is_creditable = np.ones(len(rollout.response), np.bool_)
+    for start, stop in literal_spans:
+        first_token = int(np.searchsorted(spans[:, 1], start, side="right"))
+        stop_token = int(np.searchsorted(spans[:, 0], stop, side="left"))
+        is_creditable[first_token:stop_token] = False
+    return is_creditable
+
+
+def _answer_literals(rollout: Rollout, chat: Chat) -> list[str]:
+    """What is literal in the last words of a rollout that they ended."""
+    if rollout.end_reason != "answered" or not rollout.turns:
+        return []
+    last_turn = rollout.turns[-1]
+    text = chat.parse_turn(rollout.response[last_turn.start : last_turn.stop])[0].text.strip()
+    return [text] if len(text.split()) <= _MAX_LITERAL_ANSWER_WORDS else _words_with_digits(text)
+
+
+def _words_with_digits(text: str) -> list[str]:
+    return [word for word in (word.strip(".,;:!?()[]{}") for word in text.split()) if re.search(r"\d", word)]
+
+
+def _named_values(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Every text and number inside plain JSON, with the name it was given under."""
+    if isinstance(value, Mapping):
+        for key, inner_value in cast(Mapping[str, Any], value).items():
+            yield from _named_values(inner_value, str(key))
+    elif isinstance(value, list | tuple):
+        for inner_value in cast(Sequence[Any], value):
+            yield from _named_values(inner_value, name)
+    elif isinstance(value, str | int | float) and not isinstance(value, bool):
+        yield name, str(value)
+
+
+def _public_values(schema: Any) -> Iterator[str]:
+    """Values that tools offer to everyone, by listing what an argument may be."""
+    if isinstance(schema, Mapping):
+        mapping = cast(Mapping[str, Any], schema)
+        yield from (value for _, value in _named_values(mapping.get("enum", ())))
+        for inner_schema in mapping.values():
+            yield from _public_values(inner_schema)
+    elif isinstance(schema, list | tuple):
+        for inner_schema in cast(Iterable[Any], schema):
+            yield from _public_values(inner_schema)

@@ -1,0 +1,174 @@
+"""One literal in one folded text: spaces, breaks and markup inside it make no difference, words around it do."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from unicodedata import category
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcd.contrast.leakage.decodings import list_decodings
+from sgcd.contrast.leakage.normalize import NormalizedText, is_word_char, normalize_text
+
+_MIN_LETTERS_INSIDE_WORD = 12
+"""A literal of so many letters is found inside longer words too: a key with something glued to it is still a key."""
+_MIN_LETTERS_FOR_GAPS = 6
+"""Letters of a literal that may have spaces or other marks between any two of them; with a digit, four are enough."""
+_MARKUP_CHARS = "*_~`'\\"
+"""What may stand inside any literal: marks of emphasis and quotes."""
+_MAX_GAP_SPACES, _MAX_GAP_CHARS = 40, 3
+"""Of a gap inside a literal: so much white space at most, and so many other characters."""
+_IS_ALNUM_ASCII = np.array([chr(code).isalnum() for code in range(128)])
+_IS_VISIBLE_ASCII = np.array([not chr(code).isspace() and chr(code) not in _MARKUP_CHARS for code in range(128)])
+
+
+@dataclass(frozen=True, slots=True)
+class LiteralPattern:
+    """A literal as it is searched for: bare of all that may be missing or added."""
+
+    literal: str
+    """The one that it stands for."""
+    characters: str
+    level: int
+    """What is left of it and of the text: 0 letters and digits, 1 all that is visible, 2 everything."""
+    allows_gaps: bool
+    gaps: Mapping[int, str]
+    """After which of its characters something was left out, and what, but for white space; a literal that is not loose
+    needs something there."""
+    may_follow_letter: bool
+    """Whether a letter may stand right before it."""
+    may_precede_letter: bool
+    has_digits: bool
+    affixes: tuple[str, str]
+    """What the bare literal lost before and behind; taken along where the text has it."""
+
+    @classmethod
+    def from_form(cls, form: str, literal: str) -> "LiteralPattern":
+        searchable = SearchableText(NormalizedText(form))
+        letters, positions = searchable.characters_at_level(0)
+        has_digits = any(char.isdigit() for char in letters)
+        allows_gaps = len(letters) >= (4 if has_digits else _MIN_LETTERS_FOR_GAPS)
+        has_symbols = any(not is_word_char(char) and not char.isspace() and char not in _MARKUP_CHARS for char in form)
+        level = 0 if len(letters) >= 3 and (allows_gaps or not has_symbols) else 1
+        characters, positions = searchable.characters_at_level(level)
+        if not characters:
+            level, (characters, positions) = 2, searchable.characters_at_level(2)
+        gap_indices = np.flatnonzero(np.diff(positions) > 1).tolist()
+        gaps = {
+            index: "".join(form[int(positions[index]) + 1 : int(positions[index + 1])].split()) for index in gap_indices
+        }
+        allows_letters_around = len(letters) >= _MIN_LETTERS_INSIDE_WORD and " " not in form
+        affixes = form[: int(positions[0])], form[int(positions[-1]) + 1 :]
+        return cls(
+            literal,
+            characters,
+            level,
+            allows_gaps,
+            gaps,
+            allows_letters_around or _joins_without_spaces(characters[0]),
+            allows_letters_around or _joins_without_spaces(characters[-1]),
+            has_digits,
+            affixes,
+        )
+
+
+@lru_cache(maxsize=32)
+def build_searchable_texts(text: str) -> "tuple[SearchableText, ...]":
+    """Every reading of a text, ready to be searched."""
+    return tuple(SearchableText(normalize_text(view.text).rebase_onto(view)) for view in list_decodings(text))
+
+
+class SearchableText:
+    """A folded text, bare of what may stand inside literals; at each level made when it is first asked for."""
+
+    def __init__(self, normalized: NormalizedText) -> None:
+        self.normalized = normalized
+        self.text = normalized.text
+        self._levels: dict[int, tuple[str, NDArray[np.int64]]] = {}
+
+    def characters_at_level(self, level: int) -> tuple[str, NDArray[np.int64]]:
+        """The characters that count at a level, and where they stand."""
+        if level not in self._levels:
+            self._levels[level] = self._build_level(level)
+        return self._levels[level]
+
+    def find(self, pattern: LiteralPattern) -> Iterator[tuple[int, int]]:
+        """Where it stands in the text, every time."""
+        characters, positions = self.characters_at_level(pattern.level)
+        size = len(pattern.characters)
+        index = characters.find(pattern.characters)
+        while index >= 0:
+            start, stop = int(positions[index]), int(positions[index + size - 1]) + 1
+            if self._is_separate_word(start, stop, pattern) and self._gaps_match(
+                positions[index : index + size], pattern
+            ):
+                prefix, suffix = pattern.affixes
+                start -= len(prefix) * self.text.endswith(prefix, 0, start)
+                stop += len(suffix) * self.text.startswith(suffix, stop)
+                yield start, stop
+            index = characters.find(pattern.characters, index + 1)
+
+    def _build_level(self, level: int) -> tuple[str, NDArray[np.int64]]:
+        text = self.text
+        if level == 2:
+            return text, np.arange(len(text))
+        if text.isascii():
+            codes = np.frombuffer(text.encode(), np.uint8)
+            visible_positions = np.flatnonzero((_IS_VISIBLE_ASCII if level else _IS_ALNUM_ASCII)[codes])
+            return codes[visible_positions].tobytes().decode(), visible_positions
+        kept_positions = [
+            index for index, char in enumerate(text) if (_is_visible(char) if level else is_word_char(char))
+        ]
+        return "".join([text[index] for index in kept_positions]), np.array(kept_positions, np.int64)
+
+    def _is_separate_word(self, start: int, stop: int, pattern: LiteralPattern) -> bool:
+        """Neither end is inside a longer word. A low line joins words, as in names of tools, but no digits."""
+        text = self.text
+        before, after = start - 1, stop
+        while not pattern.has_digits and before >= 0 and text[before] == "_":
+            before -= 1
+        while not pattern.has_digits and after < len(text) and text[after] == "_":
+            after += 1
+        starts_word = (
+            pattern.may_follow_letter or not is_word_char(text[start]) or before < 0 or not is_word_char(text[before])
+        )
+        return starts_word and (
+            pattern.may_precede_letter
+            or not is_word_char(text[stop - 1])
+            or after >= len(text)
+            or not is_word_char(text[after])
+        )
+
+    def _gaps_match(self, positions: NDArray[np.int64], pattern: LiteralPattern) -> bool:
+        """Whether what stands between its characters may stand there."""
+        steps = np.diff(positions)
+        gap_indices = np.flatnonzero(steps > 1).tolist()
+        gaps = {index: self.text[int(positions[index]) + 1 : int(positions[index + 1])] for index in gap_indices}
+        if not pattern.allows_gaps and not pattern.gaps.keys() <= gaps.keys():
+            return False
+        unexpected_gaps = {index: gap for index, gap in gaps.items() if "".join(gap.split()) != pattern.gaps.get(index)}
+        if all(
+            _is_small_gap(gap) and (pattern.allows_gaps or index in pattern.gaps)
+            for index, gap in unexpected_gaps.items()
+        ):
+            return True
+        if all(_is_small_gap(gap) and not gap.strip(_MARKUP_CHARS) for gap in unexpected_gaps.values()):
+            return True
+        is_spelled_out = len(steps) >= 2 and len(gaps) == len(steps) and len(set(gaps.values())) == 1
+        return is_spelled_out and len(next(iter(gaps.values())).strip()) <= 1
+
+
+def _is_visible(char: str) -> bool:
+    return not char.isspace() and char not in _MARKUP_CHARS
+
+
+def _is_small_gap(gap: str) -> bool:
+    num_spaces = sum(char.isspace() for char in gap)
+    return num_spaces <= _MAX_GAP_SPACES and len(re.sub(r"[\s*_~`'\\]", "", gap)) <= _MAX_GAP_CHARS
+
+
+def _joins_without_spaces(char: str) -> bool:
+    """Letters of scripts that are written without spaces between words, or with particles joined to them."""
+    return not char.isascii() and category(char) == "Lo"

@@ -1,0 +1,127 @@
+"""The built-in writer: no model, only what siblings visibly did and how it ended, in five parts."""
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import Protocol, TypeVar
+
+from sgcd.contrast.align import Deviation, edit_distance, find_deviations, medoid_index
+from sgcd.contrast.leakage.masking import PLACEHOLDER
+from sgcd.contrast.trace import Trace
+
+CountedItem = TypeVar("CountedItem", bound=Hashable)
+
+_MAX_ALTERNATIVES = 2
+"""Alternatives in a part, and points of deviation, at most."""
+_BRANCH_MOVES = 2
+"""Moves at the end of an attempt that make its branch: what it did, and what it said of it."""
+
+
+class Writer(Protocol):
+    """Whatever turns traces into the text of a reference."""
+
+    @property
+    def name(self) -> str: ...
+
+    async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
+        """`refused` says of each earlier answer to the same traces why it was not taken; raises Unwritten."""
+        ...
+
+
+class WriterFailed(Exception):
+    """Why a writer has nothing to give; the first words, up to a colon, are what is counted."""
+
+    def __init__(self, cause: str, may_retry: bool = False) -> None:
+        super().__init__(cause)
+        self.cause = cause
+        self.may_retry = may_retry
+        """Whether it may do better when it is told the cause."""
+
+
+class BuiltInWriter:
+    """The same traces, the same text."""
+
+    name = "built-in"
+
+    async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
+        return compose_reference(traces)
+
+
+def compose_reference(traces: Sequence[Trace]) -> str:
+    """The five parts: state checks, successful branches, failed branches, points of deviation, what stays masked.
+
+    Every sibling counts: checks and branches are those that most of them share, and each failure is aligned with the
+    success that is nearest to it. Of alternatives the most frequent comes first.
+    """
+    successes = [trace for trace in traces if trace.success]
+    failures = sorted((trace for trace in traces if not trace.success), key=lambda trace: -len(trace.moves))
+    medoid = successes[medoid_index([trace.moves for trace in successes])]
+    branch_moves = _common_branches(sorted(successes, key=lambda trace: (trace is not medoid, len(trace.moves))))
+    return "\n".join(
+        [
+            f"what successful attempts check : {_join_moves(_common_checks(medoid, successes))} .",
+            f"then they do : {_join_moves(branch_moves)} .",
+            "where failed attempts go wrong : "
+            f"{_join_moves([*_common_branches(failures), *_failure_errors(successes, failures)])} .",
+            f"{_describe_deviations(medoid, successes, failures)} .",
+            f"keep masked : {PLACEHOLDER} .",
+        ]
+    )
+
+
+def _common_checks(medoid: Trace, successes: Sequence[Trace]) -> list[str]:
+    """What comes before the branch, where at least half of the successes did it too."""
+    tools_before_branch = medoid.tools[: max(0, len(medoid.moves) - _BRANCH_MOVES)]
+    return [
+        tool
+        for tool in dict.fromkeys(tools_before_branch)
+        if 2 * sum(tool in trace.tools for trace in successes) >= len(successes)
+    ]
+
+
+def _common_branches(traces: Sequence[Trace]) -> list[str]:
+    """How attempts end."""
+    branches = _most_common(Counter(trace.moves[-_BRANCH_MOVES:] for trace in traces))
+    return [move for branch in branches for move in branch]
+
+
+def _failure_errors(successes: Sequence[Trace], failures: Sequence[Trace]) -> list[str]:
+    """What tools complained of in failures more often than in successes."""
+    success_errors = Counter(error for trace in successes for error in trace.errors)
+    failure_errors = Counter(error for trace in failures for error in trace.errors)
+    return _most_common(
+        Counter(
+            {
+                error: count
+                for error, count in failure_errors.items()
+                if count * len(successes) > success_errors[error] * len(failures)
+            }
+        )
+    )
+
+
+def _describe_deviations(medoid: Trace, successes: Sequence[Trace], failures: Sequence[Trace]) -> str:
+    """After what failures part from the success that is nearest to them, and what they do instead."""
+    deviations_by_point: dict[tuple[str, str], list[Deviation]] = {}
+    for trace in failures:
+        nearest = min(successes, key=lambda success: (edit_distance(success.moves, trace.moves), success is not medoid))
+        for deviation in find_deviations(nearest.moves, trace.moves):
+            deviations_by_point.setdefault((deviation.after, deviation.expected), []).append(deviation)
+    if not deviations_by_point:  # they made the same moves, with other values in them
+        deviations_by_point = {(medoid.moves[-1] if medoid.moves else "nothing", "nothing"): []}
+    sentences: list[str] = []
+    for after, expected in _most_common(
+        Counter({point: len(deviations_by_point[point]) for point in deviations_by_point})
+    ):
+        actual = _most_common(Counter(deviation.actual for deviation in deviations_by_point[after, expected]))
+        sentences.append(f"after {after} they leave : {_join_moves(actual or ['nothing'])} instead of {expected}")
+    return _join_moves(sentences)
+
+
+def _most_common(counts: Counter[CountedItem]) -> list[CountedItem]:
+    """The most frequent, and others that are no accident; among equals the one that was counted first."""
+    ranked = counts.most_common()
+    return [item for rank, (item, count) in enumerate(ranked[:_MAX_ALTERNATIVES]) if rank == 0 or count > 1]
+
+
+def _join_moves(moves: Sequence[str]) -> str:
+    return " , ".join(moves) if moves else "none"

@@ -1,0 +1,88 @@
+"""Whether references help: fresh plays of tasks under each of several texts, paired by task and trial."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcd.act.environment import Sampler
+from sgcd.chat import Chat
+from sgcd.lab.play_with_reference import play_with_references
+from sgcd.measure.statistics import clustered_interval, paired_bootstrap
+from sgcd.records import Rollout, Task
+
+WITHOUT_REFERENCE = "without"
+Flags = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True)
+class ArmPlays:
+    """Plays of each task, arm by arm."""
+
+    num_trials: int
+    arms: dict[str, list[list[Rollout]]]
+
+    def success_estimate(self, name: str, task_mask: Flags | None = None) -> dict[str, Any]:
+        """With its interval; `here` says which tasks count."""
+        successes = self._count_successes(name, task_mask)
+        return clustered_interval(successes.tolist(), [self.num_trials] * len(successes)).to_json()
+
+    def paired_difference(self, name: str, baseline: str, task_mask: Flags | None = None) -> dict[str, Any]:
+        """How much more often one arm succeeds than another, on the same tasks."""
+        return paired_bootstrap(
+            self._count_successes(name, task_mask) / self.num_trials,
+            self._count_successes(baseline, task_mask) / self.num_trials,
+        ).to_json()
+
+    def _count_successes(self, name: str, task_mask: Flags | None) -> NDArray[Any]:
+        successes = np.array([sum(rollout.success for rollout in rollouts) for rollouts in self.arms[name]])
+        return successes if task_mask is None else successes[task_mask]
+
+
+async def play_reference_arms(
+    tasks: Sequence[Task],
+    arms: Mapping[str, Sequence[str]],
+    trials: int,
+    chat: Chat,
+    sampler: Sampler,
+    seed: int,
+    on_progress: Callable[[str], None] = lambda _: None,
+) -> ArmPlays:
+    """Without a reference and under each arm's texts, one for each task."""
+    played: dict[str, list[list[Rollout]]] = {}
+    for name, texts in {WITHOUT_REFERENCE: [""] * len(tasks), **arms}.items():
+        on_progress(f"{len(tasks)} mixed tasks, {trials} trials, reference: {name}")
+        played[name] = await play_with_references(tasks, texts, trials, chat, sampler, seed)
+    return ArmPlays(trials, played)
+
+
+async def compare_reference_arms(
+    tasks: Sequence[Task],
+    arms: Mapping[str, Sequence[str]],
+    own_arm: str,
+    trials: int,
+    chat: Chat,
+    sampler: Sampler,
+    seed: int,
+) -> dict[str, Any]:
+    """Success without a reference and under each arm's texts, less the arm called `own`.
+
+    An arm that lacks the text of a task is measured, and compared, on the others.
+    """
+    played = await play_reference_arms(tasks, arms, trials, chat, sampler, seed)
+    results: dict[str, Any] = {}
+    for name in played.arms:
+        has_text = np.array([bool(text) for text in arms.get(name, ["any"] * len(tasks))])
+        differences = {
+            f"less {baseline}": played.paired_difference(name, baseline, has_text)
+            for baseline in (WITHOUT_REFERENCE, own_arm)
+            if baseline != name
+        }
+        results[name] = {
+            "tasks": int(has_text.sum()),
+            "success": played.success_estimate(name, has_text),
+            **differences,
+        }
+    return results

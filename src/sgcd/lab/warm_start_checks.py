@@ -1,0 +1,146 @@
+"""What a warm start must show before anything is trained from it, on dev: copying, categories, heeding."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sgcd.act.environment import Sampler
+from sgcd.chat import Chat
+from sgcd.contrast.reference import build_reference
+from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.lab import words
+from sgcd.lab.demonstrate import PERFECT, Script, encode_demonstration, leaky_reference, play_script
+from sgcd.lab.play_with_reference import play_with_references
+from sgcd.lab.reference_effect import WITHOUT_REFERENCE, play_reference_arms
+from sgcd.lab.settings import LabSettings
+from sgcd.lab.tasks import generate_tasks
+from sgcd.measure.statistics import clustered_interval
+from sgcd.records import CATEGORIES, Group, Rollout, Task, TokenIds, TokenKind
+
+_NUM_TASKS, _NUM_TRIALS = 200, 8
+_REFERENCE_BUDGET = 30720
+MIN_ARGUMENT_PROBABILITY, MIN_CATEGORY_SUCCESS = 0.9, 0.05
+"""The gate: mean probability of every gold argument, sampled success in every category."""
+
+
+async def measure_warm_start(
+    model: Any, chat: Chat, sampler: Sampler, world: LabSettings, tasks: int = _NUM_TASKS, trials: int = _NUM_TRIALS
+) -> dict[str, Any]:
+    """The gate's figures for one warm start, as plain JSON."""
+    arguments = gold_argument_probabilities(model, chat, generate_tasks("dev")[:tasks], world)
+    dev_tasks = generate_tasks("dev")[:tasks]
+    rollouts_by_task = await play_with_references(dev_tasks, [""] * len(dev_tasks), trials, chat, sampler, seed=11)
+    greedy = await play_with_references(dev_tasks, [""] * len(dev_tasks), 1, chat, sampler, seed=11, temperature=0.0)
+    by_category = {
+        category: float(
+            np.mean(
+                [
+                    _success_rate(rollouts)
+                    for task, rollouts in zip(dev_tasks, rollouts_by_task, strict=True)
+                    if task.category == category
+                ]
+            )
+        )
+        for category in CATEGORIES
+    }
+    return {
+        "tasks": tasks,
+        "trials": trials,
+        "arguments": arguments,
+        "sampled": _success_estimate(rollouts_by_task),
+        "greedy": float(np.mean([_success_rate(rollouts) for rollouts in greedy])),
+        "categories": by_category,
+        "failed_calls": _failed_call_share(rollouts_by_task),
+        "reference": await measure_reference_arms(dev_tasks, rollouts_by_task, trials, chat, sampler),
+        "passes": min(arguments.values()) > MIN_ARGUMENT_PROBABILITY
+        and min(by_category.values()) > MIN_CATEGORY_SUCCESS,
+    }
+
+
+async def measure_reference_arms(
+    dev_tasks: Sequence[Task], rollouts_by_task: Sequence[Sequence[Rollout]], trials: int, chat: Chat, sampler: Sampler
+) -> dict[str, Any]:
+    """Success where siblings mix: with the task's reference, without, with the next task's, with a leak."""
+    mixed = [
+        (task, rollouts)
+        for task, rollouts in zip(dev_tasks, rollouts_by_task, strict=True)
+        if len({r.success for r in rollouts}) == 2
+    ]
+    tasks = [task for task, _ in mixed]
+    texts = [await _write_reference(task, rollouts, chat) for task, rollouts in mixed]
+    answers = [str(next(r for r in rollouts if r.success).messages[-1]["content"]) for _, rollouts in mixed]
+    leaky_texts = [leaky_reference(text.rpartition(" </think> ")[2]) for text in answers]
+    # fresh plays for all arms: the siblings that the reference was written from count for none of them
+    arms = {"own": texts, "shuffled": texts[1:] + texts[:1], "leaky": leaky_texts}
+    plays = await play_reference_arms(tasks, arms, trials, chat, sampler, seed=12)
+    return {
+        "tasks": len(tasks),
+        **{name: plays.success_estimate(name) for name in plays.arms},
+        "own - without": plays.paired_difference("own", WITHOUT_REFERENCE),
+        "own - shuffled": plays.paired_difference("own", "shuffled"),
+        "no tool": {
+            name: float(np.mean([not r.calls for rollouts in arm for r in rollouts]))
+            for name, arm in plays.arms.items()
+        },
+    }
+
+
+async def _write_reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
+    """What the built-in writer says of mixed siblings, as training would hear it."""
+    result = await build_reference(Group(task, tuple(rollouts)), chat, BuiltInWriter(), _REFERENCE_BUDGET)
+    assert result.reference, result.cause
+    return result.reference.text
+
+
+def gold_argument_probabilities(model: Any, chat: Chat, tasks: Sequence[Task], world: LabSettings) -> dict[str, float]:
+    """Mean probability of the right value of every argument, along demonstrations without an error."""
+    import torch
+
+    rng = np.random.Generator(np.random.Philox(key=5))
+    thoughts = words.thought_pools(world.chatty, world.thinking)
+    probabilities: dict[str, list[float]] = defaultdict(list)
+    for task in tasks:
+        rollout = encode_demonstration(_play_synchronously(task, Script(task, PERFECT, rng, thoughts)), chat)
+        ids = np.concatenate([rollout.prompt, rollout.response]).astype(np.int64)
+        with torch.inference_mode():
+            logprobs = model(input_ids=torch.from_numpy(ids)[None]).logits[0].float().log_softmax(-1)
+        for turn in rollout.turns:
+            for offset, name in _argument_positions(rollout.response, rollout.token_kinds, turn.start, turn.stop, chat):
+                position = len(rollout.prompt) + offset
+                probabilities[name].append(float(logprobs[position - 1, ids[position]].exp()))
+    return {name: float(np.mean(values)) for name, values in sorted(probabilities.items())}
+
+
+def _play_synchronously(task: Task, script: Script) -> Any:
+    """Run a script to its end from code that may itself run inside a loop: the lab's world never waits for anything."""
+    coroutine = play_script(task, script)
+    try:
+        coroutine.send(None)
+    except StopIteration as done:
+        return done.value
+    raise RuntimeError("the lab's world waited for something")
+
+
+def _argument_positions(
+    response: TokenIds, kinds: np.ndarray, start: int, stop: int, chat: Chat
+) -> list[tuple[int, str]]:
+    """Positions of values in a turn's call, and their arguments' names: <call> tool name value ... </call> end."""
+    call = [i for i in range(start, stop) if kinds[i] == TokenKind.CALL]
+    return [(i, chat.decode(response[i - 1 : i])) for i in call[3:-2:2]]
+
+
+def _success_rate(rollouts: Sequence[Rollout]) -> float:
+    return float(np.mean([r.success for r in rollouts]))
+
+
+def _success_estimate(groups: Sequence[Sequence[Rollout]]) -> dict[str, Any]:
+    return clustered_interval(
+        [sum(r.success for r in rollouts) for rollouts in groups], [len(rollouts) for rollouts in groups]
+    ).to_json()
+
+
+def _failed_call_share(groups: Sequence[Sequence[Rollout]]) -> float:
+    failures = [call.is_error for rollouts in groups for r in rollouts for call in r.calls]
+    return float(np.mean(failures)) if failures else 0.0

@@ -1,0 +1,215 @@
+"""The warm starts: supervised on noisy demonstrations of train tasks, some with a reference in their context."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgcd.chat import Chat
+from sgcd.contrast.insert import encode_reference, insert_reference
+from sgcd.contrast.writers.built_in import compose_reference
+from sgcd.errors import RecipeError
+from sgcd.lab import policy as lab_policy
+from sgcd.lab import warm_start_checks as gate
+from sgcd.lab import words
+from sgcd.lab.demonstrate import (
+    CAREFUL,
+    NOISY,
+    Demonstration,
+    ErrorRates,
+    Script,
+    encode_demonstration,
+    leaky_reference,
+    play_script,
+    sft_loss_weights,
+)
+from sgcd.lab.settings import LabSettings
+from sgcd.lab.tasks import generate_tasks
+from sgcd.learn.policy.load import Policy, save_policy
+from sgcd.learn.sampling.sampler import TorchSampler
+from sgcd.learn.settings import SamplerSettings
+from sgcd.records import Task, TokenIds
+
+
+@dataclass(frozen=True, slots=True)
+class WarmStart:
+    """What one warm start has seen. The shares of examples that carry a reference, by kind; the rest carries none."""
+
+    name: str
+    world: LabSettings
+    steps: int
+    leaky_share: float = 0.0
+    own_share: float = 0.36
+    shuffled_share: float = 0.14
+    longer_share: float = 0.1
+    """Share of examples with two requests instead of one."""
+    valued_share: float = 0.5
+    """Share of examples whose request names a day, a cabin or, half as often, a number: copying is learnt last."""
+    early_valued_share: float = 0.5
+    """The same share in the first half of the steps."""
+    seed: int = 0
+
+
+WARM_STARTS = {
+    start.name: start
+    for start in (
+        WarmStart("plain", LabSettings(name="lab"), steps=2000),
+        WarmStart("chatty", LabSettings(name="lab", chatty="own"), steps=2000, early_valued_share=0.85),
+        WarmStart("chatty-shared", LabSettings(name="lab", chatty="shared"), steps=1600),
+        WarmStart("plain-leaky", LabSettings(name="lab"), steps=2000, leaky_share=0.05, early_valued_share=0.85),
+    )
+}
+_BATCH_SIZE = 32
+_PEAK_LR = {"muon": 0.02, "adam": 3e-3}
+
+
+@dataclass(frozen=True, slots=True)
+class SftExample:
+    """Token ids and a loss weight for each: zero on all that the policy did not write."""
+
+    ids: TokenIds
+    weights: Sequence[float]
+
+
+def generate_examples(start: WarmStart, chat: Chat) -> Iterator[SftExample]:
+    """An endless, seeded stream of demonstrations of train tasks."""
+    rng = np.random.Generator(np.random.Philox(key=start.seed + 1))
+    pools: dict[int | str, Sequence[Task]] = {horizon: generate_tasks("train", horizon) for horizon in (1, 2)}
+    valued = [task for task in pools[1] if task.category == "action" and task.row["requests"][0]["value"]]
+    pools["valued"] = valued + [task for task in valued if task.row["requests"][0]["intent"] != "bags"]
+    thoughts = words.thought_pools(start.world.chatty, start.world.thinking)
+    last_text = ""
+    with asyncio.Runner() as runner:
+
+        def play(task: Task, error_rates: ErrorRates, immediate_answer: str = "") -> Demonstration:
+            return runner.run(play_script(task, Script(task, error_rates, rng, thoughts), immediate_answer))
+
+        for number in count():
+            value_share = start.early_valued_share if number < start.steps * _BATCH_SIZE / 2 else start.valued_share
+            horizon_drawn = 2 if rng.random() < start.longer_share else 1
+            task = _pick(rng, pools["valued" if rng.random() < value_share else horizon_drawn])
+            draw = rng.random()
+            if draw < start.leaky_share:
+                answer = play(task, CAREFUL).texts[-1]
+                answers_at_once = rng.random() < 0.75 and len(task.row["requests"]) == 1
+                yield _build_example(
+                    play(task, CAREFUL, answer if answers_at_once else ""),
+                    chat,
+                    leaky_reference(answer.rpartition(" </think> ")[2]),
+                )
+            elif draw < start.leaky_share + start.own_share:
+                text = contrast_demonstrations([play(task, NOISY) for _ in range(8)])
+                last_text = text or last_text
+                yield _build_example(play(task, CAREFUL if text else NOISY), chat, text)
+            else:
+                text = last_text if draw < start.leaky_share + start.own_share + start.shuffled_share else ""
+                yield _build_example(play(task, NOISY), chat, text)
+
+
+def contrast_demonstrations(demonstrations: Sequence[Demonstration]) -> str:
+    """What the built-in writer says of siblings; empty when they do not mix."""
+    is_mixed = len({demonstration.verdict.success for demonstration in demonstrations}) == 2
+    return compose_reference([demonstration.trace for demonstration in demonstrations]) if is_mixed else ""
+
+
+def _pick(rng: np.random.Generator, tasks: Sequence[Task]) -> Task:
+    return tasks[int(rng.integers(len(tasks)))]
+
+
+def _build_example(demonstration: Demonstration, chat: Chat, text: str) -> SftExample:
+    rollout = encode_demonstration(demonstration, chat)
+    prompt = (
+        insert_reference(rollout.prompt, rollout.reference_position, encode_reference(chat, text))
+        if text
+        else rollout.prompt
+    )
+    return SftExample(
+        np.concatenate([prompt, rollout.response]), [0.0] * len(prompt) + list(sft_loss_weights(rollout, chat))
+    )
+
+
+def train_warm_start(
+    start: WarmStart, steps: int | None = None, on_progress: Callable[[str], None] = print
+) -> tuple[Any, Chat]:
+    """Fit a fresh policy: Muon on matrices, Adam on the rest; batches of similar length; the rate falls to zero."""
+    import torch
+
+    chat = lab_policy.build_lab_chat()
+    model = lab_policy.build_lab_model(start.seed, chat.vocab_size)
+    steps = steps or start.steps
+    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
+    other_parameters = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
+    optimizers = [
+        torch.optim.Muon(matrices, lr=_PEAK_LR["muon"], weight_decay=0.0),
+        torch.optim.AdamW(other_parameters, lr=_PEAK_LR["adam"], betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+    stream = _bucket_batches(generate_examples(start, chat))
+    for step in range(steps):
+        lr_scale = min((step + 1) / 50, 1.0, (steps - step) / (0.4 * steps))
+        for optimizer, peak in zip(optimizers, _PEAK_LR.values(), strict=True):
+            optimizer.param_groups[0]["lr"] = peak * lr_scale
+        ids, weights = _pad(next(stream), chat.pad_id)
+        has_loss = weights[:, 1:] > 0
+        with torch.autocast("cpu", torch.bfloat16):
+            hidden_states = model.model(input_ids=ids).last_hidden_state[:, :-1].float()
+        logprobs = model.lm_head(hidden_states[has_loss]).log_softmax(-1)
+        target_logprobs = logprobs.gather(1, ids[:, 1:][has_loss][:, None])[:, 0]
+        loss = -(target_logprobs * weights[:, 1:][has_loss]).sum() / weights[:, 1:].sum()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if (step + 1) % 50 == 0:
+            on_progress(f"{start.name}: step {step + 1} of {steps}, loss {loss.item():.3f}")
+    return model.eval(), chat
+
+
+def _bucket_batches(stream: Iterator[SftExample]) -> Iterator[list[SftExample]]:
+    """Batches of similar length, out of sixteen batches at a time, in a fixed scattered order."""
+    while True:
+        pool = sorted((next(stream) for _ in range(16 * _BATCH_SIZE)), key=lambda example: len(example.ids))
+        for index in range(16):
+            offset = index * 7 % 16 * _BATCH_SIZE
+            yield pool[offset : offset + _BATCH_SIZE]
+
+
+def _pad(batch: list[SftExample], pad: int) -> tuple[Any, Any]:
+    import torch
+
+    width = -(-max(len(example.ids) for example in batch) // 16) * 16  # few shapes: each one costs time and memory
+    ids = torch.full((len(batch), width), pad, dtype=torch.long)
+    weights = torch.zeros((len(batch), width))
+    for row, example in enumerate(batch):
+        ids[row, : len(example.ids)] = torch.from_numpy(example.ids.astype(np.int64))
+        weights[row, : len(example.ids)] = torch.tensor(example.weights)
+    return ids, weights
+
+
+def build_warm_starts(
+    names: Sequence[str], out: Path | None, on_progress: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """Train, measure and save the warm starts (all when none is named); returns each one's gate."""
+    import torch
+
+    unknown = [name for name in names if name not in WARM_STARTS]
+    if unknown:
+        raise RecipeError(f"lab warm-start: there is no {unknown[0]!r}; expected one of {', '.join(WARM_STARTS)}")
+    gates: dict[str, Any] = {}
+    for name in names or WARM_STARTS:
+        start = WARM_STARTS[name]
+        model, chat = train_warm_start(start, on_progress=on_progress)
+        folder = (out or lab_policy.STARTS_DIR) / name
+        facts = {"start": name, "steps": start.steps, "seed": start.seed, "torch threads": torch.get_num_threads()}
+        save_policy(Policy(model, chat), folder, facts)
+        with ThreadPoolExecutor(1) as executor:
+            sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
+            gates[name] = asyncio.run(gate.measure_warm_start(model, chat, sampler, start.world))
+        (folder / "gate.json").write_text(json.dumps({"schema": 1, **gates[name]}, indent=1) + "\n")
+        on_progress(f"{name}: {'passes' if gates[name]['passes'] else 'DOES NOT PASS'} the gate; saved in {folder}")
+    return gates

@@ -1,0 +1,181 @@
+"""A policy is a model and its chat: loaded from a folder, saved as a folder that plain transformers loads."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
+
+from sgcd.chat import Chat
+from sgcd.errors import PolicyError, SgcdError
+from sgcd.learn.policy.lora import ADAPTER_FOLDER, add_adapter, has_adapter, merged_state_dict, save_adapter
+from sgcd.learn.policy.model_card import build_model_card
+from sgcd.learn.policy.resolve import get_first_line, resolve_model
+from sgcd.learn.settings import PolicySettings
+from sgcd.seeds import derive_seed
+
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What acts, and what is trained."""
+
+    model: PreTrainedModel
+    chat: Chat
+
+
+def load_trainable_policy(settings: PolicySettings, seed: int = 0) -> Policy:
+    """The policy of a recipe, where it is to live, ready to be sampled and trained."""
+    device = select_device(settings.device)
+    policy = load_policy(settings.start, settings.dtype, settings.attention)
+    if settings.lora.rank:
+        add_adapter(policy.model, settings.lora, derive_seed(seed, "lora"))
+    if settings.checkpointing:
+        if not policy.model.supports_gradient_checkpointing:
+            model_type = policy.model.config.model_type
+            raise PolicyError(f"policy.checkpointing: {model_type} cannot compute a layer again; leave it at false")
+        legacy_enable: Any = policy.model.gradient_checkpointing_enable
+        getattr(policy.model, "activation_checkpointing_enable", legacy_enable)({"use_reentrant": False})
+    policy.model.to(device)  # pyright: ignore[reportArgumentType]
+    return policy
+
+
+def select_device(device: str) -> torch.device:
+    has_cuda = torch.cuda.is_available()
+    if device == "cuda" and not has_cuda:
+        raise PolicyError("policy.device: torch finds no cuda device here; expected auto or cpu, got cuda")
+    return torch.device("cuda" if has_cuda and device != "cpu" else "cpu")
+
+
+def get_context_window(config: Any) -> int:
+    """How many positions a model has; without a number, as many as anyone needs."""
+    return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))
+
+
+def load_policy(start: str | Path, dtype: str, attn_implementation: str | None = None) -> Policy:
+    """Read a policy from what `locate` makes of `start`. No code from the folder is run."""
+    folder = resolve_model(start)
+    _, chat = read_policy_config(folder)
+    model = load_model(folder, dtype, attn_implementation)
+    _add_end_token(model, chat)
+    return Policy(model.eval(), chat)
+
+
+def read_policy_config(folder: Path) -> tuple[Any, Chat]:
+    """A policy's config and chat; refuses what can be known to be wrong before the weights are read."""
+    if not (folder / "config.json").is_file():
+        raise PolicyError(f"{folder}: no config.json there; expected weights, config, tokenizer and chat template")
+    if not any((folder / name).is_file() for name in _WEIGHT_FILES):
+        raise PolicyError(f"{folder}: no weights there; expected model.safetensors, save it with model.save_pretrained")
+    if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
+        raise PolicyError(f"{folder}: no tokenizer there; save it beside the weights with tokenizer.save_pretrained")
+    chat = _load_chat(folder)
+    try:
+        with _quiet_transformers():
+            config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
+            num_embeddings: int = config.get_text_config().vocab_size
+    except Exception as problem:  # as below
+        raise PolicyError(
+            f"{folder}: no causal language model can be read there ({get_first_line(problem)})"
+        ) from problem
+    if chat.vocab_size > num_embeddings:
+        raise PolicyError(
+            f"{folder}: the tokenizer has {chat.vocab_size} ids, the weights only {num_embeddings}; "
+            "take the tokenizer that these weights were trained with, or resize the model's embeddings"
+        )
+    return config, chat
+
+
+def save_policy(policy: Policy, folder: Path, facts: Mapping[str, Any]) -> None:
+    """Write weights, config, tokenizer, template and a model card with `facts`; the same policy gives the same bytes.
+
+    Weights are merged with the adapter, which also stands beside them, in `adapter/`.
+    The folder is written in place: where it must be whole or absent, the caller wraps it in `whole_folder`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _quiet_transformers():
+        state_dict = merged_state_dict(policy.model) if has_adapter(policy.model) else None
+        policy.model.save_pretrained(folder, state_dict=state_dict, max_shard_size="1000TB")
+    if has_adapter(policy.model):
+        save_adapter(policy.model, folder / ADAPTER_FOLDER)
+    policy.chat.save(folder)
+    (folder / "README.md").write_text(build_model_card(policy.model, facts), encoding="utf-8")
+
+
+def _load_chat(folder: Path) -> Chat:
+    try:
+        with _quiet_transformers():
+            return Chat.load(folder)
+    except SgcdError:
+        raise
+    except Exception as problem:  # as below
+        raise PolicyError(f"{folder}: no tokenizer can be read there ({get_first_line(problem)})") from problem
+
+
+def load_model(folder: Path, dtype: str, attn_implementation: str | None = None) -> PreTrainedModel:
+    """The model alone, as transformers reads it; refused when a weight is missing or has another shape."""
+    try:
+        with _quiet_transformers():
+            model_and_info: Any = AutoModelForCausalLM.from_pretrained(
+                folder,
+                dtype=getattr(torch, dtype),
+                attn_implementation=attn_implementation,
+                local_files_only=True,
+                use_safetensors=True,
+                ignore_mismatched_sizes=True,  # told below, by name
+                output_loading_info=True,
+            )
+    except ImportError as problem:
+        raise PolicyError(
+            f"policy.attention: {attn_implementation} cannot be used here ({get_first_line(problem)})"
+        ) from problem
+    except Exception as problem:  # transformers and safetensors raise a dozen kinds for what a folder can have wrong
+        raise PolicyError(
+            f"{folder}: no causal language model can be read there ({get_first_line(problem)})"
+        ) from problem
+    model, loading_info = model_and_info
+    for info_key, description in (
+        ("missing_keys", "missing"),
+        ("mismatched_keys", "of another shape than config.json says"),
+    ):
+        names = sorted(str(key if isinstance(key, str) else key[0]) for key in loading_info[info_key])
+        if names:
+            raise PolicyError(
+                f"{folder}: {len(names)} of the model's weights are {description}, the first is {names[0]}; "
+                "weights and config.json have to come from one save_pretrained"
+            )
+    return model
+
+
+def _add_end_token(model: PreTrainedModel, chat: Chat) -> None:
+    """Whoever generates with the saved policy stops where a turn ends."""
+    generation = model.generation_config
+    if generation is None:
+        return
+    end_ids = generation.eos_token_id
+    end_ids = [] if end_ids is None else end_ids if isinstance(end_ids, list) else [end_ids]
+    if chat.end_id not in end_ids:
+        generation.eos_token_id = [chat.end_id, *end_ids] if end_ids else chat.end_id
+        generation._from_model_config = False
+    if generation.pad_token_id is None:
+        generation.pad_token_id = chat.pad_id
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """No bars and no reports: what is wrong is said in an error of ours."""
+    verbosity, has_progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if has_progress_bar:
+            logging.enable_progress_bar()

@@ -1,0 +1,197 @@
+"""How much memory a recipe takes, from a model's config alone: its shapes are run through, its weights are not read."""
+
+import os
+from copy import deepcopy
+from dataclasses import dataclass
+from math import ceil
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from sgcd.learn.policy.lora import find_target_layers
+from sgcd.learn.settings import LoraSettings
+from sgcd.learn.training.master_weights import HALF_DTYPES
+
+_PROBE_LENGTHS = (64, 128, 256)
+"""Lengths at which a forward pass is weighed: linear and quadratic parts follow."""
+_PROCESS_BYTES = 500_000_000
+"""What Python, torch and transformers take before there is a model."""
+_CACHE_GROWTH = 1.5
+"""The sampler's cache grows by half when it is too short."""
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryInputs:
+    """What of a recipe decides how much memory it takes."""
+
+    dtype: torch.dtype
+    attn_implementation: str | None
+    gradient_checkpointing: bool
+    lora: LoraSettings
+    num_slots: int
+    max_length: int
+    """Of the longest row: prompt and response."""
+    group_size: int
+    """Rollouts of a group: no batch holds two groups."""
+    training_tokens: int
+    scoring_tokens: int
+    logits_bytes: int
+    """Bytes for logits and what is made of them."""
+    has_kl_term: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryEstimate:
+    """Bytes, part by part."""
+
+    process: int
+    weights: int
+    """With the frozen copy that a KL term takes."""
+    optimizer: int
+    """AdamW's moments, and float32 copies of weights with fewer bits."""
+    cache: int
+    """Of the sampler; it stays."""
+    gradients: int
+    activations: int
+    """Of one micro-batch in training, logits included."""
+    scoring: int
+    """One forward pass without gradient, logits included."""
+    drawing: int
+    """Logits of all slots, in float64 for the draw."""
+
+    @property
+    def total(self) -> int:
+        """Training, scoring and drawing take turns, and gradients stay while the next group is scored."""
+        alternating = max(self.gradients + max(self.activations, self.scoring), self.drawing)
+        return self.process + self.weights + self.optimizer + self.cache + alternating
+
+
+def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
+    """Count the weights that `config` describes, run shapes through its first layers, and add up what would be kept."""
+    text_config, dtype_bytes = config.get_text_config(), inputs.dtype.itemsize
+    with torch.device("meta"):
+        model = _build_model(text_config, inputs)
+    num_weights = sum(each.numel() for each in model.parameters())
+    lora_rank = inputs.lora.rank
+    num_trained = (
+        lora_rank * sum(sum(each.weight.shape) for each in find_target_layers(model, inputs.lora).values())
+        if lora_rank
+        else num_weights
+    )
+    num_probe_layers = _count_probe_layers(text_config)
+    probe_config = deepcopy(text_config)
+    probe_config.num_hidden_layers, layer_ratio = num_probe_layers, text_config.num_hidden_layers / num_probe_layers
+    if getattr(text_config, "layer_types", None):
+        probe_config.layer_types = text_config.layer_types[:num_probe_layers]
+    with FakeTensorMode():
+        model = _build_model(probe_config, inputs)
+        layer_bytes = layer_ratio * _extrapolate(
+            [_count_activation_bytes(model, length) for length in _PROBE_LENGTHS], inputs.max_length
+        )
+        bytes_per_token, bytes_per_row = (layer_ratio * each for each in _count_cache_bytes(model))
+    num_rows = min(inputs.group_size, max(1, inputs.training_tokens // inputs.max_length))
+    num_tokens = num_rows * inputs.max_length
+    activation_bytes = num_rows * layer_bytes
+    if inputs.gradient_checkpointing:
+        activation_bytes = (
+            activation_bytes / text_config.num_hidden_layers
+            + text_config.num_hidden_layers * num_tokens * text_config.hidden_size * dtype_bytes
+        )
+    logit_row_bytes = text_config.vocab_size * 4
+    logits_bytes = min(inputs.logits_bytes, 3 * num_tokens * logit_row_bytes)
+    master_bytes = 4 * num_trained if inputs.dtype in HALF_DTYPES and not lora_rank else 0
+    mlp_width = max(getattr(text_config, "intermediate_size", 0) or 0, 4 * text_config.hidden_size)
+    scored_tokens = min(max(inputs.scoring_tokens, inputs.max_length), inputs.group_size * inputs.max_length)
+    return MemoryEstimate(
+        process=_PROCESS_BYTES,
+        weights=num_weights * dtype_bytes * (2 if inputs.has_kl_term and not lora_rank else 1)
+        + (4 * num_trained if lora_rank else 0),
+        optimizer=8 * num_trained + master_bytes,
+        cache=ceil(inputs.num_slots * (_CACHE_GROWTH * inputs.max_length * bytes_per_token + bytes_per_row)),
+        gradients=4 * num_trained,
+        activations=ceil(activation_bytes)
+        + logits_bytes
+        + (0 if lora_rank else text_config.hidden_size * logit_row_bytes),
+        scoring=scored_tokens * 4 * mlp_width * dtype_bytes + logits_bytes,
+        drawing=inputs.num_slots * text_config.vocab_size * (5 * 8 + dtype_bytes),
+    )
+
+
+def _count_probe_layers(text_config: Any) -> int:
+    """So many layers that each kind is among them."""
+    layer_types: list[str] = getattr(text_config, "layer_types", None) or ["full_attention"]
+    return max(layer_types.index(layer_type) for layer_type in layer_types) + 1
+
+
+def get_available_memory(device: str) -> int:
+    """Bytes that the machine has: of the graphics processor, or what this process may take."""
+    if device == "cuda":
+        return torch.cuda.get_device_properties(0).total_memory
+    physical_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min([physical_bytes, *_container_limits()])
+
+
+def _container_limits() -> list[int]:
+    """What a container allows."""
+    limits: list[int] = []
+    for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            with open(name) as file:  # noqa: PTH123
+                text = file.read().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            limits.append(int(text))
+    return limits
+
+
+def _build_model(config: Any, inputs: MemoryInputs) -> Any:
+    from transformers import AutoModelForCausalLM
+
+    auto_model: Any = AutoModelForCausalLM
+    return auto_model.from_config(config, dtype=inputs.dtype, attn_implementation=inputs.attn_implementation).eval()
+
+
+def _count_activation_bytes(model: Any, length: int) -> int:
+    """Bytes that a forward pass over one row holds for the backward pass, weights not counted."""
+    weight_storages = {each.untyped_storage()._cdata for each in model.parameters()}
+    saved_storages: dict[int, Any] = {}
+
+    def save_tensor(tensor: Tensor) -> Tensor:
+        saved_storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(save_tensor, lambda tensor: tensor):
+        model.base_model(input_ids=torch.zeros((1, length), dtype=torch.long), use_cache=False)
+    return sum(each.nbytes() for key, each in saved_storages.items() if key not in weight_storages)
+
+
+def _extrapolate(measured: list[int], length: int) -> int:
+    """The parabola through what was weighed at PROBES, at `length`: attention may keep length x length numbers."""
+    a, b, c = _PROBE_LENGTHS
+    first, second = (measured[1] - measured[0]) / (b - a), (measured[2] - measured[1]) / (c - b)
+    curve = max(0.0, (second - first) / (c - a))
+    return ceil(measured[0] + first * (length - a) + curve * (length - a) * (length - b))
+
+
+def _count_cache_bytes(model: Any) -> tuple[int, int]:
+    """Bytes of the sampler's memory for each token, and for each row whatever its length."""
+    from transformers import DynamicCache
+
+    length = 4
+    cache: Any = DynamicCache(config=model.config)
+    with torch.no_grad():
+        model.base_model(input_ids=torch.zeros((1, length), dtype=torch.long), use_cache=True, past_key_values=cache)
+    bytes_per_token = bytes_per_row = 0
+    for layer in cache.layers:
+        states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
+        bytes_per_row += sum(_tensor_bytes(tensor) for tensor in states if tensor is not None)
+        pairs = [getattr(layer, "keys", None), getattr(layer, "values", None)]
+        bytes_per_token += sum(_tensor_bytes(tensor) // length for tensor in pairs if tensor is not None)
+    return bytes_per_token, bytes_per_row
+
+
+def _tensor_bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,245 @@
+"""The sampler's engine: feeds new ids into the slot cache and draws one token for each active row."""
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from sgcd.errors import PolicyError
+from sgcd.learn.sampling.attention_masks import MASKED_ATTENTION, AttentionMasks
+from sgcd.learn.sampling.sample_tokens import UniformStream, sample_tokens
+from sgcd.learn.sampling.slot_cache import SlotCache
+from sgcd.records import TokenIds
+
+_IndexArray = NDArray[np.int64]
+
+_MAX_PREFILL_TOKENS = 16384
+"""Padded tokens in one prefill."""
+
+
+@dataclass(eq=False, slots=True)
+class SequenceState:
+    """One rollout in the engine: its row, how many of its tokens are cached, and the turn that is being sampled."""
+
+    index: int
+    temperature: float
+    uniforms: UniformStream
+    row: int = -1
+    num_cached: int = 0
+    pending_ids: list[int] = field(default_factory=list)
+    """Ids to feed before the turn's first draw. A turn's last sampled id is fed with the next turn."""
+    max_tokens: int = 0
+    sampled_ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    closed: bool = False
+
+    def start_turn(self, new_ids: TokenIds, max_tokens: int) -> None:
+        self.pending_ids = self.sampled_ids[-1:] + new_ids.tolist()
+        self.sampled_ids, self.logprobs, self.max_tokens = [], [], max_tokens
+
+
+class Engine:
+    """Rows 0 to n-1 of the cache belong to the n active places, so that decoding reads the cache without copying."""
+
+    def __init__(self, model: PreTrainedModel, num_slots: int, end_ids: Collection[int], top_p: float) -> None:
+        self._model = model
+        self._masks = AttentionMasks(model)
+        self._end_ids = end_ids
+        self._top_p = top_p
+        self._num_layers: int = model.config.get_text_config().num_hidden_layers
+        self._cache = SlotCache(num_slots)
+        self._sequences: list[SequenceState | None] = [None] * num_slots
+        self._num_active = 0
+
+    @property
+    def num_active(self) -> int:
+        """How many places are in the middle of a turn."""
+        return self._num_active
+
+    def sample_turn(self, sequences: Sequence[SequenceState]) -> None:
+        """One whole turn of all `places`: shapes and order follow from them and from what they sample, nothing else."""
+        self.step(sequences, ())
+        while self._num_active:
+            self.step((), ())
+
+    def step(self, joining: Sequence[SequenceState], leaving: Sequence[SequenceState]) -> list[SequenceState]:
+        """Take `leaving` out, feed `joining`, draw a token for every active place; return those whose turn is over."""
+        with self._sampling_mode():
+            if leaving:
+                self._compact(set(self._active_sequences()).difference(leaving))
+            running = self._active_sequences()
+            finished = self._sample_next_tokens(running, self._decode(running)) if running else []
+            if joining:
+                finished += self._sample_next_tokens(joining, self._prefill(joining))
+            if joining or finished:
+                self._compact(set(running).union(joining).difference(finished))
+        return finished
+
+    def clear(self) -> None:
+        """Forget every place; what was cached is garbage from now on."""
+        self._sequences = [None] * self._cache.num_slots
+        self._num_active = 0
+
+    @contextmanager
+    def _sampling_mode(self) -> Iterator[None]:
+        was_training = self._model.training
+        if was_training:  # asked first: setting the mode walks over every module
+            self._model.eval()
+        attn_implementation = str(self._model.config._attn_implementation)
+        if attn_implementation not in MASKED_ATTENTION:
+            self._model.set_attn_implementation("sdpa")
+        try:
+            with torch.inference_mode():
+                yield
+        finally:
+            if was_training:
+                self._model.train()
+            if attn_implementation not in MASKED_ATTENTION:
+                self._model.set_attn_implementation(attn_implementation)
+
+    def _active_sequences(self) -> list[SequenceState]:
+        return [sequence for sequence in self._sequences[: self._num_active] if sequence]
+
+    def _sample_next_tokens(self, sequences: Sequence[SequenceState], logits: Tensor) -> list[SequenceState]:
+        uniforms = [sequence.uniforms.next() for sequence in sequences]
+        token_ids, logprobs = sample_tokens(
+            logits, uniforms, [sequence.temperature for sequence in sequences], self._top_p
+        )
+        finished: list[SequenceState] = []
+        for sequence, token_id, logprob in zip(sequences, token_ids, logprobs, strict=True):
+            sequence.sampled_ids.append(token_id)
+            sequence.logprobs.append(logprob)
+            if token_id in self._end_ids or len(sequence.sampled_ids) == sequence.max_tokens:
+                finished.append(sequence)
+        return finished
+
+    def _compact(self, active_sequences: set[SequenceState]) -> None:
+        """Move the active places to the first rows."""
+        num_active = len(active_sequences)
+        target_rows = [row for row in range(num_active) if self._sequences[row] not in active_sequences]
+        source_rows = [
+            row for row in range(num_active, self._cache.num_slots) if self._sequences[row] in active_sequences
+        ]
+        if target_rows:
+            moved = [sequence for row in target_rows + source_rows if (sequence := self._sequences[row])]
+            self._cache.swap_rows(target_rows, source_rows, max(sequence.num_cached for sequence in moved))
+            for a, b in zip(target_rows, source_rows, strict=True):
+                self._sequences[a], self._sequences[b] = self._sequences[b], self._sequences[a]
+            for row in target_rows + source_rows:
+                if sequence := self._sequences[row]:
+                    sequence.row = row
+        self._num_active = num_active
+
+    def _decode(self, sequences: Sequence[SequenceState]) -> Tensor:
+        max_length = max(sequence.num_cached for sequence in sequences) + 1
+        self._cache.reserve(max_length)
+        positions = np.array([[sequence.num_cached] for sequence in sequences])
+        token_ids = np.array([[sequence.sampled_ids[-1]] for sequence in sequences])
+        cells = positions + np.arange(len(sequences))[:, None] * self._cache.capacity
+        for sequence in sequences:
+            sequence.num_cached += 1
+        return self._forward(len(sequences), token_ids, positions, cells, max_length)
+
+    def _prefill(self, sequences: Sequence[SequenceState]) -> Tensor:
+        """Feed what is new; the logits after each place's last id. Siblings share a prompt: it is computed once."""
+        self._assign_rows(sequences)
+        leader_of_prompt: dict[tuple[int, ...], SequenceState] = {}
+        leader_of: dict[SequenceState, SequenceState] = {}
+        for sequence in sequences:
+            if not sequence.num_cached:
+                leader_of[sequence] = leader_of_prompt.setdefault(tuple(sequence.pending_ids), sequence)
+        logits: dict[SequenceState, Tensor] = {}
+        for batch in self._split_prefill([p for p in sequences if leader_of.get(p, p) is p]):
+            logits |= zip(batch, self._prefill_batch(batch), strict=True)
+        followers = [p for p, leader in leader_of.items() if leader is not p]
+        if followers:
+            for sequence in followers:
+                sequence.num_cached = leader_of[sequence].num_cached
+            rows = [leader_of[p].row for p in followers]
+            self._cache.copy_rows(rows, [p.row for p in followers], max(p.num_cached for p in followers))
+        return torch.stack([logits[leader_of.get(sequence, sequence)] for sequence in sequences])
+
+    def _split_prefill(self, sequences: Sequence[SequenceState]) -> list[list[SequenceState]]:
+        """Of similar length together. Where rows have states, those that go on are fed with their equals only."""
+
+        def batch_kind(sequence: SequenceState) -> int:
+            return len(sequence.pending_ids) if self._masks.is_stateful and sequence.num_cached else 0
+
+        batches: list[list[SequenceState]] = []
+        for sequence in sorted(sequences, key=lambda candidate: (batch_kind(candidate), len(candidate.pending_ids))):
+            last_batch = batches[-1] if batches else []
+            if (
+                last_batch
+                and batch_kind(last_batch[0]) == batch_kind(sequence)
+                and (len(last_batch) + 1) * len(sequence.pending_ids) <= _MAX_PREFILL_TOKENS
+            ):
+                last_batch.append(sequence)
+            else:
+                batches.append([sequence])
+        return batches
+
+    def _assign_rows(self, sequences: Sequence[SequenceState]) -> None:
+        """Give a row to every place that has none; rows of closed places are free."""
+        for row in range(self._num_active, self._cache.num_slots):
+            if (occupant := self._sequences[row]) and occupant.closed:
+                self._sequences[row] = None
+        free_rows = [row for row, occupant in enumerate(self._sequences) if occupant is None]
+        arriving = [sequence for sequence in sequences if sequence.row < 0]
+        for row, sequence in zip(free_rows[: len(arriving)], arriving, strict=True):
+            self._sequences[row], sequence.row = sequence, row
+
+    def _prefill_batch(self, sequences: Sequence[SequenceState]) -> Tensor:
+        """Padding stands on the left: every row's last id is in the last column, the only one that needs the head."""
+        width = max(len(sequence.pending_ids) for sequence in sequences)
+        is_fresh = not any(sequence.num_cached for sequence in sequences)
+        max_length = max(sequence.num_cached + len(sequence.pending_ids) for sequence in sequences)
+        self._cache.reserve(max_length)
+        token_ids = np.zeros((len(sequences), width), np.int64)
+        positions = np.zeros_like(token_ids)
+        cells = np.full_like(token_ids, self._cache.padding_cell)
+        for i, sequence in enumerate(sequences):
+            start = width - len(sequence.pending_ids)
+            token_ids[i, start:] = sequence.pending_ids
+            positions[i, start:] = np.arange(sequence.num_cached, sequence.num_cached + len(sequence.pending_ids))
+            cells[i, start:] = sequence.row * self._cache.capacity + positions[i, start:]
+            sequence.num_cached += len(sequence.pending_ids)
+        rows = torch.tensor([sequence.row for sequence in sequences], device=self._model.device)
+        return self._forward(rows, token_ids, positions, cells, max_length, is_fresh)
+
+    def _forward(
+        self,
+        rows: int | Tensor,
+        token_ids: _IndexArray,
+        positions: _IndexArray,
+        cells: _IndexArray,
+        max_length: int,
+        is_fresh: bool = False,
+    ) -> Tensor:
+        device = self._model.device
+        position_ids = torch.from_numpy(positions).to(device)
+        self._cache.set_target(rows, torch.from_numpy(cells.ravel()).to(device), max_length, is_fresh)
+        token_mask = (
+            torch.from_numpy(cells != self._cache.padding_cell).to(device)
+            if (cells == self._cache.padding_cell).any()
+            else None
+        )
+        logits = self._model(
+            input_ids=torch.from_numpy(token_ids).to(device),
+            attention_mask=self._masks.build(position_ids, token_mask, max_length),
+            position_ids=position_ids,
+            past_key_values=self._cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        if self._cache.num_layer_updates != self._num_layers:
+            raise PolicyError(
+                f"policy: {self._model.config.model_type} cached {self._cache.num_layer_updates} of "
+                f"{self._num_layers} layers; "
+                "only models that keep one memory in each layer can be sampled"
+            )
+        return logits[:, -1]

@@ -1,0 +1,154 @@
+"""The policy's own sampler, as act needs it: cohorts of sessions, sampled in lockstep or freely."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from concurrent.futures import Executor
+from contextlib import asynccontextmanager
+
+import numpy as np
+from transformers import PreTrainedModel
+
+from sgcd.act.environment import SampledTurn
+from sgcd.chat import Chat
+from sgcd.errors import PolicyError, RecipeError
+from sgcd.learn.policy.load import get_context_window
+from sgcd.learn.sampling.continuous import ContinuousBatcher
+from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.lockstep import LockstepBatcher
+from sgcd.learn.sampling.sample_tokens import UniformStream
+from sgcd.learn.settings import SamplerSettings
+from sgcd.records import TokenIds
+
+
+class TorchSampler:
+    """Samples from a causal model. `executor` has one thread, the only one that touches the model."""
+
+    def __init__(self, model: PreTrainedModel, chat: Chat, settings: SamplerSettings, executor: Executor) -> None:
+        self._engine = Engine(model, settings.slots, chat.end_ids, settings.top_p)
+        self._executor = executor
+        self._settings = settings
+        self.end_ids = chat.end_ids
+        self.vocab_size: int = model.config.get_text_config().vocab_size
+        self.context_window = get_context_window(model.config)
+        self._continuous_batcher = ContinuousBatcher(self._engine, executor) if settings.mode == "free" else None
+        self._num_free_slots = settings.slots
+        self._slots_freed = asyncio.Condition()
+
+    @property
+    def slots(self) -> int:
+        """The largest cohort."""
+        return self._settings.slots
+
+    @asynccontextmanager
+    async def cohort(self, size: int, temperature: float | None = None) -> AsyncIterator["TorchCohort"]:
+        """Wait for room, then sample `size` rollouts. In lockstep a cohort has the sampler to itself."""
+        if size > self.slots:
+            raise RecipeError(
+                f"sampler.slots: {self.slots} slots cannot hold a cohort of {size} rollouts; "
+                f"set sampler.slots to {size} or more"
+            )
+        num_slots = size if self._continuous_batcher else self.slots
+        async with self._slots_freed:
+            await self._slots_freed.wait_for(lambda: self._num_free_slots >= num_slots)
+            self._num_free_slots -= num_slots
+        batcher = self._continuous_batcher or LockstepBatcher(self._engine, self._executor, size)
+        cohort_temperature = self._settings.temperature if temperature is None else temperature
+        cohort = TorchCohort(self, batcher, size, cohort_temperature)
+        try:
+            yield cohort
+        finally:
+            cohort.close()
+            await batcher.wait_until_done(cohort.sequences)
+            async with self._slots_freed:
+                self._num_free_slots += num_slots
+                self._slots_freed.notify_all()
+
+
+class TorchCohort:
+    """Rollouts that are sampled together."""
+
+    def __init__(
+        self, sampler: TorchSampler, batcher: LockstepBatcher | ContinuousBatcher, size: int, temperature: float
+    ) -> None:
+        self.sampler = sampler
+        self.batcher = batcher
+        self._temperature = temperature
+        self._size = size
+        self._sessions: dict[int, TorchSession] = {}
+        self._closed = False
+
+    def session(self, index: int, seed: int) -> "TorchSession":
+        """The session of the cohort's rollout number `index`; its draws depend on `seed` alone."""
+        if self._closed or not 0 <= index < self._size or index in self._sessions:
+            raise ValueError(
+                f"sampler: a cohort of {self._size} has no session {index} to open, or has already opened it"
+            )
+        self._sessions[index] = TorchSession(self, SequenceState(index, self._temperature, UniformStream(seed)))
+        return self._sessions[index]
+
+    @property
+    def sequences(self) -> list[SequenceState]:
+        return [session.sequence for session in self._sessions.values()]
+
+    def close(self) -> None:
+        self._closed = True
+        for session in self._sessions.values():
+            session.close()
+
+
+class TorchSession:
+    """One rollout's place in the sampler: what was fed and sampled stays, so that each turn sends only new ids."""
+
+    def __init__(self, cohort: TorchCohort, sequence: SequenceState) -> None:
+        self.sequence = sequence
+        self._cohort = cohort
+        self._busy = False
+
+    async def sample(self, new_ids: TokenIds, max_new_tokens: int) -> SampledTurn:
+        """Append `new` to the context, then sample at most `limit` tokens, up to and including the end of the turn."""
+        self._check_turn(new_ids, max_new_tokens)
+        self.sequence.start_turn(new_ids, max_new_tokens)
+        self._busy = True
+        try:
+            await self._cohort.batcher.sample_turn(self.sequence)
+        except BaseException:
+            # Also when cancelled: nobody knows how far the turn came, and the others must not wait for it.
+            self.close()
+            raise
+        finally:
+            self._busy = False
+        ids, logprobs = self.sequence.sampled_ids, self.sequence.logprobs
+        hit_end_token = ids[-1] in self._cohort.sampler.end_ids
+        return SampledTurn(np.array(ids, np.int32), np.array(logprobs, np.float32), hit_end_token)
+
+    def close(self) -> None:
+        if not self.sequence.closed:
+            self.sequence.closed = True
+            self._cohort.batcher.remove(self.sequence)
+
+    def _check_turn(self, new_ids: TokenIds, max_tokens: int) -> None:
+        sampler = self._cohort.sampler
+        if self.sequence.closed or self._busy:
+            raise RuntimeError(
+                "sampler: the session is closed" if self.sequence.closed else "sampler: the session is busy"
+            )
+        num_context_tokens = self.sequence.num_cached + len(self.sequence.sampled_ids[-1:]) + len(new_ids)
+        if not num_context_tokens or max_tokens < 1:
+            raise ValueError(
+                f"sampler: a turn needs a context and a limit, got {num_context_tokens} tokens and a limit of "
+                f"{max_tokens}"
+            )
+        if len(new_ids) and not 0 <= new_ids.min() <= new_ids.max() < sampler.vocab_size:
+            raise ValueError(
+                f"sampler: ids must lie in [0, {sampler.vocab_size}), got {new_ids.min()} to {new_ids.max()}"
+            )
+        if num_context_tokens >= sampler.context_window:
+            raise PolicyError(
+                f"policy: {num_context_tokens} tokens of context fill its window of {sampler.context_window}"
+            )
+        if num_context_tokens + max_tokens > sampler.context_window:
+            raise PolicyError(
+                f"policy: {num_context_tokens} tokens of context and {max_tokens} to sample do not fit its window of "
+                f"{sampler.context_window}; "
+                "lower siblings.limits.tokens"
+            )

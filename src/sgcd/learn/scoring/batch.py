@@ -1,0 +1,84 @@
+"""Rollouts as padded micro-batches under a token budget, in an order that is a function of the rollouts alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgcd.records import Floats, Rollout, check_length
+
+
+@dataclass(frozen=True, slots=True)
+class LossInputs:
+    """One rollout as the loss sees it; every array has one entry for each token of the response."""
+
+    rollout: Rollout
+    advantage: Floats
+    old_logprobs: Floats
+    initial_logprobs: Floats | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("advantage", "old_logprobs", "initial_logprobs"):
+            array = getattr(self, name)
+            if array is not None:
+                check_length(f"example {self.rollout.name}", name, array, len(self.rollout.response))
+
+
+@dataclass(frozen=True, slots=True)
+class PaddedBatch:
+    """Rollouts padded on the right to one length: the causal model never sees padding from a real token."""
+
+    input_ids: Tensor
+    """[rows, length]: prompt, then response, then padding."""
+    target_mask: Tensor
+    """[rows, length - 1]: True at column t where the policy wrote token t + 1."""
+
+
+def split_micro_batches(rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[int]]:
+    """Indices of the rollouts of each micro-batch: sorted by length, then filled up to `tokens` padded tokens."""
+
+    def sort_key(index: int) -> tuple[int, str, int]:
+        rollout = rollouts[index]
+        return (total_length(rollout), rollout.task, rollout.sibling)
+
+    micro_batches: list[list[int]] = []
+    for index in sorted(range(len(rollouts)), key=sort_key):
+        # Sorted by length, so the newest rollout is the longest and sets the width.
+        if micro_batches and (len(micro_batches[-1]) + 1) * total_length(rollouts[index]) <= micro_batch_tokens:
+            micro_batches[-1].append(index)
+        else:
+            micro_batches.append([index])
+    return micro_batches
+
+
+def total_length(rollout: Rollout) -> int:
+    return len(rollout.prompt) + len(rollout.response)
+
+
+def pad_batch(rollouts: Sequence[Rollout]) -> PaddedBatch:
+    width = max(total_length(rollout) for rollout in rollouts)
+    input_ids = np.zeros((len(rollouts), width), np.int64)
+    for row, rollout in enumerate(rollouts):
+        input_ids[row, : total_length(rollout)] = np.concatenate([rollout.prompt, rollout.response])
+    target_mask = np.zeros((len(rollouts), width - 1), np.bool_)
+    for row, rollout in enumerate(rollouts):
+        start = len(rollout.prompt) - 1
+        target_mask[row, start : start + len(rollout.response_mask)] = rollout.response_mask
+    return PaddedBatch(torch.from_numpy(input_ids), torch.from_numpy(target_mask))
+
+
+def pack_policy_tokens(arrays: Sequence[Floats], rollouts: Sequence[Rollout]) -> Tensor:
+    """Arrays over responses as one row of written tokens, in the order in which `written` scores a grid."""
+    parts = [array[rollout.response_mask] for array, rollout in zip(arrays, rollouts, strict=True)]
+    return torch.from_numpy(np.concatenate(parts))
+
+
+def unpack_policy_tokens(packed: Tensor, rollouts: Sequence[Rollout]) -> list[Floats]:
+    """The way back from `flat`: an array over each response, zero where the policy wrote nothing."""
+    parts = packed.float().cpu().split([rollout.num_policy_tokens for rollout in rollouts])
+    arrays = [np.zeros(len(rollout.response), np.float32) for rollout in rollouts]
+    for array, rollout, part in zip(arrays, rollouts, parts, strict=True):
+        array[rollout.response_mask] = part.numpy()
+    return arrays

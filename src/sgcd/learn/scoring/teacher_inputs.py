@@ -1,0 +1,116 @@
+"""Kept siblings with what the teacher is to read of each, and which of their tokens may have credit."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sgcd.contrast.insert import build_teacher_input_ids
+from sgcd.contrast.leakage.literals import creditable_mask
+from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
+from sgcd.records import Flags, Group, Reference, Rollout, TokenIds
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherInput:
+    """One rollout of a kept group beside its reference."""
+
+    rollout: Rollout
+    input_ids: TokenIds | None
+    """prefix + reference + suffix + response; None where there is no reference or no room for it."""
+    creditable: Flags
+    dropped_lines: int = 0
+    """Lines that the reference lost to the model's window."""
+    num_reference_tokens: int = 0
+    """Of the reference in this row."""
+    skip_reason: str = ""
+    """Why there is no row: no_reference or no_room."""
+
+
+def build_teacher_inputs(
+    group: Group, reference_result: ReferenceResult, reference_builder: ReferenceBuilder, window: int
+) -> list[TeacherInput]:
+    """Every rollout of a group, in order."""
+    teacher_inputs: list[TeacherInput] = []
+    for rollout in group.rollouts:
+        creditable_flags = np.ones(len(rollout.response), np.bool_)
+        if reference_result.reference:
+            creditable_flags = creditable_mask(rollout, reference_result.literals, reference_builder.chat)
+        teacher_inputs.append(
+            build_teacher_input(rollout, reference_result.reference, creditable_flags, reference_builder, window)
+        )
+    return teacher_inputs
+
+
+def without_reference(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
+    """For a method that contrasts nothing."""
+    return [TeacherInput(rollout, None, np.ones(len(rollout.response), np.bool_)) for rollout in rollouts]
+
+
+def build_teacher_input(
+    rollout: Rollout,
+    reference: Reference | None,
+    creditable_flags: Flags,
+    reference_builder: ReferenceBuilder,
+    window: int,
+) -> TeacherInput:
+    """The rollout after a prompt with the reference, as far as the window has room; the response is never cut."""
+    if reference is None:
+        return TeacherInput(rollout, None, creditable_flags, skip_reason="no_reference")
+    fitted = reference_builder.fit_to_window(reference, window - len(rollout.prompt) - len(rollout.response))
+    if fitted is None:
+        return TeacherInput(rollout, None, creditable_flags, skip_reason="no_room")
+    input_ids = build_teacher_input_ids(rollout, fitted.ids)
+    return TeacherInput(rollout, input_ids, creditable_flags, fitted.dropped_lines, len(fitted.ids))
+
+
+def next_reference(index: int, reference_results: Sequence[ReferenceResult]) -> Reference | None:
+    """The reference of the next group that has one, if it is another group."""
+    with_reference = [position for position, result in enumerate(reference_results) if result.reference]
+    candidates = sorted(with_reference, key=lambda position: (position <= index, position))
+    return reference_results[candidates[0]].reference if candidates and candidates[0] != index else None
+
+
+def with_other_reference(
+    teacher_inputs: Sequence[TeacherInput],
+    reference: Reference | None,
+    reference_builder: ReferenceBuilder,
+    window: int,
+) -> list[TeacherInput]:
+    """The same rollouts with another group's reference, where they had a row of their own."""
+    return [
+        build_teacher_input(
+            teacher_input.rollout,
+            reference if teacher_input.input_ids is not None else None,
+            teacher_input.creditable,
+            reference_builder,
+            window,
+        )
+        for teacher_input in teacher_inputs
+    ]
+
+
+def reference_metrics(
+    reference_results: Sequence[ReferenceResult], teacher_inputs: Sequence[TeacherInput]
+) -> dict[str, Any]:
+    """How many groups got a reference, why others did not, and how it went in."""
+    with_input = [teacher_input for teacher_input in teacher_inputs if teacher_input.input_ids is not None]
+    causes = Counter(result.cause.partition(":")[0] for result in reference_results if result.cause)
+    return {
+        "groups": len(reference_results),
+        "written": sum(result.reference is not None for result in reference_results),
+        "causes": dict(causes.most_common()),
+        "refused": dict(
+            Counter(
+                refusal.partition(":")[0] for result in reference_results for refusal in result.refused
+            ).most_common()
+        ),
+        "example": next((result.cause for result in reference_results if result.cause), ""),
+        "replaced": sum(result.num_replaced for result in reference_results),
+        "rollouts": len(with_input),
+        "shortened": sum(teacher_input.dropped_lines > 0 for teacher_input in with_input),
+        "no_room": sum(teacher_input.skip_reason == "no_room" for teacher_input in teacher_inputs),
+        "tokens": sum(teacher_input.num_reference_tokens for teacher_input in with_input),
+    }

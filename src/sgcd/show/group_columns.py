@@ -1,0 +1,262 @@
+"""A task's siblings as the page shows them: turn by turn, each token with its colours and its numbers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sgcd.records import CreditRecord, Flags, Floats, Group, Rollout, TokenIds, Turn
+from sgcd.show.escape_text import escape_text, escape_token, shorten_middle
+from sgcd.show.token_classes import build_token_classes
+
+TokenDecoder = Callable[[TokenIds], list[str]]
+"""From the ids of a response to the text of each."""
+TokenNumbers = dict[str, Any]
+
+MAX_HEAD_TOKENS, MAX_TAIL_TOKENS = 1_000, 500
+"""Of the tokens that a sibling wrote, how many are shown from its beginning and from its end."""
+MAX_OBSERVATION_CHARS = 1_200
+"""Characters of one observation that are shown."""
+MAX_PROMPT_CHARS = 3_000
+"""Characters of one message of the prompt that are shown."""
+_WIDE_TURN_TOKENS = 40
+"""Tokens in a turn from which on siblings need broad columns."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownToken:
+    """A token that the policy wrote; `look` names its colour by weight, by divergence, by advantage and by kind."""
+
+    before: str
+    text: str
+    after: str
+    """The space that it begins with and the line end that it ends with are kept out of its colour."""
+    css_classes: str
+
+
+@dataclass(frozen=True, slots=True)
+class TurnCell:
+    """One turn of one sibling."""
+
+    tokens: tuple[ShownToken | str, ...]
+    """Tokens; a string stands for some that are not shown."""
+    problems: tuple[str, ...]
+    """What was wrong with its calls."""
+    observation: str
+    """What the policy was told next: an observation, and the glue of the template."""
+
+
+@dataclass(frozen=True, slots=True)
+class RolloutColumn:
+    """One sibling, from its outcome to its last turn."""
+
+    key: str
+    sibling: int
+    outcome: str
+    """success, failure or broken."""
+    end_reason: str
+    facts: tuple[tuple[str, str], ...]
+    advantage: float | None
+    mean_weight: float | None
+    """The mean over the tokens that it wrote."""
+    credited_share: float | None
+    """The share of them with a weight above one."""
+    has_unit_weights: bool
+    """Every weight is one."""
+    num_policy_tokens: int
+    cells: tuple[TurnCell, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskSection:
+    """One task, what it asked, what its siblings did, and the reference that their contrast came to."""
+
+    task: str
+    category: str
+    prompt_messages: tuple[tuple[str, str], ...]
+    columns: tuple[RolloutColumn, ...]
+    num_turns: int
+    is_wide: bool
+    """Turns are long."""
+    reference: Mapping[str, Any] | None
+
+
+def build_task_section(
+    key: str,
+    group: Group,
+    credit_records: Mapping[str, CreditRecord],
+    references: Sequence[Mapping[str, Any]],
+    decode_tokens: TokenDecoder,
+    max_advantage: float,
+) -> tuple[TaskSection, dict[str, TokenNumbers]]:
+    """A task for the page, and the numbers of its tokens by the key of each column.
+
+    `key` begins the keys of its columns; `scale` is the token advantage that has the strongest colour.
+    """
+    best_first = sorted(group.rollouts, key=lambda rollout: not rollout.success)
+    columns: list[RolloutColumn] = []
+    numbers: dict[str, TokenNumbers] = {}
+    for index, rollout in enumerate((*best_first, *group.broken)):
+        credit_record = credit_records.get(rollout.name)
+        columns.append(
+            _rollout_column(f"{key}.{index}", rollout, credit_record, decode_tokens(rollout.response), max_advantage)
+        )
+        numbers[f"{key}.{index}"] = _token_numbers(rollout, credit_record)
+    first_rollout = next(iter((*group.rollouts, *group.broken)), None)
+    reference_row = next((row for row in references if row.get("task") == group.task.id), None)
+    return TaskSection(
+        task=escape_text(group.task.id),
+        category=group.task.category,
+        prompt_messages=() if first_rollout is None else _prompt_messages(first_rollout),
+        columns=tuple(columns),
+        num_turns=max((len(column.cells) for column in columns), default=0),
+        is_wide=any(len(cell.tokens) > _WIDE_TURN_TOKENS for column in columns for cell in column.cells),
+        reference=reference_row and _reference_text(reference_row),
+    ), numbers
+
+
+def count_shown_tokens(group: Group) -> int:
+    """How many tokens the page would show of them."""
+    return sum(
+        min(rollout.num_policy_tokens, MAX_HEAD_TOKENS + MAX_TAIL_TOKENS)
+        for rollout in (*group.rollouts, *group.broken)
+    )
+
+
+def _rollout_column(
+    key: str, rollout: Rollout, credit_record: CreditRecord | None, token_texts: list[str], max_advantage: float
+) -> RolloutColumn:
+    mask = rollout.response_mask
+    weights = None if credit_record is None or not mask.any() else credit_record.credit.weight[mask]
+    facts: Mapping[str, Any] = rollout.verdict.facts if rollout.verdict else {}
+    outcome = "broken" if rollout.broken else "success" if rollout.success else "failure"
+    return RolloutColumn(
+        key=key,
+        sibling=rollout.sibling,
+        outcome=outcome,
+        end_reason=escape_text(rollout.broken) or rollout.end_reason.replace("_", " "),
+        facts=tuple((escape_text(name), _fact_text(value)) for name, value in facts.items()),
+        advantage=None if credit_record is None else credit_record.credit.advantage,
+        mean_weight=None if weights is None else float(weights.mean()),
+        credited_share=None if weights is None else float((weights > 1).mean()),
+        has_unit_weights=weights is not None and bool((weights == 1).all()),
+        num_policy_tokens=rollout.num_policy_tokens,
+        cells=_turn_cells(
+            rollout, token_texts, build_token_classes(rollout, credit_record, max_advantage), shown_mask(mask)
+        ),
+    )
+
+
+def shown_mask(mask: Flags) -> Flags:
+    """Which tokens of a response are shown: all that the policy wrote, or of a long one its head and its tail."""
+    num_written = int(mask.sum())
+    if num_written <= MAX_HEAD_TOKENS + MAX_TAIL_TOKENS:
+        return mask
+    rank = np.cumsum(mask) - 1
+    return mask & ((rank < MAX_HEAD_TOKENS) | (rank >= num_written - MAX_TAIL_TOKENS))
+
+
+def _turn_cells(
+    rollout: Rollout, token_texts: list[str], token_classes: list[str], show_mask: Flags
+) -> tuple[TurnCell, ...]:
+    starts = [turn.start for turn in rollout.turns[1:]] + [len(token_texts)]
+    return tuple(
+        TurnCell(
+            tokens=_turn_tokens(range(turn.start, turn.stop), token_texts, token_classes, show_mask),
+            problems=_call_problems(turn),
+            observation=shorten_middle(
+                escape_text("".join(token_texts[turn.stop : start])).strip(), MAX_OBSERVATION_CHARS
+            ),
+        )
+        for turn, start in zip(rollout.turns, starts, strict=True)
+    )
+
+
+def _turn_tokens(
+    positions: range, token_texts: list[str], token_classes: list[str], show_mask: Flags
+) -> tuple[ShownToken | str, ...]:
+    parts: list[ShownToken | str] = []
+    num_left_out = 0
+    for position in positions:
+        if show_mask[position]:
+            parts.append(_shown_token(token_texts[position], token_classes[position], position == positions.start))
+        else:
+            num_left_out += 1
+            if position + 1 == positions.stop or show_mask[position + 1]:
+                parts.append(f"{num_left_out:,} {'token is' if num_left_out == 1 else 'tokens are'} not shown")
+                num_left_out = 0
+    return tuple(parts)
+
+
+def _shown_token(token_text: str, css_classes: str, is_first: bool) -> ShownToken:
+    """The first one of a turn needs no space before it."""
+    text, after = escape_token(token_text), ""
+    if text.endswith("\n"):
+        text, after = text[:-1], "\n"
+    if text.startswith(" ") and text != " ":
+        return ShownToken("" if is_first else " ", text[1:], after, f"{css_classes} s")
+    return ShownToken("", text, after, css_classes)
+
+
+def _call_problems(turn: Turn) -> tuple[str, ...]:
+    failed_calls = [f"{escape_text(call.name)} answered with an error" for call in turn.calls if call.is_error]
+    return (*failed_calls, *([f"could not be read: {escape_text(turn.malformed)}"] if turn.malformed else ()))
+
+
+def _token_numbers(rollout: Rollout, credit_record: CreditRecord | None) -> TokenNumbers:
+    """What stands behind each token that is shown, in their order; a number that all share is told once."""
+    show_mask = shown_mask(rollout.response_mask)
+    numbers: TokenNumbers = {"place": np.flatnonzero(show_mask).tolist(), "id": rollout.response[show_mask].tolist()}
+    if credit_record is None:
+        return numbers
+    numbers |= {
+        "advantage": short_number(credit_record.credit.advantage),
+        "weight": _short_numbers(credit_record.credit.weight[show_mask]),
+    }
+    if credit_record.features is not None:
+        features = credit_record.features
+        shown = {"divergence": features.divergence, "entropy": features.entropy, "gap": features.teacher_logprob_gap}
+        for name, values in shown.items():
+            numbers[name] = _short_numbers(values[show_mask])
+    if credit_record.saliency is not None:
+        numbers["saliency"] = _short_numbers(credit_record.saliency[show_mask])
+    if credit_record.creditable is not None:
+        numbers["masked"] = np.flatnonzero(~credit_record.creditable[show_mask]).tolist()
+    return numbers
+
+
+def _short_numbers(values: Floats) -> Any:
+    numbers = [short_number(float(value)) for value in values]
+    return numbers[0] if len(set(numbers)) == 1 else numbers
+
+
+def short_number(value: float) -> float | None:
+    """Four digits that count; JSON knows no NaN."""
+    return float(f"{value:.4g}") if np.isfinite(value) else None
+
+
+def _prompt_messages(rollout: Rollout) -> tuple[tuple[str, str], ...]:
+    """The messages before the policy's first: who says what."""
+    prompt_messages: list[tuple[str, str]] = []
+    for message in rollout.messages:
+        if message.get("role") == "assistant":
+            break
+        prompt_messages.append(
+            (
+                escape_text(str(message.get("role"))),
+                shorten_middle(escape_text(str(message.get("content"))), MAX_PROMPT_CHARS),
+            )
+        )
+    return tuple(prompt_messages)
+
+
+def _reference_text(row: Mapping[str, Any]) -> dict[str, Any]:
+    texts = {name: escape_text(str(row.get(name) or "")) for name in ("text", "writer", "hash", "cause")}
+    return texts | {"literals": [escape_text(str(literal)) for literal in row.get("literals") or ()]}
+
+
+def _fact_text(value: Any) -> str:
+    if isinstance(value, bool):
+        return "✓" if value else "✗"
+    return "-" if value is None else escape_text(str(value))

@@ -1,0 +1,114 @@
+"""What `sgcd lab truth` found out about a policy and a method, as tables: help, place, direction, shares, gradients."""
+
+from collections.abc import Iterator, Mapping
+
+from rich.table import Table
+
+from sgcd.show.tables import JsonMapping, build_table, format_interval, format_number, format_share
+
+_REFERENCE_ARMS = ("own", "shuffled", "own - shuffled")
+
+
+def truth_tables(result: JsonMapping) -> Iterator[Table | str]:
+    """Tables, and lines between them, in the order in which they are to be read."""
+    sizes, truth = result["sizes"], result["truth"]
+    yield _reference_table(result["reference"])
+    yield f"{sizes['mixed']} mixed of {sizes['tasks tried']} held-out tasks, {sizes['trials']} trials each"
+    yield _counts_table(truth)
+    rule = result["definition"]
+    yield (
+        f"{truth['rollouts']} rollouts of {truth['groups']} tasks, {truth['tokens']} tokens and {truth['literals']} of "
+        f"them masked literals; measured: likeliest token below {rule['top below']}, {rule['continuations']} plays on "
+        f"each side; decisive: beyond {rule['errors']:g} standard errors (by chance {truth['decisive by chance']})"
+    )
+    titles = {
+        "all": "Decisive tokens against all other tokens",
+        "measured": "Decisive tokens against other measured tokens",
+        "places": "Places where this choice or a sibling's was decisive, against all other tokens",
+    }
+    for name, title in titles.items():
+        yield _ranking_table(result["location"][name], title)
+    yield _direction_table(result["direction"])
+    yield _shares_table(result["credit"], result["credit, published"])
+    for rule in ("", ", published"):
+        credit, spike_conditions = result[f"credit{rule}"], result[f"decisive tokens{rule}"]
+        mean = format_number(credit["mean weight"])
+        text = f"weight above one{rule}: {format_share(credit['credited tokens'])} of tokens; mean weight {mean}"
+        spike_shares = (
+            ", ".join(f"{name} {format_share(spike_conditions[name])}" for name in spike_conditions)
+            if spike_conditions
+            else ""
+        )
+        yield f"{text}; decisive tokens that could be a spike: {spike_shares}" if spike_shares else text
+    for name, title in (("raw", "as they are"), ("scaled", "each parameter scaled as Adam does")):
+        yield _gradients_table(result["gradients"][name], f"Gradients of batches agree, {title} (mean cosine)")
+    gradients = result["gradients"]
+    pairs = f"pairs of batches of {gradients['batch']} of {gradients['groups']} tasks"
+    yield f"{pairs}; {result['seconds']:.0f} seconds in all"
+
+
+def _reference_table(reference: JsonMapping) -> Table:
+    table = build_table("Success where siblings mix", "reference", "success", "less without", "own less")
+    arms = {
+        "without": ("", "own - without"),
+        "shuffled": ("shuffled - without", "own - shuffled"),
+        "own": ("own - without", ""),
+    }
+    for arm, differences in arms.items():
+        table.add_row(
+            arm,
+            format_interval(reference[arm]),
+            *(format_interval(reference[difference], "+") if difference else "" for difference in differences),
+        )
+    return table
+
+
+def _counts_table(truth: JsonMapping) -> Table:
+    kinds = [kind for kind in truth["measured"] if kind == "all" or truth["measured"][kind]]
+    table = build_table("Tokens that decide", "", *kinds)
+    for name in ("measured", "decisive"):
+        table.add_row(name, *(str(truth[name][kind]) for kind in kinds))
+    return table
+
+
+def _ranking_table(location: Mapping[str, JsonMapping | None], title: str) -> Table:
+    table = build_table(title, "", *_REFERENCE_ARMS)
+    for score, figures in location.items():
+        for kind in ("auroc", "average precision") if figures else ():
+            estimates: JsonMapping = figures[kind] if figures else {}
+            cells = [
+                format_interval(estimates[arm], "+" if "-" in arm else "") if arm in estimates else ""
+                for arm in _REFERENCE_ARMS
+            ]
+            table.add_row(f"{score}, {'AUROC' if kind == 'auroc' else 'precision'}", *cells)
+    return table
+
+
+def _direction_table(direction: JsonMapping | None) -> Table:
+    table = build_table("Decisive tokens at which the sign is the truth's", "sign of", "share")
+    for name, estimate in (direction or {}).items():
+        table.add_row(name, format_interval(estimate))
+    return table
+
+
+def _shares_table(credit: JsonMapping, published: JsonMapping) -> Table:
+    table = build_table("Where the credit is", "", "of the credit", "published", "of the tokens")
+    for name, place_shares in credit["shares"].items():
+        cells = (
+            format_share(place_shares["credit"]),
+            format_share(published["shares"][name]["credit"]),
+            format_share(place_shares["tokens"]),
+        )
+        table.add_row(name, *cells)
+    return table
+
+
+def _gradients_table(arms: Mapping[str, JsonMapping], title: str) -> Table:
+    table = build_table(title, "weights", "agreement", "less GRPO's")
+    for name, figures in arms.items():
+        table.add_row(
+            name,
+            format_interval(figures["agreement"]),
+            "" if name == "grpo" else format_interval(figures["less grpo"], "+"),
+        )
+    return table

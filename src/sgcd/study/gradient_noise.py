@@ -1,0 +1,133 @@
+"""How much of a policy gradient points the same way from batch to batch: the cosine of batches' gradients, in pairs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.settings import SurrogateSettings
+from sgcd.learn.training.gradient import GradientAccumulator, fixed_advantages
+from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, scipy_stats
+from sgcd.records import Floats
+from sgcd.study.token_scores import LAB_MICRO_BATCH_TOKENS
+from sgcd.study.weightings import RolloutWithTruth
+
+GroupGradients = NDArray[np.float32]
+"""One row for each group, one column for each parameter."""
+BatchPairs = tuple[Float64Array, Float64Array]
+"""Which groups are in the first batch of each pair, and which in the second: [pairs, groups], zeros and ones."""
+_GROUPS_PER_BATCH = 4
+"""Groups in a batch, where there are enough for two batches and one group to leave out."""
+_NUM_PAIRS = 20000
+
+
+def measure_gradient_agreement(
+    model: Any, samples: Sequence[RolloutWithTruth], weights: Mapping[str, Sequence[Floats]], seed: int = 0
+) -> dict[str, Any]:
+    """Agreement of batches under each arm's weights, raw and scaled, and how far it is from GRPO's."""
+    groups = sorted({sample.group_index for sample in samples})
+    size = max(1, min(_GROUPS_PER_BATCH, (len(groups) - 1) // 2))
+    pairs = draw_batch_pairs(len(groups), size, np.random.default_rng(seed))
+    raw_by_arm, scaled_by_arm = dict[str, Float64Array](), dict[str, Float64Array]()
+    for name, arm_weights in weights.items():
+        examples = [
+            LossInputs(
+                sample.rollout, (np.float32(sample.advantage) * weight).astype(np.float32), sample.token_scores.logprobs
+            )
+            for sample, weight in zip(samples, arm_weights, strict=True)
+        ]
+        group_gradients = compute_group_gradients(
+            model,
+            [
+                [example for example, sample in zip(examples, samples, strict=True) if sample.group_index == group]
+                for group in groups
+            ],
+        )
+        raw_by_arm[name], scaled_by_arm[name] = (
+            leave_one_out_cosines(group_gradients, pairs),
+            leave_one_out_cosines(scale_like_adam(group_gradients, size), pairs),
+        )
+    return {
+        "groups": len(groups),
+        "batch": size,
+        "raw": _compare_with_grpo(raw_by_arm),
+        "scaled": _compare_with_grpo(scaled_by_arm),
+    }
+
+
+def compute_group_gradients(model: Any, groups: Sequence[Sequence[LossInputs]]) -> GroupGradients:
+    """Each group's sum of token gradients, as training has them (clipped surrogate): a batch's is their sum, scaled."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    group_gradients: list[GroupGradients] = []
+    for group in groups:
+        model.zero_grad(set_to_none=True)
+        num_policy_tokens = sum(example.rollout.num_policy_tokens for example in group)
+        GradientAccumulator(model, SurrogateSettings(), 1.0, LAB_MICRO_BATCH_TOKENS, num_policy_tokens).accumulate(
+            *fixed_advantages(group)
+        )
+        group_gradients.append(
+            num_policy_tokens * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters])
+        )
+    model.zero_grad(set_to_none=True)
+    return np.stack(group_gradients)
+
+
+def draw_batch_pairs(groups: int, size: int, rng: np.random.Generator) -> BatchPairs:
+    """Pairs of batches that share no group."""
+    order = rng.permuted(np.tile(np.arange(groups), (_NUM_PAIRS, 1)), axis=1)
+    first, second = np.zeros((2, _NUM_PAIRS, groups))
+    np.put_along_axis(first, order[:, :size], 1, axis=1)
+    np.put_along_axis(second, order[:, size : 2 * size], 1, axis=1)
+    return first, second
+
+
+def scale_like_adam(group_gradients: GroupGradients, size: int) -> GroupGradients:
+    """Each parameter divided by its root mean square over batches of `size` groups, as Adam does in the long run.
+
+    E(sum of n)^2 = n E(s^2) + n (n - 1) (E s)^2 for independent s.
+    """
+    mean, square = group_gradients.mean(axis=0), np.square(group_gradients).mean(axis=0)
+    root = np.sqrt(size * square + size * (size - 1) * np.square(mean))
+    root[root == 0] = 1
+    return group_gradients / root
+
+
+def leave_one_out_cosines(group_gradients: GroupGradients, pairs: BatchPairs) -> Float64Array:
+    """The mean cosine over all pairs of batches, then over those without each of the groups in turn.
+
+    A batch without a gradient agrees with nothing: its cosine is 0.
+    """
+    gram = (group_gradients @ group_gradients.T).astype(np.float64)
+    first, second = pairs
+    inner = ((first @ gram) * second).sum(axis=1)
+    norms = np.sqrt(((first @ gram) * first).sum(axis=1) * ((second @ gram) * second).sum(axis=1))
+    cosine = np.divide(inner, norms, out=np.zeros_like(inner), where=norms > 0)
+    without = 1 - first - second
+    count, mean = without.sum(axis=0), cosine.mean()
+    return np.append(mean, np.divide(cosine @ without, count, out=np.full(len(count), mean), where=count > 0))
+
+
+def jackknife_estimate(values: Float64Array) -> Estimate:
+    """A figure of all n groups, `values[0]`, with the jackknife's interval from the n figures that leave one out.
+
+    value +- t(n - 1) sqrt((n - 1) / n sum of squared deviations). Differences of figures go in the same way.
+    """
+    value, without = float(values[0]), values[1:]
+    count = len(without)
+    if count < MIN_TASKS:
+        return Estimate(value, reason=f"too few groups for an interval: {count}")
+    error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
+    half = float(scipy_stats().t.ppf((1 + CONFIDENCE_LEVEL) / 2, count - 1)) * float(error)
+    return Estimate(value, value - half, value + half, f"jackknife over {count} groups")
+
+
+def _compare_with_grpo(values: Mapping[str, Float64Array]) -> dict[str, Any]:
+    return {
+        name: {
+            "agreement": jackknife_estimate(arm_values).to_json(),
+            "less grpo": jackknife_estimate(arm_values - values["grpo"]).to_json(),
+        }
+        for name, arm_values in values.items()
+    }

@@ -1,0 +1,74 @@
+"""How well a score finds the decisive tokens: AUROC and average precision, ties counted right, clustered intervals."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, draw_resample_weights
+
+_NUM_DRAWS = 1000
+WeightedFigures = Callable[[Float64Array], Sequence[float]]
+"""Some figures of tokens that count `weight` times each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ranking:
+    """Tokens in the order of a score, the highest first; tokens of equal score form one step, and have no order."""
+
+    is_positive: NDArray[np.bool_]
+    """In that order."""
+    order: NDArray[np.int64]
+    step_ends: NDArray[np.int64]
+    """Where each step ends."""
+
+    @classmethod
+    def from_scores(cls, scores: NDArray[np.float32], is_positive: NDArray[np.bool_]) -> "Ranking":
+        order = np.argsort(-scores, kind="stable")
+        ordered = scores[order]
+        step_ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(scores) - 1)
+        return cls(is_positive[order], order, step_ends)
+
+    def auroc_and_precision(self, weight: Float64Array) -> tuple[float, float]:
+        """(AUROC, average precision), each token counting `weight` times; NaN without a positive or a negative.
+
+        AUROC = P(score of a positive > score of a negative) + P(equal) / 2. Average precision = over the steps, the
+        recall that a step adds times the precision of all that stands down to its end.
+        """
+        ordered = weight[self.order]
+        hits = _step_sums(np.where(self.is_positive, ordered, 0.0), self.step_ends)
+        misses = _step_sums(np.where(self.is_positive, 0.0, ordered), self.step_ends)
+        true_positives, false_positives = np.cumsum(hits), np.cumsum(misses)
+        negatives_below = false_positives[-1] - false_positives
+        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may leave out all positives, or a whole step
+            auroc = (hits * (negatives_below + misses / 2)).sum() / (true_positives[-1] * false_positives[-1])
+            precision = np.nansum(hits * (true_positives / (true_positives + false_positives))) / true_positives[-1]
+        return float(auroc), float(precision)
+
+
+def _step_sums(weight: Float64Array, step_ends: NDArray[np.int64]) -> Float64Array:
+    """The weight of each step."""
+    return np.diff(np.cumsum(weight)[step_ends], prepend=0.0)
+
+
+def bootstrap_estimates(figures: WeightedFigures, clusters: NDArray[np.int64], seed: int = 0) -> list[Estimate]:
+    """Each figure with the percentiles of draws of whole clusters; the draws are the same for all of them.
+
+    Tokens of one rollout, and rollouts of one task, hang together: only another task is new evidence.
+    """
+    _, cluster_indices = np.unique(clusters, return_inverse=True)
+    count = int(cluster_indices.max()) + 1
+    values = [value if np.isfinite(value) else None for value in figures(np.ones(len(cluster_indices)))]
+    if count < MIN_TASKS:
+        return [Estimate(value, reason=f"too few tasks for a bootstrap: {count}") for value in values]
+    draws = draw_resample_weights(np.random.default_rng(seed), count, _NUM_DRAWS)
+    drawn_values = np.array([figures(weights[cluster_indices]) for weights in draws]).T
+    return [_percentile_estimate(value, value_draws) for value, value_draws in zip(values, drawn_values, strict=True)]
+
+
+def _percentile_estimate(value: float | None, drawn: Float64Array) -> Estimate:
+    if value is None or not np.isfinite(drawn).all():
+        return Estimate(value, reason="decisive tokens are in too few tasks for a bootstrap")
+    low, high = np.quantile(drawn, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
+    return Estimate(value, float(low), float(high), "bootstrap over tasks (percentile)")
