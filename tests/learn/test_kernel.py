@@ -179,6 +179,27 @@ def test_the_whole_way_back(room: int) -> None:
         near(here, there.double(), 2e-5)
 
 
+@pytest.mark.parametrize("how", HEADS.values(), ids=HEADS.keys())
+@pytest.mark.parametrize("logits_bytes", [60_000, 2**30], ids=["again", "kept"])
+@pytest.mark.usefixtures("by_kernel")
+def test_the_gradient_of_a_divergence(how: dict[str, Any], logits_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head = wide(900, 7, **how)
+    observed = observed_of(900, 7).to(DEVICE)
+    top = topk_stats(hidden.roll(1, 0) + hidden, head, observed, 5, 0.7)
+    observed[::2] = top.ids[::2, 3]
+    q, found = outcomes_of_top(top, observed), []
+    for _ in ("by the kernel", "without it"):
+        leaf = hidden.clone().requires_grad_()
+        logprobs, stats = logprobs_with_grad(leaf, head, observed, (top.ids,), 0.7, logits_bytes, differentiable=0)
+        at_ids, tail = stats.logprobs_at[0]
+        d = divergence_of(outcomes(at_ids, logprobs, tail, top, observed), q)
+        found.append((d.detach(), *torch.autograd.grad(d.sum() + logprobs.sum(), leaf)))
+        for module in (rows, logprob):
+            monkeypatch.setattr(module, "uses_kernel", lambda hidden: False)
+    for ours, without in zip(*found, strict=True):
+        near(ours, without.double(), 2e-5)
+
+
 def _full(hidden: Tensor, head: Head, observed: Tensor) -> Tensor:
     z = torch.nn.functional.linear(hidden, head.weight) * head.scale / 0.7
     return z.log_softmax(-1).gather(1, observed[:, None])[:, 0]

@@ -5,6 +5,7 @@ budget wait for the way back; all others are computed again there, chunk by chun
 """
 
 import math
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from sgcd.learn.scoring.logits.chunks import (
 from sgcd.learn.scoring.logits.cpu_block import exp_shifted
 from sgcd.learn.scoring.logits.stats import LogitStats, collect_stats
 
+_MIN_TAIL_PROB = 1e-30
+"""A smaller tail counts as this much in its gradient, so that g / P_tail stays a float32 number."""
+
 
 def logprobs_with_grad(
     hidden: Tensor,
@@ -30,13 +34,25 @@ def logprobs_with_grad(
     ids: tuple[Tensor, ...] = (),
     temperature: float = 1.0,
     logits_bytes: int = LOGITS_BYTES,
+    *,
+    differentiable: int | None = None,
 ) -> tuple[Tensor, LogitStats]:
-    """log p of each observed id, and all that `stats_at` says, the same to the last bit and without gradient."""
+    """log p of each observed id with a gradient, and the statistics that `stats_at` returns, to the last bit.
+
+    The statistics carry no gradient, with one exception: `logprobs_at[differentiable]`, the log-probabilities at
+    `ids[differentiable]` [tokens, K] and of the tail, have one, so that a divergence over these outcomes can be part
+    of a loss. The K ids of a token must differ from each other. An outcome without mass (-inf) gets no gradient.
+    """
     stats_out: list[LogitStats] = []
-    logprobs = LogprobFunction.apply(
-        hidden, head.weight, head.bias, head, observed, ids, temperature, logits_bytes, stats_out
+    logprobs, at_ids, tail = LogprobFunction.apply(
+        hidden, head.weight, head.bias, head, observed, ids, temperature, logits_bytes, differentiable, stats_out
     )
-    return logprobs, stats_out[0]
+    stats = stats_out[0]
+    if differentiable is None:
+        return logprobs, stats
+    logprobs_at = list(stats.logprobs_at)
+    logprobs_at[differentiable] = at_ids, tail
+    return logprobs, replace(stats, logprobs_at=logprobs_at)
 
 
 class LogprobFunction(Function):
@@ -51,8 +67,9 @@ class LogprobFunction(Function):
         ids: tuple[Tensor, ...],
         temperature: float,
         logits_bytes: int,
+        differentiable: int | None,
         stats_out: list[LogitStats],
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         product_bytes = len(hidden) * head.vocab_size * torch.promote_types(hidden.dtype, torch.float32).itemsize
         needs_grad = any(ctx.needs_input_grad[:3])
         saved_product = (
@@ -60,15 +77,25 @@ class LogprobFunction(Function):
         )
         stats = collect_stats(iter_logits_blocks(head, hidden, observed, temperature, logits_bytes, saved_product), ids)
         stats_out.append(stats)
-        ctx.save_for_backward(hidden, weight, bias, observed, stats.logsumexp)
+        outcomes = (None, None, None)
+        if differentiable is not None:
+            outcomes = (ids[differentiable], *stats.logprobs_at[differentiable])
+        ctx.save_for_backward(hidden, weight, bias, observed, stats.logsumexp, stats.observed_logprob, *outcomes)
         ctx.how, ctx.kept = (head.scale, head.cap, temperature, logits_bytes), saved_product
-        return stats.observed_logprob.clone()
+        _, at_ids, tail = outcomes
+        if at_ids is None or tail is None:
+            return stats.observed_logprob.clone(), None, None
+        return stats.observed_logprob.clone(), at_ids.clone(), tail.clone()
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        hidden, weight, bias, observed, lse = ctx.saved_tensors
+        hidden, weight, bias, observed, lse, observed_logprob, ids, at_ids, tail = ctx.saved_tensors
         scale, cap, temperature, logits_bytes = ctx.how
         head = Head(weight.detach(), None if bias is None else bias.detach(), scale, cap)
+        g, outcomes = grad_outputs[0], None
+        if ids is not None:
+            outcomes = OutcomeGradient.build(ids, observed, (at_ids, observed_logprob, tail), grad_outputs)
+            g = outcomes.outside
         saved_product, ctx.kept = ctx.kept, None
         head_gradients = HeadGradients(head, hidden, ctx.needs_input_grad[:3])
         product_rows = chunk_sizes(head, hidden, logits_bytes)[0]
@@ -86,12 +113,65 @@ class LogprobFunction(Function):
                 raw,
                 observed[token_slice],
                 lse[token_slice],
-                grad_outputs[0][token_slice],
+                g[token_slice],
                 temperature,
                 chunk_sizes(head, hidden, logits_bytes)[1],
             )
+            if outcomes is not None:
+                outcomes.write_inside(head, raw, token_slice, lse, temperature)
             head_gradients.accumulate(token_slice, raw, chunk_hidden)
-        return *head_gradients.gradients(), *([None] * 6)
+        return *head_gradients.gradients(), *([None] * 7)
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeGradient:
+    """The gradient of a loss over K ids, the observed id and the tail, with respect to the logits z.
+
+    With the support S of the ids and the observed id, and the sum G of the gradients g of all outcomes,
+    dL/dz_v = g_v - G p_v inside S, and (g_tail / P_tail - G) p_v outside.
+    """
+
+    outside: Tensor
+    """[tokens]: G - g_tail / P_tail, which takes the place of g in the gradient of a single log p."""
+    support: Tensor
+    """[tokens, K + 1]: S; the observed id is last, and may be among the K as well."""
+    logprobs: Tensor
+    """[tokens, K + 1]: log p there."""
+    inside: Tensor
+    """[tokens, K + 1]: dL/dz there."""
+
+    @staticmethod
+    def build(
+        ids: Tensor, observed: Tensor, logprobs: tuple[Tensor, Tensor, Tensor], grads: tuple[Tensor, ...]
+    ) -> "OutcomeGradient":
+        """From log p at the ids, of the observed id and of the tail; and from the gradients in autograd's order."""
+        at_ids, observed_logprob, tail = logprobs
+        g_observed = grads[0]
+        g_ids = grads[1].masked_fill(at_ids == -torch.inf, 0)
+        g_tail = grads[2].masked_fill(tail == -torch.inf, 0)
+        total = g_ids.sum(-1) + g_observed + g_tail
+        is_observed = ids == observed[:, None]
+        own = torch.cat(
+            [
+                g_ids + g_observed[:, None].masked_fill(~is_observed, 0),
+                (g_observed + g_ids.masked_fill(~is_observed, 0).sum(-1))[:, None],
+            ],
+            dim=1,
+        )
+        support_logprobs = torch.cat([at_ids, observed_logprob[:, None]], dim=1)
+        return OutcomeGradient(
+            outside=total - g_tail / tail.exp().clamp_min(_MIN_TAIL_PROB),
+            support=torch.cat([ids, observed[:, None]], dim=1),
+            logprobs=support_logprobs,
+            inside=own - total[:, None] * support_logprobs.exp(),
+        )
+
+    def write_inside(self, head: Head, raw_gradient: Tensor, rows: slice, lse: Tensor, temperature: float) -> None:
+        """Overwrite the gradient with respect to the head's product at the support of some rows."""
+        inside = self.inside[rows] * (head.scale / temperature)
+        if head.cap is not None:
+            inside *= 1 - ((self.logprobs[rows] + lse[rows, None]) * (temperature / head.cap)) ** 2
+        raw_gradient.scatter_(1, self.support[rows], inside.to(raw_gradient.dtype))
 
 
 def compute_logits_gradient(
