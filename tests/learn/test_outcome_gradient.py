@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from helpers.random_heads import HEADS, drawn, in_full, observed_of
 from sgcd.credit.divergence import divergence_of
+from sgcd.credit.settings import Divergence
 from sgcd.learn.policy.head import Head
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.scoring.logits.stats import topk_stats
@@ -39,7 +40,7 @@ def all_logprobs(hidden: Tensor, head: Head) -> Tensor:
 def support_of(hidden: Tensor, head: Head, observed: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The teacher's likeliest ids and its outcomes there; the observed id is among them for some tokens only."""
     teacher = hidden + 0.3 * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2), dtype=hidden.dtype)
-    top = topk_stats(teacher, head, observed, k, TEMPERATURE)
+    top = topk_stats(teacher, head, observed, k=k, temperature=TEMPERATURE)
     return top.ids, kept_outcomes(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
 
 
@@ -64,7 +65,7 @@ def forward_kl(p: Tensor, q: Tensor, logprobs: Tensor) -> Tensor:
 
 
 def jensen_shannon(p: Tensor, q: Tensor, logprobs: Tensor) -> Tensor:
-    return divergence_of(p, q, "js").sum()
+    return divergence_of(p, q, "jsd").sum()
 
 
 def with_policy_gradient(p: Tensor, q: Tensor, logprobs: Tensor) -> Tensor:
@@ -82,7 +83,13 @@ def test_the_gradient_is_that_of_autograd(how: dict[str, Any], k: int, logits_by
     hidden, head, wanted = leaves(*drawing)
     other_ids = torch.arange(3).repeat(COUNT, 1)
     logprobs, stats = logprobs_with_grad(
-        hidden, head, observed, (other_ids, ids), TEMPERATURE, logits_bytes, differentiable=1
+        hidden,
+        head,
+        observed,
+        ids=(other_ids, ids),
+        temperature=TEMPERATURE,
+        logits_bytes=logits_bytes,
+        differentiable=1,
     )
     assert not any(tensor.requires_grad for tensor in (*stats.logprobs_at[0], stats.entropy, stats.observed_logprob))
     at_ids, tail = stats.logprobs_at[1]
@@ -110,13 +117,13 @@ def _outcomes_by_autograd(p: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
 def test_equal_distributions_have_a_divergence_without_gradient() -> None:
     drawing = drawn(SIZE, COUNT)
     observed = observed_ids(*drawing)
-    top = topk_stats(*drawing, observed, 7)
+    top = topk_stats(*drawing, observed, k=7)
     q = kept_outcomes(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
     hidden, head, wanted = leaves(*drawing)
-    logprobs, stats = logprobs_with_grad(hidden, head, observed, (top.ids,), differentiable=0)
+    logprobs, stats = logprobs_with_grad(hidden, head, observed, ids=(top.ids,), differentiable=0)
     at_ids, tail = stats.logprobs_at[0]
-    for kind in ("reverse_kl", "forward_kl", "js"):
-        d = divergence_of(kept_outcomes(top.ids, observed, at_ids, logprobs, tail), q, kind)  # type: ignore[arg-type]
+    for kind in get_args(Divergence):
+        d = divergence_of(kept_outcomes(top.ids, observed, at_ids, logprobs, tail), q, kind)
         assert not d.any()
         for found in torch.autograd.grad(d.sum(), wanted, retain_graph=True):
             assert found.abs().max() < 1e-12
@@ -125,8 +132,9 @@ def test_equal_distributions_have_a_divergence_without_gradient() -> None:
 def test_a_second_way_back_gives_the_same() -> None:
     hidden, head, wanted = leaves(*drawn(SIZE, COUNT))
     ids = torch.arange(4).repeat(COUNT, 1)
-    _, stats = logprobs_with_grad(hidden, head, observed_of(SIZE, COUNT), (ids,), differentiable=0)
-    loss = sum(tensor.sum() for tensor in stats.logprobs_at[0])
+    _, stats = logprobs_with_grad(hidden, head, observed_of(SIZE, COUNT), ids=(ids,), differentiable=0)
+    at_ids, tail = stats.logprobs_at[0]
+    loss = at_ids.sum() + tail.sum()
     once, twice = (torch.autograd.grad(loss, wanted, retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(once, twice, strict=True))
 
@@ -138,7 +146,9 @@ def test_the_option_changes_no_value_and_no_gradient_of_the_observed_id(dtype: t
     results = []
     for differentiable in (None, 0):
         hidden, head, wanted = leaves(*drawing)
-        logprobs, stats = logprobs_with_grad(hidden, head, observed, (ids,), 0.7, differentiable=differentiable)
+        logprobs, stats = logprobs_with_grad(
+            hidden, head, observed, ids=(ids,), temperature=0.7, differentiable=differentiable
+        )
         values = [logprobs, stats.entropy, stats.logsumexp, *stats.logprobs_at[0]]
         results.append(([value.detach() for value in values], torch.autograd.grad(logprobs.sum(), wanted)))
     (plain, plain_gradients), (ours, our_gradients) = results
@@ -154,7 +164,9 @@ def test_below_float32_the_gradient_is_as_near_as_the_weights_allow() -> None:
     ids, q = support_of(*exact, observed, 9)
     for dtype in (torch.bfloat16, torch.float64):
         hidden, head, wanted = leaves(*drawn(SIZE, COUNT, dtype=dtype))
-        logprobs, stats = logprobs_with_grad(hidden, head, observed, (ids,), TEMPERATURE, 60_000, differentiable=0)
+        logprobs, stats = logprobs_with_grad(
+            hidden, head, observed, ids=(ids,), temperature=TEMPERATURE, logits_bytes=60_000, differentiable=0
+        )
         at_ids, tail = stats.logprobs_at[0]
         p = kept_outcomes(ids, observed, at_ids, logprobs, tail)
         found.append([g.double() for g in gradients(divergence_of(p, q.to(p.dtype)).sum(), wanted)])
@@ -166,7 +178,7 @@ def test_a_tail_that_is_almost_nothing_gives_finite_gradients() -> None:
     hidden, head, _ = leaves(*drawn(SIZE, COUNT, dtype=torch.float32))
     ids = all_logprobs(hidden, head).topk(2).indices.sort(-1).values
     for temperature in (0.2, 0.1, 0.05, 0.02, 0.005):
-        _, stats = logprobs_with_grad(hidden, head, ids[:, 0], (ids,), temperature, differentiable=0)
+        _, stats = logprobs_with_grad(hidden, head, ids[:, 0], ids=(ids,), temperature=temperature, differentiable=0)
         tail = stats.logprobs_at[0][1]
         assert torch.autograd.grad((10 * tail).sum(), hidden)[0].isfinite().all()
     assert tail.isinf().any()
@@ -192,7 +204,9 @@ def test_nothing_of_the_size_tokens_times_vocabulary_is_made() -> None:
     observed, ids = observed_of(size, count), torch.arange(6).repeat(count, 1)
     hidden.requires_grad_()
     with LargestTensor() as largest:
-        logprobs, stats = logprobs_with_grad(hidden, head, observed, (ids,), 1.0, 20 * size * 4, differentiable=0)
+        logprobs, stats = logprobs_with_grad(
+            hidden, head, observed, ids=(ids,), temperature=1.0, logits_bytes=20 * size * 4, differentiable=0
+        )
         at_ids, tail = stats.logprobs_at[0]
         (at_ids.sum() + tail.sum() + logprobs.sum()).backward()
     assert hidden.grad is not None

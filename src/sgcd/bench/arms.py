@@ -7,11 +7,12 @@ from torch import Tensor
 
 from sgcd.credit.divergence import divergence_of, outcomes, top_ids
 from sgcd.learn.policy.head import Head
-from sgcd.learn.scoring.logits.chunks import allocate_product, chunk_sizes
+from sgcd.learn.scoring.logits.block import LogitsInputs
+from sgcd.learn.scoring.logits.chunks import chunk_sizes, iter_products
 from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
 from sgcd.learn.scoring.teacher import kept_outcomes
 
-_TOP_K = 20
+HEAD_TOP_K = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,11 +48,9 @@ def build_head_inputs(
 @torch.no_grad()
 def run_product(head_inputs: HeadInputs, logits_bytes: int) -> None:
     """The floor: nothing but the product with the head, chunk by chunk into one buffer."""
-    chunk_rows, _, _ = chunk_sizes(head_inputs.head, head_inputs.teacher, logits_bytes)
-    buffer = allocate_product(head_inputs.head, head_inputs.teacher, min(chunk_rows, len(head_inputs.teacher)))
-    for start in range(0, len(head_inputs.teacher), chunk_rows):
-        chunk = head_inputs.teacher[start : start + chunk_rows]
-        head_inputs.head.project(chunk, buffer[: len(chunk)])
+    inputs = LogitsInputs(head_inputs.teacher, head_inputs.head, head_inputs.observed)
+    for _ in iter_products(inputs, chunk_sizes(inputs.head, inputs.hidden, logits_bytes)):
+        pass
 
 
 def run_naive(head_inputs: HeadInputs, chunk_rows: int) -> list[Tensor]:
@@ -70,7 +69,7 @@ def run_naive(head_inputs: HeadInputs, chunk_rows: int) -> list[Tensor]:
                 .float()
                 .log_softmax(-1)
             )
-            top_logprobs, ids = q.topk(_TOP_K)
+            top_logprobs, ids = q.topk(HEAD_TOP_K)
             observed_ids = head_inputs.observed[rows_slice, None]
             results += [top_logprobs, p.gather(1, ids), q.gather(1, observed_ids), p.gather(1, observed_ids)]
     return results
@@ -78,14 +77,16 @@ def run_naive(head_inputs: HeadInputs, chunk_rows: int) -> list[Tensor]:
 
 def score_two_contexts(head_inputs: HeadInputs, logits_bytes: int) -> None:
     """The student read by itself, as for a method that has to see a whole step first."""
-    top = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, _TOP_K, 1.0, logits_bytes)
-    stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, [top.ids], 1.0, logits_bytes)
+    top = topk_stats(
+        head_inputs.teacher, head_inputs.head, head_inputs.observed, k=HEAD_TOP_K, logits_bytes=logits_bytes
+    )
+    stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, ids=[top.ids], logits_bytes=logits_bytes)
 
 
 def score_divergence(head_inputs: HeadInputs) -> tuple[Tensor, Tensor]:
     """Ours, and the ids that it is taken on."""
-    top = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, _TOP_K)
-    student_stats = stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, [top.ids])
+    top = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, k=HEAD_TOP_K)
+    student_stats = stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, ids=[top.ids])
     ((logprobs, tail_logprob),) = student_stats.logprobs_at
     p = kept_outcomes(top.ids, head_inputs.observed, logprobs, student_stats.observed_logprob, tail_logprob)
     q = kept_outcomes(top.ids, head_inputs.observed, top.logprobs, top.observed_logprob, top.tail_logprob)
@@ -105,7 +106,7 @@ def score_divergence_in_full(
             torch.nn.functional.linear(x[rows_slice].to(dtype), weight)
             for x in (head_inputs.student, head_inputs.teacher)
         ]
-        ids = top_ids(z[1], _TOP_K)
+        ids = top_ids(z[1], HEAD_TOP_K)
         p, q = (outcomes(logits, ids, head_inputs.observed[rows_slice]) for logits in z)
         parts.append((divergence_of(p, q), ids))
     return torch.cat([d for d, _ in parts]), torch.cat([ids for _, ids in parts])

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from sgcd.bench.arms import (
+    HEAD_TOP_K,
     HeadInputs,
     build_head_inputs,
     run_naive,
@@ -61,15 +62,15 @@ def measure_speed(rounds: int, num_tokens: int) -> dict[str, Any]:
 
 
 def build_scoring_arms(head_inputs: HeadInputs, chunk_rows: int) -> dict[str, Any]:
-    ids = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, 20).ids
-    student_args = head_inputs.student, head_inputs.head, head_inputs.observed
+    student, head, observed = head_inputs.student, head_inputs.head, head_inputs.observed
+    ids = topk_stats(head_inputs.teacher, head, observed, k=HEAD_TOP_K).ids
     return {
         "product": lambda: run_product(head_inputs, LOGITS_BYTES),
-        "ours": lambda: topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, 20),
+        "ours": lambda: topk_stats(head_inputs.teacher, head, observed, k=HEAD_TOP_K),
         "naive": lambda: run_naive(head_inputs, chunk_rows),
         "two contexts": lambda: score_two_contexts(head_inputs, LOGITS_BYTES),
-        "student": lambda: stats_at(*student_args, []),
-        "student at ids": lambda: stats_at(*student_args, [ids]),
+        "student": lambda: stats_at(student, head, observed),
+        "student at ids": lambda: stats_at(student, head, observed, ids=[ids]),
     }
 
 

@@ -1,11 +1,12 @@
-"""log p of the observed ids with a gradient, from hidden states, without ever holding [tokens, vocabulary].
+"""log p with a gradient, from hidden states, without ever holding [tokens, vocabulary].
 
-The gradient with respect to logits z is g (onehot(y) - softmax(z)). Products with the head that fit into half the
-budget wait for the way back; all others are computed again there, chunk by chunk.
+The gradient of log p(y) with respect to logits z is onehot(y) - softmax(z). Products with the head that fit into half
+the budget are kept for the backward pass; all others are computed again there, chunk by chunk.
 """
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -13,29 +14,30 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.block import LogitsInputs
 from sgcd.learn.scoring.logits.chunks import (
     LOGITS_BYTES,
+    ChunkSizes,
     allocate_product,
     chunk_sizes,
+    iter_chunks,
     iter_logits_blocks,
-    uses_kernel,
+    iter_products,
 )
 from sgcd.learn.scoring.logits.cpu_block import exp_shifted
+from sgcd.learn.scoring.logits.outcome_gradient import OutcomeLogprobs, build_outcome_gradient
 from sgcd.learn.scoring.logits.stats import LogitStats, collect_stats
-
-_MIN_TAIL_PROB = 1e-30
-"""A smaller tail counts as this much in its gradient, so that g / P_tail stays a float32 number."""
 
 
 def logprobs_with_grad(
     hidden: Tensor,
     head: Head,
     observed: Tensor,
-    ids: tuple[Tensor, ...] = (),
+    *,
+    ids: Sequence[Tensor] = (),
+    differentiable: int | None = None,
     temperature: float = 1.0,
     logits_bytes: int = LOGITS_BYTES,
-    *,
-    differentiable: int | None = None,
 ) -> tuple[Tensor, LogitStats]:
     """log p of each observed id with a gradient, and the statistics that `stats_at` returns, to the last bit.
 
@@ -43,11 +45,9 @@ def logprobs_with_grad(
     `ids[differentiable]` [tokens, K] and of the tail, have one, so that a divergence over these outcomes can be part
     of a loss. The K ids of a token must differ from each other. An outcome without mass (-inf) gets no gradient.
     """
-    stats_out: list[LogitStats] = []
-    logprobs, at_ids, tail = LogprobFunction.apply(
-        hidden, head.weight, head.bias, head, observed, ids, temperature, logits_bytes, differentiable, stats_out
-    )
-    stats = stats_out[0]
+    request = LogprobRequest(LogitsInputs(hidden, head, observed, temperature), ids, differentiable, logits_bytes)
+    logprobs, at_ids, tail = LogprobFunction.apply(hidden, head.weight, head.bias, request)
+    stats = request.stats_out[0]
     if differentiable is None:
         return logprobs, stats
     logprobs_at = list(stats.logprobs_at)
@@ -55,138 +55,92 @@ def logprobs_with_grad(
     return logprobs, replace(stats, logprobs_at=logprobs_at)
 
 
+@dataclass(frozen=True, slots=True)
+class LogprobRequest:
+    """All that one call reads, apart from the tensors that autograd has to see; and where its statistics go."""
+
+    inputs: LogitsInputs
+    ids: Sequence[Tensor]
+    differentiable: int | None
+    logits_bytes: int
+    stats_out: list[LogitStats] = field(default_factory=list[LogitStats])
+
+
+@dataclass(frozen=True, slots=True)
+class _BackwardConfig:
+    scale: float
+    cap: float | None
+    temperature: float
+    logits_bytes: int
+
+
 class LogprobFunction(Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        head: Head,
-        observed: Tensor,
-        ids: tuple[Tensor, ...],
-        temperature: float,
-        logits_bytes: int,
-        differentiable: int | None,
-        stats_out: list[LogitStats],
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, request: LogprobRequest
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        inputs, head, logits_bytes = request.inputs, request.inputs.head, request.logits_bytes
         product_bytes = len(hidden) * head.vocab_size * torch.promote_types(hidden.dtype, torch.float32).itemsize
-        needs_grad = any(ctx.needs_input_grad[:3])
-        saved_product = (
-            allocate_product(head, hidden, len(hidden)) if needs_grad and 2 * product_bytes <= logits_bytes else None
+        is_kept = any(ctx.needs_input_grad[:3]) and 2 * product_bytes <= logits_bytes
+        ctx.saved_product = allocate_product(head, hidden, len(hidden)) if is_kept else None
+        stats = collect_stats(iter_logits_blocks(inputs, logits_bytes, ctx.saved_product), request.ids)
+        request.stats_out.append(stats)
+        ids = at_ids = tail = None
+        if request.differentiable is not None:
+            ids = request.ids[request.differentiable]
+            at_ids, tail = (logprobs.clone() for logprobs in stats.logprobs_at[request.differentiable])
+        ctx.save_for_backward(
+            hidden, weight, bias, inputs.observed, stats.logsumexp, stats.observed_logprob, ids, at_ids, tail
         )
-        stats = collect_stats(iter_logits_blocks(head, hidden, observed, temperature, logits_bytes, saved_product), ids)
-        stats_out.append(stats)
-        outcomes = (None, None, None)
-        if differentiable is not None:
-            outcomes = (ids[differentiable], *stats.logprobs_at[differentiable])
-        ctx.save_for_backward(hidden, weight, bias, observed, stats.logsumexp, stats.observed_logprob, *outcomes)
-        ctx.how, ctx.kept = (head.scale, head.cap, temperature, logits_bytes), saved_product
-        _, at_ids, tail = outcomes
-        if at_ids is None or tail is None:
-            return stats.observed_logprob.clone(), None, None
-        return stats.observed_logprob.clone(), at_ids.clone(), tail.clone()
+        ctx.config = _BackwardConfig(head.scale, head.cap, inputs.temperature, logits_bytes)
+        return stats.observed_logprob.clone(), at_ids, tail
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
         hidden, weight, bias, observed, lse, observed_logprob, ids, at_ids, tail = ctx.saved_tensors
-        scale, cap, temperature, logits_bytes = ctx.how
-        head = Head(weight.detach(), None if bias is None else bias.detach(), scale, cap)
+        config: _BackwardConfig = ctx.config
+        head = Head(weight.detach(), None if bias is None else bias.detach(), config.scale, config.cap)
+        inputs = LogitsInputs(hidden, head, observed, config.temperature)
         g, outcomes = grad_outputs[0], None
         if ids is not None:
-            outcomes = OutcomeGradient.build(ids, observed, (at_ids, observed_logprob, tail), grad_outputs)
+            logprobs = OutcomeLogprobs(ids, at_ids, observed_logprob, tail)
+            outcomes = build_outcome_gradient(logprobs, observed, *grad_outputs)
             g = outcomes.outside
-        saved_product, ctx.kept = ctx.kept, None
+        saved_product, ctx.saved_product = ctx.saved_product, None
         head_gradients = HeadGradients(head, hidden, ctx.needs_input_grad[:3])
-        product_rows = chunk_sizes(head, hidden, logits_bytes)[0]
-        product_buffer = (
-            None if saved_product is not None else allocate_product(head, hidden, min(product_rows, len(hidden)))
-        )
-        for start in range(0, len(hidden), product_rows):
-            token_slice = slice(start, start + product_rows)
-            chunk_hidden = hidden[token_slice]
-            raw = saved_product[token_slice] if saved_product is not None else product_buffer[: len(chunk_hidden)]  # type: ignore[index]
-            if saved_product is None:
-                head.project(chunk_hidden, raw)
-            compute_logits_gradient(
-                head,
-                raw,
-                observed[token_slice],
-                lse[token_slice],
-                g[token_slice],
-                temperature,
-                chunk_sizes(head, hidden, logits_bytes)[1],
-            )
+        sizes = chunk_sizes(head, hidden, config.logits_bytes)
+        for token_slice, raw in _iter_saved_products(inputs, sizes, saved_product):
+            chunk = inputs.rows(token_slice)
+            write_logits_gradient(chunk, raw, lse[token_slice], g[token_slice], sizes)
             if outcomes is not None:
-                outcomes.write_inside(head, raw, token_slice, lse, temperature)
-            head_gradients.accumulate(token_slice, raw, chunk_hidden)
-        return *head_gradients.gradients(), *([None] * 7)
+                outcomes.write_inside(inputs, raw, token_slice, lse)
+            head_gradients.accumulate(token_slice, raw, chunk.hidden)
+        return *head_gradients.gradients(), None
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeGradient:
-    """The gradient of a loss over K ids, the observed id and the tail, with respect to the logits z.
-
-    With the support S of the ids and the observed id, and the sum G of the gradients g of all outcomes,
-    dL/dz_v = g_v - G p_v inside S, and (g_tail / P_tail - G) p_v outside.
-    """
-
-    outside: Tensor
-    """[tokens]: G - g_tail / P_tail, which takes the place of g in the gradient of a single log p."""
-    support: Tensor
-    """[tokens, K + 1]: S; the observed id is last, and may be among the K as well."""
-    logprobs: Tensor
-    """[tokens, K + 1]: log p there."""
-    inside: Tensor
-    """[tokens, K + 1]: dL/dz there."""
-
-    @staticmethod
-    def build(
-        ids: Tensor, observed: Tensor, logprobs: tuple[Tensor, Tensor, Tensor], grads: tuple[Tensor, ...]
-    ) -> "OutcomeGradient":
-        """From log p at the ids, of the observed id and of the tail; and from the gradients in autograd's order."""
-        at_ids, observed_logprob, tail = logprobs
-        g_observed = grads[0]
-        g_ids = grads[1].masked_fill(at_ids == -torch.inf, 0)
-        g_tail = grads[2].masked_fill(tail == -torch.inf, 0)
-        total = g_ids.sum(-1) + g_observed + g_tail
-        is_observed = ids == observed[:, None]
-        own = torch.cat(
-            [
-                g_ids + g_observed[:, None].masked_fill(~is_observed, 0),
-                (g_observed + g_ids.masked_fill(~is_observed, 0).sum(-1))[:, None],
-            ],
-            dim=1,
-        )
-        support_logprobs = torch.cat([at_ids, observed_logprob[:, None]], dim=1)
-        return OutcomeGradient(
-            outside=total - g_tail / tail.exp().clamp_min(_MIN_TAIL_PROB),
-            support=torch.cat([ids, observed[:, None]], dim=1),
-            logprobs=support_logprobs,
-            inside=own - total[:, None] * support_logprobs.exp(),
-        )
-
-    def write_inside(self, head: Head, raw_gradient: Tensor, rows: slice, lse: Tensor, temperature: float) -> None:
-        """Overwrite the gradient with respect to the head's product at the support of some rows."""
-        inside = self.inside[rows] * (head.scale / temperature)
-        if head.cap is not None:
-            inside *= 1 - ((self.logprobs[rows] + lse[rows, None]) * (temperature / head.cap)) ** 2
-        raw_gradient.scatter_(1, self.support[rows], inside.to(raw_gradient.dtype))
+def _iter_saved_products(
+    inputs: LogitsInputs, sizes: ChunkSizes, saved_product: Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """The head's product with each chunk of tokens, as the forward pass kept it, or computed again."""
+    if saved_product is None:
+        yield from iter_products(inputs, sizes)
+    else:
+        for token_slice in iter_chunks(len(inputs.hidden), sizes):
+            yield token_slice, saved_product[token_slice]
 
 
-def compute_logits_gradient(
-    head: Head, raw: Tensor, observed: Tensor, lse: Tensor, g: Tensor, temperature: float, block_rows: int
-) -> None:
-    """From the head's product to the gradient of sum g log p with respect to it, in place."""
-    if uses_kernel(raw):
-        from sgcd.learn.scoring.logits.triton_kernel import write_logits_gradient
+def write_logits_gradient(inputs: LogitsInputs, raw: Tensor, lse: Tensor, g: Tensor, sizes: ChunkSizes) -> None:
+    """Overwrite the head's product with the gradient of sum g log p(observed) with respect to it."""
+    if sizes.use_kernel:
+        from sgcd.learn.scoring.logits.triton_kernel import write_logits_gradient_by_kernel
 
-        write_logits_gradient(head, raw, observed, lse, g, temperature)
+        write_logits_gradient_by_kernel(inputs, raw, lse, g)
         return
-    buffer = torch.empty(min(block_rows, len(raw)), head.vocab_size, dtype=lse.dtype, device=raw.device)
+    head, temperature, observed = inputs.head, inputs.temperature, inputs.observed
+    buffer = torch.empty(min(sizes.block_rows, len(raw)), head.vocab_size, dtype=lse.dtype, device=raw.device)
     shift, g = lse * math.log2(math.e), g * (head.scale / temperature)
-    for start in range(0, len(raw), block_rows):
-        rows = slice(start, start + block_rows)
+    for start in range(0, len(raw), sizes.block_rows):
+        rows = slice(start, start + sizes.block_rows)
         raw_part = raw[rows]
         z = buffer[: len(raw_part)]
         logits = head.to_logits(raw_part, temperature, z)
@@ -207,6 +161,7 @@ class HeadGradients:
         self._bias = torch.zeros_like(head.bias, dtype=dtype) if needs_grad[2] and head.bias is not None else None
 
     def accumulate(self, token_slice: slice, raw_gradient: Tensor, hidden: Tensor) -> None:
+        """Add one chunk: the gradient with respect to the head's product with `hidden`."""
         if self._bias is not None:
             self._bias += raw_gradient.sum(0, dtype=self._bias.dtype)
         raw_gradient = raw_gradient.to(hidden.dtype)
@@ -218,6 +173,7 @@ class HeadGradients:
             self._weight += raw_gradient.t() @ hidden
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias; None for what needs none."""
         dtype = self._head.weight.dtype
         weight, bias = (None if total is None else total.to(dtype) for total in (self._weight, self._bias))
         return self._hidden, weight, bias
