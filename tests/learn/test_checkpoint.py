@@ -20,8 +20,7 @@ from sgcd.learn.policy.checkpoint import (
 )
 from sgcd.learn.policy.load import Policy, load_policy
 from sgcd.learn.settings import OptimizerSettings
-from sgcd.learn.training.master_weights import MasterAdamW
-from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.learn.training.optimizer import MasterAdamW, build_optimizer
 from sgcd.storage.run_folder import RunFolder
 
 SETTINGS = OptimizerSettings(lr=0.01, weight_decay=0.1)

@@ -12,8 +12,7 @@ from sgcd.learn.policy.checkpoint import TrainerState, load_checkpoint, save_che
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.scoring.batch import LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
-from sgcd.learn.training.master_weights import MasterAdamW
-from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.learn.training.optimizer import MasterAdamW, build_optimizer
 from sgcd.storage.run_folder import RunFolder
 
 SETTINGS = OptimizerSettings(lr=1e-5, tokens=20)

@@ -17,7 +17,7 @@ from sgcd.act.siblings import TaskCursor
 from sgcd.errors import FolderError, PolicyError
 from sgcd.learn.policy.load import Policy, load_model, save_policy
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, has_adapter, load_adapter
-from sgcd.learn.training.master_weights import MasterAdamW
+from sgcd.learn.training.optimizer import MasterAdamW
 from sgcd.storage.atomic import SCHEMA, atomic_folder, check_schema, remove
 from sgcd.storage.run_folder import RunFolder
 

@@ -1,8 +1,10 @@
 """A policy is a model and its chat: loaded from a folder, saved as a folder that plain transformers loads."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,14 @@ from sgcd.chat import Chat
 from sgcd.errors import PolicyError, SgcdError
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, add_adapter, has_adapter, merged_state_dict, save_adapter
 from sgcd.learn.policy.model_card import build_model_card
-from sgcd.learn.policy.resolve import get_first_line, resolve_model
 from sgcd.learn.settings import PolicySettings
 from sgcd.seeds import derive_seed
+from sgcd.text import get_first_line
 
+_LAB_PREFIX = "lab:"
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_POLICY_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+"""What a policy consists of; nothing that runs when it is read."""
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
@@ -56,6 +62,45 @@ def select_device(device: str) -> torch.device:
 def get_context_window(config: Any) -> int:
     """How many positions a model has; without a number, as many as anyone needs."""
     return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))
+
+
+def resolve_model(start: str | Path) -> Path:
+    """The folder that `start` means. A model of the hub is fetched once and taken from the hub's cache from then on."""
+    if isinstance(start, str) and start.startswith(_LAB_PREFIX):
+        return _resolve_warm_start(start)
+    folder = Path(start).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(start, str) and _HUB_NAME.fullmatch(start):
+        return _download_from_hub(start)
+    raise PolicyError(
+        f"policy.start: {start} is not a folder here; give the path of one that save_pretrained wrote, lab:NAME, "
+        "or OWNER/NAME of a model on the hub"
+    )
+
+
+def _resolve_warm_start(start: str) -> Path:
+    starts = Path(str(files("sgcd"))) / "lab" / "starts"
+    known = sorted(path.name for path in starts.iterdir()) if starts.is_dir() else []
+    if (name := start.removeprefix(_LAB_PREFIX)) not in known:
+        available = (
+            ", ".join(_LAB_PREFIX + known_name for known_name in known) or "none; make them with `sgcd lab warm-start`"
+        )
+        raise PolicyError(f"policy.start: the lab has no warm start {name!r}; there are: {available}")
+    return starts / name
+
+
+def _download_from_hub(name: str) -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_POLICY_FILES), ignore_patterns=["original/*"]))
+    except Exception as problem:  # the hub's client, its transport and the disk each have kinds of their own
+        cause = "HF_HUB_OFFLINE forbids to fetch it" if constants.is_offline_mode() else get_first_line(problem)
+        raise PolicyError(
+            f"policy.start: {name} is neither a folder here nor in the hub's cache, and it could not be fetched "
+            f"({cause}); download it where there is a network, or give the path of a folder"
+        ) from problem
 
 
 def load_policy(start: str | Path, dtype: str, attn_implementation: str | None = None) -> Policy:

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sgcd.learn.policy.lora import find_target_layers
 from sgcd.learn.settings import LoraSettings
-from sgcd.learn.training.master_weights import HALF_DTYPES
+from sgcd.learn.training.optimizer import HALF_DTYPES
 
 _PROBE_LENGTHS = (64, 128, 256)
 """Lengths at which a forward pass is weighed: linear and quadratic parts follow."""
