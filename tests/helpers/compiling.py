@@ -1,4 +1,4 @@
-"""Compiles the kernels for an H100 or H200, which takes none; prints how often each reads four numbers at once."""
+"""Compiles the kernels for an H100 or H200 without needing one; prints how often each reads four numbers at once."""
 
 import sys
 from typing import Any

@@ -1,4 +1,4 @@
-"""Rows of logits of all kinds, their three numbers for each group of columns by torch, and what is true of them."""
+"""Logits of all kinds, their group statistics by torch, and exact values to compare with."""
 
 from typing import Any
 
@@ -28,7 +28,7 @@ def logits(size: int, rows: int, seed: int, kind: str = "plain") -> Tensor:
 
 
 def bare(size: int, **how: Any) -> Head:
-    """A head of which nothing but what happens after its product counts."""
+    """A head that is used only after its product: scale, soft cap and temperature."""
     return Head(torch.zeros(size, 1, device=DEVICE), **how)
 
 
@@ -38,7 +38,7 @@ def finished(head: Head, raw: Tensor, heat: float) -> Tensor:
 
 
 def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
-    """What the kernel has to find."""
+    """The group statistics that the kernel must return."""
     z = finished(head, raw, heat)
     short = -z.shape[1] % GROUP
     z = torch.nn.functional.pad(z, (0, short), value=-torch.inf).unflatten(1, (-1, GROUP))
@@ -49,7 +49,7 @@ def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
 
 
 def seen(raw: Tensor, head: Head, observed: Tensor, heat: float, found: Tensor) -> CudaLogitsBlock:
-    return build_cuda_block(LogitsInputs(raw[:, :0], head, observed, heat), slice(0, len(raw)), raw, found)
+    return build_cuda_block(LogitsInputs(raw[:, :0], head, observed, heat), slice(0, len(raw)), raw, group_stats=found)
 
 
 def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
 
 
 def right(said: CudaLogitsBlock, raw: Tensor, k: int, tolerance: float = 1e-5) -> None:
-    """Everything that is said of some rows, held against float64 over the whole vocabulary."""
+    """Compare all statistics of a block with float64 over the whole vocabulary."""
     observed = said.inputs.observed
     z = finished(said.inputs.head, raw, said.inputs.temperature)
     logp = z.log_softmax(-1)

@@ -87,7 +87,7 @@ def test_rows_may_lie_beyond_what_32_bits_reach() -> None:
     expected = -raw.double().softmax(-1)
     expected[:, 9] += 1
     inputs = LogitsInputs(raw[:, :0], head, torch.full((3,), 9, device=DEVICE))
-    kernel.write_logits_gradient_by_kernel(inputs, raw, lse, torch.ones(3, device=DEVICE))
+    kernel.write_logits_gradient_by_kernel(inputs, raw, lse=lse, g=torch.ones(3, device=DEVICE))
     near(raw, expected, 1e-6)
 
 
@@ -158,11 +158,11 @@ def test_the_gradient_is_that_of_the_way_without_it(how: dict[str, Any]) -> None
     lse = stats_at(hidden, head, observed, temperature=0.7).logsumexp
     ours = raw.clone()
     inputs = LogitsInputs(hidden, head, observed, 0.7)
-    kernel.write_logits_gradient_by_kernel(inputs, ours, lse, g)
+    kernel.write_logits_gradient_by_kernel(inputs, ours, lse=lse, g=g)
     z = torch.empty_like(raw)
     block.exp_shifted(head.to_logits(raw.clone(), 0.7, z), lse * 1.4426950408889634, z)
     assert z.sum(-1).allclose(torch.ones(5, device=DEVICE), atol=1e-4)
-    write_logits_gradient(inputs, raw, lse, g, rows.ChunkSizes(2, 2, torch.float32, use_kernel=False))
+    write_logits_gradient(inputs, raw, lse=lse, g=g, sizes=rows.ChunkSizes(2, 2, torch.float32, use_kernel=False))
     near(ours, raw.double(), 1e-6)
 
 

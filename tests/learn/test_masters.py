@@ -73,7 +73,7 @@ def test_a_run_in_bfloat16_goes_on_from_the_same_copies(tmp_path: Path) -> None:
     first, second = (build_optimizer(policy.model, SETTINGS) for policy in policies)
     step(policies[0].model, first)
     folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
-    save_checkpoint(folder, policies[0], first, TrainerState(1))
+    save_checkpoint(folder, policies[0], first, state=TrainerState(1))
     assert load_checkpoint(folder, policies[1], second) == TrainerState(1)
     for number in (2, 3):
         step(policies[0].model, first, number)

@@ -1,4 +1,4 @@
-"""What is compared: our statistics, the product with the head alone, and the naive way with all logits in memory."""
+"""The arms of the scoring benchmark: sgcd, the product with the head alone, and all logits in memory."""
 
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ HEAD_TOP_K = 20
 
 @dataclass(frozen=True, slots=True)
 class HeadInputs:
-    """Hidden states of both contexts, a head, and the ids that were written."""
+    """Hidden states of both contexts, a head, and the observed ids."""
 
     student: Tensor
     teacher: Tensor
@@ -26,16 +26,16 @@ class HeadInputs:
 
 
 def build_head_inputs(
-    num_tokens: int, hidden_size: int, vocab_size: int, dtype: torch.dtype, device: str = "cpu"
+    num_tokens: int, hidden_size: int, vocab_size: int, *, dtype: torch.dtype, device: str = "cpu"
 ) -> HeadInputs:
-    """As a language model's: logits spread over 3, one of them well above, and a teacher that differs a little."""
+    """Random inputs like those of a language model: logits with deviation 3 and one peak, and a similar teacher."""
     generator = torch.Generator(device).manual_seed(3)
 
     def normal(*shape: int) -> Tensor:
         return torch.randn(*shape, generator=generator, device=device)
 
     weight = torch.empty(vocab_size, hidden_size, dtype=dtype, device=device)
-    for start in range(0, vocab_size, 8192):  # a float32 copy of the whole would be the process's peak
+    for start in range(0, vocab_size, 8192):  # a float32 copy of all would be the peak of memory
         part = weight[start : start + 8192]
         part.copy_(normal(*part.shape) * (3 / hidden_size**0.5))
     likely_ids = torch.randint(0, vocab_size, (num_tokens,), generator=generator, device=device)
@@ -47,14 +47,14 @@ def build_head_inputs(
 
 @torch.no_grad()
 def run_product(head_inputs: HeadInputs, logits_bytes: int) -> None:
-    """The floor: nothing but the product with the head, chunk by chunk into one buffer."""
+    """The lower bound: only the product with the head, chunk by chunk into one buffer."""
     inputs = LogitsInputs(head_inputs.teacher, head_inputs.head, head_inputs.observed)
     for _ in iter_products(inputs, chunk_sizes(inputs.head, inputs.hidden, logits_bytes)):
         pass
 
 
 def run_naive(head_inputs: HeadInputs, chunk_rows: int) -> list[Tensor]:
-    """Two log-softmaxes over everything and a top-K, `rows` at a time; on a CPU that is all of them."""
+    """Two log-softmaxes over the whole vocabulary and a top-K, `chunk_rows` tokens at a time."""
     results: list[Tensor] = []
     with torch.no_grad():
         for start in range(0, len(head_inputs.teacher), chunk_rows):
@@ -76,7 +76,7 @@ def run_naive(head_inputs: HeadInputs, chunk_rows: int) -> list[Tensor]:
 
 
 def score_two_contexts(head_inputs: HeadInputs, logits_bytes: int) -> None:
-    """The student read by itself, as for a method that has to see a whole step first."""
+    """A pass for the teacher and one for the student, as for a method that needs the whole step first."""
     top = topk_stats(
         head_inputs.teacher, head_inputs.head, head_inputs.observed, k=HEAD_TOP_K, logits_bytes=logits_bytes
     )
@@ -84,7 +84,7 @@ def score_two_contexts(head_inputs: HeadInputs, logits_bytes: int) -> None:
 
 
 def score_divergence(head_inputs: HeadInputs) -> tuple[Tensor, Tensor]:
-    """Ours, and the ids that it is taken on."""
+    """The divergence by sgcd, and the ids of its outcomes."""
     top = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, k=HEAD_TOP_K)
     student_stats = stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, ids=[top.ids])
     ((logprobs, tail_logprob),) = student_stats.logprobs_at
@@ -97,7 +97,7 @@ def score_divergence(head_inputs: HeadInputs) -> tuple[Tensor, Tensor]:
 def score_divergence_in_full(
     head_inputs: HeadInputs, dtype: torch.dtype, chunk_rows: int = 32
 ) -> tuple[Tensor, Tensor]:
-    """The same from logits that are computed in `dtype`, over the whole vocabulary."""
+    """The same from the logits of the whole vocabulary, computed in `dtype`."""
     parts: list[tuple[Tensor, Tensor]] = []
     weight = head_inputs.head.weight.to(dtype)
     for start in range(0, len(head_inputs.teacher), chunk_rows):

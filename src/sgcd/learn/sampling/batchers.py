@@ -10,7 +10,10 @@ _TurnFutures = dict[SequenceState, asyncio.Future[None]]
 
 
 class LockstepBatcher:
-    """A barrier: when every place that is not closed has asked, in whatever order, all of them are sampled together."""
+    """Samples a turn of all open sequences as one batch, as soon as the last of them has called `sample_turn`.
+
+    The batches, and so the bits of the results, depend on the seeds alone, not on the order of the calls.
+    """
 
     def __init__(self, engine: Engine, executor: Executor, num_sequences: int) -> None:
         self._engine = engine
@@ -20,13 +23,13 @@ class LockstepBatcher:
         self._batch_task: asyncio.Task[None] | None = None
 
     async def sample_turn(self, sequence: SequenceState) -> None:
-        """Return when the place's turn has been sampled."""
+        """Return when the turn of this sequence is sampled."""
         future = self._waiting_turns[sequence] = asyncio.get_running_loop().create_future()
         self._start_when_complete()
         await future
 
     def remove(self, sequence: SequenceState) -> None:
-        """The barrier no longer waits for this place."""
+        """Stop waiting for this sequence."""
         future = self._waiting_turns.pop(sequence, None)
         if future and not future.done():
             future.set_exception(RuntimeError("sampler: the session was closed while it waited for its turn"))
@@ -34,7 +37,7 @@ class LockstepBatcher:
         self._start_when_complete()
 
     async def wait_until_done(self, sequences: Sequence[SequenceState]) -> None:
-        """Wait until the model's thread has let go of the cohort."""
+        """Wait until the model's thread has finished with the cohort."""
         if self._batch_task:
             await asyncio.wait({self._batch_task})
 
@@ -61,7 +64,10 @@ class LockstepBatcher:
 
 
 class ContinuousBatcher:
-    """A loop that goes on while any place has a turn to sample; one token for everybody, then whoever asked joins."""
+    """Samples one token of all running sequences at a time; sequences join and leave between two tokens.
+
+    A slow tool delays no other sequence. The loop runs as long as any sequence has a turn to sample.
+    """
 
     def __init__(self, engine: Engine, executor: Executor) -> None:
         self._engine = engine
@@ -72,14 +78,14 @@ class ContinuousBatcher:
         self._loop_task: asyncio.Task[None] | None = None
 
     async def sample_turn(self, sequence: SequenceState) -> None:
-        """Return when the place's turn has been sampled."""
+        """Return when the turn of this sequence is sampled."""
         future = self._joining[sequence] = asyncio.get_running_loop().create_future()
         if not self._loop_task or self._loop_task.done():
             self._loop_task = asyncio.create_task(self._run_loop())
         await future
 
     def remove(self, sequence: SequenceState) -> None:
-        """Take the place out of the batch, or out of the queue."""
+        """Take a sequence out of the batch or the queue."""
         future = self._joining.pop(sequence, None)
         if not future and sequence in self._running:
             future = self._running[sequence]
@@ -88,7 +94,7 @@ class ContinuousBatcher:
             future.set_exception(RuntimeError("sampler: the session was closed while it waited for its turn"))
 
     async def wait_until_done(self, sequences: Sequence[SequenceState]) -> None:
-        """Wait until the model's thread has let go of these places, where nobody else keeps it busy."""
+        """Wait until the model's thread has finished with these sequences, if no other sequence runs."""
         if self._loop_task and all(sequence.closed for sequence in self._running):
             await asyncio.wait({self._loop_task})
 

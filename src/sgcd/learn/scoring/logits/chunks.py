@@ -61,9 +61,9 @@ def iter_logits_blocks(
             from sgcd.learn.scoring.logits.triton_kernel import compute_group_stats
 
             group_stats = compute_group_stats(raw, inputs.head, inputs.temperature)
-            yield build_cuda_block(inputs.rows(token_slice), token_slice, raw, group_stats)
+            yield build_cuda_block(inputs.rows(token_slice), token_slice, raw, group_stats=group_stats)
         else:
-            yield from _iter_cpu_blocks(inputs, raw, token_slice.start, block_buffers)
+            yield from _iter_cpu_blocks(inputs, raw, token_slice.start, block_buffers=block_buffers)
 
 
 def iter_products(inputs: LogitsInputs, sizes: ChunkSizes, out: Tensor | None = None) -> Iterator[tuple[slice, Tensor]]:
@@ -82,14 +82,18 @@ def iter_chunks(num_tokens: int, sizes: ChunkSizes) -> Iterator[slice]:
         yield slice(start, min(start + sizes.product_rows, num_tokens))
 
 
-def _iter_cpu_blocks(inputs: LogitsInputs, raw: Tensor, start: int, block_buffers: Tensor) -> Iterator[CpuLogitsBlock]:
+def _iter_cpu_blocks(
+    inputs: LogitsInputs, raw: Tensor, start: int, *, block_buffers: Tensor
+) -> Iterator[CpuLogitsBlock]:
     """The tokens of one product, which begins at token `start`, in buffers that stay in the cache."""
     block_rows = max(1, block_buffers.shape[1])
     for offset in range(0, max(1, len(raw)), block_rows):
         raw_part = raw[offset : offset + block_rows]
         token_slice = slice(start + offset, start + offset + len(raw_part))
         logits_out, probs_out = block_buffers[:, : len(raw_part)]
-        yield build_cpu_block(inputs.rows(token_slice), token_slice, raw_part, logits_out, probs_out)
+        yield build_cpu_block(
+            inputs.rows(token_slice), token_slice, raw_part, logits_out=logits_out, probs_out=probs_out
+        )
 
 
 def chunk_sizes(head: Head, hidden: Tensor, logits_bytes: int) -> ChunkSizes:

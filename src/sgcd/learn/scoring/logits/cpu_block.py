@@ -93,7 +93,7 @@ class CpuLogitsBlock:
 
 
 def build_cpu_block(
-    inputs: LogitsInputs, token_slice: slice, raw: Tensor, logits_out: Tensor, probs_out: Tensor
+    inputs: LogitsInputs, token_slice: slice, raw: Tensor, *, logits_out: Tensor, probs_out: Tensor
 ) -> CpuLogitsBlock:
     """From the head's product `raw` with the tokens of `inputs`, in the two buffers."""
     head, observed = inputs.head, inputs.observed

@@ -95,7 +95,7 @@ class CudaLogitsBlock:
         )
 
 
-def build_cuda_block(inputs: LogitsInputs, token_slice: slice, raw: Tensor, group_stats: Tensor) -> CudaLogitsBlock:
+def build_cuda_block(inputs: LogitsInputs, token_slice: slice, raw: Tensor, *, group_stats: Tensor) -> CudaLogitsBlock:
     """From [3, tokens, groups]: the largest logit z, sum e^(z - largest), sum (z - largest) e^(z - largest)."""
     group_max, group_mass, tilt = group_stats
     row_max = group_max.amax(-1)

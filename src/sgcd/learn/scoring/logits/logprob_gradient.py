@@ -104,16 +104,16 @@ class LogprobFunction(Function):
         g, outcomes = grad_outputs[0], None
         if ids is not None:
             logprobs = OutcomeLogprobs(ids, at_ids, observed_logprob, tail)
-            outcomes = build_outcome_gradient(logprobs, observed, *grad_outputs)
+            outcomes = build_outcome_gradient(logprobs, observed, grad_outputs)
             g = outcomes.outside
         saved_product, ctx.saved_product = ctx.saved_product, None
         head_gradients = HeadGradients(head, hidden, ctx.needs_input_grad[:3])
         sizes = chunk_sizes(head, hidden, config.logits_bytes)
         for token_slice, raw in _iter_saved_products(inputs, sizes, saved_product):
             chunk = inputs.rows(token_slice)
-            write_logits_gradient(chunk, raw, lse[token_slice], g[token_slice], sizes)
+            write_logits_gradient(chunk, raw, lse=lse[token_slice], g=g[token_slice], sizes=sizes)
             if outcomes is not None:
-                outcomes.write_inside(inputs, raw, token_slice, lse)
+                outcomes.write_inside(inputs, raw, token_slice, lse=lse)
             head_gradients.accumulate(token_slice, raw, chunk.hidden)
         return *head_gradients.gradients(), None
 
@@ -129,12 +129,12 @@ def _iter_saved_products(
             yield token_slice, saved_product[token_slice]
 
 
-def write_logits_gradient(inputs: LogitsInputs, raw: Tensor, lse: Tensor, g: Tensor, sizes: ChunkSizes) -> None:
+def write_logits_gradient(inputs: LogitsInputs, raw: Tensor, *, lse: Tensor, g: Tensor, sizes: ChunkSizes) -> None:
     """Overwrite the head's product with the gradient of sum g log p(observed) with respect to it."""
     if sizes.use_kernel:
         from sgcd.learn.scoring.logits.triton_kernel import write_logits_gradient_by_kernel
 
-        write_logits_gradient_by_kernel(inputs, raw, lse, g)
+        write_logits_gradient_by_kernel(inputs, raw, lse=lse, g=g)
         return
     head, temperature, observed = inputs.head, inputs.temperature, inputs.observed
     buffer = torch.empty(min(sizes.block_rows, len(raw)), head.vocab_size, dtype=lse.dtype, device=raw.device)

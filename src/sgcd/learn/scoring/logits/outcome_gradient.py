@@ -36,11 +36,11 @@ class OutcomeGradient:
     support: Tensor
     """[tokens, K + 1]: S; the observed id is last, and may be among the K as well."""
     logprobs: Tensor
-    """[tokens, K + 1]: log p there."""
+    """[tokens, K + 1]: log p inside S."""
     inside: Tensor
-    """[tokens, K + 1]: dL/dz there."""
+    """[tokens, K + 1]: dL/dz inside S."""
 
-    def write_inside(self, inputs: LogitsInputs, raw_gradient: Tensor, token_slice: slice, lse: Tensor) -> None:
+    def write_inside(self, inputs: LogitsInputs, raw_gradient: Tensor, token_slice: slice, *, lse: Tensor) -> None:
         """Overwrite the gradient of the head's product with some tokens, at their support."""
         head, temperature = inputs.head, inputs.temperature
         inside = self.inside[token_slice] * (head.scale / temperature)
@@ -51,9 +51,10 @@ class OutcomeGradient:
 
 
 def build_outcome_gradient(
-    logprobs: OutcomeLogprobs, observed_ids: Tensor, g_observed: Tensor, g_ids: Tensor, g_tail: Tensor
+    logprobs: OutcomeLogprobs, observed_ids: Tensor, gradients: tuple[Tensor, ...]
 ) -> OutcomeGradient:
-    """From the gradients g of the outcomes; one without mass (-inf) has none."""
+    """From the gradients g of log p(observed), at the ids and of the tail; an outcome without mass (-inf) has none."""
+    g_observed, g_ids, g_tail = gradients
     g_ids = g_ids.masked_fill(logprobs.at_ids == -torch.inf, 0)
     g_tail = g_tail.masked_fill(logprobs.tail == -torch.inf, 0)
     total = g_ids.sum(-1) + g_observed + g_tail

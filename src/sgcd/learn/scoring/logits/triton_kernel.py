@@ -37,7 +37,7 @@ def compute_group_stats(raw: Tensor, head: Head, temperature: float) -> Tensor:
     return stats
 
 
-def write_logits_gradient_by_kernel(inputs: LogitsInputs, raw: Tensor, lse: Tensor, g: Tensor) -> None:
+def write_logits_gradient_by_kernel(inputs: LogitsInputs, raw: Tensor, *, lse: Tensor, g: Tensor) -> None:
     """Overwrite the head's float32 product with the gradient of sum g log p(observed) with respect to it."""
     if len(raw):
         head = inputs.head
