@@ -1,10 +1,11 @@
-"""How fast is the sampler? Tokens sampled per CPU second on the lab's episodes, beside one padded `generate` a turn.
+"""Measures how many tokens the sampler samples per CPU second, against one padded `generate` call per turn.
 
     python bench/sampling.py [--json] [--rounds 5] [--tasks 16] [--siblings 8] [--mode lockstep]
 
-Both sides play the same conversations with as many slots: what demonstrations of lab tasks say to the policy, turn by
-turn, and as many tokens from the policy as the demonstration's turn has. `generate` gets the whole history each turn,
-padded on the left, and samples until the longest turn is full. Rounds alternate; the fastest of each side counts.
+Both sides play the same conversations with the same number of slots. These come from demonstrations of lab tasks: the
+policy reads the same prompts and replies, and samples as many tokens as each demonstrated turn has. `generate` gets the
+whole history each turn, padded on the left, and samples until the longest turn is full. Rounds alternate, and the
+fastest round of each side counts.
 """
 
 import argparse
@@ -34,7 +35,7 @@ _CHAT_WITHOUT_END: Any = SimpleNamespace(end_ids=frozenset())
 
 @dataclass(frozen=True, slots=True)
 class ScriptedTurn:
-    """What the policy gets to read, and how many tokens it then says."""
+    """The ids that the policy reads, and the number of tokens that it samples then."""
 
     new_ids: TokenIds
     num_tokens: int
@@ -44,7 +45,7 @@ Conversation = Sequence[ScriptedTurn]
 
 
 def build_conversations(tasks: int, siblings: int) -> list[Conversation]:
-    """The shapes of demonstrations in the lab, siblings side by side."""
+    """Conversations with the lengths of demonstrations in the lab."""
     chat = lab.build_lab_chat()
     rng = np.random.Generator(np.random.Philox(1))
     scripts: list[Conversation] = []
@@ -67,7 +68,7 @@ def sampler_arm(model: Any, scripts: list[Conversation], mode: Literal["lockstep
         session = cohort.session(index, index)
         for turn in scripts[index]:
             sampled = await session.sample(turn.new_ids, turn.num_tokens)
-            assert len(sampled.ids) == turn.num_tokens
+            assert len(sampled.token_ids) == turn.num_tokens
         session.close()
 
     async def play_all(thread: ThreadPoolExecutor) -> None:
@@ -111,7 +112,7 @@ def generate_arm(model: Any, scripts: list[Conversation]) -> Callable[[], None]:
     return play
 
 
-def measure_sampling(rounds: int, tasks: int, siblings: int, mode: Literal["lockstep", "free"]) -> dict[str, float]:
+def measure_sampling(rounds: int, tasks: int, *, siblings: int, mode: Literal["lockstep", "free"]) -> dict[str, float]:
     scripts = build_conversations(tasks, siblings)
     num_tokens = sum(turn.num_tokens for turns in scripts for turn in turns)
     model = lab.build_lab_model(0, lab.build_lab_chat().vocab_size).eval()
@@ -137,7 +138,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=["lockstep", "free"], default="lockstep")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    result = measure_sampling(args.rounds, args.tasks, args.siblings, args.mode)
+    result = measure_sampling(args.rounds, args.tasks, siblings=args.siblings, mode=args.mode)
     if args.json:
         print(json.dumps(result))
     else:

@@ -34,7 +34,7 @@ def test_a_figure_is_that_of_the_case_nearest_to_failing() -> None:
 
 
 def test_what_is_compared_is_the_same() -> None:
-    given = build_head_inputs(24, 32, 3000, torch.float32)
+    given = build_head_inputs(24, 32, 3000, dtype=torch.float32)
     z = given.student @ given.head.weight.t()
     assert 2 < float(z.std()) < 6
     assert float((z.topk(1).values[:, 0] - z.topk(9).values[:, 8]).median()) > 1

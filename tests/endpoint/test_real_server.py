@@ -14,7 +14,7 @@ import pytest
 
 from helpers.talking import DOOR
 from sgcd.cli import main
-from sgcd.learn.policy.resolve import resolve_model
+from sgcd.learn.policy.load import resolve_model
 
 pytestmark = pytest.mark.slow
 RECIPE = Path(__file__).parents[2] / "recipes/lab/sgcd-llm.yaml"

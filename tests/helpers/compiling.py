@@ -1,4 +1,4 @@
-"""Compiles the kernels for an H100 or H200, which takes none; prints how often each reads four numbers at once."""
+"""Compiles the kernels for an H100 or H200 without needing one; prints how often each reads four numbers at once."""
 
 import sys
 from typing import Any
@@ -20,6 +20,6 @@ def made(function: Any, **constants: object) -> str:
 
 
 for capped in (False, True):
-    read = made(kernel._figures, CAPPED=capped, GROUP=kernel.GROUP, GROUPS=kernel.GROUPS)
-    back = made(kernel._gradient, CAPPED=capped, COLUMNS=kernel.COLUMNS)
+    read = made(kernel._group_stats, CAPPED=capped, GROUP=kernel.GROUP, GROUPS=kernel.GROUPS)
+    back = made(kernel._write_gradient, CAPPED=capped, COLUMNS=kernel.COLUMNS)
     sys.stdout.write(f"{read.count('ld.global.v4')} {back.count('ld.global.v4')} {back.count('st.global.v4')}\n")

@@ -1,4 +1,4 @@
-"""Random tiny models of the families that people train, each with what makes it different."""
+"""Random tiny models of common families, each with its special layers."""
 
 from collections.abc import Callable
 from typing import Any

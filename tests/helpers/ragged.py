@@ -1,4 +1,4 @@
-"""What the sampler's tests share: a tiny policy, ragged conversations, and a cohort that plays them."""
+"""Shared by the sampler's tests: a tiny policy, ragged conversations, and a cohort that plays them."""
 
 import asyncio
 import random
@@ -48,7 +48,7 @@ def sampler_of(model: Any, thread: Executor, mode: Any = "lockstep", slots: int 
 
 @dataclass
 class Played:
-    """What one rollout saw: its whole context, and for each of its turns where it begins and what was returned."""
+    """The context of one rollout, and for each of its turns the start and the returned sample."""
 
     context: list[int]
     turns: list[tuple[int, SampledTurn]]

@@ -1,4 +1,4 @@
-"""Hidden states and heads drawn at random, and what their logits come to in float64."""
+"""Random hidden states and heads, and their exact log-probabilities in float64."""
 
 from typing import Any
 

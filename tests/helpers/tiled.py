@@ -1,4 +1,4 @@
-"""Rows of logits of all kinds, their three numbers for each group of columns by torch, and what is true of them."""
+"""Logits of all kinds, their group statistics by torch, and exact values to compare with."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.block import LogitsInputs
 from sgcd.learn.scoring.logits.cpu_block import GROUP
 from sgcd.learn.scoring.logits.cuda_block import CudaLogitsBlock, build_cuda_block
 
@@ -27,7 +28,7 @@ def logits(size: int, rows: int, seed: int, kind: str = "plain") -> Tensor:
 
 
 def bare(size: int, **how: Any) -> Head:
-    """A head of which nothing but what happens after its product counts."""
+    """A head that is used only after its product: scale, soft cap and temperature."""
     return Head(torch.zeros(size, 1, device=DEVICE), **how)
 
 
@@ -37,7 +38,7 @@ def finished(head: Head, raw: Tensor, heat: float) -> Tensor:
 
 
 def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
-    """What the kernel has to find."""
+    """The group statistics that the kernel must return."""
     z = finished(head, raw, heat)
     short = -z.shape[1] % GROUP
     z = torch.nn.functional.pad(z, (0, short), value=-torch.inf).unflatten(1, (-1, GROUP))
@@ -48,7 +49,7 @@ def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
 
 
 def seen(raw: Tensor, head: Head, observed: Tensor, heat: float, found: Tensor) -> CudaLogitsBlock:
-    return build_cuda_block(head, raw, observed, slice(0, len(raw)), heat, found)
+    return build_cuda_block(LogitsInputs(raw[:, :0], head, observed, heat), slice(0, len(raw)), raw, group_stats=found)
 
 
 def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
@@ -57,17 +58,18 @@ def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
 
 
 def right(said: CudaLogitsBlock, raw: Tensor, k: int, tolerance: float = 1e-5) -> None:
-    """Everything that is said of some rows, held against float64 over the whole vocabulary."""
-    z = finished(said.head, raw, said.temperature)
+    """Compare all statistics of a block with float64 over the whole vocabulary."""
+    observed = said.inputs.observed
+    z = finished(said.inputs.head, raw, said.inputs.temperature)
     logp = z.log_softmax(-1)
     ids, top, rest = said.top_k(k)
     k = min(k, raw.shape[1])
     order = raw.double().sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(-1).values
     assert torch.equal(ids, order)
     near(top, logp.gather(1, ids), tolerance)
-    near(rest.exp(), rest_of(logp, ids, said.observed).exp(), tolerance)
-    near(rest, rest_of(logp, ids, said.observed), 10 * tolerance)
-    near(said.observed_logprob, logp.gather(1, said.observed[:, None])[:, 0], tolerance)
+    near(rest.exp(), rest_of(logp, ids, observed).exp(), tolerance)
+    near(rest, rest_of(logp, ids, observed), 10 * tolerance)
+    near(said.observed_logprob, logp.gather(1, observed[:, None])[:, 0], tolerance)
     near(said.logsumexp, z.logsumexp(-1), tolerance)
     near(said.entropy, -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0)).sum(-1), tolerance)
 

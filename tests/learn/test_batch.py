@@ -39,7 +39,7 @@ def loss_and_gradient(policy: Any, batch: list[LossInputs], tokens: int) -> tupl
 
 def written(policy: Any, laid: PaddedBatch) -> torch.Tensor:
     hidden, observed = forward_hidden_states(policy, laid)
-    return logprobs_with_grad(hidden, get_head(policy), observed, (), 0.7)[0]
+    return logprobs_with_grad(hidden, get_head(policy), observed, temperature=0.7)[0]
 
 
 def test_a_grid_written_out() -> None:

@@ -15,7 +15,7 @@ ALMOST_ONE = 1 - 2**-53
 
 
 def ids_of(uniforms: list[float], temperature: float = 1.0, top_p: float = 1.0) -> list[int]:
-    return sample_tokens(LOGITS.expand(len(uniforms), -1), uniforms, [temperature] * len(uniforms), top_p)[0]
+    return sample_tokens(LOGITS.expand(len(uniforms), -1), uniforms, [temperature] * len(uniforms), top_p=top_p)[0]
 
 
 def test_a_uniform_falls_into_the_share_of_its_id() -> None:

@@ -187,6 +187,6 @@ def test_a_policy_that_came_under_other_names_is_put_back(tmp_path: Path) -> Non
         for weight in first.model.parameters():
             weight += 0.5
     folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
-    save_checkpoint(folder, Policy(first.model, CHAT), optimizers[0], TrainerState(1))
+    save_checkpoint(folder, Policy(first.model, CHAT), optimizers[0], state=TrainerState(1))
     assert load_checkpoint(folder, second, optimizers[1]) == TrainerState(1)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))

@@ -16,8 +16,8 @@ from sgcd.credit.divergence import divergence_of
 from sgcd.learn.policy.head import Head
 from sgcd.learn.scoring.logits import chunks as rows
 from sgcd.learn.scoring.logits import cpu_block as block
-from sgcd.learn.scoring.logits import logprob_gradient as logprob
-from sgcd.learn.scoring.logits.logprob_gradient import compute_logits_gradient, logprobs_with_grad
+from sgcd.learn.scoring.logits.block import LogitsInputs
+from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad, write_logits_gradient
 from sgcd.learn.scoring.logits.stats import LogitStats, TopKStats, stats_at, topk_stats
 
 pytest.importorskip("triton", reason="triton is not installed: the kernel for CUDA was not tested at all")
@@ -38,12 +38,8 @@ class Wide(Head):
 
 @pytest.fixture
 def by_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
-    def product_like(head: Head, hidden: Tensor, count: int) -> Tensor:
-        return torch.empty(count, head.vocab_size, device=hidden.device)
-
-    for module in (rows, logprob):
-        monkeypatch.setattr(module, "uses_kernel", lambda hidden: True)
-        monkeypatch.setattr(module, "allocate_product", product_like)
+    monkeypatch.setattr(rows, "uses_kernel", lambda hidden: True)
+    monkeypatch.setattr(rows, "product_dtype", lambda hidden: torch.float32)
 
 
 def wide(size: int, count: int, dtype: torch.dtype = torch.float32, seed: int = 0, **how: Any) -> tuple[Tensor, Head]:
@@ -90,7 +86,8 @@ def test_rows_may_lie_beyond_what_32_bits_reach() -> None:
     near(kernel.compute_group_stats(raw, head, 1.0), by_torch(raw, head, 1.0), 1e-5)
     expected = -raw.double().softmax(-1)
     expected[:, 9] += 1
-    kernel.write_logits_gradient(head, raw, torch.full((3,), 9, device=DEVICE), lse, torch.ones(3, device=DEVICE), 1.0)
+    inputs = LogitsInputs(raw[:, :0], head, torch.full((3,), 9, device=DEVICE))
+    kernel.write_logits_gradient_by_kernel(inputs, raw, lse=lse, g=torch.ones(3, device=DEVICE))
     near(raw, expected, 1e-6)
 
 
@@ -101,8 +98,8 @@ def test_it_says_what_the_way_without_it_says(how: dict[str, Any], monkeypatch: 
     observed = observed_of(1500, 9).to(DEVICE)
 
     def told() -> tuple[TopKStats, LogitStats]:
-        top = topk_stats(hidden, head, observed, 5, 0.7)
-        return top, stats_at(hidden, head, observed, [top.ids], 0.7)
+        top = topk_stats(hidden, head, observed, k=5, temperature=0.7)
+        return top, stats_at(hidden, head, observed, ids=[top.ids], temperature=0.7)
 
     ours = told()
     monkeypatch.setattr(rows, "uses_kernel", lambda hidden: False)
@@ -125,8 +122,8 @@ def test_divergences_are_those_of_float64(dtype: torch.dtype) -> None:
     teacher, head = wide(8_000, 24, dtype, seed=1)
     student = (teacher.double() + 0.3 * torch.randn(teacher.shape, dtype=torch.float64).to(DEVICE)).to(dtype)
     observed = observed_of(8_000, 24).to(DEVICE)
-    top = topk_stats(teacher, head, observed, 20)
-    [(logp, rest)] = (said := stats_at(student, head, observed, [top.ids])).logprobs_at
+    top = topk_stats(teacher, head, observed, k=20)
+    [(logp, rest)] = (said := stats_at(student, head, observed, ids=[top.ids])).logprobs_at
     d = divergence_of(
         outcomes(logp, said.observed_logprob, rest, top, observed), outcomes_of_top(top, observed)
     ).double()
@@ -142,12 +139,14 @@ def test_divergences_are_those_of_float64(dtype: torch.dtype) -> None:
 def test_a_budget_cuts_and_changes_nothing() -> None:
     hidden, head = wide(2000, 11)
     observed = observed_of(2000, 11).to(DEVICE)
-    few, whole = (topk_stats(hidden, head, observed, 6, 1.0, room) for room in (4 * 2000 * 4, 2**30))
-    assert rows.chunk_sizes(head, hidden, 4 * 2000 * 4)[0] == 2
+    few, whole = (
+        topk_stats(hidden, head, observed, k=6, temperature=1.0, logits_bytes=room) for room in (4 * 2000 * 4, 2**30)
+    )
+    assert rows.chunk_sizes(head, hidden, 4 * 2000 * 4).product_rows == 2
     assert torch.equal(few.ids, whole.ids)
     near(few.tail_logprob, whole.tail_logprob.double(), 1e-5)
     nothing = torch.zeros(0, dtype=torch.long, device=DEVICE)
-    assert topk_stats(hidden[:0], head, nothing, 3).logprobs.shape == (0, 3)
+    assert topk_stats(hidden[:0], head, nothing, k=3).logprobs.shape == (0, 3)
 
 
 @pytest.mark.parametrize("how", HEADS.values(), ids=HEADS.keys())
@@ -156,13 +155,14 @@ def test_the_gradient_is_that_of_the_way_without_it(how: dict[str, Any]) -> None
     observed, g = observed_of(4500, 5).to(DEVICE), torch.tensor([1.0, -2.0, 0.0, 0.5, 3.0], device=DEVICE)
     raw = torch.empty(5, 4500, device=DEVICE)
     head.project(hidden, raw)
-    lse = stats_at(hidden, head, observed, (), 0.7).logsumexp
+    lse = stats_at(hidden, head, observed, temperature=0.7).logsumexp
     ours = raw.clone()
-    kernel.write_logits_gradient(head, ours, observed, lse, g, 0.7)
+    inputs = LogitsInputs(hidden, head, observed, 0.7)
+    kernel.write_logits_gradient_by_kernel(inputs, ours, lse=lse, g=g)
     z = torch.empty_like(raw)
     block.exp_shifted(head.to_logits(raw.clone(), 0.7, z), lse * 1.4426950408889634, z)
     assert z.sum(-1).allclose(torch.ones(5, device=DEVICE), atol=1e-4)
-    compute_logits_gradient(head, raw, observed, lse, g, 0.7, 2)
+    write_logits_gradient(inputs, raw, lse=lse, g=g, sizes=rows.ChunkSizes(2, 2, torch.float32, use_kernel=False))
     near(ours, raw.double(), 1e-6)
 
 
@@ -171,12 +171,37 @@ def test_the_gradient_is_that_of_the_way_without_it(how: dict[str, Any]) -> None
 def test_the_whole_way_back(room: int) -> None:
     hidden, head = wide(900, 7)
     observed, found = observed_of(900, 7).to(DEVICE), []
-    for run in (lambda x: logprobs_with_grad(x, head, observed, (), 0.7, room)[0], lambda x: _full(x, head, observed)):
+    for run in (
+        lambda x: logprobs_with_grad(x, head, observed, temperature=0.7, logits_bytes=room)[0],
+        lambda x: _full(x, head, observed),
+    ):
         leaf = hidden.clone().requires_grad_()
         logp = run(leaf)
         found.append((logp.detach(), *torch.autograd.grad(logp.sum(), leaf)))
     for here, there in zip(*found, strict=True):
         near(here, there.double(), 2e-5)
+
+
+@pytest.mark.parametrize("how", HEADS.values(), ids=HEADS.keys())
+@pytest.mark.parametrize("logits_bytes", [60_000, 2**30], ids=["again", "kept"])
+@pytest.mark.usefixtures("by_kernel")
+def test_the_gradient_of_a_divergence(how: dict[str, Any], logits_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    hidden, head = wide(900, 7, **how)
+    observed = observed_of(900, 7).to(DEVICE)
+    top = topk_stats(hidden.roll(1, 0) + hidden, head, observed, k=5, temperature=0.7)
+    observed[::2] = top.ids[::2, 3]
+    q, found = outcomes_of_top(top, observed), []
+    for _ in ("by the kernel", "without it"):
+        leaf = hidden.clone().requires_grad_()
+        logprobs, stats = logprobs_with_grad(
+            leaf, head, observed, ids=(top.ids,), temperature=0.7, logits_bytes=logits_bytes, differentiable=0
+        )
+        at_ids, tail = stats.logprobs_at[0]
+        d = divergence_of(outcomes(at_ids, logprobs, tail, top, observed), q)
+        found.append((d.detach(), *torch.autograd.grad(d.sum() + logprobs.sum(), leaf)))
+        monkeypatch.setattr(rows, "uses_kernel", lambda hidden: False)
+    for ours, without in zip(*found, strict=True):
+        near(ours, without.double(), 2e-5)
 
 
 def _full(hidden: Tensor, head: Head, observed: Tensor) -> Tensor:
@@ -202,5 +227,5 @@ def test_on_cuda_it_is_the_kernel_that_runs(monkeypatch: pytest.MonkeyPatch) -> 
     was = kernel.compute_group_stats
     monkeypatch.setattr(kernel, "compute_group_stats", lambda raw, *more: (ran.append(len(raw)), was(raw, *more))[1])
     hidden, head = drawn(3000, 8, dtype=torch.bfloat16)
-    topk_stats(hidden.cuda(), Head(head.weight.cuda()), observed_of(3000, 8).cuda(), 5)
+    topk_stats(hidden.cuda(), Head(head.weight.cuda()), observed_of(3000, 8).cuda(), k=5)
     assert ran == [8]

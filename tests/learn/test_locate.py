@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgcd.errors import PolicyError
-from sgcd.learn.policy.load import load_policy
-from sgcd.learn.policy.resolve import resolve_model
+from sgcd.learn.policy.load import load_policy, resolve_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -38,7 +38,7 @@ def test_value_and_gradient_are_those_of_autograd(how: dict[str, Any], room: int
     for ours in (True, False):
         hidden, head, wanted = leaves(*drawing)
         logp = (
-            logprobs_with_grad(hidden, head, observed, (), 0.7, room)[0]
+            logprobs_with_grad(hidden, head, observed, temperature=0.7, logits_bytes=room)[0]
             if ours
             else by_autograd(hidden, head, observed, 0.7)
         )
@@ -67,8 +67,8 @@ def test_the_statistics_are_those_without_gradient_to_the_last_bit(dtype: torch.
     hidden, head, _ = leaves(*drawn(5000, COUNT, dtype=dtype))
     observed = observed_of(5000, COUNT)
     ids = torch.arange(7).repeat(COUNT, 1)
-    logp, said = logprobs_with_grad(hidden, head, observed, (ids,), 0.7)
-    plain = stats_at(hidden, head, observed, [ids], 0.7)
+    logp, said = logprobs_with_grad(hidden, head, observed, ids=(ids,), temperature=0.7)
+    plain = stats_at(hidden, head, observed, ids=[ids], temperature=0.7)
     assert torch.equal(logp.detach(), plain.observed_logprob)
     assert not said.entropy.requires_grad
     assert torch.equal(said.logprobs_at[0][0], plain.logprobs_at[0][0]) and torch.equal(
@@ -83,7 +83,7 @@ def test_below_float32_the_gradient_is_as_near_as_the_weights_allow(monkeypatch:
     found = []
     for dtype in (torch.bfloat16, torch.float64):
         hidden, head, wanted = leaves(*drawn(SIZE, COUNT, dtype=dtype))
-        logp = logprobs_with_grad(hidden, head, observed, (), 1.0, 60_000)[0]
+        logp = logprobs_with_grad(hidden, head, observed, temperature=1.0, logits_bytes=60_000)[0]
         found.append([each.double() for each in torch.autograd.grad(logp.sum(), wanted)])
     for here, there in zip(*found, strict=True):
         assert (here - there).norm() <= 0.03 * there.norm()

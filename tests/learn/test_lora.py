@@ -111,7 +111,7 @@ def test_a_stopped_run_goes_on_from_the_same_adapter(tmp_path: Path) -> None:
         step(policies[0].model, first, number)
     folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
     state = TrainerState(2, best=BestStep(2, 0.5))
-    save_checkpoint(folder, policies[0], first, state)
+    save_checkpoint(folder, policies[0], first, state=state)
     link_best(folder, state)
     assert (folder.best_path / "adapter" / "adapter_config.json").is_file()
     assert torch.allclose(logits(load_policy(folder.best_path, "float32").model), logits(policies[0].model), atol=2e-6)

@@ -12,8 +12,7 @@ from sgcd.learn.policy.checkpoint import TrainerState, load_checkpoint, save_che
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.scoring.batch import LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
-from sgcd.learn.training.master_weights import MasterAdamW
-from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.learn.training.optimizer import MasterAdamW, build_optimizer
 from sgcd.storage.run_folder import RunFolder
 
 SETTINGS = OptimizerSettings(lr=1e-5, tokens=20)
@@ -74,7 +73,7 @@ def test_a_run_in_bfloat16_goes_on_from_the_same_copies(tmp_path: Path) -> None:
     first, second = (build_optimizer(policy.model, SETTINGS) for policy in policies)
     step(policies[0].model, first)
     folder = RunFolder.create(tmp_path / "run", "version: 1\n", {})
-    save_checkpoint(folder, policies[0], first, TrainerState(1))
+    save_checkpoint(folder, policies[0], first, state=TrainerState(1))
     assert load_checkpoint(folder, policies[1], second) == TrainerState(1)
     for number in (2, 3):
         step(policies[0].model, first, number)

@@ -12,8 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config, Qwen3
 
 from sgcd.errors import PolicyError, SgcdError
 from sgcd.lab import policy as lab
-from sgcd.learn.policy.load import Policy, load_policy, save_policy
-from sgcd.learn.policy.resolve import resolve_model
+from sgcd.learn.policy.load import Policy, load_policy, resolve_model, save_policy
 
 IDS = torch.tensor([[5, 9, 30, 11, 7]])
 

@@ -17,9 +17,9 @@ oracle: Any = pytest.importorskip("trl.kernels.chunked_divergence", reason=WHY).
 @pytest.mark.parametrize(("k", "tolerance"), [(700, 1e-5), (20, None)])
 @pytest.mark.parametrize(("kind", "beta"), [("reverse_kl", 1.0), ("forward_kl", 0.0), ("jsd", 0.5)])
 def test_divergence_and_entropy_are_those_of_trl(kind: Any, beta: float, k: int, tolerance: float | None) -> None:
-    given = build_head_inputs(40, 32, 700, torch.float32)
-    top = topk_stats(given.teacher, given.head, given.observed, k, 0.7)
-    said = stats_at(given.student, given.head, given.observed, [top.ids], 0.7)
+    given = build_head_inputs(40, 32, 700, dtype=torch.float32)
+    top = topk_stats(given.teacher, given.head, given.observed, k=k, temperature=0.7)
+    said = stats_at(given.student, given.head, given.observed, ids=[top.ids], temperature=0.7)
     ((logp, rest),) = said.logprobs_at
     p = kept_outcomes(top.ids, given.observed, logp, said.observed_logprob, rest)
     q = kept_outcomes(top.ids, given.observed, top.logprobs, top.observed_logprob, top.tail_logprob)

@@ -1,4 +1,4 @@
-"""How much memory scoring takes beyond its inputs; python -m sgcd.bench.memory ARM ... measures one arm."""
+"""Measures the peak memory of scoring beyond its inputs; `python -m sgcd.bench.memory` measures one arm."""
 
 import sys
 from typing import Any
@@ -19,9 +19,9 @@ _PROMPT_TOKENS, _REFERENCE_TOKENS, _RESPONSE_TOKENS = 256, 256, 7680
 
 
 def measure_head(arm: str, num_tokens: int, logits_bytes: int) -> int:
-    """Both contexts, naive or ours."""
+    """Peak bytes of scoring both contexts from given hidden states, by the naive way or by sgcd."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    head_inputs = build_head_inputs(num_tokens, HIDDEN_SIZE, VOCAB_SIZE, torch.float32, device)
+    head_inputs = build_head_inputs(num_tokens, HIDDEN_SIZE, VOCAB_SIZE, dtype=torch.float32, device=device)
     if arm == "naive":
         return measure_peak_memory(lambda: run_naive(head_inputs, num_tokens))
     return measure_peak_memory(lambda: score_two_contexts(head_inputs, logits_bytes))
@@ -63,7 +63,7 @@ def build_long_rollout() -> Rollout:
 
 @torch.no_grad()
 def measure_rollout(arm: str, logits_bytes: int) -> int:
-    """An 8k-token rollout in both contexts: the backbone alone, or all of scoring."""
+    """Peak bytes of an 8k-token rollout in both contexts: of the backbone alone, or of all scoring."""
     model, random_rollout = build_hybrid_model(), build_long_rollout()
     reference = np.full(_REFERENCE_TOKENS, 7, np.int32)
     position = random_rollout.reference_position

@@ -1,4 +1,4 @@
-"""What a figure of the benchmark is: cases with a target each, held against it with a tenth of slack."""
+"""A benchmark figure: cases, each with a target that it may miss by a tenth."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -8,14 +8,14 @@ _TOLERANCE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class BenchCase:
-    """One number, and what was wanted."""
+    """One number and its target."""
 
     name: str
     figure: float | None
-    """None where it was not measured."""
+    """None if it was not measured."""
     target: float
     least: bool
-    """Whether the target is the least that is wanted, or the most."""
+    """Whether the target is a minimum or a maximum."""
 
     @property
     def is_passed(self) -> bool | None:
@@ -29,14 +29,14 @@ class BenchCase:
 
     @property
     def target_ratio(self) -> float:
-        """How far from the target: above one is beyond it."""
+        """Distance from the target; above one misses it."""
         if self.figure is None:
             return -1.0
         return self.target / max(self.figure, 1e-12) if self.least else self.figure / self.target
 
 
 def summarize_cases(title: str, cases: list[BenchCase], note: str = "") -> dict[str, Any]:
-    """`figure`, `target` and `pass` are those of the case that is nearest to failing; all of them stand below it."""
+    """`figure` and `target` are those of the worst case, `pass` holds if all cases pass; `cases` has all of them."""
     measured = [case for case in cases if case.figure is not None]
     worst = max(measured, key=lambda case: case.target_ratio, default=None)
     case_rows = [{**asdict(case), "pass": case.is_passed} for case in cases]

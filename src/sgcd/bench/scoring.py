@@ -1,4 +1,4 @@
-"""B1 to B4, B7: the head's statistics against the product alone, the naive way, in memory, and in exactness."""
+"""Figures B1 to B4: speed, memory and error of the head's statistics, against the naive way and the product alone."""
 
 from functools import partial
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 
 from sgcd.bench.arms import (
+    HEAD_TOP_K,
     HeadInputs,
     build_head_inputs,
     run_naive,
@@ -21,7 +22,7 @@ from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
 
 _SMALL_LOGITS_BYTES = 3 * 2**24
-"""The budget at which memory is compared: some 40 rows of a float32 product."""
+"""The budget at which memory is compared: about 40 tokens of a float32 product."""
 _FLOAT32, _BFLOAT16 = "CPU, float32", "CPU, bfloat16"
 _CUDA = "CUDA, bfloat16"
 _NO_CUDA_NOTE = "CUDA is not there: its rows were not measured."
@@ -41,7 +42,7 @@ def measure_speed(rounds: int, num_tokens: int) -> dict[str, Any]:
         return arm_seconds[numerator] / arm_seconds[denominator] if arm_seconds else None
 
     for arm_seconds in seconds.values():
-        if arm_seconds:  # the training pass reads the student anyway: what is added is to ask it at the teacher's ids
+        if arm_seconds:  # training reads the student anyway; only the teacher's ids cost more
             arm_seconds["single pass"] = arm_seconds["ours"] + max(
                 0.0, arm_seconds["student at ids"] - arm_seconds["student"]
             )
@@ -61,35 +62,35 @@ def measure_speed(rounds: int, num_tokens: int) -> dict[str, Any]:
 
 
 def build_scoring_arms(head_inputs: HeadInputs, chunk_rows: int) -> dict[str, Any]:
-    ids = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, 20).ids
-    student_args = head_inputs.student, head_inputs.head, head_inputs.observed
+    student, head, observed = head_inputs.student, head_inputs.head, head_inputs.observed
+    ids = topk_stats(head_inputs.teacher, head, observed, k=HEAD_TOP_K).ids
     return {
         "product": lambda: run_product(head_inputs, LOGITS_BYTES),
-        "ours": lambda: topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, 20),
+        "ours": lambda: topk_stats(head_inputs.teacher, head, observed, k=HEAD_TOP_K),
         "naive": lambda: run_naive(head_inputs, chunk_rows),
         "two contexts": lambda: score_two_contexts(head_inputs, LOGITS_BYTES),
-        "student": lambda: stats_at(*student_args, []),
-        "student at ids": lambda: stats_at(*student_args, [ids]),
+        "student": lambda: stats_at(student, head, observed),
+        "student at ids": lambda: stats_at(student, head, observed, ids=[ids]),
     }
 
 
 def time_on_cpu(dtype: torch.dtype, rounds: int, num_tokens: int) -> dict[str, float]:
     return min_cpu_seconds(
-        build_scoring_arms(build_head_inputs(num_tokens, HIDDEN_SIZE, VOCAB_SIZE, dtype), num_tokens), rounds
+        build_scoring_arms(build_head_inputs(num_tokens, HIDDEN_SIZE, VOCAB_SIZE, dtype=dtype), num_tokens), rounds
     )
 
 
 def time_on_cuda(rounds: int) -> dict[str, float]:
-    """At the size of a 4B model, the naive way in chunks of 1024 rows."""
+    """At the size of a 4B model; the naive way in chunks of 1024 tokens."""
     if not torch.cuda.is_available():
         return {}
     return median_cuda_seconds(
-        build_scoring_arms(build_head_inputs(8192, 2560, VOCAB_SIZE, torch.bfloat16, "cuda"), 1024), rounds
+        build_scoring_arms(build_head_inputs(8192, 2560, VOCAB_SIZE, dtype=torch.bfloat16, device="cuda"), 1024), rounds
     )
 
 
 def measure_memory() -> dict[str, Any]:
-    """B3, each arm in a fresh process."""
+    """B3; every arm runs in a new process."""
     ours, ours_half = (
         run_in_new_process("rows", "ours", num_tokens, _SMALL_LOGITS_BYTES) for num_tokens in (1024, 512)
     )
@@ -117,10 +118,10 @@ def measure_memory() -> dict[str, Any]:
 
 
 def describe_slowdown() -> str:
-    """What the small budget costs in time."""
+    """How much slower the small budget is."""
     slowdowns: list[str] = []
     for name in ("float32", "bfloat16"):
-        head_inputs = build_head_inputs(256, HIDDEN_SIZE, VOCAB_SIZE, getattr(torch, name))
+        head_inputs = build_head_inputs(256, HIDDEN_SIZE, VOCAB_SIZE, dtype=getattr(torch, name))
         seconds = min_cpu_seconds(
             {
                 "small": partial(score_two_contexts, head_inputs, _SMALL_LOGITS_BYTES),
@@ -136,7 +137,7 @@ def describe_slowdown() -> str:
 def measure_errors() -> dict[str, Any]:
     """B4: the divergence against float64, from the same weights and hidden states."""
     bf16_inputs, fp32_inputs = (
-        build_head_inputs(128, HIDDEN_SIZE, 65_536, dtype) for dtype in (torch.bfloat16, torch.float32)
+        build_head_inputs(128, HIDDEN_SIZE, 65_536, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)
     )
     true_divergence, ids = score_divergence_in_full(bf16_inputs, torch.float64)
     ours, our_ids = score_divergence(bf16_inputs)
@@ -160,10 +161,3 @@ def measure_errors() -> dict[str, Any]:
             "errors of the divergence", cases, f"With bfloat16 logits {matching_share:.2f} of rows have the same ids."
         )
     }
-
-
-def report_prefix_sharing() -> dict[str, Any]:
-    """B7, of which nothing is there yet."""
-    cases = [at_least("Qwen3", None, 0.95), at_least("Qwen3.5", None, 0.90)]
-    note = "Not built: scoring and training read the prompt of every rollout by itself."
-    return {"B7": summarize_cases("ideal ratio of tokens over the measured ratio, prefixes shared", cases, note)}

@@ -1,4 +1,4 @@
-"""Arms that are timed in turn, A/B/A/B, the fastest round of each; and arms in a process of their own."""
+"""Times arms in turn (A, B, A, B, ...), and measures peak memory, if needed in a new process."""
 
 import json
 import os
@@ -13,13 +13,12 @@ import torch
 
 WARMUP_ROUNDS = 3
 ALLOCATOR_ENV = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
-"""For processes whose memory is measured: what is freed goes back to the system at once, so that resident memory is
-what is held. Else the least change of a size decides what the allocator keeps for itself."""
+"""Makes malloc return freed memory to the system at once, so that resident memory is the memory in use."""
 BenchArms = Mapping[str, Callable[[], object]]
 
 
 def min_cpu_seconds(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUNDS) -> dict[str, float]:
-    """Seconds of the processor, the least of `rounds` after `warm` ones that do not count."""
+    """The least CPU seconds of each arm in `rounds` rounds, after `warmup` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(warmup + rounds):
         for name, run in arms.items():
@@ -30,7 +29,7 @@ def min_cpu_seconds(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUNDS) -
 
 
 def median_cuda_seconds(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUNDS) -> dict[str, float]:
-    """The same by CUDA events, the median."""
+    """The median seconds of each arm by CUDA events, after `warmup` rounds that do not count."""
     seconds: dict[str, list[float]] = {name: [] for name in arms}
     for _ in range(warmup + rounds):
         for name, run in arms.items():
@@ -44,14 +43,14 @@ def median_cuda_seconds(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUND
 
 
 def run_in_new_process(*args: object) -> float:
-    """What `python -m sgcd.bench.memory WORDS` prints: bytes that one arm took beyond what was there before."""
+    """The bytes that `python -m sgcd.bench.memory ARGS` prints: the peak memory of one arm."""
     command = [sys.executable, "-m", "sgcd.bench.memory", *map(str, args)]
     completed = subprocess.run(command, check=True, capture_output=True, text=True, env={**os.environ, **ALLOCATOR_ENV})
     return float(json.loads(completed.stdout))
 
 
 def measure_peak_memory(run: Callable[[], object]) -> int:
-    """Bytes at the highest, beyond what the process held before."""
+    """Peak bytes of `run`, beyond the bytes that were in use before."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()

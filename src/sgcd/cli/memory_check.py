@@ -32,9 +32,8 @@ class MemoryFit:
 def check_memory(recipe: Recipe) -> MemoryFit:
     """An estimate from the config; refused when it is more than the machine has."""
     from sgcd.assemble import check_prompt_fits, first_prompt_tokens
-    from sgcd.learn.policy.load import read_policy_config, select_device
+    from sgcd.learn.policy.load import read_policy_config, resolve_model, select_device
     from sgcd.learn.policy.memory_estimate import estimate_memory, get_available_memory
-    from sgcd.learn.policy.resolve import resolve_model
 
     config, chat = read_policy_config(resolve_model(recipe.policy.start))
     prompt_tokens = asyncio.run(first_prompt_tokens(recipe, chat))

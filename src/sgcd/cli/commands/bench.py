@@ -11,7 +11,7 @@ from sgcd.cli.output import print_json, progress_console, results_console
 def run_bench(rounds: int, tokens: int, as_json: bool) -> None:
     import torch
 
-    from sgcd.bench.scoring import measure_errors, measure_memory, measure_speed, report_prefix_sharing
+    from sgcd.bench.scoring import measure_errors, measure_memory, measure_speed
     from sgcd.bench.step import measure_overhead
 
     torch.set_num_threads(1)
@@ -24,7 +24,6 @@ def run_bench(rounds: int, tokens: int, as_json: bool) -> None:
     ):
         console.print(f"measuring {title}")
         figures |= measure()
-    figures |= report_prefix_sharing()
     conditions = {"date": date.today().isoformat(), "rounds": rounds, "tokens": tokens}
     answer = {
         "schema": 1,

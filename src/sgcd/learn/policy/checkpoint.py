@@ -1,4 +1,4 @@
-"""A checkpoint is a policy that can be loaded as any other, and beside it all that the run needs to go on exactly."""
+"""Saves and loads checkpoints: a policy that loads like any other, and the state that a run needs to resume exactly."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from sgcd.act.siblings import TaskCursor
 from sgcd.errors import FolderError, PolicyError
 from sgcd.learn.policy.load import Policy, load_model, save_policy
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, has_adapter, load_adapter
-from sgcd.learn.training.master_weights import MasterAdamW
+from sgcd.learn.training.optimizer import MasterAdamW
 from sgcd.storage.atomic import SCHEMA, atomic_folder, check_schema, remove
 from sgcd.storage.run_folder import RunFolder
 
@@ -27,7 +27,7 @@ _MASTER_KEY = "master"
 
 @dataclass(frozen=True, slots=True)
 class BestStep:
-    """The step whose policy did best on held-out tasks, and how well."""
+    """The step whose policy had the highest score on held-out tasks, and that score."""
 
     step: int
     score: float
@@ -35,23 +35,24 @@ class BestStep:
 
 @dataclass(frozen=True, slots=True)
 class TrainerState:
-    """Where a run stands after `step`, apart from weights and optimiser."""
+    """The state of a run after `step`, apart from weights and optimizer."""
 
     step: int = 0
     cursor: TaskCursor = field(default_factory=TaskCursor)
     best: BestStep | None = None
     method: dict[str, Any] = field(default_factory=dict[str, Any])
-    """What the method found out for itself, such as a calibrated threshold."""
+    """The state of the method, such as a calibrated threshold."""
 
 
 def save_checkpoint(
     folder: RunFolder,
     policy: Policy,
     optimizer: MasterAdamW,
+    *,
     state: TrainerState,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the checkpoint of `state.step`: all of it, or none that counts. The policy's card tells `facts`."""
+    """Write the checkpoint of `state.step`, whole or not at all. `facts` go into the model card."""
     best = None if state.best is None else asdict(state.best)
     state_json = {
         "schema": SCHEMA,
@@ -67,7 +68,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -> TrainerState | None:
-    """Put weights and optimiser back as the newest checkpoint has them; None when there is none."""
+    """Load weights and optimizer from the newest checkpoint; return its state, or None without a checkpoint."""
     steps = folder.checkpoint_steps()
     if not steps:
         return None
@@ -98,10 +99,10 @@ def load_trainer_state(path: Path) -> TrainerState:
 
 
 def link_best(folder: RunFolder, state: TrainerState) -> None:
-    """Make `checkpoints/best` the checkpoint of the best step, if it is not so already.
+    """Make `checkpoints/best` the checkpoint of the best step, unless it is already.
 
-    A best step is saved at once, so it is the newest checkpoint whenever `best` is not yet in place: a run that was
-    stopped in between finds it there. Files are linked where the disk can do that, and copied where it cannot.
+    The best step is saved first, so an interrupted run finds its checkpoint and links it on resume. Files are
+    hard-linked where the disk allows it, and copied otherwise.
     """
     if state.best is None:
         return
@@ -123,19 +124,19 @@ def link_or_copy(source: Path, target: Path) -> None:
 
 
 def prune_checkpoints(folder: RunFolder, keep: int) -> None:
-    """Remove all but the newest checkpoints; `best` is not counted among them."""
+    """Remove all but the `keep` newest checkpoints; `best` does not count."""
     for step in folder.checkpoint_steps()[:-keep]:
         remove(folder.checkpoint_path(step))
 
 
 def _load_weights(path: Path, model: Any) -> Mapping[str, Tensor]:
-    """What a checkpoint holds of the weights that are trained, by the names that they have in the model."""
+    """The trained weights of a checkpoint, under their names in the model."""
     if has_adapter(model):
         return load_adapter(path / ADAPTER_FOLDER, model)
     saved_weights = load_file(path / _WEIGHTS_FILE)
     if set(saved_weights).issuperset(name for name, _ in model.named_parameters()):
         return saved_weights
-    # Written under the names of the folder that the model once came from; transformers knows the way back.
+    # The names are those of the folder that the model was first loaded from; transformers converts them.
     return dict(load_model(path, str(model.dtype).removeprefix("torch.")).named_parameters())
 
 
@@ -154,7 +155,7 @@ def _restore_weights(path: Path, model: Any, saved_weights: Mapping[str, Tensor]
 
 
 def _collect_moments(model: Any, optimizer: MasterAdamW) -> dict[str, Tensor]:
-    """The optimiser's state, each tensor under its parameter's name; of weights with fewer bits also the master."""
+    """The optimizer's state, under the names of the parameters; with the master of each half-precision weight."""
     tensors: dict[str, Tensor] = {}
     for name, parameter in model.named_parameters():
         master = optimizer.masters.get(parameter)

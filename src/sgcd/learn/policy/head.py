@@ -1,4 +1,4 @@
-"""A causal language model as backbone and head, so that nobody has to hold the logits of a whole rollout at once."""
+"""Splits a causal language model into backbone and head, so that logits need not be held for a whole rollout."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -9,15 +9,15 @@ from torch import Tensor
 from sgcd.errors import PolicyError
 
 _NUM_PROBE_TOKENS = 4
-"""Tokens on which a model's own logits are compared with its head's."""
+"""Tokens on which `check_head` compares the model's logits with those of its head."""
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """From a hidden state to logits: cap tanh(scale (W h + b) / cap), or scale (W h + b) without a cap."""
+    """Turns a hidden state h into logits: cap tanh(scale (W h + b) / cap), or scale (W h + b) without a cap."""
 
     weight: Tensor
-    """[vocabulary, hidden]; that of the embedding where the two are tied."""
+    """[vocabulary, hidden]; shared with the embedding if the model ties them."""
     bias: Tensor | None = None
     scale: float = 1.0
     cap: float | None = None
@@ -27,7 +27,7 @@ class Head:
         return self.weight.shape[0]
 
     def project(self, hidden: Tensor, out: Tensor) -> None:
-        """W h + b of some rows, into `out`; on CUDA in float32 whatever the weights are."""
+        """Write W h + b of some tokens into `out`, which may be float32 on CUDA whatever the type of the weights is."""
         if out.dtype != hidden.dtype:
             torch.mm(hidden, self.weight.t(), out_dtype=out.dtype, out=out)
         else:
@@ -36,14 +36,14 @@ class Head:
             out += self.bias
 
     def project_at(self, hidden: Tensor, ids: Tensor) -> Tensor:
-        """The same at some ids of each row [rows, ids], at least in float32, by gathering rows of the head."""
+        """W h + b at `ids` [tokens, K] only, in float32 or more: gathers rows of the weight."""
         dtype = torch.promote_types(hidden.dtype, torch.float32)
         gathered = self.weight.index_select(0, ids.flatten()).to(dtype).unflatten(0, ids.shape)
         raw = gathered.mul_(hidden.to(dtype).unsqueeze(1)).sum(-1)
         return raw if self.bias is None else raw + self.bias[ids]
 
     def to_logits(self, raw: Tensor, temperature: float, out: Tensor) -> Tensor:
-        """Logits over the temperature, in the type of `out`: there, or in `raw` itself where nothing is to be done."""
+        """Logits divided by the temperature: written to `out`, or `raw` itself if it has them already."""
         if raw.dtype == out.dtype and self.cap is None and self.scale == temperature:
             return raw
         out.copy_(raw)
@@ -52,27 +52,28 @@ class Head:
         return out.mul_(self.scale / self.cap).tanh_().mul_(self.cap / temperature)
 
     def logits_at(self, hidden: Tensor, ids: Tensor, temperature: float) -> Tensor:
+        """Logits divided by the temperature at `ids` [tokens, K] only."""
         raw = self.project_at(hidden, ids)
         return self.to_logits(raw, temperature, torch.empty_like(raw))
 
 
 def unwrap_adapter(model: Any) -> Any:
-    """The model without the adapter's wrapper around it; the adapter's layers stay where they are."""
+    """The model without the wrapper of an adapter; the layers of the adapter stay in it."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
 
 def get_backbone(model: Any) -> Any:
-    """All of a model but its head."""
+    """The model without its head."""
     return getattr(unwrap_adapter(model), "base_model", model)
 
 
 def get_head(model: Any) -> Head:
-    """A model's head, with what its config says is done to the logits afterwards."""
+    """The head of a model, with the scale and the soft cap of its config."""
     layer = unwrap_adapter(model).get_output_embeddings()
     if type(layer) is not torch.nn.Linear:
         raise PolicyError(
             f"policy: the head has to be a plain linear layer, got {type(layer).__name__}; "
-            "leave the head out of what an adapter is put on"
+            "do not put an adapter on the head"
         )
     config = unwrap_adapter(model).config.get_text_config()
     scale = getattr(config, "logit_scale", None) or 1.0
@@ -83,7 +84,7 @@ def get_head(model: Any) -> Head:
 
 @torch.no_grad()
 def check_head(model: Any) -> None:
-    """Refuse a model whose logits are not numbers, or not those of its head as it is understood here."""
+    """Refuse a model whose logits are not finite, or differ from those that `get_head` computes."""
     device = next(model.parameters()).device
     ids = torch.arange(_NUM_PROBE_TOKENS, device=device)[None] % get_head(model).vocab_size
     expected = model(input_ids=ids, use_cache=False).logits[0].float()
@@ -99,7 +100,6 @@ def check_head(model: Any) -> None:
     tolerance = 0.05 if hidden.dtype in (torch.bfloat16, torch.float16) else 1e-3
     if not torch.allclose(computed.float(), expected, atol=tolerance * max(1.0, float(expected.abs().max()))):
         raise PolicyError(
-            f"policy: what {type(unwrap_adapter(model)).__name__} does to its logits after the head is not known "
-            "here; expected "
-            "a soft cap, a scale, a bias or nothing"
+            f"policy: what {type(unwrap_adapter(model)).__name__} does to its logits after the head is not known here; "
+            "expected a soft cap, a scale, a bias or nothing"
         )

@@ -1,8 +1,10 @@
-"""A policy is a model and its chat: loaded from a folder, saved as a folder that plain transformers loads."""
+"""Finds, loads and saves a policy: a model and its chat, as a folder that transformers loads without sgcd."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +16,28 @@ from sgcd.chat import Chat
 from sgcd.errors import PolicyError, SgcdError
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, add_adapter, has_adapter, merged_state_dict, save_adapter
 from sgcd.learn.policy.model_card import build_model_card
-from sgcd.learn.policy.resolve import get_first_line, resolve_model
 from sgcd.learn.settings import PolicySettings
 from sgcd.seeds import derive_seed
+from sgcd.text import get_first_line
 
+_LAB_PREFIX = "lab:"
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+_POLICY_FILES = ("*.safetensors", "*.json", "*.jinja", "*.model", "*.txt")
+"""The files of a policy that are downloaded; none of them is code."""
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What acts, and what is trained."""
+    """The model that acts and is trained, and its chat."""
 
     model: PreTrainedModel
     chat: Chat
 
 
 def load_trainable_policy(settings: PolicySettings, seed: int = 0) -> Policy:
-    """The policy of a recipe, where it is to live, ready to be sampled and trained."""
+    """The policy of a recipe on its device, with its adapter if it has one, ready to be sampled and trained."""
     device = select_device(settings.device)
     policy = load_policy(settings.start, settings.dtype, settings.attention)
     if settings.lora.rank:
@@ -54,12 +60,51 @@ def select_device(device: str) -> torch.device:
 
 
 def get_context_window(config: Any) -> int:
-    """How many positions a model has; without a number, as many as anyone needs."""
+    """The number of positions of a model; 2^31 if its config gives none."""
     return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))
 
 
+def resolve_model(start: str | Path) -> Path:
+    """The folder of `start`: a folder, a warm start of the lab, or a model of the hub, which is downloaded once."""
+    if isinstance(start, str) and start.startswith(_LAB_PREFIX):
+        return _resolve_warm_start(start)
+    folder = Path(start).expanduser()
+    if folder.is_dir():
+        return folder
+    if isinstance(start, str) and _HUB_NAME.fullmatch(start):
+        return _download_from_hub(start)
+    raise PolicyError(
+        f"policy.start: {start} is not a folder here; give the path of one that save_pretrained wrote, lab:NAME, "
+        "or OWNER/NAME of a model on the hub"
+    )
+
+
+def _resolve_warm_start(start: str) -> Path:
+    starts = Path(str(files("sgcd"))) / "lab" / "starts"
+    known = sorted(path.name for path in starts.iterdir()) if starts.is_dir() else []
+    if (name := start.removeprefix(_LAB_PREFIX)) not in known:
+        available = (
+            ", ".join(_LAB_PREFIX + known_name for known_name in known) or "none; make them with `sgcd lab warm-start`"
+        )
+        raise PolicyError(f"policy.start: the lab has no warm start {name!r}; there are: {available}")
+    return starts / name
+
+
+def _download_from_hub(name: str) -> Path:
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_POLICY_FILES), ignore_patterns=["original/*"]))
+    except Exception as problem:  # of the hub's client, its transport or the disk
+        cause = "HF_HUB_OFFLINE forbids to fetch it" if constants.is_offline_mode() else get_first_line(problem)
+        raise PolicyError(
+            f"policy.start: {name} is neither a folder here nor in the hub's cache, and it could not be fetched "
+            f"({cause}); download it where there is a network, or give the path of a folder"
+        ) from problem
+
+
 def load_policy(start: str | Path, dtype: str, attn_implementation: str | None = None) -> Policy:
-    """Read a policy from what `locate` makes of `start`. No code from the folder is run."""
+    """Load a policy from the folder that `resolve_model` returns. No code from the folder is run."""
     folder = resolve_model(start)
     _, chat = read_policy_config(folder)
     model = load_model(folder, dtype, attn_implementation)
@@ -68,7 +113,7 @@ def load_policy(start: str | Path, dtype: str, attn_implementation: str | None =
 
 
 def read_policy_config(folder: Path) -> tuple[Any, Chat]:
-    """A policy's config and chat; refuses what can be known to be wrong before the weights are read."""
+    """The config and the chat of a policy; refuses a folder as far as possible before its weights are read."""
     if not (folder / "config.json").is_file():
         raise PolicyError(f"{folder}: no config.json there; expected weights, config, tokenizer and chat template")
     if not any((folder / name).is_file() for name in _WEIGHT_FILES):
@@ -95,8 +140,8 @@ def read_policy_config(folder: Path) -> tuple[Any, Chat]:
 def save_policy(policy: Policy, folder: Path, facts: Mapping[str, Any]) -> None:
     """Write weights, config, tokenizer, template and a model card with `facts`; the same policy gives the same bytes.
 
-    Weights are merged with the adapter, which also stands beside them, in `adapter/`.
-    The folder is written in place: where it must be whole or absent, the caller wraps it in `whole_folder`.
+    The adapter is merged into the weights, and saved in `adapter/` as well.
+    The folder is written in place; the caller uses `atomic_folder` if it must be whole or absent.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with _quiet_transformers():
@@ -128,14 +173,14 @@ def load_model(folder: Path, dtype: str, attn_implementation: str | None = None)
                 attn_implementation=attn_implementation,
                 local_files_only=True,
                 use_safetensors=True,
-                ignore_mismatched_sizes=True,  # told below, by name
+                ignore_mismatched_sizes=True,  # refused below, by name
                 output_loading_info=True,
             )
     except ImportError as problem:
         raise PolicyError(
             f"policy.attention: {attn_implementation} cannot be used here ({get_first_line(problem)})"
         ) from problem
-    except Exception as problem:  # transformers and safetensors raise a dozen kinds for what a folder can have wrong
+    except Exception as problem:  # transformers and safetensors raise a dozen types
         raise PolicyError(
             f"{folder}: no causal language model can be read there ({get_first_line(problem)})"
         ) from problem
@@ -154,7 +199,7 @@ def load_model(folder: Path, dtype: str, attn_implementation: str | None = None)
 
 
 def _add_end_token(model: PreTrainedModel, chat: Chat) -> None:
-    """Whoever generates with the saved policy stops where a turn ends."""
+    """Let `generate` with the saved policy stop at the end of a turn."""
     generation = model.generation_config
     if generation is None:
         return
@@ -169,7 +214,7 @@ def _add_end_token(model: PreTrainedModel, chat: Chat) -> None:
 
 @contextmanager
 def _quiet_transformers() -> Iterator[None]:
-    """No bars and no reports: what is wrong is said in an error of ours."""
+    """Silence progress bars and reports of transformers: errors are raised as `PolicyError`."""
     verbosity, has_progress_bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

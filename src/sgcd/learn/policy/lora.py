@@ -1,4 +1,4 @@
-"""LoRA: small matrices beside frozen weights are what is trained; what is saved is merged, the adapter beside it."""
+"""LoRA: adds an adapter to a model, merges it into the weights, saves and loads it in the format of peft."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -11,25 +11,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sgcd.errors import PolicyError
-from sgcd.learn.policy.resolve import get_first_line
 from sgcd.learn.settings import LoraSettings
-from sgcd.learn.training.master_weights import HALF_DTYPES
+from sgcd.learn.training.optimizer import HALF_DTYPES
+from sgcd.text import get_first_line
 
 ADAPTER_FOLDER = "adapter"
 _ADAPTER_WEIGHTS, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _MODEL_SUFFIX, _PEFT_SUFFIX = ".default.weight", ".weight"
 _PEFT_PREFIX = "base_model.model."
-"""What peft puts before every name in a saved adapter."""
+"""The prefix of every name in an adapter that peft saved."""
 
 
 def add_adapter(model: Any, settings: LoraSettings, seed: int) -> None:
-    """Freeze the model and put an adapter beside the linear layers that are named: at first it changes nothing."""
+    """Freeze the model and add an adapter to its target layers; the outputs do not change yet."""
     try:
         import peft
     except ModuleNotFoundError:
         raise PolicyError("policy.lora: peft is not installed; install sgcd[train,lora]") from None
     find_target_layers(model, settings)
-    lora_config_class: Any = peft.LoraConfig  # which types alpha as a whole number, and takes any
+    lora_config_class: Any = peft.LoraConfig  # peft types alpha as an int and takes any number
     config = lora_config_class(
         r=settings.rank,
         lora_alpha=settings.alpha,
@@ -44,11 +44,11 @@ def add_adapter(model: Any, settings: LoraSettings, seed: int) -> None:
             raise PolicyError(f"policy.lora: the model takes no adapter ({get_first_line(problem)})") from problem
     for weight in _adapter_parameters(model).values():
         if weight.dtype in HALF_DTYPES:
-            weight.data = weight.data.float()  # small and trained: its own master
+            weight.data = weight.data.float()  # an adapter is small, so it needs no master copy
 
 
 def find_target_layers(model: Any, settings: LoraSettings) -> dict[str, nn.Linear]:
-    """The layers that are meant; a name that means none is refused."""
+    """The linear layers that get an adapter; refuses a target that matches none."""
     linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
     for target in settings.targets:
         if not any(_matches_target(name, target) for name in linear):
@@ -73,7 +73,7 @@ def has_adapter(model: Any) -> bool:
 
 @contextmanager
 def adapter_disabled(model: Any) -> Iterator[None]:
-    """The model without its adapter: as it was when the run began."""
+    """Switch the adapter off: the model is then as it was when the run began."""
     layers = list(_lora_layers(model).values()) if has_adapter(model) else []
     for layer in layers:
         layer.enable_adapters(False)
@@ -85,7 +85,7 @@ def adapter_disabled(model: Any) -> Iterator[None]:
 
 
 def merged_state_dict(model: Any) -> dict[str, Tensor]:
-    """The weights of a plain model that computes the same: W + (alpha / rank) B A, under the names that W has."""
+    """Weights of a model without adapter that computes the same: W + (alpha / rank) B A, under the name of W."""
     layers, state_dict = _lora_layers(model), dict[str, Tensor]()
     with torch.no_grad():
         for name, weight in model.state_dict().items():
@@ -99,7 +99,7 @@ def merged_state_dict(model: Any) -> dict[str, Tensor]:
 
 
 def save_adapter(model: Any, folder: Path) -> None:
-    """The adapter alone, as peft reads it; the same adapter gives the same bytes."""
+    """Save the adapter as peft reads it; the same adapter gives the same bytes."""
     folder.mkdir(parents=True)
     weights = {
         _PEFT_PREFIX + name.replace(_MODEL_SUFFIX, _PEFT_SUFFIX): tensor.detach().contiguous()
@@ -112,7 +112,11 @@ def save_adapter(model: Any, folder: Path) -> None:
 
 
 def load_adapter(folder: Path, model: Any) -> Mapping[str, Tensor]:
-    """A saved adapter, under the names that its parameters have in the model."""
+    """The weights of a saved adapter, under their names in the model.
+
+    `peft.set_peft_model_state_dict` is not used: it ignores missing weights, and a checkpoint must be refused for them
+    before any weight changes.
+    """
     saved = load_file(folder / _ADAPTER_WEIGHTS)
     names = {_PEFT_PREFIX + name.replace(_MODEL_SUFFIX, _PEFT_SUFFIX): name for name in _adapter_parameters(model)}
     return {names.get(name, name): tensor for name, tensor in saved.items()}

@@ -1,4 +1,4 @@
-"""How much memory a recipe takes, from a model's config alone: its shapes are run through, its weights are not read."""
+"""Estimates the memory of a recipe from a model's config: runs its shapes on fake tensors and reads no weights."""
 
 import os
 from copy import deepcopy
@@ -12,19 +12,19 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sgcd.learn.policy.lora import find_target_layers
 from sgcd.learn.settings import LoraSettings
-from sgcd.learn.training.master_weights import HALF_DTYPES
+from sgcd.learn.training.optimizer import HALF_DTYPES
 
 _PROBE_LENGTHS = (64, 128, 256)
-"""Lengths at which a forward pass is weighed: linear and quadratic parts follow."""
+"""Lengths at which the bytes of a forward pass are counted; a parabola through them gives the rest."""
 _PROCESS_BYTES = 500_000_000
-"""What Python, torch and transformers take before there is a model."""
+"""Bytes of Python, torch and transformers before a model is loaded."""
 _CACHE_GROWTH = 1.5
-"""The sampler's cache grows by half when it is too short."""
+"""The sampler's cache grows by half when it is too short, so up to a third of it is unused."""
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryInputs:
-    """What of a recipe decides how much memory it takes."""
+    """The parts of a recipe that decide how much memory it takes."""
 
     dtype: torch.dtype
     attn_implementation: str | None
@@ -32,13 +32,13 @@ class MemoryInputs:
     lora: LoraSettings
     num_slots: int
     max_length: int
-    """Of the longest row: prompt and response."""
+    """Tokens of the longest row: prompt and response."""
     group_size: int
-    """Rollouts of a group: no batch holds two groups."""
+    """Rollouts of a group; no batch holds two groups."""
     training_tokens: int
     scoring_tokens: int
     logits_bytes: int
-    """Bytes for logits and what is made of them."""
+    """Bytes for logits and the tensors that are made of them."""
     has_kl_term: bool
 
 
@@ -48,35 +48,35 @@ class MemoryEstimate:
 
     process: int
     weights: int
-    """With the frozen copy that a KL term takes."""
+    """Includes the frozen copy of a KL term."""
     optimizer: int
-    """AdamW's moments, and float32 copies of weights with fewer bits."""
+    """AdamW's moments, and float32 copies of half-precision weights."""
     cache: int
-    """Of the sampler; it stays."""
+    """Of the sampler; it is never freed."""
     gradients: int
     activations: int
-    """Of one micro-batch in training, logits included."""
+    """Of one micro-batch in training, with logits."""
     scoring: int
-    """One forward pass without gradient, logits included."""
+    """One forward pass without gradient, with logits."""
     drawing: int
-    """Logits of all slots, in float64 for the draw."""
+    """Logits of all slots, in float64, when tokens are sampled."""
 
     @property
     def total(self) -> int:
-        """Training, scoring and drawing take turns, and gradients stay while the next group is scored."""
+        """Training, scoring and drawing alternate, and gradients are kept while the next group is scored."""
         alternating = max(self.gradients + max(self.activations, self.scoring), self.drawing)
         return self.process + self.weights + self.optimizer + self.cache + alternating
 
 
 def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
-    """Count the weights that `config` describes, run shapes through its first layers, and add up what would be kept."""
+    """Count the weights that `config` describes, run shapes through its first layers, and add up the bytes."""
     text_config, dtype_bytes = config.get_text_config(), inputs.dtype.itemsize
     with torch.device("meta"):
         model = _build_model(text_config, inputs)
-    num_weights = sum(each.numel() for each in model.parameters())
+    num_weights = sum(parameter.numel() for parameter in model.parameters())
     lora_rank = inputs.lora.rank
     num_trained = (
-        lora_rank * sum(sum(each.weight.shape) for each in find_target_layers(model, inputs.lora).values())
+        lora_rank * sum(sum(layer.weight.shape) for layer in find_target_layers(model, inputs.lora).values())
         if lora_rank
         else num_weights
     )
@@ -90,7 +90,7 @@ def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
         layer_bytes = layer_ratio * _extrapolate(
             [_count_activation_bytes(model, length) for length in _PROBE_LENGTHS], inputs.max_length
         )
-        bytes_per_token, bytes_per_row = (layer_ratio * each for each in _count_cache_bytes(model))
+        bytes_per_token, bytes_per_row = (layer_ratio * num_bytes for num_bytes in _count_cache_bytes(model))
     num_rows = min(inputs.group_size, max(1, inputs.training_tokens // inputs.max_length))
     num_tokens = num_rows * inputs.max_length
     activation_bytes = num_rows * layer_bytes
@@ -120,13 +120,13 @@ def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
 
 
 def _count_probe_layers(text_config: Any) -> int:
-    """So many layers that each kind is among them."""
+    """The smallest number of first layers that has every type of layer."""
     layer_types: list[str] = getattr(text_config, "layer_types", None) or ["full_attention"]
     return max(layer_types.index(layer_type) for layer_type in layer_types) + 1
 
 
 def get_available_memory(device: str) -> int:
-    """Bytes that the machine has: of the graphics processor, or what this process may take."""
+    """Bytes of the GPU, or the bytes that this process may take."""
     if device == "cuda":
         return torch.cuda.get_device_properties(0).total_memory
     physical_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -134,7 +134,7 @@ def get_available_memory(device: str) -> int:
 
 
 def _container_limits() -> list[int]:
-    """What a container allows."""
+    """The memory limits of a container, if there is one."""
     limits: list[int] = []
     for name in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
         try:
@@ -156,7 +156,7 @@ def _build_model(config: Any, inputs: MemoryInputs) -> Any:
 
 def _count_activation_bytes(model: Any, length: int) -> int:
     """Bytes that a forward pass over one row holds for the backward pass, weights not counted."""
-    weight_storages = {each.untyped_storage()._cdata for each in model.parameters()}
+    weight_storages = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved_storages: dict[int, Any] = {}
 
     def save_tensor(tensor: Tensor) -> Tensor:
@@ -165,11 +165,11 @@ def _count_activation_bytes(model: Any, length: int) -> int:
 
     with torch.autograd.graph.saved_tensors_hooks(save_tensor, lambda tensor: tensor):
         model.base_model(input_ids=torch.zeros((1, length), dtype=torch.long), use_cache=False)
-    return sum(each.nbytes() for key, each in saved_storages.items() if key not in weight_storages)
+    return sum(storage.nbytes() for key, storage in saved_storages.items() if key not in weight_storages)
 
 
 def _extrapolate(measured: list[int], length: int) -> int:
-    """The parabola through what was weighed at PROBES, at `length`: attention may keep length x length numbers."""
+    """The parabola through the counts at _PROBE_LENGTHS, at `length`: attention may keep length x length numbers."""
     a, b, c = _PROBE_LENGTHS
     first, second = (measured[1] - measured[0]) / (b - a), (measured[2] - measured[1]) / (c - b)
     curve = max(0.0, (second - first) / (c - a))
@@ -177,7 +177,7 @@ def _extrapolate(measured: list[int], length: int) -> int:
 
 
 def _count_cache_bytes(model: Any) -> tuple[int, int]:
-    """Bytes of the sampler's memory for each token, and for each row whatever its length."""
+    """Bytes of the sampler's cache per token, and per row whatever its length."""
     from transformers import DynamicCache
 
     length = 4

@@ -1,4 +1,4 @@
-"""The model card that is saved with a policy."""
+"""Writes the model card that is saved with a policy."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -28,10 +28,10 @@ tokenizer = AutoTokenizer.from_pretrained("path/of/this/folder")
 {bias}{facts}"""
 
 WRITER_FACT = "references written by"
-"""The fact that names the language model, where one wrote references."""
+"""The fact that names the language model, if one wrote references."""
 
 USER_FACT = "users played by"
-"""The fact that names the language model, where one played the users."""
+"""The fact that names the language model, if one played the users."""
 
 _REFERENCE_BIAS_NOTE = """\
 Where credit went in training was guided by references that a language model ({writer}) wrote after reading the agent's
@@ -43,7 +43,7 @@ cannot be undone.
 
 
 def build_model_card(model: PreTrainedModel, facts: Mapping[str, Any]) -> str:
-    """README.md of a policy. It tells the facts that are given and nothing else: no paths, no machine, no date."""
+    """README.md of a policy, with `facts` and nothing else: no paths, no machine, no date."""
     fact_rows = "".join(f"| {_escape_cell(name)} | {_escape_cell(value)} |\n" for name, value in facts.items())
     return _CARD_TEMPLATE.format(
         kind=type(model).__name__,

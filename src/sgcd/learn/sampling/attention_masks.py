@@ -1,4 +1,4 @@
-"""What the sampler's rows may look at, for each kind of layer that a model has."""
+"""Builds the attention masks of the sampler, for each type of layer of a model."""
 
 from typing import Any
 
@@ -9,35 +9,34 @@ from sgcd.errors import PolicyError
 
 _FULL, _SLIDING, _LINEAR = "full_attention", "sliding_attention", "linear_attention"
 MASKED_ATTENTION = ("eager", "sdpa")
-"""Kernels that take a mask of one's own."""
+"""Attention implementations that take a custom mask."""
 
 
 class AttentionMasks:
-    """Knows of a model which kinds of layers it has, and how it wants to be told what they may see."""
+    """The attention masks of one model, in the form that it takes."""
 
     def __init__(self, model: Any) -> None:
         config = model.config.get_text_config()
         self.sliding_window: int | None = getattr(config, "sliding_window", None)
         layer_types: list[str] | None = getattr(config, "layer_types", None)
         self._one_per_type = layer_types is not None
-        """Such models are given one mask for each kind of layer; others have one kind, and take a single mask."""
+        """Whether the model takes a dict with one mask per type of layer, or has one type and takes a single mask."""
         self.layer_types = set(layer_types) if layer_types else {_SLIDING if self.sliding_window else _FULL}
         unsupported = self.layer_types - {_FULL, _SLIDING, _LINEAR}
         if unsupported or not hasattr(config, "num_attention_heads"):
             raise PolicyError(
                 f"policy: {config.model_type} has layers of {', '.join(sorted(unsupported)) or 'no attention'}; only "
-                "full, "
-                "sliding and linear attention can be sampled"
+                "full, sliding and linear attention can be sampled"
             )
         self._dtype: torch.dtype = model.dtype
 
     @property
     def is_stateful(self) -> bool:
-        """There are layers whose states no mask can hide: rows that go on must not be padded."""
+        """Whether layers keep states that no mask can hide: continued rows must then not be padded."""
         return _LINEAR in self.layer_types
 
     def build(self, positions: Tensor, token_mask: Tensor | None, max_length: int) -> Any:
-        """`positions` [rows, width] of the queries; `written` is False where a column is padding, None without any."""
+        """Masks for queries at `positions` [rows, width]; `token_mask` is False at padding, None without padding."""
         key_positions = torch.arange(max_length, device=positions.device)
         masked = key_positions > positions[:, None, :, None]
         masks: dict[str, Any] = {}

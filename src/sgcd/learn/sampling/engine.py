@@ -1,4 +1,4 @@
-"""The sampler's engine: feeds new ids into the slot cache and draws one token for each active row."""
+"""The sampler's engine: feeds new ids into the slot cache and samples one token for each active sequence."""
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,12 +19,12 @@ from sgcd.records import TokenIds
 _IndexArray = NDArray[np.int64]
 
 _MAX_PREFILL_TOKENS = 16384
-"""Padded tokens in one prefill."""
+"""Tokens of one prefill batch, padding included."""
 
 
 @dataclass(eq=False, slots=True)
 class SequenceState:
-    """One rollout in the engine: its row, how many of its tokens are cached, and the turn that is being sampled."""
+    """One rollout in the engine: its row, the number of its cached tokens, and the turn that is being sampled."""
 
     index: int
     temperature: float
@@ -32,7 +32,7 @@ class SequenceState:
     row: int = -1
     num_cached: int = 0
     pending_ids: list[int] = field(default_factory=list)
-    """Ids to feed before the turn's first draw. A turn's last sampled id is fed with the next turn."""
+    """Ids to feed before the first token of the turn. The last sampled id of a turn is fed with the next turn."""
     max_tokens: int = 0
     sampled_ids: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
@@ -44,9 +44,9 @@ class SequenceState:
 
 
 class Engine:
-    """Rows 0 to n-1 of the cache belong to the n active places, so that decoding reads the cache without copying."""
+    """Rows 0 to n-1 of the cache belong to the n active sequences, so that decoding reads the cache without copying."""
 
-    def __init__(self, model: PreTrainedModel, num_slots: int, end_ids: Collection[int], top_p: float) -> None:
+    def __init__(self, model: PreTrainedModel, num_slots: int, end_ids: Collection[int], *, top_p: float) -> None:
         self._model = model
         self._masks = AttentionMasks(model)
         self._end_ids = end_ids
@@ -58,17 +58,17 @@ class Engine:
 
     @property
     def num_active(self) -> int:
-        """How many places are in the middle of a turn."""
+        """The number of sequences in the middle of a turn."""
         return self._num_active
 
     def sample_turn(self, sequences: Sequence[SequenceState]) -> None:
-        """One whole turn of all `places`: shapes and order follow from them and from what they sample, nothing else."""
+        """Sample a whole turn of all `sequences`; shapes and order depend on these and their sampled ids alone."""
         self.step(sequences, ())
         while self._num_active:
             self.step((), ())
 
     def step(self, joining: Sequence[SequenceState], leaving: Sequence[SequenceState]) -> list[SequenceState]:
-        """Take `leaving` out, feed `joining`, draw a token for every active place; return those whose turn is over."""
+        """Remove `leaving`, feed `joining`, sample a token for each active sequence; return the finished ones."""
         with self._sampling_mode():
             if leaving:
                 self._compact(set(self._active_sequences()).difference(leaving))
@@ -81,14 +81,14 @@ class Engine:
         return finished
 
     def clear(self) -> None:
-        """Forget every place; what was cached is garbage from now on."""
+        """Remove all sequences; their cached tokens are no longer valid."""
         self._sequences = [None] * self._cache.num_slots
         self._num_active = 0
 
     @contextmanager
     def _sampling_mode(self) -> Iterator[None]:
         was_training = self._model.training
-        if was_training:  # asked first: setting the mode walks over every module
+        if was_training:  # `eval` and `train` visit every module, so they are called only if needed
             self._model.eval()
         attn_implementation = str(self._model.config._attn_implementation)
         if attn_implementation not in MASKED_ATTENTION:
@@ -108,7 +108,7 @@ class Engine:
     def _sample_next_tokens(self, sequences: Sequence[SequenceState], logits: Tensor) -> list[SequenceState]:
         uniforms = [sequence.uniforms.next() for sequence in sequences]
         token_ids, logprobs = sample_tokens(
-            logits, uniforms, [sequence.temperature for sequence in sequences], self._top_p
+            logits, uniforms, [sequence.temperature for sequence in sequences], top_p=self._top_p
         )
         finished: list[SequenceState] = []
         for sequence, token_id, logprob in zip(sequences, token_ids, logprobs, strict=True):
@@ -119,7 +119,7 @@ class Engine:
         return finished
 
     def _compact(self, active_sequences: set[SequenceState]) -> None:
-        """Move the active places to the first rows."""
+        """Move the active sequences to the first rows."""
         num_active = len(active_sequences)
         target_rows = [row for row in range(num_active) if self._sequences[row] not in active_sequences]
         source_rows = [
@@ -143,10 +143,10 @@ class Engine:
         cells = positions + np.arange(len(sequences))[:, None] * self._cache.capacity
         for sequence in sequences:
             sequence.num_cached += 1
-        return self._forward(len(sequences), token_ids, positions, cells, max_length)
+        return self._forward(len(sequences), token_ids, positions, cells=cells, max_length=max_length)
 
     def _prefill(self, sequences: Sequence[SequenceState]) -> Tensor:
-        """Feed what is new; the logits after each place's last id. Siblings share a prompt: it is computed once."""
+        """Feed the pending ids; return the logits after the last of each sequence. A shared prompt is computed once."""
         self._assign_rows(sequences)
         leader_of_prompt: dict[tuple[int, ...], SequenceState] = {}
         leader_of: dict[SequenceState, SequenceState] = {}
@@ -165,7 +165,7 @@ class Engine:
         return torch.stack([logits[leader_of.get(sequence, sequence)] for sequence in sequences])
 
     def _split_prefill(self, sequences: Sequence[SequenceState]) -> list[list[SequenceState]]:
-        """Of similar length together. Where rows have states, those that go on are fed with their equals only."""
+        """Batches of similar length. With stateful layers, continued sequences are batched with equal lengths only."""
 
         def batch_kind(sequence: SequenceState) -> int:
             return len(sequence.pending_ids) if self._masks.is_stateful and sequence.num_cached else 0
@@ -184,7 +184,7 @@ class Engine:
         return batches
 
     def _assign_rows(self, sequences: Sequence[SequenceState]) -> None:
-        """Give a row to every place that has none; rows of closed places are free."""
+        """Give a row to every sequence without one; rows of closed sequences are free."""
         for row in range(self._num_active, self._cache.num_slots):
             if (occupant := self._sequences[row]) and occupant.closed:
                 self._sequences[row] = None
@@ -194,7 +194,7 @@ class Engine:
             self._sequences[row], sequence.row = sequence, row
 
     def _prefill_batch(self, sequences: Sequence[SequenceState]) -> Tensor:
-        """Padding stands on the left: every row's last id is in the last column, the only one that needs the head."""
+        """Padding is on the left: the last id of every row is in the last column, the only one that needs the head."""
         width = max(len(sequence.pending_ids) for sequence in sequences)
         is_fresh = not any(sequence.num_cached for sequence in sequences)
         max_length = max(sequence.num_cached + len(sequence.pending_ids) for sequence in sequences)
@@ -209,20 +209,21 @@ class Engine:
             cells[i, start:] = sequence.row * self._cache.capacity + positions[i, start:]
             sequence.num_cached += len(sequence.pending_ids)
         rows = torch.tensor([sequence.row for sequence in sequences], device=self._model.device)
-        return self._forward(rows, token_ids, positions, cells, max_length, is_fresh)
+        return self._forward(rows, token_ids, positions, cells=cells, max_length=max_length, is_fresh=is_fresh)
 
     def _forward(
         self,
         rows: int | Tensor,
         token_ids: _IndexArray,
         positions: _IndexArray,
+        *,
         cells: _IndexArray,
         max_length: int,
         is_fresh: bool = False,
     ) -> Tensor:
         device = self._model.device
         position_ids = torch.from_numpy(positions).to(device)
-        self._cache.set_target(rows, torch.from_numpy(cells.ravel()).to(device), max_length, is_fresh)
+        self._cache.set_target(rows, torch.from_numpy(cells.ravel()).to(device), max_length, is_fresh=is_fresh)
         token_mask = (
             torch.from_numpy(cells != self._cache.padding_cell).to(device)
             if (cells == self._cache.padding_cell).any()
@@ -239,7 +240,6 @@ class Engine:
         if self._cache.num_layer_updates != self._num_layers:
             raise PolicyError(
                 f"policy: {self._model.config.model_type} cached {self._cache.num_layer_updates} of "
-                f"{self._num_layers} layers; "
-                "only models that keep one memory in each layer can be sampled"
+                f"{self._num_layers} layers; only models that keep one memory in each layer can be sampled"
             )
         return logits[:, -1]

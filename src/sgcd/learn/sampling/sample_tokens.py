@@ -1,4 +1,4 @@
-"""From logits to sampled ids: each rollout has a stream of uniforms of its own, one for each token."""
+"""Samples ids from logits; each rollout has its own stream of uniforms, one per token."""
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ _BUFFERED_UNIFORMS = 64
 
 
 class UniformStream:
-    """A rollout's own stream of uniforms in [0, 1); the k-th belongs to its k-th sampled token."""
+    """The uniforms in [0, 1) of one rollout; the k-th belongs to its k-th sampled token."""
 
     def __init__(self, seed: int) -> None:
         self._generator = np.random.Generator(np.random.Philox(seed))
@@ -23,12 +23,12 @@ class UniformStream:
 
 
 def sample_tokens(
-    logits: Tensor, uniforms: list[float], temperatures: list[float], top_p: float
+    logits: Tensor, uniforms: list[float], temperatures: list[float], *, top_p: float
 ) -> tuple[list[int], list[float]]:
-    """One id for each row of `logits`, and its log-probability at the row's temperature, before top_p.
+    """Sample one id per row of `logits`; return its log-probability at the row's temperature, before top_p.
 
     The id is the inverse of the cumulative distribution at the row's uniform, in float64 and in the order of ids. At
-    temperature 0 it is the likeliest id (of equals the lowest), and its log-probability is the one at temperature 1.
+    temperature 0 it is the likeliest id (the lowest of equals), and its log-probability is that at temperature 1.
     """
     divisors = torch.tensor(
         [temperature or 1.0 for temperature in temperatures], dtype=torch.float64, device=logits.device
@@ -40,7 +40,7 @@ def sample_tokens(
     if not bool(torch.isfinite(total).all()):
         raise PolicyError("sampler: the policy's logits are not finite; its weights have diverged or are damaged")
     uniform = torch.tensor(uniforms, dtype=torch.float64, device=logits.device)[:, None]
-    # Just below the total, so that rounding never leads past the last id that has any probability.
+    # Just below the total, so that rounding never leads past the last id with a probability.
     threshold = torch.minimum(uniform * total, torch.nextafter(total, torch.zeros_like(total)))
     ids = torch.searchsorted(cumulative, threshold, right=True)
     if 0.0 in temperatures:
@@ -50,7 +50,7 @@ def sample_tokens(
 
 
 def keep_top_p(probs: Tensor, top_p: float) -> Tensor:
-    """Zero all but the likeliest ids, the fewest whose probabilities reach `top_p`."""
+    """Keep the fewest likeliest ids whose probabilities reach `top_p`; set the others to zero."""
     sorted_probs, order = probs.sort(dim=-1, descending=True, stable=True)
     mass_before = torch.nn.functional.pad(sorted_probs.cumsum(dim=-1)[:, :-1], (1, 0))
     is_dropped = mass_before >= top_p

@@ -1,4 +1,4 @@
-"""The policy's own sampler, as act needs it: cohorts of sessions, sampled in lockstep or freely."""
+"""`TorchSampler`: samples cohorts of rollouts from the policy, in lockstep or continuously, for the act room."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -12,9 +12,8 @@ from sgcd.act.environment import SampledTurn
 from sgcd.chat import Chat
 from sgcd.errors import PolicyError, RecipeError
 from sgcd.learn.policy.load import get_context_window
-from sgcd.learn.sampling.continuous import ContinuousBatcher
+from sgcd.learn.sampling.batchers import ContinuousBatcher, LockstepBatcher
 from sgcd.learn.sampling.engine import Engine, SequenceState
-from sgcd.learn.sampling.lockstep import LockstepBatcher
 from sgcd.learn.sampling.sample_tokens import UniformStream
 from sgcd.learn.settings import SamplerSettings
 from sgcd.records import TokenIds
@@ -24,7 +23,7 @@ class TorchSampler:
     """Samples from a causal model. `executor` has one thread, the only one that touches the model."""
 
     def __init__(self, model: PreTrainedModel, chat: Chat, settings: SamplerSettings, executor: Executor) -> None:
-        self._engine = Engine(model, settings.slots, chat.end_ids, settings.top_p)
+        self._engine = Engine(model, settings.slots, chat.end_ids, top_p=settings.top_p)
         self._executor = executor
         self._settings = settings
         self.end_ids = chat.end_ids
@@ -41,7 +40,7 @@ class TorchSampler:
 
     @asynccontextmanager
     async def cohort(self, size: int, temperature: float | None = None) -> AsyncIterator["TorchCohort"]:
-        """Wait for room, then sample `size` rollouts. In lockstep a cohort has the sampler to itself."""
+        """Wait for free slots, then sample `size` rollouts. In lockstep only one cohort runs at a time."""
         if size > self.slots:
             raise RecipeError(
                 f"sampler.slots: {self.slots} slots cannot hold a cohort of {size} rollouts; "
@@ -53,7 +52,7 @@ class TorchSampler:
             self._num_free_slots -= num_slots
         batcher = self._continuous_batcher or LockstepBatcher(self._engine, self._executor, size)
         cohort_temperature = self._settings.temperature if temperature is None else temperature
-        cohort = TorchCohort(self, batcher, size, cohort_temperature)
+        cohort = TorchCohort(self, batcher, size, temperature=cohort_temperature)
         try:
             yield cohort
         finally:
@@ -68,7 +67,7 @@ class TorchCohort:
     """Rollouts that are sampled together."""
 
     def __init__(
-        self, sampler: TorchSampler, batcher: LockstepBatcher | ContinuousBatcher, size: int, temperature: float
+        self, sampler: TorchSampler, batcher: LockstepBatcher | ContinuousBatcher, size: int, *, temperature: float
     ) -> None:
         self.sampler = sampler
         self.batcher = batcher
@@ -78,7 +77,7 @@ class TorchCohort:
         self._closed = False
 
     def session(self, index: int, seed: int) -> "TorchSession":
-        """The session of the cohort's rollout number `index`; its draws depend on `seed` alone."""
+        """Open the session of rollout `index`; its samples depend on `seed` alone."""
         if self._closed or not 0 <= index < self._size or index in self._sessions:
             raise ValueError(
                 f"sampler: a cohort of {self._size} has no session {index} to open, or has already opened it"
@@ -97,7 +96,7 @@ class TorchCohort:
 
 
 class TorchSession:
-    """One rollout's place in the sampler: what was fed and sampled stays, so that each turn sends only new ids."""
+    """One rollout in the sampler. The context is cached, so each turn sends only new ids."""
 
     def __init__(self, cohort: TorchCohort, sequence: SequenceState) -> None:
         self.sequence = sequence
@@ -105,14 +104,14 @@ class TorchSession:
         self._busy = False
 
     async def sample(self, new_ids: TokenIds, max_new_tokens: int) -> SampledTurn:
-        """Append `new` to the context, then sample at most `limit` tokens, up to and including the end of the turn."""
+        """Append `new_ids` to the context, then sample up to `max_new_tokens` tokens, to the end token of the turn."""
         self._check_turn(new_ids, max_new_tokens)
         self.sequence.start_turn(new_ids, max_new_tokens)
         self._busy = True
         try:
             await self._cohort.batcher.sample_turn(self.sequence)
         except BaseException:
-            # Also when cancelled: nobody knows how far the turn came, and the others must not wait for it.
+            # Also when cancelled: the state of the turn is unknown, and the other sessions must not wait for it.
             self.close()
             raise
         finally:
@@ -149,6 +148,5 @@ class TorchSession:
         if num_context_tokens + max_tokens > sampler.context_window:
             raise PolicyError(
                 f"policy: {num_context_tokens} tokens of context and {max_tokens} to sample do not fit its window of "
-                f"{sampler.context_window}; "
-                "lower siblings.limits.tokens"
+                f"{sampler.context_window}; lower siblings.limits.tokens"
             )

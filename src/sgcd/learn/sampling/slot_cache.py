@@ -1,4 +1,4 @@
-"""A key-value cache of slots: every row has a length of its own, so turns of different lengths waste no columns."""
+"""A KV cache whose rows have lengths of their own, so that turns of different lengths waste no columns."""
 
 from typing import Any
 
@@ -10,11 +10,11 @@ _CAPACITY_STRIDE = 64
 
 
 class SlotCache(Cache):
-    """Keys and values of `slots` rows. The caller says with `aim` where the next forward pass writes and what it reads.
+    """Keys and values of `num_slots` rows. `set_target` sets which cells the next forward pass writes and reads.
 
-    A row's cells are position by position; what lies beyond a row's end is garbage that no query may attend to. One
-    more cell, after all rows, takes what padding writes. Layers of linear attention keep two states for each row
-    instead, which no mask can hide: rows begin afresh, or go on without any padding.
+    A row has one cell per position; cells beyond its end hold garbage, which the masks must hide. One more cell, after
+    all rows, takes the writes of padding. Layers of linear attention keep two states per row instead. No mask can hide
+    these, so rows start fresh or continue without padding.
     """
 
     def __init__(self, num_slots: int) -> None:
@@ -22,7 +22,7 @@ class SlotCache(Cache):
         self.num_slots = num_slots
         self.capacity = 0
         self.num_layer_updates = 0
-        """Layers that wrote since `aim`: a model that keeps its memory elsewhere has none."""
+        """Layers that wrote since `set_target`; zero for a model that keeps its memory elsewhere."""
         self._stores: dict[int, tuple[Tensor, Tensor]] = {}
         self._states: dict[tuple[str, int], Tensor] = {}
         self._is_fresh = False
@@ -41,13 +41,13 @@ class SlotCache(Cache):
 
     @property
     def padding_cell(self) -> int:
-        """The cell that padding writes to; nothing ever reads it."""
+        """The cell that padding writes to; it is never read."""
         return self.num_slots * self.capacity
 
-    def set_target(self, rows: int | Tensor, cells: Tensor, max_length: int, is_fresh: bool = False) -> None:
-        """The next pass writes to `cells` and reads `longest` positions of `rows`: the first so many, or these.
+    def set_target(self, rows: int | Tensor, cells: Tensor, max_length: int, *, is_fresh: bool = False) -> None:
+        """The next pass writes to `cells` and reads `max_length` positions of `rows`: the first so many, or these.
 
-        `fresh` rows have no states yet: what was there belonged to others.
+        Fresh rows have no states yet; states in the cache belong to earlier sequences.
         """
         self._rows, self._cells, self._max_length, self._is_fresh = rows, cells, max_length, is_fresh
         self.num_layer_updates = 0
@@ -55,7 +55,7 @@ class SlotCache(Cache):
     def update(
         self, key_states: Tensor, value_states: Tensor, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Write the new keys and values of one layer; return the layer's rows up to the longest."""
+        """Write the new keys and values of one layer; return its target rows up to the longest."""
         self.num_layer_updates += 1
         if layer_idx not in self._stores:
             self._stores[layer_idx] = self._new_store(key_states), self._new_store(value_states)
@@ -65,7 +65,7 @@ class SlotCache(Cache):
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self._max_length
 
-    # -- layers of linear attention, in the words of transformers ------------------------------------------------------
+    # -- layers of linear attention, under the names of transformers ---------------------------------------------------
 
     def get_conv_state(self, layer_idx: int, state_idx: int = 0) -> Tensor | None:
         return self._get_state("conv", layer_idx)
@@ -77,11 +77,11 @@ class SlotCache(Cache):
         return not self._is_fresh
 
     def is_recording_past(self, layer_idx: int) -> bool:
-        """A single token's pass writes to the state it was given, which is ours only where rows are read in place."""
+        """Whether the states are copies. A pass of one token writes in place if the target is the first rows."""
         return not isinstance(self._rows, int)
 
     def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Tensor:
-        """Keep the newest columns, as many as the kernel reads; return those before and the new ones."""
+        """Keep as many of the newest columns as the kernel reads; return the earlier and the new columns."""
         width: int = kwargs.get("conv_kernel_size", conv_states.shape[-1])
         previous = self._get_state("conv", layer_idx)
         if previous is None:
@@ -100,7 +100,7 @@ class SlotCache(Cache):
         return recurrent_states
 
     def _get_state(self, kind: str, layer: int) -> Tensor | None:
-        """Of the rows that are aimed at; a view of the first so many, which may be written to."""
+        """States of the target rows; a writable view if these are the first rows."""
         if self._is_fresh:
             return None
         states = self._states[kind, layer]
@@ -115,10 +115,10 @@ class SlotCache(Cache):
         else:
             stored[self._rows] = states
 
-    # -- rows change places -------------------------------------------------------------------------------------------
+    # -- moving rows --------------------------------------------------------------------------------------------------
 
     def swap_rows(self, first_rows: list[int], second_rows: list[int], length: int) -> None:
-        """Exchange rows pairwise, `length` positions of each."""
+        """Swap rows pairwise, up to `length` positions."""
         first, second = torch.tensor(first_rows), torch.tensor(second_rows)
         for view in self._row_views(length):
             first, second = first.to(view.device), second.to(view.device)
@@ -127,12 +127,12 @@ class SlotCache(Cache):
             view[second] = saved
 
     def copy_rows(self, source_rows: list[int], target_rows: list[int], length: int) -> None:
-        """Copy rows pairwise, `length` positions of each."""
+        """Copy rows pairwise, up to `length` positions."""
         for view in self._row_views(length):
             view[torch.tensor(target_rows)] = view[torch.tensor(source_rows)]
 
     def _row_views(self, length: int) -> list[Tensor]:
-        """All that belongs to rows: their first positions, and their states."""
+        """Views of all tensors with one entry per row: cells up to `length`, and states."""
         kv_views = [self._as_rows(store)[:, :length] for layer in self._stores.values() for store in layer]
         return [*kv_views, *self._states.values()]
 

@@ -28,8 +28,10 @@ def score_logprobs(
     """For each rollout, one number for each token of its response: log p(y_t) where it was written, 0 elsewhere."""
     logprobs: dict[int, Floats] = {}
     for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, micro_batch_tokens):
-        packed = stats_at(hidden, get_head(model), observed_ids, (), temperature, logits_bytes).observed_logprob
-        logprobs |= zip(indices, unpack_policy_tokens(packed, [rollouts[index] for index in indices]), strict=True)
+        stats = stats_at(hidden, get_head(model), observed_ids, temperature=temperature, logits_bytes=logits_bytes)
+        logprobs |= zip(
+            indices, unpack_policy_tokens(stats.observed_logprob, [rollouts[index] for index in indices]), strict=True
+        )
     return [logprobs[index] for index in range(len(rollouts))]
 
 

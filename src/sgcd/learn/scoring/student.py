@@ -50,7 +50,12 @@ def score_student(
     hidden, observed_ids = forward_hidden_states(model, pad_batch(rollouts))
     comparisons = [TeacherComparison(rollouts, topk, observed_ids) for topk in teacher_topk]
     logprobs, stats = logprobs_with_grad(
-        hidden, get_head(model), observed_ids, collect_query_ids(comparisons), temperature, logits_bytes
+        hidden,
+        get_head(model),
+        observed_ids,
+        ids=collect_query_ids(comparisons),
+        temperature=temperature,
+        logits_bytes=logits_bytes,
     )
     return logprobs, stats.entropy, collect_student_scores(stats, rollouts, comparisons, divergence)
 
@@ -74,7 +79,12 @@ def score_student_no_grad(
             TeacherComparison(part_rollouts, [topk[index] for index in indices], observed_ids) for topk in teacher_topk
         ]
         stats = stats_at(
-            hidden, get_head(model), observed_ids, collect_query_ids(comparisons), temperature, logits_bytes
+            hidden,
+            get_head(model),
+            observed_ids,
+            ids=collect_query_ids(comparisons),
+            temperature=temperature,
+            logits_bytes=logits_bytes,
         )
         part_scores = collect_student_scores(stats, part_rollouts, comparisons, divergence)
         logprobs |= zip(indices, part_scores.logprobs, strict=True)

@@ -48,7 +48,7 @@ def score_teacher(
     ]
     results: dict[int, TeacherTopK] = {}
     for indices, (hidden, observed) in forward_micro_batches(model, teacher_rollouts, micro_batch_tokens):
-        topk = topk_stats(hidden, get_head(model), observed, k, temperature, logits_bytes)
+        topk = topk_stats(hidden, get_head(model), observed, k=k, temperature=temperature, logits_bytes=logits_bytes)
         outcome_logprobs = kept_outcomes(topk.ids, observed, topk.logprobs, topk.observed_logprob, topk.tail_logprob)
         lengths = [teacher_rollouts[index].num_policy_tokens for index in indices]
         columns = zip(

@@ -1,48 +1,87 @@
-"""One optimiser step: the rate, the clipped gradient, and nothing that is not finite reaches the weights."""
+"""One optimizer step with learning rate, clipped gradient and float32 master weights; only finite numbers are used."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sgcd.learn.settings import OptimizerSettings
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.master_weights import MasterAdamW
+
+HALF_DTYPES = (torch.bfloat16, torch.float16)
+"""Types of weights that get a float32 master."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one optimiser step did; None where nothing was measured."""
+    """The result of one optimizer step; None for a number that was not measured."""
 
     lr: float
     skipped: str = ""
-    """Why the policy was left as it was; empty when it moved."""
+    """Why the policy did not change; empty if it did."""
     loss: float | None = None
     grad_norm: float | None = None
     """Before clipping."""
     clip_share: float | None = None
     ratio: float | None = None
     kl: float | None = None
-    """To the initial policy, by k3; None when the recipe has no KL term."""
+    """To the initial policy, by k3; None without a KL term in the recipe."""
     entropy: float | None = None
 
 
+class MasterAdamW(torch.optim.AdamW):
+    """AdamW on float32 copies of half-precision weights, the masters.
+
+    A bfloat16 weight loses a step of 1e-6, and a bfloat16 gradient loses a small summand. So the optimizer updates
+    float32 masters, and adds the gradient of each micro-batch to a float32 sum. After a step, the masters are rounded
+    into the model. A weight of 32 bits or more is its own master.
+    """
+
+    def __init__(self, parameters: Iterable[Tensor], **options: Any) -> None:
+        self.masters = {parameter: _float32_copy(parameter) for parameter in parameters}
+        super().__init__([*self.masters.values()], **options)
+        for weight, master in self.masters.items():
+            if master is not weight:
+                weight.register_post_accumulate_grad_hook(self._accumulate_gradient)
+        self.register_step_post_hook(lambda *_: self.copy_to_model())
+
+    @torch.no_grad()
+    def copy_to_model(self) -> None:
+        """Round the masters into the weights of the model."""
+        for weight, master in self.masters.items():
+            if master is not weight:
+                weight.copy_(master)
+
+    def _accumulate_gradient(self, weight: Tensor) -> None:
+        if weight.grad is None:
+            return
+        master = self.masters[weight]
+        master.grad = weight.grad.float() if master.grad is None else master.grad.add_(weight.grad)
+        weight.grad = None
+
+
+def _float32_copy(weight: Tensor) -> Tensor:
+    return weight.detach().float().requires_grad_() if weight.dtype in HALF_DTYPES else weight
+
+
 def build_optimizer(model: Any, settings: OptimizerSettings) -> MasterAdamW:
-    """AdamW in one pass over each weight: nothing of the size of the largest one is made beside it."""
+    """Fused AdamW over the trained weights: it makes no temporary of the size of a weight."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     return MasterAdamW(parameters, lr=settings.lr, betas=settings.betas, weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rate(settings: OptimizerSettings, step: int) -> float:
-    """The learning rate of `step` (counted from one): linear over the warm-up, then constant."""
+    """The learning rate of `step`, counted from one: linear over the warm-up, then constant."""
     return settings.lr * min(1.0, step / max(settings.warmup, 1))
 
 
 def optimizer_step(
     optimizer: torch.optim.Optimizer, gradient: GradientAccumulator, settings: OptimizerSettings, step: int
 ) -> StepResult:
-    """Move the policy once. A loss or a gradient that is not finite leaves it, and the optimiser, as they were."""
+    """Update the policy once. If loss or gradient is not finite, policy and optimizer stay as they are."""
     lr, num_tokens = learning_rate(settings, step), gradient.num_tokens
     if not num_tokens:
         return StepResult(lr, skipped="no token was written")
@@ -71,5 +110,5 @@ def optimizer_step(
 
 
 def _finite_or_none(value: float) -> float | None:
-    """JSON knows no NaN."""
+    """JSON has no NaN."""
     return value if isfinite(value) else None

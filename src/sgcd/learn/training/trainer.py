@@ -220,7 +220,7 @@ class Trainer:
 
     def _write_checkpoint(self) -> None:
         checkpoint.save_checkpoint(
-            self.folder, self.context.policy, self.optimizer, self.state, self.context.model_names
+            self.folder, self.context.policy, self.optimizer, state=self.state, facts=self.context.model_names
         )
         checkpoint.link_best(self.folder, self.state)
         checkpoint.prune_checkpoints(self.folder, self.config.checkpoint.keep)

@@ -1,4 +1,4 @@
-"""Some rows of logits and all that is asked of them, in few passes while they are in the processor's cache."""
+"""Statistics of a block of logits on a CPU, in few passes while the block is in the processor's cache."""
 
 import math
 from dataclasses import dataclass
@@ -7,49 +7,47 @@ import torch
 from torch import Tensor
 
 from sgcd.credit.divergence import top_ids
-from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.block import LogitsInputs
 
 _MAX_DOT_ROWS = 8
-"""Rows that are so long that each is multiplied by itself."""
+"""Up to so many tokens, entropy takes one dot product per token; for more, `vecdot`."""
 GROUP = 128
-"""Columns of which the maximum is taken first; the K largest logits lie in the K groups with the largest maxima."""
+"""Columns of a group. The K largest logits are in the K groups with the largest maxima."""
 _NUM_EXACT_LOGITS = 64
-"""Logits of a row that are computed again exactly where the product's are below float32."""
+"""The largest logits of a token, which are computed again exactly where the product is below float32."""
 _NUM_SPARE_CANDIDATES = 12
-"""Candidates beyond K that are computed again before the K largest are chosen."""
+"""Candidates beyond K that are computed again exactly before the K largest are chosen."""
 
 
 @dataclass(slots=True)
 class CpuLogitsBlock:
-    """Some rows of logits and their statistics; the buffers behind it are used again for the next block."""
+    """A `LogitsBlock` in full; its buffers are used again for the next block."""
 
     token_slice: slice
-    """Which rows."""
-    hidden: Tensor
-    observed: Tensor
+    inputs: LogitsInputs
+    """Of this block's tokens."""
     logits: Tensor
-    """[rows, vocabulary], over the temperature, at least float32."""
+    """[tokens, vocabulary], divided by the temperature, at least float32."""
     probs: Tensor
-    """Probabilities, but for a factor `mass`."""
+    """[tokens, vocabulary]: probabilities times `prob_sum`."""
     prob_sum: Tensor
     logsumexp: Tensor
     recomputed_ids: Tensor
-    """Where the product was below float32: ids at which z was computed again, as it was at the observed one."""
-    head: Head
-    temperature: float
+    """Ids whose logits were computed again exactly, because the product was below float32; the observed id was too."""
 
     @property
     def is_exact(self) -> bool:
+        """Whether the product has at least float32."""
         return not self.recomputed_ids.shape[-1]
 
     @property
     def observed_logprob(self) -> Tensor:
         """log p of the observed id."""
-        return self.logits.gather(1, self.observed[:, None])[:, 0] - self.logsumexp
+        return self.logits.gather(1, self.inputs.observed[:, None])[:, 0] - self.logsumexp
 
     @property
     def entropy(self) -> Tensor:
-        """Of the whole vocabulary: LSE - sum p z."""
+        """Over the whole vocabulary: LSE - sum p z."""
         if 0 < len(self.logits) <= _MAX_DOT_ROWS:
             mean = torch.stack([torch.dot(p, z) for p, z in zip(self.probs, self.logits, strict=True)])
         else:
@@ -57,7 +55,7 @@ class CpuLogitsBlock:
         return (self.logsumexp - mean / self.prob_sum).clamp_min(0)
 
     def top_k(self, k: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Ids of the K largest logits, ascending, ties to the lower id; and what `at` says of them."""
+        """Ids of the K largest logits, ascending, ties to the lower id; and `logprobs_at` of these ids."""
         k = min(k, self.logits.shape[-1])
         if self.is_exact:
             ids = largest_ids(self.logits, k)
@@ -77,11 +75,11 @@ class CpuLogitsBlock:
         return ids, *self._logprobs_at(ids, logits.gather(1, chosen))
 
     def logprobs_at(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """log p at `ids`, and of everything that is neither there nor the observed id, summed where it stands."""
+        """log p at `ids` [tokens, K], and of the tail: all ids but these and the observed one, summed directly."""
         return self._logprobs_at(ids, self._logits_at(ids))
 
     def _logprobs_at(self, ids: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
-        excluded_ids = torch.cat([ids, self.observed[:, None]], dim=1)
+        excluded_ids = torch.cat([ids, self.inputs.observed[:, None]], dim=1)
         saved_probs = self.probs.gather(1, excluded_ids)
         self.probs.scatter_(1, excluded_ids, 0)
         tail_logprob = (self.probs.sum(-1) / self.prob_sum).log()
@@ -89,43 +87,40 @@ class CpuLogitsBlock:
         return logits - self.logsumexp[:, None], tail_logprob
 
     def _logits_at(self, ids: Tensor) -> Tensor:
-        return self.logits.gather(1, ids) if self.is_exact else self.head.logits_at(self.hidden, ids, self.temperature)
+        if self.is_exact:
+            return self.logits.gather(1, ids)
+        return self.inputs.head.logits_at(self.inputs.hidden, ids, self.inputs.temperature)
 
 
 def build_cpu_block(
-    head: Head,
-    hidden: Tensor,
-    observed: Tensor,
-    z: Tensor,
-    p: Tensor,
-    dtype: torch.dtype,
-    token_slice: slice,
-    temperature: float,
+    inputs: LogitsInputs, token_slice: slice, raw: Tensor, *, logits_out: Tensor, probs_out: Tensor
 ) -> CpuLogitsBlock:
-    """The rows `z`, whose product was of type `dtype`; `p` is where the probabilities go."""
+    """From the head's product `raw` with the tokens of `inputs`, in the two buffers."""
+    head, observed = inputs.head, inputs.observed
+    logits = head.to_logits(raw, inputs.temperature, logits_out)
     recomputed_ids = observed[:, None][:, :0]
-    if dtype in (torch.float32, torch.float64):
-        row_max = z.amax(-1)
-    else:  # what decides the sum is computed again
-        recomputed_ids = largest_ids_unordered(z, min(_NUM_EXACT_LOGITS, head.vocab_size)).sort(-1).values
-        exact_ids = torch.cat([recomputed_ids, observed[:, None]], dim=1)
-        logits = head.logits_at(hidden, exact_ids, temperature)
-        z.scatter_(1, exact_ids, logits)
+    if raw.dtype in (torch.float32, torch.float64):
         row_max = logits.amax(-1)
+    else:  # the largest logits decide the sum, so they are computed again
+        recomputed_ids = largest_ids_unordered(logits, min(_NUM_EXACT_LOGITS, head.vocab_size)).sort(-1).values
+        exact_ids = torch.cat([recomputed_ids, observed[:, None]], dim=1)
+        exact_logits = head.logits_at(inputs.hidden, exact_ids, inputs.temperature)
+        logits.scatter_(1, exact_ids, exact_logits)
+        row_max = exact_logits.amax(-1)
     shift = row_max * math.log2(math.e)
-    exp_shifted(z, shift, p)
-    prob_sum = p.sum(-1)
-    lse = (shift.double() * math.log(2) + prob_sum.double().log()).to(z.dtype)
-    return CpuLogitsBlock(token_slice, hidden, observed, z, p, prob_sum, lse, recomputed_ids, head, temperature)
+    exp_shifted(logits, shift, probs_out)
+    prob_sum = probs_out.sum(-1)
+    lse = (shift.double() * math.log(2) + prob_sum.double().log()).to(logits.dtype)
+    return CpuLogitsBlock(token_slice, inputs, logits, probs_out, prob_sum, lse, recomputed_ids)
 
 
 def exp_shifted(z: Tensor, shift: Tensor, out: Tensor) -> Tensor:
-    """exp(z), each row divided by two to the power of its `shift`: torch has a faster power of two than of e."""
+    """exp(z) / 2^shift for each row: torch computes powers of two faster than powers of e."""
     return torch.add(-shift[:, None], z, alpha=math.log2(math.e), out=out).exp2_()
 
 
 def largest_ids(z: Tensor, k: int) -> Tensor:
-    """`top_ids` in two stages: the best groups of columns first, then inside these."""
+    """`top_ids` in two stages: first the groups of columns with the largest maxima, then the ids inside them."""
     groups = z.shape[-1] // GROUP
     if groups <= 2 * k:
         return top_ids(z, k)
@@ -140,7 +135,7 @@ def largest_ids(z: Tensor, k: int) -> Tensor:
 
 
 def largest_ids_unordered(z: Tensor, k: int) -> Tensor:
-    """The same in no order, and among equals any of them."""
+    """Like `largest_ids`, in any order, and with any of equal logits."""
     groups = z.shape[-1] // GROUP
     if groups <= 2 * k or z.shape[-1] % GROUP:
         return z.topk(k, sorted=False).indices

@@ -1,10 +1,12 @@
-"""log p of the observed ids with a gradient, from hidden states, without ever holding [tokens, vocabulary].
+"""log p with a gradient, from hidden states, without ever holding [tokens, vocabulary].
 
-The gradient with respect to logits z is g (onehot(y) - softmax(z)). Products with the head that fit into half the
-budget wait for the way back; all others are computed again there, chunk by chunk.
+The gradient of log p(y) with respect to logits z is onehot(y) - softmax(z). Products with the head that fit into half
+the budget are kept for the backward pass; all others are computed again there, chunk by chunk.
 """
 
 import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,14 +14,18 @@ from torch import Tensor
 from torch.autograd import Function
 
 from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.block import LogitsInputs
 from sgcd.learn.scoring.logits.chunks import (
     LOGITS_BYTES,
+    ChunkSizes,
     allocate_product,
     chunk_sizes,
+    iter_chunks,
     iter_logits_blocks,
-    uses_kernel,
+    iter_products,
 )
 from sgcd.learn.scoring.logits.cpu_block import exp_shifted
+from sgcd.learn.scoring.logits.outcome_gradient import OutcomeLogprobs, build_outcome_gradient
 from sgcd.learn.scoring.logits.stats import LogitStats, collect_stats
 
 
@@ -27,86 +33,114 @@ def logprobs_with_grad(
     hidden: Tensor,
     head: Head,
     observed: Tensor,
-    ids: tuple[Tensor, ...] = (),
+    *,
+    ids: Sequence[Tensor] = (),
+    differentiable: int | None = None,
     temperature: float = 1.0,
     logits_bytes: int = LOGITS_BYTES,
 ) -> tuple[Tensor, LogitStats]:
-    """log p of each observed id, and all that `stats_at` says, the same to the last bit and without gradient."""
-    stats_out: list[LogitStats] = []
-    logprobs = LogprobFunction.apply(
-        hidden, head.weight, head.bias, head, observed, ids, temperature, logits_bytes, stats_out
-    )
-    return logprobs, stats_out[0]
+    """log p of each observed id with a gradient, and the statistics that `stats_at` returns, to the last bit.
+
+    The statistics carry no gradient, with one exception: `logprobs_at[differentiable]`, the log-probabilities at
+    `ids[differentiable]` [tokens, K] and of the tail, have one, so that a divergence over these outcomes can be part
+    of a loss. The K ids of a token must differ from each other. An outcome without mass (-inf) gets no gradient.
+    """
+    request = LogprobRequest(LogitsInputs(hidden, head, observed, temperature), ids, differentiable, logits_bytes)
+    logprobs, at_ids, tail = LogprobFunction.apply(hidden, head.weight, head.bias, request)
+    stats = request.stats_out[0]
+    if differentiable is None:
+        return logprobs, stats
+    logprobs_at = list(stats.logprobs_at)
+    logprobs_at[differentiable] = at_ids, tail
+    return logprobs, replace(stats, logprobs_at=logprobs_at)
+
+
+@dataclass(frozen=True, slots=True)
+class LogprobRequest:
+    """All that one call reads, apart from the tensors that autograd has to see; and where its statistics go."""
+
+    inputs: LogitsInputs
+    ids: Sequence[Tensor]
+    differentiable: int | None
+    logits_bytes: int
+    stats_out: list[LogitStats] = field(default_factory=list[LogitStats])
+
+
+@dataclass(frozen=True, slots=True)
+class _BackwardConfig:
+    scale: float
+    cap: float | None
+    temperature: float
+    logits_bytes: int
 
 
 class LogprobFunction(Function):
     @staticmethod
     def forward(
-        ctx: Any,
-        hidden: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        head: Head,
-        observed: Tensor,
-        ids: tuple[Tensor, ...],
-        temperature: float,
-        logits_bytes: int,
-        stats_out: list[LogitStats],
-    ) -> Tensor:
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, request: LogprobRequest
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        inputs, head, logits_bytes = request.inputs, request.inputs.head, request.logits_bytes
         product_bytes = len(hidden) * head.vocab_size * torch.promote_types(hidden.dtype, torch.float32).itemsize
-        needs_grad = any(ctx.needs_input_grad[:3])
-        saved_product = (
-            allocate_product(head, hidden, len(hidden)) if needs_grad and 2 * product_bytes <= logits_bytes else None
+        is_kept = any(ctx.needs_input_grad[:3]) and 2 * product_bytes <= logits_bytes
+        ctx.saved_product = allocate_product(head, hidden, len(hidden)) if is_kept else None
+        stats = collect_stats(iter_logits_blocks(inputs, logits_bytes, ctx.saved_product), request.ids)
+        request.stats_out.append(stats)
+        ids = at_ids = tail = None
+        if request.differentiable is not None:
+            ids = request.ids[request.differentiable]
+            at_ids, tail = (logprobs.clone() for logprobs in stats.logprobs_at[request.differentiable])
+        ctx.save_for_backward(
+            hidden, weight, bias, inputs.observed, stats.logsumexp, stats.observed_logprob, ids, at_ids, tail
         )
-        stats = collect_stats(iter_logits_blocks(head, hidden, observed, temperature, logits_bytes, saved_product), ids)
-        stats_out.append(stats)
-        ctx.save_for_backward(hidden, weight, bias, observed, stats.logsumexp)
-        ctx.how, ctx.kept = (head.scale, head.cap, temperature, logits_bytes), saved_product
-        return stats.observed_logprob.clone()
+        ctx.config = _BackwardConfig(head.scale, head.cap, inputs.temperature, logits_bytes)
+        return stats.observed_logprob.clone(), at_ids, tail
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> Any:
-        hidden, weight, bias, observed, lse = ctx.saved_tensors
-        scale, cap, temperature, logits_bytes = ctx.how
-        head = Head(weight.detach(), None if bias is None else bias.detach(), scale, cap)
-        saved_product, ctx.kept = ctx.kept, None
+        hidden, weight, bias, observed, lse, observed_logprob, ids, at_ids, tail = ctx.saved_tensors
+        config: _BackwardConfig = ctx.config
+        head = Head(weight.detach(), None if bias is None else bias.detach(), config.scale, config.cap)
+        inputs = LogitsInputs(hidden, head, observed, config.temperature)
+        g, outcomes = grad_outputs[0], None
+        if ids is not None:
+            logprobs = OutcomeLogprobs(ids, at_ids, observed_logprob, tail)
+            outcomes = build_outcome_gradient(logprobs, observed, grad_outputs)
+            g = outcomes.outside
+        saved_product, ctx.saved_product = ctx.saved_product, None
         head_gradients = HeadGradients(head, hidden, ctx.needs_input_grad[:3])
-        product_rows = chunk_sizes(head, hidden, logits_bytes)[0]
-        product_buffer = (
-            None if saved_product is not None else allocate_product(head, hidden, min(product_rows, len(hidden)))
-        )
-        for start in range(0, len(hidden), product_rows):
-            token_slice = slice(start, start + product_rows)
-            chunk_hidden = hidden[token_slice]
-            raw = saved_product[token_slice] if saved_product is not None else product_buffer[: len(chunk_hidden)]  # type: ignore[index]
-            if saved_product is None:
-                head.project(chunk_hidden, raw)
-            compute_logits_gradient(
-                head,
-                raw,
-                observed[token_slice],
-                lse[token_slice],
-                grad_outputs[0][token_slice],
-                temperature,
-                chunk_sizes(head, hidden, logits_bytes)[1],
-            )
-            head_gradients.accumulate(token_slice, raw, chunk_hidden)
-        return *head_gradients.gradients(), *([None] * 6)
+        sizes = chunk_sizes(head, hidden, config.logits_bytes)
+        for token_slice, raw in _iter_saved_products(inputs, sizes, saved_product):
+            chunk = inputs.rows(token_slice)
+            write_logits_gradient(chunk, raw, lse=lse[token_slice], g=g[token_slice], sizes=sizes)
+            if outcomes is not None:
+                outcomes.write_inside(inputs, raw, token_slice, lse=lse)
+            head_gradients.accumulate(token_slice, raw, chunk.hidden)
+        return *head_gradients.gradients(), None
 
 
-def compute_logits_gradient(
-    head: Head, raw: Tensor, observed: Tensor, lse: Tensor, g: Tensor, temperature: float, block_rows: int
-) -> None:
-    """From the head's product to the gradient of sum g log p with respect to it, in place."""
-    if uses_kernel(raw):
-        from sgcd.learn.scoring.logits.triton_kernel import write_logits_gradient
+def _iter_saved_products(
+    inputs: LogitsInputs, sizes: ChunkSizes, saved_product: Tensor | None
+) -> Iterator[tuple[slice, Tensor]]:
+    """The head's product with each chunk of tokens, as the forward pass kept it, or computed again."""
+    if saved_product is None:
+        yield from iter_products(inputs, sizes)
+    else:
+        for token_slice in iter_chunks(len(inputs.hidden), sizes):
+            yield token_slice, saved_product[token_slice]
 
-        write_logits_gradient(head, raw, observed, lse, g, temperature)
+
+def write_logits_gradient(inputs: LogitsInputs, raw: Tensor, *, lse: Tensor, g: Tensor, sizes: ChunkSizes) -> None:
+    """Overwrite the head's product with the gradient of sum g log p(observed) with respect to it."""
+    if sizes.use_kernel:
+        from sgcd.learn.scoring.logits.triton_kernel import write_logits_gradient_by_kernel
+
+        write_logits_gradient_by_kernel(inputs, raw, lse=lse, g=g)
         return
-    buffer = torch.empty(min(block_rows, len(raw)), head.vocab_size, dtype=lse.dtype, device=raw.device)
+    head, temperature, observed = inputs.head, inputs.temperature, inputs.observed
+    buffer = torch.empty(min(sizes.block_rows, len(raw)), head.vocab_size, dtype=lse.dtype, device=raw.device)
     shift, g = lse * math.log2(math.e), g * (head.scale / temperature)
-    for start in range(0, len(raw), block_rows):
-        rows = slice(start, start + block_rows)
+    for start in range(0, len(raw), sizes.block_rows):
+        rows = slice(start, start + sizes.block_rows)
         raw_part = raw[rows]
         z = buffer[: len(raw_part)]
         logits = head.to_logits(raw_part, temperature, z)
@@ -127,6 +161,7 @@ class HeadGradients:
         self._bias = torch.zeros_like(head.bias, dtype=dtype) if needs_grad[2] and head.bias is not None else None
 
     def accumulate(self, token_slice: slice, raw_gradient: Tensor, hidden: Tensor) -> None:
+        """Add one chunk: the gradient with respect to the head's product with `hidden`."""
         if self._bias is not None:
             self._bias += raw_gradient.sum(0, dtype=self._bias.dtype)
         raw_gradient = raw_gradient.to(hidden.dtype)
@@ -138,6 +173,7 @@ class HeadGradients:
             self._weight += raw_gradient.t() @ hidden
 
     def gradients(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Of hidden states, weight and bias; None for what needs none."""
         dtype = self._head.weight.dtype
         weight, bias = (None if total is None else total.to(dtype) for total in (self._weight, self._bias))
         return self._hidden, weight, bias

@@ -1,4 +1,4 @@
-"""What a distribution says, in a few numbers a row, straight from hidden states; no logits are kept, no gradient."""
+"""A few statistics of each token's next-token distribution, from hidden states: no gradient, and no logits are kept."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,48 +7,51 @@ import torch
 from torch import Tensor
 
 from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.block import LogitsBlock, LogitsInputs
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES, iter_logits_blocks
-from sgcd.learn.scoring.logits.cpu_block import CpuLogitsBlock
-from sgcd.learn.scoring.logits.cuda_block import CudaLogitsBlock
-
-_MAX_GATHERED_BYTES = 2**26
-"""Bytes of the head's rows that are gathered at a time."""
 
 
 @dataclass(frozen=True, slots=True)
 class TopKStats:
-    """One entry for each row."""
+    """One entry per token."""
 
     ids: Tensor
-    """[rows, K]: the likeliest, ascending, ties to the lower id."""
+    """[tokens, K]: the likeliest ids, ascending, ties to the lower id."""
     logprobs: Tensor
-    """[rows, K]: log-probabilities of these."""
+    """[tokens, K]: log p of these."""
     observed_logprob: Tensor
     """log p of the observed id."""
     tail_logprob: Tensor
-    """log p of everything else together: neither among `ids` nor observed; -inf where nothing is left."""
+    """log p of all other ids together: neither among `ids` nor observed; -inf where there are none."""
     entropy: Tensor
-    """Of the whole vocabulary."""
+    """Over the whole vocabulary."""
     logsumexp: Tensor
 
 
 @dataclass(frozen=True, slots=True)
 class LogitStats:
-    """The same at ids that somebody else has chosen, for each who has: (log p at their ids, log p of the rest)."""
+    """One entry per token, and log-probabilities at ids that the caller chose."""
 
     observed_logprob: Tensor
     entropy: Tensor
     logsumexp: Tensor
     logprobs_at: list[tuple[Tensor, Tensor]]
+    """For each set of ids: log p at these ids [tokens, K], and of the tail outside them and the observed id."""
 
 
 @torch.no_grad()
 def topk_stats(
-    hidden: Tensor, head: Head, observed: Tensor, k: int, temperature: float = 1.0, logits_bytes: int = LOGITS_BYTES
+    hidden: Tensor,
+    head: Head,
+    observed: Tensor,
+    *,
+    k: int,
+    temperature: float = 1.0,
+    logits_bytes: int = LOGITS_BYTES,
 ) -> TopKStats:
-    """The K likeliest ids of each row of `hidden` [rows, hidden], and what goes with them."""
+    """Statistics of each token of `hidden` [tokens, hidden] at its K likeliest ids."""
     parts = []
-    for block in iter_logits_blocks(head, hidden, observed, temperature, logits_bytes):
+    for block in iter_logits_blocks(LogitsInputs(hidden, head, observed, temperature), logits_bytes):
         ids, logprobs, tail_logprob = block.top_k(k)
         parts.append((ids, logprobs, block.observed_logprob, tail_logprob, block.entropy, block.logsumexp))
     return TopKStats(*(torch.cat(part) for part in zip(*parts, strict=True)))
@@ -59,36 +62,26 @@ def stats_at(
     hidden: Tensor,
     head: Head,
     observed: Tensor,
+    *,
     ids: Sequence[Tensor] = (),
     temperature: float = 1.0,
     logits_bytes: int = LOGITS_BYTES,
 ) -> LogitStats:
-    """Statistics of each row at each of `ids` [rows, K], by the same products in the same order as topk_stats."""
-    return collect_stats(iter_logits_blocks(head, hidden, observed, temperature, logits_bytes), ids)
+    """Statistics of each token at each of `ids` [tokens, K], by the same products in the same order as `topk_stats`."""
+    return collect_stats(iter_logits_blocks(LogitsInputs(hidden, head, observed, temperature), logits_bytes), ids)
 
 
-def collect_stats(logits_blocks: Iterator[CpuLogitsBlock | CudaLogitsBlock], ids: Sequence[Tensor]) -> LogitStats:
-    """One pass over blocks of rows."""
+def collect_stats(logits_blocks: Iterator[LogitsBlock], ids: Sequence[Tensor]) -> LogitStats:
+    """One pass over the blocks of all tokens."""
     parts: list[tuple[Tensor, Tensor, Tensor]] = []
     pairs_of_ids: list[list[tuple[Tensor, Tensor]]] = [[] for _ in ids]
     for block in logits_blocks:
         parts.append((block.observed_logprob, block.entropy, block.logsumexp))
-        for pairs, row_ids in zip(pairs_of_ids, ids, strict=True):
-            pairs.append(block.logprobs_at(row_ids[block.token_slice]))
+        for pairs, token_ids in zip(pairs_of_ids, ids, strict=True):
+            pairs.append(block.logprobs_at(token_ids[block.token_slice]))
     observed_logprob, entropy, logsumexp = (torch.cat(part) for part in zip(*parts, strict=True))
     logprobs_at = [
-        (torch.cat([logp for logp, _ in pairs]), torch.cat([rest for _, rest in pairs])) for pairs in pairs_of_ids
+        (torch.cat([logprobs for logprobs, _ in pairs]), torch.cat([tail for _, tail in pairs]))
+        for pairs in pairs_of_ids
     ]
     return LogitStats(observed_logprob, entropy, logsumexp, logprobs_at)
-
-
-@torch.no_grad()
-def gather_logprobs(hidden: Tensor, head: Head, ids: Tensor, lse: Tensor, temperature: float = 1.0) -> Tensor:
-    """log p at `ids` [rows, K], for whoever knows the rows' LSE already: by gathering K rows of the head."""
-    bytes_per_row = max(1, ids.shape[1] * head.weight.shape[1] * 4)
-    chunk_rows = max(1, _MAX_GATHERED_BYTES // bytes_per_row)
-    parts = [
-        head.logits_at(hidden[start : start + chunk_rows], ids[start : start + chunk_rows], temperature)
-        for start in range(0, max(1, len(hidden)), chunk_rows)
-    ]
-    return torch.cat(parts) - lse[:, None]

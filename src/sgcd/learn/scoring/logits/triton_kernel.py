@@ -1,6 +1,6 @@
-"""One read of each logit on CUDA: three numbers for every group of columns, and the gradient in place, by Triton.
+"""Two Triton kernels for CUDA: three statistics per group of columns from one read of each logit, and the gradient.
 
-Imported only where triton is there. TRITON_INTERPRET=1 runs the same lines on a CPU, for the tests.
+The module is imported only where Triton is installed. TRITON_INTERPRET=1 runs the same lines on a CPU, for the tests.
 """
 
 from typing import Any
@@ -11,41 +11,41 @@ import triton.language as tl  # pyright: ignore[reportMissingImports]
 from torch import Tensor
 
 from sgcd.learn.policy.head import Head
+from sgcd.learn.scoring.logits.block import LogitsInputs
 from sgcd.learn.scoring.logits.cpu_block import GROUP
 
 GROUPS = 32
-"""Groups that one program reads."""
+"""Groups of columns that one program reads."""
 COLUMNS = 4096
-"""Columns of which one program makes the gradient."""
+"""Columns whose gradient one program writes."""
 WARPS = 8
 
 
 def compute_group_stats(raw: Tensor, head: Head, temperature: float) -> Tensor:
-    """[3, rows, groups] from float32 products, for the logits z of each group.
+    """[3, tokens, groups] from float32 products, for the logits z of each group.
 
     high = max z, mass = sum e^(z - high), tilt = sum (z - high) e^(z - high).
-    A group without anything above -inf has no mass and no tilt.
+    A group whose logits are all -inf has neither mass nor tilt.
     """
     groups = -(-head.vocab_size // GROUP)
     stats = torch.empty(3, len(raw), groups, dtype=torch.float32, device=raw.device)
     if len(raw):
         grid = (len(raw), -(-groups // GROUPS))
         sizes = {"GROUP": GROUP, "GROUPS": GROUPS, "num_warps": WARPS}
-        run: Any = _figures  # what the decorator makes takes a grid in brackets
+        run: Any = _group_stats  # a Triton kernel takes its grid in brackets
         run[grid](raw, *stats, head.vocab_size, groups, raw.stride(0), *_cap_factors(head, temperature), **sizes)
     return stats
 
 
-def write_logits_gradient(
-    head: Head, raw: Tensor, observed: Tensor, lse: Tensor, g: Tensor, temperature: float
-) -> None:
-    """From the head's float32 product to the gradient of sum g log p with respect to it, in place."""
+def write_logits_gradient_by_kernel(inputs: LogitsInputs, raw: Tensor, *, lse: Tensor, g: Tensor) -> None:
+    """Overwrite the head's float32 product with the gradient of sum g log p(observed) with respect to it."""
     if len(raw):
+        head = inputs.head
         grid = (len(raw), -(-head.vocab_size // COLUMNS))
-        inner, outer, capped = _cap_factors(head, temperature)
-        row_tensors = (observed.contiguous(), lse.contiguous(), g.float().contiguous())
-        factors = (inner, outer, head.scale / temperature, capped)
-        run: Any = _gradient
+        inner, outer, capped = _cap_factors(head, inputs.temperature)
+        row_tensors = (inputs.observed.contiguous(), lse.contiguous(), g.float().contiguous())
+        factors = (inner, outer, head.scale / inputs.temperature, capped)
+        run: Any = _write_gradient
         run[grid](raw, *row_tensors, head.vocab_size, raw.stride(0), *factors, COLUMNS=COLUMNS, num_warps=WARPS)
 
 
@@ -63,7 +63,7 @@ def _tanh(x):
 
 
 @triton.jit
-def _figures(
+def _group_stats(
     raw,
     high,
     mass,
@@ -77,7 +77,7 @@ def _figures(
     GROUP: tl.constexpr,
     GROUPS: tl.constexpr,
 ):
-    row = tl.program_id(0).to(tl.int64)  # rows times the vocabulary may be more than 32 bits hold
+    row = tl.program_id(0).to(tl.int64)  # tokens times the vocabulary may exceed 32 bits
     group = tl.program_id(1) * GROUPS + tl.arange(0, GROUPS)
     column = group[:, None] * GROUP + tl.arange(0, GROUP)[None, :]
     z = tl.load(raw + row * stride + column, mask=column < size, other=0.0)
@@ -93,7 +93,9 @@ def _figures(
 
 
 @triton.jit
-def _gradient(raw, observed, lse, g, size, stride, inner, outer, slope, CAPPED: tl.constexpr, COLUMNS: tl.constexpr):
+def _write_gradient(
+    raw, observed, lse, g, size, stride, inner, outer, slope, CAPPED: tl.constexpr, COLUMNS: tl.constexpr
+):
     row = tl.program_id(0).to(tl.int64)
     column = tl.program_id(1) * COLUMNS + tl.arange(0, COLUMNS)
     at = raw + row * stride + column
