@@ -21,10 +21,7 @@ from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.settings import LlmWriterSettings
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.contrast.writers.llm import LanguageModelWriter
-from sgcd.credit.methods import Method
-from sgcd.credit.methods.grpo import Grpo
-from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.settings import SgcdSettings as SgcdSettings
+from sgcd.credit.methods import Method, build_method
 from sgcd.endpoint.client import Endpoint
 from sgcd.errors import EnvironmentFault, PolicyError
 from sgcd.learn.policy.head import check_head, get_head
@@ -148,7 +145,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> AssembledRun:
     check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.bytes)
     thread = ModelThread()
     sampler = TorchSampler(policy.model, policy.chat, recipe.sampler, thread)
-    method, endpoint = build_method(recipe), build_writer_endpoint(recipe)
+    method, endpoint = build_method(recipe.method), build_writer_endpoint(recipe)
     writer = LanguageModelWriter(endpoint) if endpoint else BuiltInWriter()
     contrast = ReferenceBuilder(writer, policy.chat, recipe.reference.budget, recipe.reference.least)
     return AssembledRun(
@@ -180,10 +177,6 @@ def check_prompt_fits(recipe: Recipe, config: Any, prompt_tokens: int) -> None:
 def build_writer_endpoint(recipe: Recipe) -> Endpoint | None:
     writer = recipe.reference.writer
     return Endpoint(writer, "reference.writer") if isinstance(writer, LlmWriterSettings) else None
-
-
-def build_method(recipe: Recipe) -> Method:
-    return Sgcd(recipe.method) if isinstance(recipe.method, SgcdSettings) else Grpo()
 
 
 def environment_changes(recorded: Mapping[str, Any], current: Mapping[str, Any]) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.errors import RecordError
+from sgcd.settings import Divergence, TeacherContext, TeacherModel
 
 TokenIds = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -280,10 +281,71 @@ class Credit:
 
 
 @dataclass(frozen=True, slots=True)
+class Teacher:
+    """What reads a rollout again: a model, and what its prompt holds besides the rollout's own.
+
+    >>> Teacher() == Teacher(context="reference", model="current")
+    True
+    """
+
+    context: TeacherContext = "reference"
+    """The group's credit reference, the reference of the next group that has one, or nothing."""
+    model: TeacherModel = "current"
+    """The policy as it is now, or as it was when the run began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imitation:
+    """A divergence against a teacher that becomes part of the loss: coefficient * sum_t weight_t D_t / tokens.
+
+    D_t is taken over the teacher's top K, the observed token and the tail, and only the student has a gradient.
+
+    >>> import numpy as np
+    >>> Imitation(Teacher(), coefficient=0.1, weight=np.ones(3, np.float32)).divergence
+    'reverse_kl'
+    """
+
+    teacher: Teacher
+    coefficient: float
+    weight: Floats
+    """One number, zero or more, for each token of the response."""
+    divergence: Divergence = "reverse_kl"
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.coefficient) and np.isfinite(self.weight).all() and (self.weight >= 0).all()):
+            raise RecordError("imitation: coefficient and weights must be finite, and weights zero or more")
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
-    """What a method says of one rollout. GRPO and SGCD speak in credit alone."""
+    """What a method says of one rollout: credit, and besides it only what the method declares.
+
+    GRPO and SGCD return credit alone: their weights cannot flip a sign, exceed a cap or carry a gradient.
+
+    >>> import numpy as np
+    >>> credit = Credit(advantage=1.0, weight=np.ones(2, np.float32))
+    >>> Signal(credit, pull=np.array([0.5, -2.0], np.float32)).token_advantage
+    array([ 1.5, -1. ], dtype=float32)
+    """
 
     credit: Credit
+    pull: Floats | None = None
+    """A signed number for each token, added to the advantage."""
+    imitate: Imitation | None = None
+
+    def __post_init__(self) -> None:
+        num_tokens = len(self.credit.weight)
+        if self.pull is not None:
+            check_length("signal", "pull", self.pull, num_tokens)
+            if not np.isfinite(self.pull).all():
+                raise RecordError("signal: pull must be finite at every token")
+        if self.imitate is not None:
+            check_length("signal", "imitate.weight", self.imitate.weight, num_tokens)
+
+    @property
+    def token_advantage(self) -> Floats:
+        advantage = self.credit.token_advantage
+        return advantage if self.pull is None else (advantage + self.pull).astype(np.float32)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from helpers.scoring import credit_of
 from sgcd.credit.advantage import EPSILON, advantages
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.records import Rollout, Verdict
@@ -54,6 +55,6 @@ def test_grpo_gives_every_token_the_advantage() -> None:
         "t", "action", 0, 0, four.astype(np.int32), 0, four.astype(np.int32), four % 2 == 0, four.astype(np.uint8),
         np.zeros(4, np.float32), (), (), (), "answered", Verdict(1.0, True),
     )  # fmt: skip
-    credit = Grpo().signal(rollout, -0.5, None).credit
+    credit = credit_of(Grpo(), rollout, -0.5, None).signal.credit
     assert credit.token_advantage.tolist() == [-0.5, -0.5, -0.5, -0.5]
     assert (credit.cap, credit.floor) == (1.0, 1.0)

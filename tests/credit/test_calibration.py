@@ -5,12 +5,14 @@ import json
 import numpy as np
 import pytest
 
+from helpers.scoring import credit_of
 from sgcd.credit.calibration import Calibration, calibrate
+from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.segments import segment
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
-from sgcd.records import Features, Rollout, Turn, Verdict
+from sgcd.records import Features, Rollout, Teacher, Turn, Verdict
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,20 @@ def heavy(seed: int, size: int = 2000) -> Features:
     return Features(d.astype(np.float32), h.astype(np.float32), np.zeros(size, np.float32))
 
 
+def inputs(rollout: Rollout, features: Features) -> CreditInputs:
+    return CreditInputs(rollout, 1.0, {Teacher(): features})
+
+
+def parts(one: CreditInputs) -> tuple[Rollout, Features]:
+    assert one.reference_features is not None
+    return one.rollout, one.reference_features
+
+
+def parts_with(one: CreditInputs, advantage: float) -> tuple[Rollout, float, Features]:
+    rollout, features = parts(one)
+    return rollout, advantage, features
+
+
 def test_shares_on_log_normal_divergences():
     """Of the order that the rule was made for: about a sixth at three deviations, a tenth at five."""
     shares = []
@@ -77,32 +93,32 @@ def test_shares_on_log_normal_divergences():
 
 def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     method = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
-    batch = [(rollout(2000, i), heavy(i), None) for i in range(4)]
-    plain = [segment(f.divergence, f.entropy, r.response_mask) for r, f, _ in batch]
+    batch = [inputs(rollout(2000, i), heavy(i)) for i in range(4)]
+    plain = [segment(f.divergence, f.entropy, r.response_mask) for r, f in map(parts, batch)]
     assert sum((s.saliency > 0).sum() for s in plain) / 8000 > 0.15  # three deviations are too few here
 
     method.calibrate(batch)
     chosen = method.calibration
     assert chosen is not None
     assert (chosen.spike > 3, chosen.share <= 0.15) == (True, True)
-    weights = [method.signal(r, 1.0, f).credit.weight for r, f, _ in batch]
+    weights = [credit_of(method, r, 1.0, f).signal.credit.weight for r, f in map(parts, batch)]
     assert sum((w > 1).sum() for w in weights) / 8000 == pytest.approx(chosen.share)
 
-    method.calibrate([(rollout(50), heavy(9, 50), None)])
+    method.calibrate([inputs(rollout(50), heavy(9, 50))])
     assert method.calibration == chosen
     again = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     again.load_state_dict(json.loads(json.dumps(method.state_dict())))
     assert again.calibration == chosen
-    assert again.signal(batch[0][0], 1.0, batch[0][1]).credit.weight.tobytes() == weights[0].tobytes()
+    assert credit_of(again, *parts_with(batch[0], 1.0)).signal.credit.weight.tobytes() == weights[0].tobytes()
 
 
 def test_off_by_default_and_nothing_to_learn_from_an_empty_batch():
     method = Sgcd(SgcdSettings(name="sgcd"))
-    method.calibrate([(rollout(2000), heavy(0), None)])
+    method.calibrate([inputs(rollout(2000), heavy(0))])
     assert method.calibration is None
     method.load_state_dict(json.loads(json.dumps(method.state_dict())))
     assert method.calibration is None
     asked = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     asked.calibrate([])
-    asked.calibrate([(rollout(0), heavy(0, 0), None)])
+    asked.calibrate([inputs(rollout(0), heavy(0, 0))])
     assert asked.calibration is None

@@ -11,15 +11,14 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from sgcd.act.environment import InitialMessages, Reply, TaskSuite
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.writers.built_in import BuiltInWriter
-from sgcd.credit.methods.grpo import Grpo
-from sgcd.credit.methods.sgcd import Sgcd
+from sgcd.credit.methods import build_method
 from sgcd.lab import policy as lab
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.sampling.sampler import TorchSampler
-from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.batch import ForwardConfig, LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.context import RunContext
-from sgcd.learn.training.gradient import GradientAccumulator, fixed_advantages
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_fixed
 from sgcd.learn.training.optimizer import StepResult, optimizer_step
 from sgcd.learn.training.timers import ModelThread
 from sgcd.recipe.schema import Recipe
@@ -76,9 +75,12 @@ def accumulated(
 ) -> GradientAccumulator:
     """The gradient of a whole batch, of which it is known beforehand what it deserves."""
     gradient = GradientAccumulator(
-        policy, trust, temperature, tokens, sum(example.rollout.num_policy_tokens for example in batch)
+        model=policy,
+        surrogate=trust,
+        num_tokens=sum(example.rollout.num_policy_tokens for example in batch),
+        config=ForwardConfig(temperature, tokens),
     )
-    gradient.accumulate(*fixed_advantages(batch))
+    accumulate_fixed(gradient, batch)
     return gradient
 
 
@@ -155,7 +157,7 @@ class Watcher:
 
 
 def method_of(plan: Recipe) -> Any:
-    return Grpo() if plan.method.name == "grpo" else Sgcd(plan.method)
+    return build_method(plan.method)
 
 
 def living(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = None) -> RunContext:

@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.scoring import logprobs_of
 from helpers.small import accumulated, model, rollout
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.batch import LossInputs, PaddedBatch, pack_policy_tokens, pad_batch, split_micro_batches
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
-from sgcd.learn.scoring.logprobs import forward_hidden_states, sampler_mismatch, score_logprobs
+from sgcd.learn.scoring.logprobs import forward_hidden_states, sampler_mismatch
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.records import Floats, Rollout
 
@@ -99,9 +100,10 @@ def test_what_the_policy_did_not_write_may_hold_anything() -> None:
 
     strange: list[LossInputs] = []
     for each in batch:
-        assert each.initial_logprobs is not None
+        assert each.initial_logprobs is not None and each.old_logprobs is not None
         arrays = (each.advantage, each.old_logprobs, each.initial_logprobs)
-        strange.append(LossInputs(each.rollout, *(spoilt(array, each.rollout) for array in arrays)))
+        advantage, old, initial = (spoilt(array, each.rollout) for array in arrays)
+        strange.append(LossInputs(each.rollout, advantage, old, initial))
     got = loss_and_gradient(policy, strange, 25)
     assert got[0] == plain[0]
     assert torch.equal(got[1], plain[1])
@@ -126,7 +128,7 @@ def test_padding_may_hold_any_id_and_have_any_length() -> None:
 def test_the_gradient_is_the_policy_gradient() -> None:
     """At ratio one: -(1/N) sum_t A_t grad log p(y_t), by autograd on each rollout alone and unpadded."""
     policy = model(torch.float64, 50)
-    scored = score_logprobs(policy, ROLLOUTS, 0.7, 10_000)
+    scored = logprobs_of(policy, ROLLOUTS, 0.7, 10_000)
     batch = [LossInputs(each, np.full(len(each.response), 1.0 - each.sibling, np.float32), scored[index])
              for index, each in enumerate(ROLLOUTS)]  # fmt: skip
     policy.zero_grad()
@@ -146,7 +148,7 @@ def test_the_gradient_is_the_policy_gradient() -> None:
 
 def test_scores_are_those_of_each_rollout_alone() -> None:
     policy = model(torch.float64, 50)
-    scored = score_logprobs(policy, ROLLOUTS, 0.7, 25)
+    scored = logprobs_of(policy, ROLLOUTS, 0.7, 25)
     for each, got in zip(ROLLOUTS, scored, strict=True):
         assert got.dtype == np.float32
         assert not got[~each.response_mask].any()
@@ -159,7 +161,7 @@ def test_scores_are_those_of_each_rollout_alone() -> None:
 
 def test_scoring_leaves_no_gradient_and_no_mode_behind() -> None:
     policy = model()
-    score_logprobs(policy, ROLLOUTS, 1.0, 25)
+    logprobs_of(policy, ROLLOUTS, 1.0, 25)
     assert not policy.training
     assert all(parameter.grad is None for parameter in policy.parameters())
 

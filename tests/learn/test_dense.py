@@ -11,11 +11,10 @@ import pytest
 from helpers.small import Watcher, heeding, living, recipe
 from helpers.training_runs import LONG, group, referred
 from sgcd.contrast.reference import ReferenceResult
-from sgcd.learn.scoring.student import StudentScores
+from sgcd.learn.scoring.student import StudentForward
 from sgcd.learn.training import gradient as room
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.group_credit import StepCredit
-from sgcd.learn.training.step import GradientStep
+from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
 from sgcd.records import Features, Group, Rollout
@@ -33,23 +32,45 @@ class There:
         return self.told.get(group.task.id)
 
 
+class Done:
+    """A step's credit, and its metrics."""
+
+    def __init__(self, credit: StepCredit, metrics: dict[str, Any]) -> None:
+        self.rollout_credits = credit.rollout_credits
+        self.metrics = metrics
+
+
 def deserve(
     path: Path, groups: Sequence[Group], told: Sequence[ReferenceResult] | None = None, step: int = 1, **changes: Any
-) -> StepCredit:
+) -> Done:
     plan = recipe(method=changes.pop("method", SGCD), **changes)
     alive = living(path / "run", plan)
     heeding(alive.policy.model)
-    dense = GradientStep(plan, alive, StepTimer(alive.model_thread, Watcher().on_phase))
+    timer = StepTimer(alive.model_thread, Watcher().on_phase)
     count = sum(each.num_policy_tokens for siblings in groups for each in siblings.rollouts)
-    gradient = GradientAccumulator(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.tokens, count)
+    gradient = GradientAccumulator(
+        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_config(plan)
+    )
     there: Any = There([referred(each) for each in groups] if told is None else told)
     try:
-        return asyncio.run(dense.compute_gradients(step, groups, there, gradient))
+        done = asyncio.run(
+            compute_gradients(
+                step,
+                groups,
+                references=there,
+                accumulator=gradient,
+                config=plan,
+                method=alive.method,
+                reference_builder=alive.reference_builder,
+                timer=timer,
+            )
+        )
+        return Done(done, done.metrics(alive.method))
     finally:
         alive.model_thread.shutdown()
 
 
-def row(done: StepCredit) -> dict[str, Any]:
+def row(done: Done) -> dict[str, Any]:
     return {"reference": done.metrics["reference"], "credit": done.metrics["credit"]}
 
 
@@ -97,15 +118,15 @@ def planted(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Features of the first rollout, changed on their way out of scoring."""
     honest = room.score_student
 
-    def asked(model: Any, rollouts: Sequence[Rollout], *given: Any) -> tuple[Any, Any, StudentScores]:
-        logp, entropy, marks = honest(model, rollouts, *given)
-        for features in marks.features:
+    def asked(model: Any, rollouts: Sequence[Rollout], *given: Any, **named: Any) -> StudentForward:
+        forward = honest(model, rollouts, *given, **named)
+        for features in forward.scores.features:
             first = features[0]
             assert first is not None
             features[0] = Features(
                 *(change(array.copy()) for array in (first.divergence, first.entropy, first.teacher_logprob_gap))
             )
-        return logp, entropy, marks
+        return forward
 
     monkeypatch.setattr(room, "score_student", asked)
 

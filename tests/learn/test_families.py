@@ -11,6 +11,7 @@ import torch
 
 from helpers.families import EXACT, FAMILIES, family
 from helpers.ragged import END, conversation, play, reference, sampler_of
+from helpers.scoring import logprobs_of
 from helpers.small import CHAT, Watcher, accumulated, living, recipe, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.load import Policy, load_policy
@@ -18,7 +19,6 @@ from sgcd.learn.sampling.attention_masks import AttentionMasks
 from sgcd.learn.sampling.engine import Engine, SequenceState
 from sgcd.learn.sampling.sample_tokens import UniformStream
 from sgcd.learn.scoring.batch import LossInputs, split_micro_batches
-from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.trainer import Trainer
 
@@ -69,8 +69,8 @@ def test_free_sampling_moves_rows_with_all_that_belongs_to_them(name: str, threa
 @each_family
 def test_log_probabilities_do_not_depend_on_the_neighbours(name: str) -> None:
     model = family(name)
-    alone = [score_logprobs(model, [each], 0.7, 1000)[0] for each in ROLLOUTS]
-    together = score_logprobs(model, ROLLOUTS, 0.7, 1000)
+    alone = [logprobs_of(model, [each], 0.7, 1000)[0] for each in ROLLOUTS]
+    together = logprobs_of(model, ROLLOUTS, 0.7, 1000)
     for a, b in zip(alone, together, strict=True):
         assert np.abs(a - b).max() < 2e-6
 
@@ -95,7 +95,7 @@ def test_splitting_leaves_loss_and_gradient_as_they_are(name: str) -> None:
     model = family(name)
     examples = [
         LossInputs(each, np.full(len(each.response), 1.5 - each.sibling, np.float32), logp - np.float32(0.1))
-        for each, logp in zip(ROLLOUTS, score_logprobs(model, ROLLOUTS, 0.7, 1000), strict=True)
+        for each, logp in zip(ROLLOUTS, logprobs_of(model, ROLLOUTS, 0.7, 1000), strict=True)
     ]
     found: list[tuple[float, torch.Tensor]] = []
     for tokens in (1000, 30):

@@ -9,6 +9,7 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
+from helpers.scoring import logprobs_of
 from helpers.small import CHAT, Watcher, living, model, recipe, rollout, stepped
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load_checkpoint, save_checkpoint
@@ -16,7 +17,6 @@ from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
 from sgcd.learn.policy.lora import adapter_disabled, add_adapter
 from sgcd.learn.scoring.batch import LossInputs
-from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings
 from sgcd.learn.training.optimizer import build_optimizer
 from sgcd.storage.run_folder import RunFolder
@@ -127,9 +127,11 @@ def test_the_initial_policy_is_the_one_without_its_adapter() -> None:
     initial, optimizer = InitialPolicy(policy), build_optimizer(policy, SETTINGS)
     for number in (1, 2):
         step(policy, optimizer, number)
-    found, expected = initial.score_logprobs(ROLLOUTS, 1.0, 100, 2**30), score_logprobs(plain, ROLLOUTS, 1.0, 100)
+    with initial.active() as began:
+        found = logprobs_of(began, ROLLOUTS, 1.0, 100)
+    expected = logprobs_of(plain, ROLLOUTS, 1.0, 100)
     assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
-    assert not np.array_equal(score_logprobs(policy, ROLLOUTS, 1.0, 100)[0], expected[0])
+    assert not np.array_equal(logprobs_of(policy, ROLLOUTS, 1.0, 100)[0], expected[0])
     assert any(each.requires_grad for each in policy.parameters())
     with adapter_disabled(plain):
         assert torch.equal(logits(plain), logits(model()))

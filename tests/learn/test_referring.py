@@ -8,7 +8,7 @@ import pytest
 from helpers.training_runs import LONG, group
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceResult
-from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
+from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 
 
 class Slow:
@@ -38,7 +38,8 @@ async def test_writers_work_at_the_same_time_and_answer_in_the_order_of_the_grou
     slow: Any = Slow(0.2)
     began = asyncio.get_running_loop().time()
     async with ReferencePrefetcher(slow) as referring:
-        referring.prefetch(groups("c", "a"))
+        for each in groups("c", "a"):
+            referring.prefetch(each)
         await asyncio.sleep(0)
         assert slow.begun == ["c", "a"]  # before anyone waits for them
         told = [await referring.get(each) for each in groups("a", "b", "c")]
@@ -52,7 +53,8 @@ async def test_what_was_asked_in_vain_is_called_off() -> None:
 
     async def broken() -> None:
         async with ReferencePrefetcher(slow) as referring:
-            referring.prefetch(groups("a", "b"))
+            for each in groups("a", "b"):
+                referring.prefetch(each)
             await asyncio.sleep(0)
             raise OSError("the sampler broke")
 
@@ -64,9 +66,11 @@ async def test_what_was_asked_in_vain_is_called_off() -> None:
 async def test_only_mixed_groups_are_asked_about_and_none_where_nobody_needs_it() -> None:
     slow: Any = Slow(0)
     async with ReferencePrefetcher(slow) as referring:
-        referring.prefetch(groups("all", wins=2) + groups("none", wins=0))
+        for each in groups("all", wins=2) + groups("none", wins=0):
+            referring.prefetch(each)
         await asyncio.sleep(0)
     assert slow.begun == []
     async with ReferencePrefetcher(None) as referring:
-        referring.prefetch(groups("a"))
+        for each in groups("a"):
+            referring.prefetch(each)
         assert await referring.get(groups("a")[0]) is None

@@ -123,7 +123,9 @@ def test_the_kl_term_knows_no_weights() -> None:
     logp, old, advantage, initial = (torch.randn(40, dtype=torch.float64) for _ in range(4))
 
     def total(coefficient: float, a: Tensor) -> float:
-        return surrogate_loss(logp, old, a, initial, 40, SurrogateSettings(kl=coefficient)).loss.item()
+        return surrogate_loss(
+            logp, old, a, initial, num_tokens=40, settings=SurrogateSettings(kl=coefficient)
+        ).loss.item()
 
     terms = [total(0.1, a) - total(0.0, a) for a in (advantage, 2 * advantage, -advantage, 0 * advantage)]
     assert terms == pytest.approx([0.1 * k3_kl(initial, logp).mean().item()] * 4)
@@ -133,9 +135,10 @@ def test_the_mean_is_over_the_whole_batch_however_it_is_split() -> None:
     torch.manual_seed(2)
     logp, old, advantage, initial = (torch.randn(30, dtype=torch.float64) for _ in range(4))
     settings = SurrogateSettings(kl=0.01)
-    whole = surrogate_loss(logp, old, advantage, initial, 30, settings)
+    whole = surrogate_loss(logp, old, advantage, initial, num_tokens=30, settings=settings)
     parts = [
-        surrogate_loss(logp[s], old[s], advantage[s], initial[s], 30, settings) for s in (slice(0, 7), slice(7, 30))
+        surrogate_loss(logp[s], old[s], advantage[s], initial[s], num_tokens=30, settings=settings)
+        for s in (slice(0, 7), slice(7, 30))
     ]
     assert sum(part.loss.item() for part in parts) == pytest.approx(whole.loss.item(), abs=1e-12)
     for name in ("clipped_sum", "ratio_sum", "kl_sum"):
@@ -146,7 +149,9 @@ def test_the_mean_is_over_the_whole_batch_however_it_is_split() -> None:
 
 def test_the_clip_share_counts_what_has_no_gradient() -> None:
     logp, advantage = torch.randn(200, dtype=torch.float64).requires_grad_(), torch.randn(200, dtype=torch.float64)
-    micro = surrogate_loss(logp, torch.zeros(200, dtype=torch.float64), advantage, None, 200, SurrogateSettings())
+    micro = surrogate_loss(
+        logp, torch.zeros(200, dtype=torch.float64), advantage, None, num_tokens=200, settings=SurrogateSettings()
+    )
     micro.loss.backward()
     assert logp.grad is not None
     assert micro.clipped_sum == (logp.grad == 0).sum().item() > 0
@@ -154,4 +159,4 @@ def test_the_clip_share_counts_what_has_no_gradient() -> None:
 
 def test_kl_needs_the_initial_policy() -> None:
     with pytest.raises(ValueError, match="initial policy"):
-        surrogate_loss(double(0.0), double(0.0), double(1.0), None, 1, SurrogateSettings(kl=0.1))
+        surrogate_loss(double(0.0), double(0.0), double(1.0), None, num_tokens=1, settings=SurrogateSettings(kl=0.1))

@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.scoring import logprobs_of, student_of, teacher_of
 from helpers.small import heeding, model, rollout
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.divergence import dense_features
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.scoring.batch import split_micro_batches
-from sgcd.learn.scoring.logprobs import score_logprobs
-from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
-from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
+from sgcd.learn.scoring.student import StudentScores
+from sgcd.learn.scoring.teacher import TeacherTopK
 from sgcd.records import Features, Rollout, TokenIds
 
 MASKS = ("xx..xxx", "x", "....xx", "xxx.x.x.x", "..", "", "xxxxx")
@@ -31,10 +31,10 @@ def scored(
     policy: Any, rollouts: Sequence[Rollout], rows: Sequence[TokenIds | None], k: int = 5, tokens: int = 30
 ) -> tuple[StudentScores, list[TeacherTopK]]:
     taught = [(each, row) for each, row in zip(rollouts, rows, strict=True) if row is not None]
-    lessons = score_teacher(policy, [each for each, _ in taught], [row for _, row in taught], TEMPERATURE, tokens, k)
+    lessons = teacher_of(policy, [each for each, _ in taught], [row for _, row in taught], TEMPERATURE, tokens, k)
     told = iter(lessons)
     beside = [None if row is None else next(told) for row in rows]
-    return score_student_no_grad(policy, rollouts, [beside], TEMPERATURE, tokens, "reverse_kl"), lessons
+    return student_of(policy, rollouts, [beside], TEMPERATURE, tokens, "reverse_kl"), lessons
 
 
 def by_hand(policy: Any, each: Rollout, row: TokenIds, k: int) -> Features:
@@ -78,17 +78,17 @@ def test_one_changed_id_is_refused() -> None:
         changed = row.copy()
         changed[place] += 1
         with pytest.raises(RecordError, match=f"token {place} of the teacher's row must be {row[place]}"):
-            score_teacher(policy, [each], [changed], TEMPERATURE, 30, 5)
+            teacher_of(policy, [each], [changed], TEMPERATURE, 30, 5)
     with pytest.raises(RecordError, match=r"teacher's row must have 9 tokens, .* got 8"):
-        score_teacher(policy, [each], [BARE[0][1:]], TEMPERATURE, 30, 5)
+        teacher_of(policy, [each], [BARE[0][1:]], TEMPERATURE, 30, 5)
 
 
 def test_a_lesson_for_another_rollout_is_refused() -> None:
     policy = model(size=50)
     other = replace(ROLLOUTS[0], response=ROLLOUTS[0].response[::-1].copy())
-    lessons = score_teacher(policy, [other], [build_teacher_input_ids(other, REFERENCE)], TEMPERATURE, 30, 5)
-    with pytest.raises(RecordError, match="teacher and student must be asked about the same ids"):
-        score_student_no_grad(policy, ROLLOUTS[:1], [lessons], TEMPERATURE, 30, "reverse_kl")
+    lessons = teacher_of(policy, [other], [build_teacher_input_ids(other, REFERENCE)], TEMPERATURE, 30, 5)
+    with pytest.raises(RecordError, match="teacher and student must read the same ids"):
+        student_of(policy, ROLLOUTS[:1], [lessons], TEMPERATURE, 30, "reverse_kl")
 
 
 def test_rollouts_without_a_reference_have_no_features_and_change_nothing_for_others() -> None:
@@ -106,20 +106,20 @@ def test_rollouts_without_a_reference_have_no_features_and_change_nothing_for_ot
 
 def test_log_probabilities_are_those_of_grpo_to_the_last_bit() -> None:
     policy = model(size=50)
-    plain = score_logprobs(policy, ROLLOUTS, TEMPERATURE, 30)
+    plain = logprobs_of(policy, ROLLOUTS, TEMPERATURE, 30)
     marks, _ = scored(policy, ROLLOUTS, ROWS)
     assert [each.tobytes() for each in marks.logprobs] == [each.tobytes() for each in plain]
 
 
 def test_two_teachers_share_the_student_s_pass() -> None:
     policy = model(torch.float64, 50)
-    one = score_teacher(policy, ROLLOUTS, ROWS, TEMPERATURE, 30, 5)
-    other = score_teacher(
+    one = teacher_of(policy, ROLLOUTS, ROWS, TEMPERATURE, 30, 5)
+    other = teacher_of(
         policy, ROLLOUTS, [build_teacher_input_ids(each, REFERENCE[:2]) for each in ROLLOUTS], TEMPERATURE, 30, 5
     )
-    both = score_student_no_grad(policy, ROLLOUTS, [one, other], TEMPERATURE, 30, "jsd")
+    both = student_of(policy, ROLLOUTS, [one, other], TEMPERATURE, 30, "jsd")
     for index, lessons in enumerate((one, other)):
-        alone = score_student_no_grad(policy, ROLLOUTS, [lessons], TEMPERATURE, 30, "jsd")
+        alone = student_of(policy, ROLLOUTS, [lessons], TEMPERATURE, 30, "jsd")
         for here, there in zip(both.features[index], alone.features[0], strict=True):
             assert here and there and here.divergence.tolist() == there.divergence.tolist()
 
@@ -140,7 +140,7 @@ class Counting:
 def test_the_teacher_costs_one_forward_pass_and_no_gradient_passes() -> None:
     policy = model(size=50)
     counting = Counting(policy)
-    score_logprobs(policy, ROLLOUTS, TEMPERATURE, 1000)
+    logprobs_of(policy, ROLLOUTS, TEMPERATURE, 1000)
     assert counting.rows == [len(ROLLOUTS)]
     scored(policy, ROLLOUTS, ROWS, tokens=1000)
     assert counting.rows == [len(ROLLOUTS)] * 3  # one of the teacher, one of the student
@@ -150,7 +150,7 @@ def test_the_teacher_costs_one_forward_pass_and_no_gradient_passes() -> None:
 def test_teacher_rows_keep_to_the_budget() -> None:
     policy = model(size=50)
     counting = Counting(policy)
-    score_teacher(policy, ROLLOUTS, ROWS, TEMPERATURE, 24, 5)
+    teacher_of(policy, ROLLOUTS, ROWS, TEMPERATURE, 24, 5)
     shown = [replace(each, prompt=np.zeros(len(each.prompt) + 4, np.int32)) for each in ROLLOUTS]
     assert counting.rows == [len(part) for part in split_micro_batches(shown, 24)]
     assert len(counting.rows) > 2

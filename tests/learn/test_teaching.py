@@ -9,13 +9,13 @@ import pytest
 from helpers.small import Watcher, heeding, living, recipe
 from helpers.training_runs import LONG, SGCD, group, referred
 from sgcd.contrast.reference import ReferenceResult
+from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.training import gradient as learning
 from sgcd.learn.training import teacher_scorer as teaching
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.group_credit import StepCredit
-from sgcd.learn.training.step import GradientStep
+from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
 from sgcd.learn.training.timers import StepTimer
-from sgcd.records import Group
+from sgcd.records import Group, Rollout
 
 GROUPS = [group(LONG, LONG, task=name) for name in "abc"]
 
@@ -41,26 +41,39 @@ def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
     plan = recipe(method=SGCD, scoring={"shuffled": 0}, **changes)
     alive = living(path / "run", plan)
     heeding(alive.policy.model)
-    dense = GradientStep(plan, alive, StepTimer(alive.model_thread, Watcher().on_phase))
+    timer = StepTimer(alive.model_thread, Watcher().on_phase)
     count = sum(each.num_policy_tokens for siblings in GROUPS for each in siblings.rollouts)
-    gradient = GradientAccumulator(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.tokens, count)
+    gradient = GradientAccumulator(
+        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_config(plan)
+    )
+    working = compute_gradients(
+        1,
+        GROUPS,
+        references=awaited,
+        accumulator=gradient,
+        config=plan,
+        method=alive.method,
+        reference_builder=alive.reference_builder,
+        timer=timer,
+    )
     try:
-        return asyncio.run(asyncio.wait_for(dense.compute_gradients(1, GROUPS, awaited, gradient), 20))
+        return asyncio.run(asyncio.wait_for(working, 20))
     finally:
         alive.model_thread.shutdown()
 
 
 def watch(awaited: Awaited, monkeypatch: pytest.MonkeyPatch) -> None:
     def noted(name: str, honest: Any) -> Any:
-        def called(model: Any, rollouts: Any, *given: Any) -> Any:
-            found = honest(model, rollouts, *given)
-            awaited.done.append(f"{name} {rollouts[0].task}")
+        def called(model: Any, rollouts: Any, *given: Any, **named: Any) -> Any:
+            found = honest(model, rollouts, *given, **named)
+            first = rollouts[0]
+            awaited.done.append(f"{name} {first.task if isinstance(first, Rollout) else first.rollout.task}")
             awaited.loop.call_soon_threadsafe(awaited.more.set)
             return found
 
         return called
 
-    monkeypatch.setattr(teaching, "score_teacher", noted("score_teacher", teaching.score_teacher))
+    monkeypatch.setattr(teaching, "score_teacher", noted("score_teacher", score_teacher))
     monkeypatch.setattr(learning, "score_student", noted("score_student", learning.score_student))
 
 
@@ -101,7 +114,7 @@ def test_what_is_there_is_taught_at_once_and_learnt_in_its_turn(
 def test_a_teacher_that_fails_ends_the_step_and_leaves_nobody_waiting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*_: Any) -> Any:
+    def broken(*_: Any, **named: Any) -> Any:
         raise ValueError("the teacher broke")
 
     monkeypatch.setattr(teaching, "score_teacher", broken)

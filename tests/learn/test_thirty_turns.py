@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from helpers.families import family
+from helpers.scoring import student_of, teacher_of
 from helpers.small import rollout
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.divergence import dense_features
-from sgcd.learn.scoring.student import score_student_no_grad
-from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.records import Features, Rollout, TokenIds
 
 TEMPERATURE, SIZE = 0.7, 400
@@ -55,8 +54,8 @@ def both(model: Any, each: Rollout, reference: TokenIds) -> tuple[torch.Tensor, 
 
 
 def found_by(model: Any, k: int, tokens: int = 400) -> list[Features]:
-    lessons = score_teacher(model, ROLLOUTS, ROWS, TEMPERATURE, tokens, k)
-    marks = score_student_no_grad(model, ROLLOUTS, [lessons], TEMPERATURE, tokens, "reverse_kl")
+    lessons = teacher_of(model, ROLLOUTS, ROWS, TEMPERATURE, tokens, k)
+    marks = student_of(model, ROLLOUTS, [lessons], TEMPERATURE, tokens, "reverse_kl")
     found = [features for features in marks.features[0] if features]
     assert len(found) == len(ROLLOUTS)
     return found

@@ -16,6 +16,7 @@ from sgcd.cli.commands.train import summarise_run
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.learn.scoring.batch import pad_batch
 from sgcd.learn.scoring.teacher import score_teacher
+from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_own_prompt
 from sgcd.learn.training import gradient, trainer
 from sgcd.learn.training import teacher_scorer as teaching
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
@@ -37,8 +38,8 @@ def said(path: Path) -> str:
 
 
 def test_features_that_are_all_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def blind(model: Any, rollouts: Sequence[Rollout], rows: Any, *given: Any) -> Any:
-        return score_teacher(model, rollouts, [np.concatenate([r.prompt, r.response]) for r in rollouts], *given)
+    def blind(model: Any, inputs: Sequence[TeacherInput], **named: Any) -> Any:
+        return score_teacher(model, with_own_prompt([each.rollout for each in inputs]), **named)
 
     monkeypatch.setattr(teaching, "score_teacher", blind)
     train(tmp_path / "run")
@@ -96,17 +97,17 @@ def test_a_teacher_in_the_loss_graph(how: str, tmp_path: Path, monkeypatch: pyte
     honest = gradient.score_student
     done: list[str] = []
 
-    def taught(model: Any, rollouts: Sequence[Rollout], *given: Any) -> Any:
+    def taught(model: Any, rollouts: Sequence[Rollout], *given: Any, **named: Any) -> Any:
         def shown(rollout: Rollout) -> Rollout:
             row = build_teacher_input_ids(rollout, np.array([5, 6, 7], np.int32))
             return replace(rollout, prompt=row[: len(row) - len(rollout.response)])
 
         if how == "instead of the student":
-            return honest(model, [shown(each) for each in rollouts], *given)
+            return honest(model, [shown(each) for each in rollouts], *given, **named)
         if not done:
             done.append("once")
             model(input_ids=pad_batch([shown(rollouts[0])]).input_ids).logits.sum().backward()
-        return honest(model, rollouts, *given)
+        return honest(model, rollouts, *given, **named)
 
     monkeypatch.setattr(gradient, "score_student", taught)
     watcher = Watcher()

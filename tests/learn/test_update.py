@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.scoring import logprobs_of
 from helpers.small import model, rollout, stepped
 from sgcd.learn.scoring.batch import LossInputs
-from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.settings import OptimizerSettings
 from sgcd.learn.training.optimizer import StepResult, build_optimizer, learning_rate
 
@@ -16,7 +16,7 @@ ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
 
 
 def examples(policy: Any, advantage: float = 1.0) -> list[LossInputs]:
-    scored = score_logprobs(policy, ROLLOUTS, 1.0, 1000)
+    scored = logprobs_of(policy, ROLLOUTS, 1.0, 1000)
     return [
         LossInputs(each, np.full(5, advantage, np.float32), old) for each, old in zip(ROLLOUTS, scored, strict=True)
     ]
@@ -39,9 +39,9 @@ def test_warm_up_is_linear_and_then_the_rate_is_constant() -> None:
 
 def test_what_succeeded_becomes_likelier() -> None:
     policy = model(size=50)
-    before = score_logprobs(policy, ROLLOUTS, 1.0, 1000)
+    before = logprobs_of(policy, ROLLOUTS, 1.0, 1000)
     done, far = moved(policy, examples(policy))
-    after = score_logprobs(policy, ROLLOUTS, 1.0, 1000)
+    after = logprobs_of(policy, ROLLOUTS, 1.0, 1000)
     assert sum(scores.sum() for scores in after) > sum(scores.sum() for scores in before)
     assert far == pytest.approx(0.01, rel=0.01)  # the first step of Adam goes the learning rate's length
     assert (done.skipped, done.lr, done.kl) == ("", 0.01, None)

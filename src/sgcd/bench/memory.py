@@ -9,9 +9,10 @@ import torch
 from sgcd.bench.arms import build_head_inputs, run_naive, score_two_contexts
 from sgcd.bench.timing import measure_peak_memory
 from sgcd.learn.policy.head import get_backbone
-from sgcd.learn.scoring.batch import pad_batch
+from sgcd.learn.scoring.batch import ForwardConfig, pad_batch
 from sgcd.learn.scoring.student import score_student_no_grad
 from sgcd.learn.scoring.teacher import score_teacher, with_teacher_prompt
+from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.records import Rollout, Verdict
 
 VOCAB_SIZE, HIDDEN_SIZE = 248_320, 1024
@@ -71,13 +72,16 @@ def measure_rollout(arm: str, logits_bytes: int) -> int:
         [random_rollout.prompt[:position], reference, random_rollout.prompt[position:], random_rollout.response]
     )
 
+    teacher_input = TeacherInput(random_rollout, teacher_ids, np.ones(_RESPONSE_TOKENS, np.bool_))
+    config = ForwardConfig(1.0, 2**15, logits_bytes)
+
     def run_backbone() -> None:
-        for context in (with_teacher_prompt(random_rollout, teacher_ids), random_rollout):
+        for context in (with_teacher_prompt(teacher_input), random_rollout):
             get_backbone(model)(input_ids=pad_batch([context]).input_ids, use_cache=False)
 
     def run_scoring() -> None:
-        teacher_topk = score_teacher(model, [random_rollout], [teacher_ids], 1.0, 2**15, 100, logits_bytes)
-        score_student_no_grad(model, [random_rollout], [teacher_topk], 1.0, 2**15, "reverse_kl", logits_bytes)
+        teacher_topk = score_teacher(model, [teacher_input], k=100, config=config)
+        score_student_no_grad(model, [random_rollout], [teacher_topk], divergence="reverse_kl", config=config)
 
     return measure_peak_memory(run_backbone if arm == "backbone" else run_scoring)
 

@@ -18,15 +18,13 @@ from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.lab import policy as lab
-from sgcd.learn.policy.load import Policy
 from sgcd.learn.scoring.batch import pad_batch
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.teacher import with_teacher_prompt
 from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
-from sgcd.learn.training.context import RunContext
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
-from sgcd.learn.training.step import GradientStep
+from sgcd.learn.training.step import compute_gradients, training_config
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.schema import Recipe
 from sgcd.records import Group, Reference, Rollout, Task, Turn, Verdict
@@ -35,7 +33,6 @@ NUM_GROUPS, GROUP_SIZE, POLICY_TOKENS = 2, 2, 96
 CHAT = lab.build_lab_chat()
 TURN_TOKENS, OBSERVATION_TOKENS, _PROMPT_TOKENS = 32, 16, 128
 TOP_K = 20
-_UNUSED: Any = None
 
 
 def build_small_qwen(vocab_size: int = 32_000) -> Any:
@@ -108,9 +105,7 @@ def build_teacher_rollouts(groups: list[Group]) -> list[Rollout]:
         for teacher_input in build_teacher_inputs(group, reference, contrast, 32_768)
     ]
     return [
-        with_teacher_prompt(teacher_input.rollout, teacher_input.input_ids)
-        for teacher_input in teacher_inputs
-        if teacher_input.input_ids is not None
+        with_teacher_prompt(teacher_input) for teacher_input in teacher_inputs if teacher_input.input_ids is not None
     ]
 
 
@@ -130,33 +125,35 @@ def build_step_arms(
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
     random_groups = build_random_groups(num_groups, group_size, num_tokens // TURN_TOKENS)
     references: Any = FixedReferences(build_bench_references(random_groups))
-    recipe, num_policy_tokens = (
-        build_bench_recipe(logits_bytes),
-        sum(each.num_policy_tokens for group in random_groups for each in group.rollouts),
-    )
+    recipe = build_bench_recipe(logits_bytes)
+    num_policy_tokens = sum(rollout.num_policy_tokens for group in random_groups for rollout in group.rollouts)
     contrast = build_bench_contrast(recipe)
     optimizer = build_optimizer(model, recipe.optimizer)
 
     def build_step(method: Method) -> Callable[[], None]:
         thread = ModelThread()
-        policy = Policy(model, CHAT)
-        dense = GradientStep(
-            recipe,
-            RunContext(_UNUSED, policy, _UNUSED, method, contrast, thread, _UNUSED),
-            StepTimer(thread, ignore_phase),
-        )
+        timer = StepTimer(thread, ignore_phase)
 
         def run_step() -> None:
-            gradient_args = (
-                recipe.surrogate,
-                recipe.sampler.temperature,
-                recipe.optimizer.tokens,
-                num_policy_tokens,
-                logits_bytes,
+            accumulator = GradientAccumulator(
+                model=model,
+                surrogate=recipe.surrogate,
+                num_tokens=num_policy_tokens,
+                config=training_config(recipe),
             )
-            gradient = GradientAccumulator(model, *gradient_args)
-            asyncio.run(dense.compute_gradients(1, random_groups, references, gradient))
-            optimizer_step(optimizer, gradient, recipe.optimizer, 1)
+            asyncio.run(
+                compute_gradients(
+                    1,
+                    random_groups,
+                    references=references,
+                    accumulator=accumulator,
+                    config=recipe,
+                    method=method,
+                    reference_builder=contrast,
+                    timer=timer,
+                )
+            )
+            optimizer_step(optimizer, accumulator, recipe.optimizer, 1)
 
         return run_step
 

@@ -25,3 +25,12 @@ def advantages(
     if baseline == "leave_one_out":
         centred = centred * (r.size / (r.size - 1))
     return centred / (r.std(ddof=1) + EPSILON) if scale_by_std else centred
+
+
+def permute_advantages(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
+    """The same advantages, dealt anew among the rollouts of a group: the control of the recipe's `control: permuted`.
+
+    Every rollout keeps its tokens and loses its verdict. A policy gradient learns nothing from such a group on average;
+    a rule that selects tokens by the sign of the advantage and the teacher's together still may.
+    """
+    return np.random.default_rng(seed).permutation(values)

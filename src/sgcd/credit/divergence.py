@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.settings import Divergence
+from sgcd.settings import Divergence
 
 Array = Any
 """A numpy array or a torch tensor; what comes out is of the kind that went in."""

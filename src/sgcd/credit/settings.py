@@ -4,13 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sgcd.settings import Settings
+from sgcd.settings import Divergence, Settings, TeacherContext, TeacherModel
 
 Count = Annotated[int, Field(ge=1)]
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
-Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 Scale = Literal["published", "absolute"]
 
 
@@ -71,4 +70,32 @@ class SgcdSettings(Settings):
     """Choose the spike on the first batch, the smallest of four that credits at most 15 % of its tokens."""
 
 
-MethodSettings = Annotated[GrpoSettings | SgcdSettings, Field(discriminator="name")]
+class OpdSettings(Settings):
+    """On-policy distillation: the teacher's log-ratio of each sampled token is added to the advantage."""
+
+    name: Literal["opd"]
+    k: Count = 20
+    """Tokens of the teacher's own that are kept apart; the sampled token always is."""
+    teacher: TeacherModel = "current"
+    """The policy as it is now, or as it was when the run began."""
+    context: TeacherContext = "reference"
+    """What the teacher's prompt holds besides the rollout's: the group's reference, the next group's, or none."""
+    coefficient: NotNegative = 1.0
+    """Of the log-ratio."""
+    reward_coefficient: NotNegative = 1.0
+    """Of the advantage over siblings; 0 distils without any reward."""
+
+
+class DirectSdSettings(Settings):
+    """GRPO, and in its loss the divergence between the policy and itself with the reference in its prompt."""
+
+    name: Literal["direct_sd"]
+    divergence: Divergence = "reverse_kl"
+    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
+    k: Count = 100
+    """Tokens of the teacher's own that are kept apart; the observed token joins them, the rest is one outcome."""
+    coefficient: NotNegative = 0.1
+    """Of the divergence in the loss, a mean over tokens."""
+
+
+MethodSettings = Annotated[GrpoSettings | SgcdSettings | OpdSettings | DirectSdSettings, Field(discriminator="name")]

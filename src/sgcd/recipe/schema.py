@@ -38,6 +38,9 @@ class Recipe(Settings):
     """Everything random follows from it."""
     steps: Annotated[int, Field(ge=1)]
     """Optimiser steps."""
+    control: Literal["none", "permuted"] = "none"
+    """permuted deals the advantages of a group anew among its rollouts, by seed: what a method learns then, it does not
+    learn from the verifier."""
     policy: PolicySettings
     environment: Annotated[LabSettings | OwnEnvironmentSettings, Field(discriminator="name")]
     siblings: SiblingsSettings = SiblingsSettings()

@@ -1,68 +1,117 @@
-"""What a method is: it says, for each rollout, what its tokens deserve, and the trainer never asks how."""
+"""The protocol of a credit method: from a rollout, its siblings and its teachers to a signal for each token."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib import import_module
 from typing import Any, Protocol
 
+import numpy as np
+
 from sgcd.credit.segments import Segments
-from sgcd.credit.settings import Divergence
-from sgcd.records import Features, Flags, Rollout, Signal
+from sgcd.records import Features, Flags, Group, Rollout, Signal, Teacher
+from sgcd.settings import Divergence, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Needs:
-    """What is scored before a method is asked: the student against a teacher that was shown a reference.
+    """The forward passes that a method wants before it is called.
 
-    >>> Needs(k=100, divergence="reverse_kl").weighs
-    True
+    >>> Needs(k=100, divergence="reverse_kl").teachers
+    (Teacher(context='reference', model='current'),)
     """
 
     k: int
-    """The teacher's likeliest ids, told apart; see credit/divergence.py."""
+    """The teachers' most likely ids that are kept apart; see credit/divergence.py."""
     divergence: Divergence
+    teachers: tuple[Teacher, ...] = (Teacher(),)
+    """Each is scored once a step, however many ask for it."""
+    imitated: Teacher | None = None
+    """The one of `teachers` that a signal's `imitate` may name."""
     can_change_weights: bool = True
-    """Whether any weight can come of it; where gamma is zero none can, and health judges none."""
-    whole_step: bool = False
-    """Whether it has to see all features of a step (`calibrate`) before it is asked about any rollout."""
+    """False where no weight can differ from one (gamma = 0): health then judges none."""
+
+    @property
+    def needs_references(self) -> bool:
+        return any(teacher.context != "none" for teacher in self.teachers)
+
+
+@dataclass(frozen=True, slots=True)
+class CreditInputs:
+    """What a method may read when it assigns credit to one rollout."""
+
+    rollout: Rollout
+    advantage: float
+    """Of the rollout over its siblings."""
+    features: Mapping[Teacher, Features] = field(default_factory=dict[Teacher, Features])
+    """By teacher; a teacher is absent where it had no reference or no room."""
+    creditable: Flags | None = None
+    """False on masked literals; None where every token may have credit."""
+    group: Group | None = None
+    """The rollout's siblings, itself among them."""
+
+    @property
+    def reference_features(self) -> Features | None:
+        """Under the group's own reference, read by the policy itself."""
+        return self.features.get(Teacher())
+
+    @property
+    def creditable_tokens(self) -> Flags:
+        """Tokens that the policy wrote and that are no masked literal."""
+        mask = self.rollout.response_mask
+        return mask if self.creditable is None else mask & self.creditable
 
 
 @dataclass(frozen=True, slots=True)
 class CreditResult:
-    """A signal with what led to it."""
+    """A signal, and the segments that it was made from."""
 
     signal: Signal
     segments: Segments
-    """`segments.reason` says why there could be none."""
+    """Empty for methods without segments; `segments.reason` says why there are none."""
     num_clipped: int = 0
-    """Tokens whose weight a bound held back."""
+    """Tokens whose weight was clipped to a bound."""
+
+
+def without_segments(num_tokens: int) -> Segments:
+    return Segments(np.zeros(num_tokens, np.float32), (), 0, 0, "no_reference")
 
 
 class Method(Protocol):
     @property
     def needs(self) -> Needs | None:
-        """None: siblings are not contrasted, no teacher is scored, and features are None."""
+        """None: no reference is written and no teacher is scored."""
         ...
 
-    def signal(
-        self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
-    ) -> Signal:
-        """`features` is None where a rollout has no reference; `creditable` is False on masked literals."""
+    def assign_credit(self, inputs: CreditInputs) -> CreditResult: ...
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether `calibrate` must see the features of this whole step before any credit is assigned."""
         ...
 
-    def assign_credit(
-        self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
-    ) -> CreditResult:
-        """The same signal, for whoever wants to see how it came about."""
-        ...
-
-    def calibrate(self, batch: Sequence[tuple[Rollout, Features, Flags | None]]) -> None:
-        """A step's scored rollouts, before any of them is asked about; called where `needs.whole` asks for it."""
-        ...
+    def calibrate(self, batch: Sequence[CreditInputs]) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the method, as plain JSON."""
         ...
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """From what `state` gave."""
-        ...
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+class StatelessMethod:
+    """What most methods share: nothing to calibrate and nothing to keep."""
+
+    needs_calibration = False
+
+    def calibrate(self, batch: Sequence[CreditInputs]) -> None: ...
+
+    def state_dict(self) -> dict[str, Any]:
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
+
+
+def build_method(settings: Settings) -> Method:
+    """The method that a recipe names: `name: direct_sd` is `DirectSdSettings`, and `DirectSd` in direct_sd.py."""
+    module = import_module(f"sgcd.credit.methods.{settings.name}")  # type: ignore[attr-defined]
+    return getattr(module, type(settings).__name__.removesuffix("Settings"))(settings)

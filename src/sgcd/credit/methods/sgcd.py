@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from sgcd.credit.calibration import Calibration, calibrate
-from sgcd.credit.methods import CreditResult, Needs
+from sgcd.credit.methods import CreditInputs, CreditResult, Needs, without_segments
 from sgcd.credit.segments import Segments, segment, turn_indices
-from sgcd.credit.settings import SegmentSettings
-from sgcd.credit.settings import SgcdSettings as SgcdSettings
+from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
 from sgcd.records import Credit, Features, Flags, Rollout, Signal, check_length
 
@@ -28,71 +27,58 @@ class Sgcd:
         self.settings = settings
         self.calibration: Calibration | None = None
         """The spike chosen on the first batch; None until then, and always where the settings ask for none."""
+        self.needs = Needs(settings.k, settings.divergence, can_change_weights=settings.gamma > 0)
 
     @property
-    def needs(self) -> Needs:
-        settings = self.settings
-        return Needs(
-            settings.k,
-            settings.divergence,
-            settings.gamma > 0,
-            whole_step=settings.calibrate and self.calibration is None,
-        )
+    def needs_calibration(self) -> bool:
+        return self.settings.calibrate and self.calibration is None
 
-    def signal(
-        self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
-    ) -> Signal:
-        """W_t = clip(1 + gamma s_t, 1, cap) for every token of the rollout (equations 3 and 4)."""
-        return self.assign_credit(rollout, advantage, features, creditable).signal
+    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+        """W_t = clip(1 + gamma s_t, 1, cap) for every token of the rollout (equations 3 and 4).
 
-    def assign_credit(
-        self, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
-    ) -> CreditResult:
-        """The signal, and the segments it comes from. Without features (no reference) every weight is one.
-
-        `creditable` is False on masked literals: they keep weight one and take no part in the rollout's statistics.
+        Without features (no reference) every weight is one. Masked literals keep weight one and take no part in the
+        rollout's statistics.
         """
-        size = len(rollout.response)
-        is_creditable = np.ones(size, dtype=bool) if creditable is None else creditable
-        check_length(f"rollout {rollout.name}", "creditable", is_creditable, size)
+        settings, rollout, features = self.settings, inputs.rollout, inputs.reference_features
+        num_tokens = len(rollout.response)
+        creditable = np.ones(num_tokens, dtype=bool) if inputs.creditable is None else inputs.creditable
+        check_length(f"rollout {rollout.name}", "creditable", creditable, num_tokens)
         if features is None:
-            segments = Segments(np.zeros(size, np.float32), (), 0, 0, "no_reference")
+            segments = without_segments(num_tokens)
         else:
-            segments = self._segments(rollout, features, is_creditable, self.segment_settings)
-            if self.settings.direction_gate:
-                segments = drop_disagreeing_segments(segments, advantage, features.teacher_logprob_gap)
-        settings = self.settings
+            segments = self._find_segments(rollout, features, creditable, self.segment_settings)
+            if settings.direction_gate:
+                segments = drop_disagreeing_segments(segments, inputs.advantage, features.teacher_logprob_gap)
         weight = weigh(
             segments.saliency,
-            rollout.response_mask & is_creditable,
+            rollout.response_mask & creditable,
             settings.gamma,
             settings.cap,
             settings.floor,
             settings.mean_one,
         )
-        clipped = int((settings.gamma * segments.saliency > settings.cap - 1).sum())
-        return CreditResult(Signal(Credit(advantage, weight, settings.cap, settings.floor)), segments, clipped)
+        num_clipped = int((settings.gamma * segments.saliency > settings.cap - 1).sum())
+        credit = Credit(inputs.advantage, weight, settings.cap, settings.floor)
+        return CreditResult(Signal(credit), segments, num_clipped)
 
     @property
     def segment_settings(self) -> SegmentSettings:
         """The segmenter's settings, with the calibrated spike once there is one."""
         return self.calibration.apply_to(self.settings.segments) if self.calibration else self.settings.segments
 
-    def calibrate(self, batch: Sequence[tuple[Rollout, Features, Flags | None]]) -> None:
+    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
         """Choose the spike on the first batch, where the settings ask for it; later calls do nothing."""
-        if (
-            not self.settings.calibrate
-            or self.calibration
-            or not any(rollout.num_policy_tokens for rollout, _, _ in batch)
-        ):
+        scored = [(inputs, features) for inputs in batch if (features := inputs.reference_features)]
+        num_tokens = sum(inputs.rollout.num_policy_tokens for inputs, _ in scored)
+        if not self.settings.calibrate or self.calibration or not num_tokens:
             return
 
         def credited_share(settings: SegmentSettings) -> float:
-            results = (
-                self._segments(rollout, features, creditable, settings) for rollout, features, creditable in batch
-            )
-            credited = sum(int((segments.saliency > 0).sum()) for segments in results)
-            return credited / sum(rollout.num_policy_tokens for rollout, _, _ in batch)
+            credited = 0
+            for inputs, features in scored:
+                segments = self._find_segments(inputs.rollout, features, inputs.creditable, settings)
+                credited += int((segments.saliency > 0).sum())
+            return credited / num_tokens
 
         self.calibration = calibrate(credited_share, self.settings.segments)
 
@@ -105,7 +91,7 @@ class Sgcd:
         saved = state.get("calibration")
         self.calibration = Calibration(**saved) if saved else None
 
-    def _segments(
+    def _find_segments(
         self, rollout: Rollout, features: Features, creditable: Flags | None, settings: SegmentSettings
     ) -> Segments:
         check_length(f"rollout {rollout.name}", "features", features.divergence, len(rollout.response))

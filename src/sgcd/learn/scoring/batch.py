@@ -7,7 +7,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgcd.records import Floats, Rollout, check_length
+from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
+from sgcd.records import Floats, Imitation, Rollout, check_length
+
+
+@dataclass(frozen=True, slots=True)
+class ForwardConfig:
+    """How a forward pass over rollouts is run; no result depends on the two budgets."""
+
+    temperature: float = 1.0
+    """At which log-probabilities are taken: the one that the rollouts were sampled at."""
+    micro_batch_tokens: int = 2**15
+    """In one forward pass, padding included."""
+    logits_bytes: int = LOGITS_BYTES
+    """For logits and what is computed from them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,8 +29,10 @@ class LossInputs:
 
     rollout: Rollout
     advantage: Floats
-    old_logprobs: Floats
+    old_logprobs: Floats | None = None
+    """None where a batch has one update: the ratio starts from the pass itself and is one."""
     initial_logprobs: Floats | None = None
+    imitate: Imitation | None = None
 
     def __post_init__(self) -> None:
         for name in ("advantage", "old_logprobs", "initial_logprobs"):

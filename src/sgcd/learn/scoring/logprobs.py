@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from sgcd.learn.policy.head import get_backbone, get_head
-from sgcd.learn.scoring.batch import PaddedBatch, pad_batch, split_micro_batches, unpack_policy_tokens
-from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
+from sgcd.learn.scoring.batch import ForwardConfig, PaddedBatch, pad_batch, split_micro_batches, unpack_policy_tokens
 from sgcd.learn.scoring.logits.stats import stats_at
 from sgcd.records import Floats, Rollout
 
@@ -18,20 +17,15 @@ PolicyHiddenStates = tuple[Tensor, Tensor]
 
 
 @torch.no_grad()
-def score_logprobs(
-    model: Any,
-    rollouts: Sequence[Rollout],
-    temperature: float,
-    micro_batch_tokens: int,
-    logits_bytes: int = LOGITS_BYTES,
-) -> list[Floats]:
+def score_logprobs(model: Any, rollouts: Sequence[Rollout], config: ForwardConfig) -> list[Floats]:
     """For each rollout, one number for each token of its response: log p(y_t) where it was written, 0 elsewhere."""
     logprobs: dict[int, Floats] = {}
-    for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, micro_batch_tokens):
-        stats = stats_at(hidden, get_head(model), observed_ids, temperature=temperature, logits_bytes=logits_bytes)
-        logprobs |= zip(
-            indices, unpack_policy_tokens(stats.observed_logprob, [rollouts[index] for index in indices]), strict=True
+    for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
+        stats = stats_at(
+            hidden, get_head(model), observed_ids, temperature=config.temperature, logits_bytes=config.logits_bytes
         )
+        packed = stats.observed_logprob
+        logprobs |= zip(indices, unpack_policy_tokens(packed, [rollouts[index] for index in indices]), strict=True)
     return [logprobs[index] for index in range(len(rollouts))]
 
 

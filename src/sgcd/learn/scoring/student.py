@@ -1,8 +1,8 @@
-"""The student beside its teachers: what it makes of the same tokens without a reference, and where the two disagree.
+"""The student's forward pass: log-probabilities of the sampled tokens, and the comparison with each teacher.
 
-With a gradient this is the training pass itself, and its numbers cost nothing; without one it is a pass of its own, for
-whoever has to see a whole batch first. The numbers are the same, to the bit where both read the same micro-batches, and
-none of them carries a gradient.
+With a gradient this is the training pass itself. Without one it is a pass of its own, for a method that must see a
+whole step first. Both give the same numbers, to the last bit where they read the same micro-batches. Features never
+carry a gradient; an outcome distribution does where a method declares that it imitates the teacher.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,15 @@ import torch
 from torch import Tensor
 
 from sgcd.credit.divergence import divergence_of, entropy_of, observed_logprob_of
-from sgcd.credit.settings import Divergence
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
-from sgcd.learn.scoring.batch import pad_batch, unpack_policy_tokens
-from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
+from sgcd.learn.scoring.batch import ForwardConfig, pad_batch, unpack_policy_tokens
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.scoring.logits.stats import LogitStats, stats_at
 from sgcd.learn.scoring.logprobs import forward_hidden_states, forward_micro_batches
 from sgcd.learn.scoring.teacher import TeacherTopK, kept_outcomes
 from sgcd.records import Features, Floats, Rollout
+from sgcd.settings import Divergence
 
 TopKByTeacher = Sequence[Sequence[TeacherTopK | None]]
 """One list for each teacher, one entry for each rollout."""
@@ -31,33 +30,49 @@ TopKByTeacher = Sequence[Sequence[TeacherTopK | None]]
 
 @dataclass(frozen=True, slots=True)
 class StudentScores:
-    """What the student's pass leaves behind: for the ratio, and under each teacher for the method."""
+    """What a forward pass leaves behind without its graph."""
 
     logprobs: list[Floats]
     features: list[list[Features | None]]
-    """One list for each teacher, with None for rollouts that it has no lesson for."""
+    """One list for each teacher, with None for rollouts that it did not score."""
+
+
+@dataclass(frozen=True, slots=True)
+class StudentForward:
+    """A forward pass over a micro-batch with its graph; tensors have one entry for each token that the policy wrote."""
+
+    logprobs: Tensor
+    """log p(y_t), with a gradient."""
+    entropy: Tensor
+    scores: StudentScores
+    comparisons: "list[TeacherComparison]"
 
 
 def score_student(
     model: Any,
     rollouts: Sequence[Rollout],
     teacher_topk: TopKByTeacher,
-    temperature: float,
+    *,
     divergence: Divergence,
-    logits_bytes: int = LOGITS_BYTES,
-) -> tuple[Tensor, Tensor, StudentScores]:
-    """One forward pass: log p(y_t) of every written token with a gradient, the entropy there, and the marks."""
+    config: ForwardConfig,
+    imitated: int | None = None,
+) -> StudentForward:
+    """One forward pass with a gradient. `imitated` is the place of the teacher whose divergence has one too."""
     hidden, observed_ids = forward_hidden_states(model, pad_batch(rollouts))
     comparisons = [TeacherComparison(rollouts, topk, observed_ids) for topk in teacher_topk]
     logprobs, stats = logprobs_with_grad(
         hidden,
         get_head(model),
         observed_ids,
-        ids=collect_query_ids(comparisons),
-        temperature=temperature,
-        logits_bytes=logits_bytes,
+        ids=_query_ids(comparisons),
+        temperature=config.temperature,
+        logits_bytes=config.logits_bytes,
+        differentiable=_active_place(comparisons, imitated),
     )
-    return logprobs, stats.entropy, collect_student_scores(stats, rollouts, comparisons, divergence)
+    if imitated is not None:
+        comparisons[imitated].keep_graph(logprobs, stats, _active_place(comparisons, imitated))
+    scores = _collect_scores(stats, rollouts, comparisons, divergence)
+    return StudentForward(logprobs, stats.entropy, scores, comparisons)
 
 
 @torch.no_grad()
@@ -65,15 +80,14 @@ def score_student_no_grad(
     model: Any,
     rollouts: Sequence[Rollout],
     teacher_topk: TopKByTeacher,
-    temperature: float,
-    micro_batch_tokens: int,
+    *,
     divergence: Divergence,
-    logits_bytes: int = LOGITS_BYTES,
+    config: ForwardConfig,
 ) -> StudentScores:
-    """The marks without a gradient, `tokens` in one forward pass. Log-probabilities are those of `scoring.logps`."""
+    """The same scores without a gradient, `config.micro_batch_tokens` in one forward pass."""
     logprobs: dict[int, Floats] = {}
     features: list[dict[int, Features | None]] = [{} for _ in teacher_topk]
-    for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, micro_batch_tokens):
+    for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
         part_rollouts = [rollouts[index] for index in indices]
         comparisons = [
             TeacherComparison(part_rollouts, [topk[index] for index in indices], observed_ids) for topk in teacher_topk
@@ -82,11 +96,11 @@ def score_student_no_grad(
             hidden,
             get_head(model),
             observed_ids,
-            ids=collect_query_ids(comparisons),
-            temperature=temperature,
-            logits_bytes=logits_bytes,
+            ids=_query_ids(comparisons),
+            temperature=config.temperature,
+            logits_bytes=config.logits_bytes,
         )
-        part_scores = collect_student_scores(stats, part_rollouts, comparisons, divergence)
+        part_scores = _collect_scores(stats, part_rollouts, comparisons, divergence)
         logprobs |= zip(indices, part_scores.logprobs, strict=True)
         for collected, part_features in zip(features, part_scores.features, strict=True):
             collected |= zip(indices, part_features, strict=True)
@@ -96,25 +110,31 @@ def score_student_no_grad(
     )
 
 
-def collect_query_ids(comparisons: Sequence["TeacherComparison"]) -> tuple[Tensor, ...]:
-    """Where the student is to be asked, for each teacher that taught anything."""
+def _query_ids(comparisons: "Sequence[TeacherComparison]") -> tuple[Tensor, ...]:
+    """The ids at which the student's logits are read, for each teacher that scored anything."""
     return tuple(comparison.query_ids for comparison in comparisons if comparison.query_ids is not None)
 
 
-def collect_student_scores(
-    stats: LogitStats, rollouts: Sequence[Rollout], comparisons: Sequence["TeacherComparison"], divergence: Divergence
+def _active_place(comparisons: "Sequence[TeacherComparison]", place: int | None) -> int | None:
+    """A teacher's place among those that scored anything; None where it scored nothing."""
+    if place is None or comparisons[place].query_ids is None:
+        return None
+    return sum(comparison.query_ids is not None for comparison in comparisons[:place])
+
+
+def _collect_scores(
+    stats: LogitStats, rollouts: Sequence[Rollout], comparisons: "Sequence[TeacherComparison]", divergence: Divergence
 ) -> StudentScores:
-    """What one forward pass over `rollouts` said, laid beside each teacher's lessons."""
     active = [comparison for comparison in comparisons if comparison.query_ids is not None]
     for comparison, (topk_logprobs, tail_logprob) in zip(active, stats.logprobs_at, strict=True):
-        comparison.compare(topk_logprobs, stats.observed_logprob, tail_logprob, divergence)
+        comparison.compare(topk_logprobs.detach(), stats.observed_logprob, tail_logprob.detach(), divergence)
     return StudentScores(
         unpack_policy_tokens(stats.observed_logprob, rollouts), [comparison.features for comparison in comparisons]
     )
 
 
 class TeacherComparison:
-    """One teacher's lessons beside the rows of one forward pass of the student."""
+    """One teacher's scores beside the tokens of one forward pass of the student."""
 
     def __init__(
         self, rollouts: Sequence[Rollout], teacher_topk: Sequence[TeacherTopK | None], observed_ids: Tensor
@@ -124,46 +144,71 @@ class TeacherComparison:
         self._observed_ids = observed_ids
         self.features: list[Features | None] = [None] * len(rollouts)
         self.query_ids: Tensor | None = None
-        """[rows, K]: where the student is to be asked; any ids for rollouts without a lesson. None without any."""
-        present = [topk for topk in teacher_topk if topk]
-        if not present:
-            return
-        scored_mask = np.repeat(
-            [topk is not None for topk in teacher_topk], [rollout.num_policy_tokens for rollout in rollouts]
-        )
-        self._scored_mask = torch.from_numpy(scored_mask).to(observed_ids.device)
-        teacher_ids, topk_ids, self._teacher_logprobs = (
-            torch.cat(tensors).to(observed_ids.device) for tensors in zip(*map(_tensors, present), strict=True)
-        )
-        self._check_same_ids(teacher_ids, observed_ids[self._scored_mask])
-        self._topk_ids = topk_ids.long()
-        self.query_ids = torch.arange(topk_ids.shape[1], device=observed_ids.device).repeat(len(observed_ids), 1)
-        self.query_ids[self._scored_mask] = self._topk_ids
+        """[tokens, K]: where the student's logits are read; any where the teacher scored nothing; or None."""
+        device = observed_ids.device
+        lengths = [rollout.num_policy_tokens for rollout in rollouts]
+        scored = np.repeat([topk is not None for topk in teacher_topk], lengths)
+        self._scored = torch.from_numpy(scored).to(device)
+        self._topk_ids = self._teacher_logprobs = torch.zeros(0, 0, device=device)
+        self._outcomes: Tensor | None = None
+        present = [(topk.observed_ids, topk.topk_ids, topk.logprobs) for topk in teacher_topk if topk]
+        if present:
+            teacher_ids, topk_ids, self._teacher_logprobs = (
+                torch.cat(tensors).to(device) for tensors in zip(*present, strict=True)
+            )
+            _check_same_ids(teacher_ids, observed_ids[self._scored])
+            self._topk_ids = topk_ids.long()
+            self.query_ids = torch.arange(topk_ids.shape[1], device=device).repeat(len(observed_ids), 1)
+            self.query_ids[self._scored] = self._topk_ids
 
     def compare(
         self, topk_logprobs: Tensor, observed_logprob: Tensor, tail_logprob: Tensor, divergence: Divergence
     ) -> None:
-        """Divergence, entropy and gap of the rows for which there is a lesson; zero where nothing was written."""
-        scored, topk_ids, q = self._scored_mask, self._topk_ids, self._teacher_logprobs
-        y = self._observed_ids[scored]
-        p = kept_outcomes(topk_ids, y, topk_logprobs[scored], observed_logprob[scored], tail_logprob[scored])
-        logprob_gap = observed_logprob_of(q, topk_ids, y) - observed_logprob_of(p, topk_ids, y)
+        """Divergence, entropy and gap of the scored tokens; zero where the policy wrote nothing."""
+        q, y = self._teacher_logprobs, self._observed_ids[self._scored]
+        p = self._student_outcomes(topk_logprobs, observed_logprob, tail_logprob)
+        gap = observed_logprob_of(q, self._topk_ids, y) - observed_logprob_of(p, self._topk_ids, y)
         scored_rollouts = [rollout for rollout, topk in zip(self._rollouts, self._teacher_topk, strict=True) if topk]
         columns = (
             unpack_policy_tokens(values, scored_rollouts)
-            for values in (divergence_of(p, q, divergence), entropy_of(q), logprob_gap)
+            for values in (divergence_of(p, q, divergence), entropy_of(q), gap)
         )
         features = iter([Features(*arrays) for arrays in zip(*columns, strict=True)])
         self.features = [next(features) if topk else None for topk in self._teacher_topk]
 
-    def _check_same_ids(self, teacher_ids: Tensor, student_ids: Tensor) -> None:
-        if not torch.equal(teacher_ids, student_ids):
-            position = int((teacher_ids != student_ids).nonzero()[0])
-            raise RecordError(
-                f"scoring: teacher and student must be asked about the same ids, got {int(teacher_ids[position])} and "
-                f"{int(student_ids[position])}; a lesson belongs to the rollout that it was given for, and to no other"
-            )
+    def keep_graph(self, logprobs: Tensor, stats: LogitStats, place: int | None) -> None:
+        """Keep the student's outcomes with their gradient; `place` is that of this teacher in `stats.logprobs_at`."""
+        if place is not None:
+            topk_logprobs, tail_logprob = stats.logprobs_at[place]
+            self._outcomes = self._student_outcomes(topk_logprobs, logprobs, tail_logprob)
+
+    def divergence_with_grad(self, kind: Divergence) -> Tensor | None:
+        """D(p_t || q_t) for each token of the pass, zero where the teacher scored nothing. The teacher has no gradient.
+
+        An outcome that is empty is empty on both sides; a log-probability of -10,000 stands for it, whose mass is zero
+        and whose gradient is no NaN.
+        """
+        if self._outcomes is None:
+            return None
+        p, q = (outcomes.clamp(min=-1e4) for outcomes in (self._outcomes, self._teacher_logprobs))
+        values = divergence_of(p, q.to(p.dtype), kind)
+        return torch.zeros(len(self._observed_ids), dtype=p.dtype, device=p.device).masked_scatter(self._scored, values)
+
+    def _student_outcomes(self, topk_logprobs: Tensor, observed_logprob: Tensor, tail_logprob: Tensor) -> Tensor:
+        scored = self._scored
+        return kept_outcomes(
+            self._topk_ids,
+            self._observed_ids[scored],
+            topk_logprobs[scored],
+            observed_logprob[scored],
+            tail_logprob[scored],
+        )
 
 
-def _tensors(topk: TeacherTopK) -> tuple[Tensor, Tensor, Tensor]:
-    return topk.observed_ids, topk.topk_ids, topk.logprobs
+def _check_same_ids(teacher_ids: Tensor, student_ids: Tensor) -> None:
+    if not torch.equal(teacher_ids, student_ids):
+        position = int((teacher_ids != student_ids).nonzero()[0])
+        raise RecordError(
+            f"scoring: teacher and student must read the same ids, got {int(teacher_ids[position])} and "
+            f"{int(student_ids[position])}; a teacher's scores belong to the rollout that it read, and to no other"
+        )

@@ -14,10 +14,11 @@ from torch import Tensor
 
 from sgcd.contrast.insert import check_teacher_alignment
 from sgcd.learn.policy.head import get_head
-from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
+from sgcd.learn.scoring.batch import ForwardConfig
 from sgcd.learn.scoring.logits.stats import topk_stats
 from sgcd.learn.scoring.logprobs import forward_micro_batches
-from sgcd.records import Rollout, TokenIds
+from sgcd.learn.scoring.teacher_inputs import TeacherInput
+from sgcd.records import Rollout
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,28 +35,24 @@ class TeacherTopK:
 
 @torch.no_grad()
 def score_teacher(
-    model: Any,
-    rollouts: Sequence[Rollout],
-    teacher_input_ids: Sequence[TokenIds],
-    temperature: float,
-    micro_batch_tokens: int,
-    k: int,
-    logits_bytes: int = LOGITS_BYTES,
-) -> list[TeacherTopK]:
-    """One forward pass over `rows`: the rollouts as the teacher reads them, with a reference in each prompt."""
-    teacher_rollouts = [
-        with_teacher_prompt(rollout, input_ids) for rollout, input_ids in zip(rollouts, teacher_input_ids, strict=True)
-    ]
-    results: dict[int, TeacherTopK] = {}
-    for indices, (hidden, observed) in forward_micro_batches(model, teacher_rollouts, micro_batch_tokens):
-        topk = topk_stats(hidden, get_head(model), observed, k=k, temperature=temperature, logits_bytes=logits_bytes)
+    model: Any, inputs: Sequence[TeacherInput], *, k: int, config: ForwardConfig
+) -> list[TeacherTopK | None]:
+    """One forward pass over the teacher's inputs, in their order; None for a rollout without one."""
+    present = [index for index, teacher_input in enumerate(inputs) if teacher_input.input_ids is not None]
+    rollouts = [with_teacher_prompt(inputs[index]) for index in present]
+    results: list[TeacherTopK | None] = [None] * len(inputs)
+    for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
+        topk = topk_stats(
+            hidden, get_head(model), observed, k=k, temperature=config.temperature, logits_bytes=config.logits_bytes
+        )
         outcome_logprobs = kept_outcomes(topk.ids, observed, topk.logprobs, topk.observed_logprob, topk.tail_logprob)
-        lengths = [teacher_rollouts[index].num_policy_tokens for index in indices]
+        lengths = [rollouts[index].num_policy_tokens for index in indices]
         columns = zip(
             *(tensor.cpu().split(lengths) for tensor in (observed, topk.ids.int(), outcome_logprobs)), strict=True
         )
-        results |= {index: TeacherTopK(*tensors) for index, tensors in zip(indices, columns, strict=True)}
-    return [results[index] for index in range(len(rollouts))]
+        for index, tensors in zip(indices, columns, strict=True):
+            results[present[index]] = TeacherTopK(*tensors)
+    return results
 
 
 def kept_outcomes(
@@ -66,7 +63,10 @@ def kept_outcomes(
     return torch.cat([topk_logprobs, observed_slot[:, None], tail_logprob[:, None]], dim=1)
 
 
-def with_teacher_prompt(rollout: Rollout, input_ids: TokenIds) -> Rollout:
-    """The same response after the teacher's prompt; refused unless the row differs by an insertion alone."""
-    check_teacher_alignment(rollout, input_ids, max(0, len(input_ids) - len(rollout.prompt) - len(rollout.response)))
+def with_teacher_prompt(teacher_input: TeacherInput) -> Rollout:
+    """The same response after the teacher's prompt; refused unless the ids differ by an insertion alone."""
+    rollout, input_ids = teacher_input.rollout, teacher_input.input_ids
+    assert input_ids is not None
+    num_inserted = max(0, len(input_ids) - len(rollout.prompt) - len(rollout.response))
+    check_teacher_alignment(rollout, input_ids, num_inserted)
     return replace(rollout, prompt=input_ids[: len(input_ids) - len(rollout.response)])

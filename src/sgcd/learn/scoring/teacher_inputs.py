@@ -49,6 +49,16 @@ def without_reference(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
     return [TeacherInput(rollout, None, np.ones(len(rollout.response), np.bool_)) for rollout in rollouts]
 
 
+def with_own_prompt(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
+    """For a teacher that reads the rollouts as the student does."""
+    return [
+        TeacherInput(
+            rollout, np.concatenate([rollout.prompt, rollout.response]), np.ones(len(rollout.response), np.bool_)
+        )
+        for rollout in rollouts
+    ]
+
+
 def build_teacher_input(
     rollout: Rollout,
     reference: Reference | None,

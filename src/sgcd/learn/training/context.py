@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from sgcd.act.environment import Sampler, TaskSuite
 from sgcd.act.settings import SiblingsSettings
@@ -29,6 +29,8 @@ class TrainConfig(Protocol):
 
     @property
     def seed(self) -> int: ...
+    @property
+    def control(self) -> Literal["none", "permuted"]: ...
     @property
     def steps(self) -> int: ...
     @property

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.methods import CreditResult
-from sgcd.records import Credit, CreditRecord, Features, Flags, Rollout, TokenKind
+from sgcd.records import Credit, CreditRecord, Features, Flags, Floats, Rollout, TokenKind
 
 _TURN_START_TOKENS = 32
 """Tokens of a turn that count as its beginning: style shows there first."""
@@ -29,6 +29,8 @@ class RolloutCredit:
     """Why there are no features: no_reference or no_room."""
     shuffled_result: CreditResult | None = None
     """What it would have said under a neighbour's reference."""
+    logprobs: Floats | None = None
+    """The trainer's own, of the pass that the rollout was learned in."""
 
     @property
     def credit(self) -> Credit:

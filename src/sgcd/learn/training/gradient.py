@@ -1,101 +1,115 @@
-"""The gradient of one batch's loss, added up rollouts by rollouts, and the numbers that go with it.
+"""The gradient of one batch's loss, added up micro-batch by micro-batch, and the sums that the metrics need.
 
-What a rollout deserves is asked for when its log-probabilities are there: one forward pass serves the ratio, the method
-and the gradient. That holds as long as a batch has one update; the ratio starts from the pass itself and is one.
+One forward pass serves the ratio, the method and the gradient. That holds as long as a batch has one update: the ratio
+starts from the pass itself and is one.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sgcd.credit.settings import Divergence
-from sgcd.learn.scoring.batch import LossInputs, pack_policy_tokens, split_micro_batches
-from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
-from sgcd.learn.scoring.student import StudentScores, TopKByTeacher, score_student
+from sgcd.learn.scoring.batch import ForwardConfig, LossInputs, pack_policy_tokens, split_micro_batches
+from sgcd.learn.scoring.student import StudentForward, TopKByTeacher, score_student
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.surrogate import surrogate_loss
-from sgcd.records import Rollout
-
-CreditFn = Callable[[Sequence[int], StudentScores], Sequence[LossInputs]]
-"""What some of the rollouts, by their places, are to be learnt as, given what the student's pass says of them."""
+from sgcd.records import Floats, Rollout
+from sgcd.settings import Divergence
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class GradientAccumulator:
-    """Lies in the model; here are the sums over the tokens that it was made of."""
+    """Accumulates the batch gradient in `param.grad` and keeps token sums for the metrics."""
 
     model: Any
     surrogate: SurrogateSettings
-    temperature: float
-    micro_batch_tokens: int
-    """In one micro-batch, padded; nothing depends on it."""
     num_tokens: int
-    """Written tokens of the whole batch: what the loss is a mean over."""
-    logits_bytes: int = LOGITS_BYTES
+    """Tokens that the policy wrote in the whole batch: what the loss is a mean over."""
+    config: ForwardConfig = field(default_factory=ForwardConfig)
     loss: float = 0.0
     clipped_sum: float = 0.0
     ratio_sum: float = 0.0
     kl_sum: float = 0.0
     entropy_sum: float = 0.0
 
-    def accumulate(
+    def forward(
         self,
         rollouts: Sequence[Rollout],
-        credit_fn: CreditFn,
         teacher_topk: TopKByTeacher = (),
+        *,
         divergence: Divergence = "reverse_kl",
-    ) -> None:
-        """These rollouts' part of the loss, one micro-batch after the other."""
-        with gradient_checkpointing(self.model):
-            for indices in split_micro_batches(rollouts, self.micro_batch_tokens):
-                part_topk = [[topk[index] for index in indices] for topk in teacher_topk]
-                self._accumulate_micro_batch(
-                    [rollouts[index] for index in indices], indices, credit_fn, part_topk, divergence
-                )
+        imitated: int | None = None,
+    ) -> StudentForward:
+        """One micro-batch: log-probabilities with a gradient, and the features that credit is assigned from."""
+        return score_student(
+            self.model, rollouts, teacher_topk, divergence=divergence, config=self.config, imitated=imitated
+        )
 
-    def _accumulate_micro_batch(
-        self,
-        rollouts: Sequence[Rollout],
-        indices: Sequence[int],
-        credit_fn: CreditFn,
-        teacher_topk: TopKByTeacher,
-        divergence: Divergence,
-    ) -> None:
-        logprobs, entropy, scores = score_student(
-            self.model, rollouts, teacher_topk, self.temperature, divergence, self.logits_bytes
-        )
-        loss_inputs = credit_fn(indices, scores)
+    def backward(self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated: int | None = None) -> None:
+        """The gradient of this micro-batch's part of the loss."""
+        logprobs = forward.logprobs
         if not logprobs.numel():
-            return  # nothing was written
-        old_logprobs = pack_policy_tokens([loss_input.old_logprobs for loss_input in loss_inputs], rollouts).to(
-            logprobs.device
-        )
-        advantages = pack_policy_tokens([loss_input.advantage for loss_input in loss_inputs], rollouts).to(
-            logprobs.device
-        )
-        initial_arrays = [
-            loss_input.initial_logprobs for loss_input in loss_inputs if loss_input.initial_logprobs is not None
-        ]
-        initial_logprobs = pack_policy_tokens(initial_arrays, rollouts).to(logprobs.device) if initial_arrays else None
+            return  # the policy wrote nothing
+        old_logprobs = _packed(loss_inputs, [inputs.old_logprobs for inputs in loss_inputs], logprobs)
+        initial_logprobs = _packed(loss_inputs, [inputs.initial_logprobs for inputs in loss_inputs], logprobs)
+        advantage = _packed(loss_inputs, [inputs.advantage for inputs in loss_inputs], logprobs)
+        assert advantage is not None
         micro_batch_loss = surrogate_loss(
-            logprobs, old_logprobs, advantages, initial_logprobs, self.num_tokens, self.surrogate
+            logprobs,
+            logprobs.detach() if old_logprobs is None else old_logprobs,
+            advantage,
+            initial_logprobs,
+            num_tokens=self.num_tokens,
+            settings=self.surrogate,
         )
-        micro_batch_loss.loss.backward()
-        self.loss += float(micro_batch_loss.loss.detach())
-        self.entropy_sum += float(entropy.sum())
+        loss = micro_batch_loss.loss
+        if imitated is not None:
+            imitation = self._imitation_loss(forward, loss_inputs, imitated)
+            loss = loss if imitation is None else loss + imitation
+        loss.backward()
+        self.loss += float(loss.detach())
+        self.entropy_sum += float(forward.entropy.sum())
         self.clipped_sum += micro_batch_loss.clipped_sum
         self.ratio_sum += micro_batch_loss.ratio_sum
         self.kl_sum += micro_batch_loss.kl_sum
 
+    def _imitation_loss(
+        self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated: int
+    ) -> Tensor | None:
+        """sum_t coefficient * weight_t * D_t / num_tokens, where a signal declared it."""
+        declared = [inputs.imitate for inputs in loss_inputs if inputs.imitate is not None]
+        divergence = forward.comparisons[imitated].divergence_with_grad(declared[0].divergence) if declared else None
+        if divergence is None:
+            return None
+        weights = [
+            np.zeros(len(inputs.rollout.response), np.float32)
+            if inputs.imitate is None
+            else (inputs.imitate.coefficient * inputs.imitate.weight).astype(np.float32)
+            for inputs in loss_inputs
+        ]
+        weight = pack_policy_tokens(weights, [inputs.rollout for inputs in loss_inputs]).to(divergence.device)
+        return (weight * divergence).sum() / max(self.num_tokens, 1)
 
-def fixed_advantages(loss_inputs: Sequence[LossInputs]) -> tuple[list[Rollout], CreditFn]:
-    """Rollouts of which it is known beforehand what they are to be learnt as."""
-    return [loss_input.rollout for loss_input in loss_inputs], lambda indices, _: [
-        loss_inputs[index] for index in indices
-    ]
+
+def accumulate_fixed(accumulator: GradientAccumulator, loss_inputs: Sequence[LossInputs]) -> None:
+    """The gradient of rollouts whose token advantages are known before the pass."""
+    rollouts = [inputs.rollout for inputs in loss_inputs]
+    with gradient_checkpointing(accumulator.model):
+        for indices in split_micro_batches(rollouts, accumulator.config.micro_batch_tokens):
+            forward = accumulator.forward([rollouts[index] for index in indices])
+            accumulator.backward(forward, [loss_inputs[index] for index in indices])
+
+
+def _packed(loss_inputs: Sequence[LossInputs], arrays: Sequence[Floats | None], like: Tensor) -> Tensor | None:
+    """One row over the micro-batch's tokens, or None where no rollout has the array."""
+    present = [array for array in arrays if array is not None]
+    if not present:
+        return None
+    return pack_policy_tokens(present, [inputs.rollout for inputs in loss_inputs]).to(like.device)
 
 
 @contextmanager

@@ -1,85 +1,200 @@
-"""From kept siblings to a gradient: what each rollout deserves is decided in the very pass that it is learnt in."""
+"""From kept groups to the batch gradient: teachers score, the method assigns credit, the student learns."""
 
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
+from sgcd.credit.advantage import advantages, permute_advantages
+from sgcd.credit.methods import CreditInputs, Method
 from sgcd.learn.policy.initial_policy import InitialPolicy
-from sgcd.learn.scoring.student import score_student_no_grad
-from sgcd.learn.scoring.teacher_inputs import reference_metrics
-from sgcd.learn.training.context import RunContext, TrainConfig
-from sgcd.learn.training.credit_metrics import credit_metrics, shuffled_overlap_metrics
-from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.group_credit import GroupCredit, StepCredit
-from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
-from sgcd.learn.training.teacher_scorer import TeacherBatch, TeacherScorer
+from sgcd.learn.scoring.batch import ForwardConfig, LossInputs, split_micro_batches
+from sgcd.learn.scoring.logprobs import score_logprobs
+from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
+from sgcd.learn.scoring.teacher_inputs import TeacherInput, reference_metrics
+from sgcd.learn.training.context import TrainConfig
+from sgcd.learn.training.credit_metrics import RolloutCredit, credit_metrics, shuffled_overlap_metrics
+from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
+from sgcd.learn.training.teacher_scorer import SHUFFLED, ReferenceSource, TeacherBatch, TeacherScorer
 from sgcd.learn.training.timers import StepTimer
-from sgcd.records import Floats, Group
+from sgcd.records import Features, Floats, Group, Teacher
+from sgcd.seeds import derive_seed
 
 
-class GradientStep:
-    """Knows of the method only what it needs: nothing, or features under a reference."""
+@dataclass(slots=True)
+class StepCredit:
+    """The credit of a batch, one entry for each rollout, in task order."""
 
-    def __init__(self, plan: TrainConfig, living: RunContext, clock: StepTimer) -> None:
-        self._plan = plan
-        self._living = living
-        self._clock = clock
-        self._model: Any = living.policy.model
+    rollout_credits: list[RolloutCredit] = field(default_factory=list[RolloutCredit])
+    inputs: list[TeacherInput] = field(default_factory=list[TeacherInput])
+    reference_results: list[ReferenceResult] = field(default_factory=list[ReferenceResult])
+    """One for each group; empty for a method that needs no reference."""
+    read_shuffled: bool = False
 
-    async def compute_gradients(
-        self,
-        step: int,
-        groups: Sequence[Group],
-        referring: ReferencePrefetcher,
-        gradient: GradientAccumulator,
-        initial: InitialPolicy | None = None,
-    ) -> StepCredit:
-        """Each group is taught, credited and added to the gradient while the writers of the next are waited for."""
-        needs, clock, done = self._living.method.needs, self._clock, StepCredit()
+    def metrics(self, method: Method) -> dict[str, Any]:
+        """For the row of the step; empty for a method without teachers."""
+        if method.needs is None:
+            return {}
+        credit = credit_metrics(self.rollout_credits, method.needs.can_change_weights)
+        credit["method"] = method.state_dict()
+        if self.read_shuffled:
+            credit["shuffled"] = shuffled_overlap_metrics(self.rollout_credits)
+        return {"reference": reference_metrics(self.reference_results, self.inputs), "credit": credit}
+
+
+async def compute_gradients(
+    step: int,
+    groups: Sequence[Group],
+    *,
+    references: ReferenceSource,
+    accumulator: GradientAccumulator,
+    config: TrainConfig,
+    method: Method,
+    reference_builder: ReferenceBuilder,
+    timer: StepTimer,
+    initial_policy: InitialPolicy | None = None,
+) -> StepCredit:
+    """Score, credit and learn from each group, while the references of the next ones are still being written."""
+    every = config.scoring.shuffled
+    scorer = TeacherScorer(
+        groups=groups,
+        needs=method.needs,
+        model=accumulator.model,
+        initial_policy=initial_policy,
+        references=references,
+        reference_builder=reference_builder,
+        forward=scoring_config(config),
+        timer=timer,
+        read_shuffled=bool(every) and step % every == 0,
+    )
+    result = StepCredit(read_shuffled=SHUFFLED in scorer.teachers)
+    async with scorer:
+        with timer.phase("reference") if method.needs else nullcontext():
+            if method.needs_calibration:
+                batches = [batch async for batch in scorer.scored_groups()]
+                await timer.run_in_model_thread(
+                    "scoring", calibrate_method, method, batches, accumulator.model, scorer.forward
+                )
+            async for batch in scorer.scored_groups():
+                learner = GroupLearner(
+                    accumulator=accumulator,
+                    method=method,
+                    timer=timer,
+                    advantages=group_advantages(batch.group, config, step),
+                )
+                if config.surrogate.kl > 0 and initial_policy is not None:
+                    learner.initial_logprobs = await timer.run_in_model_thread(
+                        "scoring", _score_initial, initial_policy, batch.group, scorer.forward
+                    )
+                result.rollout_credits += await timer.run_in_model_thread("training", learner.learn_group, batch)
+                result.inputs += batch.inputs
+                result.reference_results += [batch.reference_result] if batch.reference_result else []
+    return result
+
+
+@dataclass(kw_only=True)
+class GroupLearner:
+    """Learns from one group, in the model's thread."""
+
+    accumulator: GradientAccumulator
+    method: Method
+    timer: StepTimer
+    advantages: Sequence[float]
+    """Of each rollout over its siblings."""
+    initial_logprobs: list[Floats] | None = None
+    """By the initial policy, where the surrogate has a KL term."""
+
+    def learn_group(self, batch: TeacherBatch) -> list[RolloutCredit]:
+        """Forward, credit and backward for each micro-batch; the credit comes back in the order of the rollouts."""
+        rollouts, needs = batch.group.rollouts, self.method.needs
         divergence = needs.divergence if needs else "reverse_kl"
-        async with TeacherScorer(step, groups, referring, self._plan, self._living, clock) as teaching:
-            with clock.phase("reference") if needs else nullcontext():
-                if needs and needs.whole_step:
-                    await self._calibrate([taught async for taught in teaching.scored_groups()])
-                async for taught in teaching.scored_groups():
-                    start = await self._initial(taught.group, initial)
-                    crediting = GroupCredit(taught, self._living.method, self._plan.surrogate, start, clock)
-                    given = taught.group.rollouts, crediting, taught.teacher_topk, divergence
-                    await clock.run_in_model_thread("training", gradient.accumulate, *given)
-                    crediting.add_to(done)
-        with clock.phase("credit"):
-            if needs:
-                done.metrics = self._told(done, needs.can_change_weights, teaching.reads_shuffled)
-        return done
+        teachers = list(batch.teacher_topk)
+        imitated = teachers.index(needs.imitated) if needs and needs.imitated else None
+        rollout_credits: dict[int, RolloutCredit] = {}
+        with gradient_checkpointing(self.accumulator.model):
+            for indices in split_micro_batches(rollouts, self.accumulator.config.micro_batch_tokens):
+                micro_topk = [[topk[index] for index in indices] for topk in batch.teacher_topk.values()]
+                forward = self.accumulator.forward(
+                    [rollouts[index] for index in indices], micro_topk, divergence=divergence, imitated=imitated
+                )
+                with self.timer.subphase("credit"):
+                    for position, index in enumerate(indices):
+                        rollout_credits[index] = self._credit_rollout(batch, index, forward.scores, position)
+                loss_inputs = [self._loss_inputs(rollout_credits[index], index) for index in indices]
+                self.accumulator.backward(forward, loss_inputs, imitated)
+        return [rollout_credits[index] for index in range(len(rollouts))]
 
-    async def _initial(self, group: Group, initial: InitialPolicy | None) -> list[Floats] | None:
-        """What the policy said as the run began, where the surrogate has a KL term."""
-        if initial is None:
-            return None
-        scoring = self._plan.scoring
-        how = self._plan.sampler.temperature, scoring.tokens, scoring.bytes
-        return await self._clock.run_in_model_thread("scoring", initial.score_logprobs, group.rollouts, *how)
+    def _credit_rollout(self, batch: TeacherBatch, index: int, scores: StudentScores, position: int) -> RolloutCredit:
+        """`index` is the rollout's place in its group, `position` the one in its micro-batch."""
+        teacher_input = batch.inputs[index]
+        features = _features_by_teacher(batch, scores, position)
+        inputs = CreditInputs(
+            teacher_input.rollout, float(self.advantages[index]), features, teacher_input.creditable, batch.group
+        )
+        shuffled_result = None
+        if SHUFFLED in features and inputs.reference_features is not None:
+            shuffled_result = self.method.assign_credit(replace(inputs, features={Teacher(): features[SHUFFLED]}))
+        return RolloutCredit(
+            teacher_input.rollout,
+            self.method.assign_credit(inputs),
+            inputs.reference_features,
+            teacher_input.creditable,
+            teacher_input.skip_reason,
+            shuffled_result,
+            scores.logprobs[position],
+        )
 
-    async def _calibrate(self, whole: Sequence[TeacherBatch]) -> None:
-        """A pass of the student by itself, so that the method sees a batch before any rollout is credited."""
-        await self._clock.run_in_model_thread("scoring", self._look, whole)
+    def _loss_inputs(self, credit: RolloutCredit, index: int) -> LossInputs:
+        signal = credit.result.signal
+        initial_logprobs = None if self.initial_logprobs is None else self.initial_logprobs[index]
+        return LossInputs(
+            credit.rollout, signal.token_advantage, initial_logprobs=initial_logprobs, imitate=signal.imitate
+        )
 
-    def _look(self, whole: Sequence[TeacherBatch]) -> None:
-        method, scoring, heat = self._living.method, self._plan.scoring, self._plan.sampler.temperature
-        assert method.needs is not None
-        batch: list[Any] = []
-        for taught in whole:
-            how = heat, scoring.tokens, method.needs.divergence, scoring.bytes
-            features = score_student_no_grad(
-                self._model, taught.group.rollouts, taught.teacher_topk[:1], *how
-            ).features[0]
-            batch += [(s.rollout, f, s.creditable) for s, f in zip(taught.inputs, features, strict=True) if f]
-        method.calibrate(batch)
 
-    def _told(self, done: StepCredit, weighs: bool, shuffled: bool) -> dict[str, Any]:
-        told: dict[str, Any] = {"reference": reference_metrics(done.reference_results, done.inputs)}
-        told["credit"] = credit_metrics(done.rollout_credits, weighs)
-        told["credit"]["method"] = self._living.method.state_dict()
-        if shuffled:
-            told["credit"]["shuffled"] = shuffled_overlap_metrics(done.rollout_credits)
-        return told
+def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
+    """Each rollout's advantage over its siblings; with `control: permuted` dealt anew among them."""
+    rewards = [rollout.reward for rollout in group.rollouts]
+    values = advantages(rewards, config.surrogate.baseline, config.surrogate.std)
+    if config.control == "permuted":
+        values = permute_advantages(values, derive_seed(config.seed, "permuted", step, group.task.id))
+    return [float(value) for value in values]
+
+
+def calibrate_method(method: Method, batches: Sequence[TeacherBatch], model: Any, forward: ForwardConfig) -> None:
+    """A forward pass of the student over the whole step, which the method then reads."""
+    assert method.needs is not None
+    credit_inputs: list[CreditInputs] = []
+    for batch in batches:
+        topk = list(batch.teacher_topk.values())
+        scores = score_student_no_grad(
+            model, batch.group.rollouts, topk, divergence=method.needs.divergence, config=forward
+        )
+        for index, teacher_input in enumerate(batch.inputs):
+            features = _features_by_teacher(batch, scores, index)
+            credit_inputs.append(
+                CreditInputs(teacher_input.rollout, 0.0, features, teacher_input.creditable, batch.group)
+            )
+    method.calibrate(credit_inputs)
+
+
+def scoring_config(config: TrainConfig) -> ForwardConfig:
+    """For passes without a gradient."""
+    return ForwardConfig(config.sampler.temperature, config.scoring.tokens, config.scoring.bytes)
+
+
+def training_config(config: TrainConfig) -> ForwardConfig:
+    """For the pass that the gradient comes from."""
+    return ForwardConfig(config.sampler.temperature, config.optimizer.tokens, config.scoring.bytes)
+
+
+def _score_initial(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:
+    with initial_policy.active() as model:
+        return score_logprobs(model, group.rollouts, forward)
+
+
+def _features_by_teacher(batch: TeacherBatch, scores: StudentScores, position: int) -> dict[Teacher, Features]:
+    """Of one rollout, by its position in the pass; without the teachers that did not score it."""
+    by_teacher = zip(batch.teacher_topk, scores.features, strict=True)
+    return {teacher: features for teacher, column in by_teacher if (features := column[position]) is not None}

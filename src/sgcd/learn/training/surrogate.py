@@ -59,6 +59,7 @@ def surrogate_loss(
     old_logprobs: Tensor,
     advantage: Tensor,
     initial_logprobs: Tensor | None,
+    *,
     num_tokens: int,
     settings: SurrogateSettings,
 ) -> MicroBatchLoss:

@@ -1,127 +1,172 @@
-"""Groups are taught as their references come, whichever comes first, and handed on in their own order."""
+"""References and teachers of one step: written and scored in the background, handed on in task order."""
 
 import asyncio
 from asyncio import FIRST_COMPLETED
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any
+from typing import Any, Protocol, Self
 
-from sgcd.contrast.reference import ReferenceResult
+from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.methods import Needs
+from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import get_context_window
+from sgcd.learn.scoring.batch import ForwardConfig
 from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
 from sgcd.learn.scoring.teacher_inputs import (
     TeacherInput,
     build_teacher_inputs,
     next_reference,
     with_other_reference,
+    with_own_prompt,
     without_reference,
 )
-from sgcd.learn.training.context import RunContext, TrainConfig
-from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
 from sgcd.learn.training.timers import StepTimer
-from sgcd.records import Group, Reference
+from sgcd.records import Group, Teacher
+
+SHUFFLED = Teacher(context="next_reference")
+"""Read every so often to see how much of the credit depends on what a reference says."""
 
 
-@dataclass(frozen=True, slots=True)
-class TeacherBatch:
-    """A kept group with all that is known before the student reads it."""
+class ReferencePrefetcher:
+    """Writes this step's references in the background. On exit, cancels the writers whose result nobody needs."""
 
-    group: Group
-    inputs: list[TeacherInput]
-    """One for each rollout."""
-    reference_result: ReferenceResult | None = None
-    """None for a method that needs no reference."""
-    teacher_topk: list[list[TeacherTopK | None]] = field(default_factory=list[list[TeacherTopK | None]])
-    """Under the group's own reference and, every so often, under a neighbour's; one for each rollout."""
+    def __init__(self, builder: ReferenceBuilder | None) -> None:
+        self._builder = builder
+        """None for a method that needs no reference."""
+        self._tasks: dict[str, asyncio.Task[ReferenceResult]] = {}
 
-
-class TeacherScorer:
-    """The groups of one step. The writers of other groups are waited for while the model is at work on these.
-
-    In a step in which neighbours' references are read as well, no group is learnt before all are there.
-    """
-
-    def __init__(
-        self,
-        step: int,
-        groups: Sequence[Group],
-        referring: ReferencePrefetcher,
-        plan: TrainConfig,
-        living: RunContext,
-        clock: StepTimer,
-    ) -> None:
-        self._groups = groups
-        self._referring = referring
-        self._scoring = plan.scoring
-        self._temperature = plan.sampler.temperature
-        self._living = living
-        self._clock = clock
-        self._model: Any = living.policy.model
-        self._window = get_context_window(self._model.config)
-        every = plan.scoring.shuffled
-        self.reads_shuffled = bool(every) and step % every == 0
-        """Whether neighbours' references are read as well in this step."""
-        self._tasks: list[asyncio.Task[TeacherBatch]] = []
-
-    async def __aenter__(self) -> "TeacherScorer":
-        needs = self._living.method.needs
-        if needs:
-            self._tasks = [asyncio.create_task(self._one(index, needs)) for index in range(len(self._groups))]
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await _cancel_all(list(self._tasks.values()))
+
+    def prefetch(self, group: Group) -> None:
+        """Start a writer for a finished group, if it may be learned from."""
+        if self._builder and group.mixed and group.task.id not in self._tasks:
+            self._tasks[group.task.id] = asyncio.create_task(self._builder.build(group))
+
+    async def get(self, group: Group) -> ReferenceResult | None:
+        """The result for a group; None for a method that needs no reference."""
+        self.prefetch(group)
+        return await self._tasks[group.task.id] if self._builder else None
+
+
+class ReferenceSource(Protocol):
+    """Where the scorer gets a group's reference from: the prefetcher, or a test."""
+
+    async def get(self, group: Group) -> ReferenceResult | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class TeacherBatch:
+    """A kept group with its teachers' scores; the student has not read it yet."""
+
+    group: Group
+    inputs: list[TeacherInput]
+    """One for each rollout, under the group's own reference."""
+    reference_result: ReferenceResult | None = None
+    """None for a method that needs no reference."""
+    teacher_topk: dict[Teacher, list[TeacherTopK | None]] = field(
+        default_factory=dict[Teacher, list[TeacherTopK | None]]
+    )
+    """By teacher, one entry for each rollout; None where it had no reference or no room."""
+
+
+@dataclass(kw_only=True)
+class TeacherScorer:
+    """Scores each group with the teachers as soon as its reference is ready; yields groups in task order.
+
+    In a step that reads the next group's reference, a group waits until the references of all groups are ready.
+    """
+
+    groups: Sequence[Group]
+    needs: Needs | None
+    model: Any
+    initial_policy: InitialPolicy | None
+    references: ReferenceSource
+    reference_builder: ReferenceBuilder
+    forward: ForwardConfig
+    timer: StepTimer
+    read_shuffled: bool = False
+    """Score `SHUFFLED` as well, whether the method asks for it or not."""
+
+    def __post_init__(self) -> None:
+        teachers = self.needs.teachers if self.needs else ()
+        if self.read_shuffled and self.needs and Teacher() in teachers:
+            teachers = (*teachers, SHUFFLED)
+        self.teachers: tuple[Teacher, ...] = tuple(dict.fromkeys(teachers))
+        self._tasks: list[asyncio.Task[TeacherBatch]] = []
+
+    async def __aenter__(self) -> Self:
+        if self.needs:
+            self._tasks = [asyncio.create_task(self.score_group(index)) for index in range(len(self.groups))]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        await _cancel_all(self._tasks)
 
     async def scored_groups(self) -> AsyncIterator[TeacherBatch]:
-        """In the order of the groups."""
+        """In the order of the groups. A failure of any group is raised at once."""
         if not self._tasks:
-            for group in self._groups:
+            for group in self.groups:
                 yield TeacherBatch(group, without_reference(group.rollouts))
         for task in self._tasks:
             while not task.done():
-                await asyncio.wait([each for each in self._tasks if not each.done()], return_when=FIRST_COMPLETED)
-                for each in self._tasks:
-                    if each.done():
-                        each.result()  # whatever went wrong is known at once
+                pending = [other for other in self._tasks if not other.done()]
+                await asyncio.wait(pending, return_when=FIRST_COMPLETED)
+                for other in self._tasks:
+                    if other.done():
+                        other.result()
             yield task.result()
 
-    async def _one(self, index: int, needs: Needs) -> TeacherBatch:
-        group = self._groups[index]
-        taught = await self._clock.run_in_model_thread("teacher", self._teach, group, await self._told(group), needs)
-        if self.reads_shuffled:
-            others = [await self._told(each) for each in self._groups]
-            taught.teacher_topk.append(
-                await self._clock.run_in_model_thread(
-                    "teacher", self._beside, taught, next_reference(index, others), needs
-                )
+    async def score_group(self, index: int) -> TeacherBatch:
+        """One group under every teacher: a forward pass for each."""
+        group, result = self.groups[index], None
+        contexts = {teacher.context for teacher in self.teachers}
+        inputs: Mapping[str, list[TeacherInput]] = {"none": with_own_prompt(group.rollouts)}
+        if self.needs and self.needs.needs_references:
+            result = await self._get_result(group)
+            own = await self.timer.run_in_model_thread("credit", self._build_inputs, group, result)
+            inputs |= {"reference": own}
+            if "next_reference" in contexts:
+                reference = next_reference(index, [await self._get_result(other) for other in self.groups])
+                other_inputs = with_other_reference(own, reference, self.reference_builder, self._window)
+                inputs |= {"next_reference": other_inputs}
+        batch = TeacherBatch(group, inputs.get("reference") or without_reference(group.rollouts), result)
+        for teacher in self.teachers:
+            batch.teacher_topk[teacher] = await self.timer.run_in_model_thread(
+                "teacher", self._score, teacher, inputs[teacher.context]
             )
-        return taught
+        return batch
 
-    async def _told(self, group: Group) -> ReferenceResult:
-        told = await self._referring.get(group)
-        assert told is not None, "a method that needs references is given some"
-        return told
+    async def _get_result(self, group: Group) -> ReferenceResult:
+        result = await self.references.get(group)
+        assert result is not None, "a method that needs references gets a result for each group"
+        return result
 
-    def _teach(self, group: Group, referred: ReferenceResult, needs: Needs) -> TeacherBatch:
-        with self._clock.subphase("credit"):
-            seen = build_teacher_inputs(group, referred, self._living.reference_builder, self._window)
-        return TeacherBatch(group, seen, referred, [self._lessons(seen, needs)])
+    def _build_inputs(self, group: Group, result: ReferenceResult) -> list[TeacherInput]:
+        return build_teacher_inputs(group, result, self.reference_builder, self._window)
 
-    def _beside(self, taught: TeacherBatch, other: Reference | None, needs: Needs) -> list[TeacherTopK | None]:
-        """The lessons under a neighbour's reference."""
-        with self._clock.subphase("credit"):
-            seen = with_other_reference(taught.inputs, other, self._living.reference_builder, self._window)
-        return self._lessons(seen, needs)
+    @property
+    def _window(self) -> int:
+        return get_context_window(self.model.config)
 
-    def _lessons(self, seen: Sequence[TeacherInput], needs: Needs) -> list[TeacherTopK | None]:
-        shown = [each.rollout for each in seen if each.input_ids is not None]
-        rows = [each.input_ids for each in seen if each.input_ids is not None]
-        how = self._temperature, self._scoring.tokens, needs.k, self._scoring.bytes
-        given = iter(score_teacher(self._model, shown, rows, *how))
-        return [None if each.input_ids is None else next(given) for each in seen]
+    def _score(self, teacher: Teacher, inputs: Sequence[TeacherInput]) -> list[TeacherTopK | None]:
+        assert self.needs is not None
+        assert teacher.model == "current" or self.initial_policy is not None, "the trainer keeps the initial policy"
+        initial = self.initial_policy if teacher.model == "initial" else None
+        with initial.active() if initial else nullcontext(self.model) as model:
+            return score_teacher(model, inputs, k=self.needs.k, config=self.forward)
+
+
+async def _cancel_all(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        task.cancel()  # does nothing to a task that is done
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -17,9 +17,9 @@ from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
 from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import StepResult, build_optimizer, learning_rate, optimizer_step
-from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
-from sgcd.learn.training.step import GradientStep
+from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
+from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import StepTimer, peak_memory, run_in_model_thread
 from sgcd.measure import health
 from sgcd.measure.evaluate import evaluate_policy_tasks, held_out_tasks
@@ -52,7 +52,6 @@ class Trainer:
         self.model: Any = context.policy.model
         self.initial_policy: InitialPolicy | None = None
         self.timer = StepTimer(context.model_thread, callback.on_phase)
-        self.gradient_step = GradientStep(config, context, self.timer)
         self.state = TrainerState()
         self.recent_metrics: list[Row] = []
         """The newest rows of metrics, as many as health judges together."""
@@ -69,7 +68,7 @@ class Trainer:
             await self._evaluate_if_due()
             await self._save_if_due()
         for step in range(start + 1, self.config.steps + 1):
-            await self._train_step(step)
+            await self.train_step(step)
         if exported_step(self.context) != self.state.step:
             with self.timer.phase("saving"):
                 await self._run_in_model_thread(self._export_policy)
@@ -81,10 +80,12 @@ class Trainer:
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
-    async def _train_step(self, step: int) -> None:
-        async with ReferencePrefetcher(
-            self.context.reference_builder if self.context.method.needs else None
-        ) as prefetcher:
+    async def train_step(self, step: int) -> None:
+        """Collect mixed groups, learn from them, write the record, evaluate and save where that is due."""
+        context, config = self.context, self.config
+        needs = context.method.needs
+        builder = context.reference_builder if needs and needs.needs_references else None
+        async with ReferencePrefetcher(builder) as prefetcher:
             with self.timer.phase("sampling"):
                 collected = await self._collect_groups(step, prefetcher)
             with self.timer.phase("saving"):
@@ -92,7 +93,7 @@ class Trainer:
                 is_kept = [index < len(collected.kept) for index in range(len(groups))]
                 self.folder.write_rollouts(step, groups, is_kept)
             update_metrics = await self._update_policy(step, collected.kept, prefetcher)
-        self.state = replace(self.state, step=step, cursor=collected.cursor, method=self.context.method.state_dict())
+        self.state = replace(self.state, step=step, cursor=collected.cursor, method=context.method.state_dict())
         await self._evaluate_if_due()
         row = {
             "schema": SCHEMA,
@@ -101,8 +102,8 @@ class Trainer:
             **update_metrics,
             "peak_memory": peak_memory(),
         }
-        row["invalid"] = health.invalid_reasons([*self.recent_metrics, row], step == self.config.steps)
-        row |= self.context.pop_endpoint_usage()
+        row["invalid"] = health.invalid_reasons([*self.recent_metrics, row], step == config.steps)
+        row |= context.pop_endpoint_usage()
         row["seconds"] = self.timer.pop_seconds()
         self.folder.append_metrics(row)
         self.recent_metrics = [*self.recent_metrics, row][-health.WINDOW_STEPS :]
@@ -116,7 +117,7 @@ class Trainer:
         async def play_tasks(tasks: Sequence[Any]) -> GroupStream:
             chat = context.policy.chat
             play_args = (group_size, context.task_suite, chat, context.sampler, limits, config.seed, step)
-            group_batches = play_groups(tasks, *play_args, on_group_done=lambda group: prefetcher.prefetch([group]))
+            group_batches = play_groups(tasks, *play_args, on_group_done=prefetcher.prefetch)
             async with aclosing(group_batches):
                 async for groups in group_batches:
                     yield groups
@@ -126,45 +127,52 @@ class Trainer:
         )
 
     async def _update_policy(self, step: int, groups: Sequence[Group], prefetcher: ReferencePrefetcher) -> Row:
-        """Score what was kept, ask the method, and move the policy. Without a mixed group there is nothing to learn."""
+        """Score, credit and learn from what was kept. Without a mixed group there is nothing to learn."""
         config, context = self.config, self.context
         if not groups:
             skipped = StepResult(learning_rate(config.optimizer, step), skipped=NO_MIXED_GROUP)
             return {**asdict(skipped), "sampler_gap_mean": None, "sampler_gap_max": None, "foreign": 0, "in_graph": 0}
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        num_tokens = sum(rollout.num_policy_tokens for rollout in rollouts)
-        gradient_args = (
-            config.surrogate,
-            config.sampler.temperature,
-            config.optimizer.tokens,
-            num_tokens,
-            config.scoring.bytes,
+        accumulator = GradientAccumulator(
+            model=self.model,
+            surrogate=config.surrogate,
+            num_tokens=sum(rollout.num_policy_tokens for rollout in rollouts),
+            config=training_config(config),
         )
-        gradient = GradientAccumulator(self.model, *gradient_args)
-        step_credit = await self.gradient_step.compute_gradients(
-            step, groups, prefetcher, gradient, self.initial_policy
+        step_credit = await compute_gradients(
+            step,
+            groups,
+            references=prefetcher,
+            accumulator=accumulator,
+            config=config,
+            method=context.method,
+            reference_builder=context.reference_builder,
+            timer=self.timer,
+            initial_policy=self.initial_policy,
         )
+        with self.timer.phase("credit"):
+            metrics = step_credit.metrics(context.method)
         step_result = await self.timer.run_in_model_thread(
-            "training", optimizer_step, self.optimizer, gradient, config.optimizer, step
+            "training", optimizer_step, self.optimizer, accumulator, config.optimizer, step
         )
         with self.timer.phase("saving"):
-            self.folder.write_credit(
-                step,
-                {rollout_credit.rollout.name: rollout_credit.record for rollout_credit in step_credit.rollout_credits},
-            )
-            if step_credit.reference_results:
-                self.folder.write_references(
-                    step, [reference_result.to_json() for reference_result in step_credit.reference_results]
-                )
-        mean_mismatch, max_mismatch = sampler_mismatch(rollouts, step_credit.logprobs)
+            self._write_credit(step, step_credit)
+        logprobs = [credit.logprobs for credit in step_credit.rollout_credits if credit.logprobs is not None]
+        mean_mismatch, max_mismatch = sampler_mismatch(rollouts, logprobs)
         return {
             **asdict(step_result),
             "sampler_gap_mean": mean_mismatch,
             "sampler_gap_max": max_mismatch,
             "foreign": sum(count_foreign_tokens(rollout, context.policy.chat) for rollout in rollouts),
             "in_graph": self.audit.count_unexpected(rollouts),
-            **step_credit.metrics,
+            **metrics,
         }
+
+    def _write_credit(self, step: int, step_credit: StepCredit) -> None:
+        records = {credit.rollout.name: credit.record for credit in step_credit.rollout_credits}
+        self.folder.write_credit(step, records)
+        if step_credit.reference_results:
+            self.folder.write_references(step, [result.to_json() for result in step_credit.reference_results])
 
     # -- held-out tasks -----------------------------------------------------------------------------------------------
 
@@ -194,7 +202,9 @@ class Trainer:
 
     def _restore(self) -> None:
         self.model.eval()  # without dropout, log-probs before and after an update are of one distribution
-        if self.config.surrogate.kl > 0:
+        needs = self.context.method.needs
+        is_teacher = needs is not None and any(teacher.model == "initial" for teacher in needs.teachers)
+        if self.config.surrogate.kl > 0 or is_teacher:
             self.initial_policy = InitialPolicy(self.model)
         self.audit = ContextAudit(self.model)
         self.optimizer = build_optimizer(self.model, self.config.optimizer)

@@ -1,0 +1,30 @@
+"""Direct self-distillation: the divergence that SGCD only reads is put into the loss, with a gradient.
+
+L = L_GRPO + coefficient * sum_t D(p_t || q_t) / tokens, q being the policy with the credit reference in its prompt and
+without a gradient. It is the ablation of 2606.12634 in which the teacher moves the policy; the coefficient there is not
+public, so the default here is a guess.
+"""
+
+import numpy as np
+
+from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, without_segments
+from sgcd.credit.settings import DirectSdSettings
+from sgcd.records import Credit, Imitation, Signal, Teacher
+
+
+class DirectSd(StatelessMethod):
+    """Returns credit with weight one, and an imitation of the teacher."""
+
+    def __init__(self, settings: DirectSdSettings) -> None:
+        self.settings = settings
+        imitated = Teacher() if settings.coefficient > 0 else None
+        self.needs = Needs(settings.k, settings.divergence, imitated=imitated, can_change_weights=False)
+
+    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+        settings, num_tokens = self.settings, len(inputs.rollout.response)
+        credit = Credit(inputs.advantage, np.ones(num_tokens, np.float32))
+        imitate = None
+        if self.needs.imitated and inputs.reference_features is not None:
+            weight = inputs.creditable_tokens.astype(np.float32)
+            imitate = Imitation(Teacher(), settings.coefficient, weight, settings.divergence)
+        return CreditResult(Signal(credit, imitate=imitate), without_segments(num_tokens))

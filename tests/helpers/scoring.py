@@ -1,0 +1,51 @@
+"""Scoring calls with their settings by position, as tests of arithmetic like them."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sgcd.credit.methods import CreditInputs, CreditResult, Method
+from sgcd.learn.scoring.batch import ForwardConfig
+from sgcd.learn.scoring.logprobs import score_logprobs
+from sgcd.learn.scoring.student import StudentScores, TopKByTeacher, score_student_no_grad
+from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
+from sgcd.learn.scoring.teacher_inputs import TeacherInput
+from sgcd.records import Features, Flags, Floats, Rollout, Teacher, TokenIds
+from sgcd.settings import Divergence
+
+
+def logprobs_of(
+    model: Any, rollouts: Sequence[Rollout], temperature: float, tokens: int, logits_bytes: int = 2**28
+) -> list[Floats]:
+    return score_logprobs(model, rollouts, ForwardConfig(temperature, tokens, logits_bytes))
+
+
+def teacher_of(
+    model: Any, rollouts: Sequence[Rollout], rows: Sequence[TokenIds], temperature: float, tokens: int, k: int
+) -> list[TeacherTopK]:
+    inputs = [
+        TeacherInput(rollout, row, np.ones(len(rollout.response), bool))
+        for rollout, row in zip(rollouts, rows, strict=True)
+    ]
+    scores = score_teacher(model, inputs, k=k, config=ForwardConfig(temperature, tokens))
+    return [score for score in scores if score is not None]
+
+
+def student_of(
+    model: Any,
+    rollouts: Sequence[Rollout],
+    topk: TopKByTeacher,
+    temperature: float,
+    tokens: int,
+    divergence: Divergence,
+) -> StudentScores:
+    config = ForwardConfig(temperature, tokens)
+    return score_student_no_grad(model, rollouts, topk, divergence=divergence, config=config)
+
+
+def credit_of(
+    method: Method, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
+) -> CreditResult:
+    by_teacher = {} if features is None else {Teacher(): features}
+    return method.assign_credit(CreditInputs(rollout, advantage, by_teacher, creditable))
