@@ -22,14 +22,15 @@ from sgcd.contrast.reference import (
     screen_for_leaks,
 )
 from sgcd.contrast.trace import render_trace
-from sgcd.contrast.writers.built_in import BuiltInWriter, Writer, WriterFailed
+from sgcd.contrast.writers import Writer, WriterFailed
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group, Verdict
 
 PLENTY = 10**6
 
 
 def referred(writer: Writer, group: Group | None = None, budget: int = PLENTY) -> ReferenceResult:
-    return run(build_reference(group or pair(), LAB, writer, budget))
+    return run(build_reference(group or pair(), LAB, writer, budget=budget))
 
 
 def test_mixed_siblings_have_a_reference() -> None:
