@@ -5,9 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from sgcd.credit.calibration import Calibration, calibrate
 from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.segments import segment
+from sgcd.credit.segments import Calibration, calibrate, segment
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.records import Features, Rollout, Turn, Verdict
