@@ -163,7 +163,8 @@ def _replies_by_turn(rollout: Rollout) -> list[Sequence[Message]]:
         rollout.messages[position + 1 : next_position]
         for position, next_position in pairwise([*assistant_positions, len(rollout.messages)])
     ]
-    return [*[()] * (len(rollout.turns) - len(replies)), *replies]
+    without_message: list[Sequence[Message]] = [()] * (len(rollout.turns) - len(replies))
+    return without_message + replies
 
 
 def _assistant_positions(rollout: Rollout) -> list[int]:
