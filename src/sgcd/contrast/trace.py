@@ -134,9 +134,11 @@ def render_trace(trace: Trace) -> str:
     """
     lines = [f"attempt : {'success' if trace.success else 'failure'}"]
     for turn in trace.turns:
-        lines += [labelled_line("say", turn.text)] if turn.text else []
+        if turn.text:
+            lines.append(labelled_line("say", turn.text))
         lines += [labelled_line("call", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls]
-        lines += [labelled_line("problem", turn.parse_error)] if turn.parse_error else []
+        if turn.parse_error:
+            lines.append(labelled_line("problem", turn.parse_error))
         lines += [labelled_line("heard", text) for text in turn.replies]
     return "\n".join(lines) + "\n"
 

@@ -95,12 +95,15 @@ def find_secret_literals(text: str) -> Literals:
         for kind, pattern in _SECRET_PATTERNS:
             matches = [match[1] for match in pattern.finditer(reading)]
             if kind == "number":
-                hit_forms = [(hit, re.sub(r"\W", "", hit)) for hit in matches]
-                matches = [
-                    form for forms in hit_forms if forms[1][0].isalpha() or 13 <= len(forms[1]) <= 19 for form in forms
-                ]
+                matches = [form for match in matches for form in _number_forms(match)]
             literals = literals.union(Literals.from_texts(matches, kind, MIN_LITERAL_CHARS))
     return literals
+
+
+def _number_forms(number: str) -> list[str]:
+    """The number as written and without separators; none when it is neither an IBAN nor 13 to 19 digits long."""
+    digits = re.sub(r"\W", "", number)
+    return [number, digits] if digits[0].isalpha() or 13 <= len(digits) <= 19 else []
 
 
 def completing_values(rollout: Rollout) -> list[str]:
@@ -117,16 +120,13 @@ def creditable_mask(rollout: Rollout, literals: Literals, chat: Chat) -> Flags:
     A value too short to be a literal counts only in the turn that completed the task.
     """
     text, spans = chat.decode_with_spans(rollout.response)
-    literal_spans = [(match_found.start, match_found.stop) for match_found in literals.find(text)]
+    literal_spans = [(match.start, match.stop) for match in literals.find(text)]
     short_literals = Literals.from_texts(
         [value for value in completing_values(rollout) if len(value) < MIN_LITERAL_CHARS]
     )
     if short_literals.placeholders:
         start, stop = int(spans[rollout.turns[-1].start, 0]), int(spans[rollout.turns[-1].stop - 1, 1])
-        literal_spans += [
-            (start + match_found.start, start + match_found.stop)
-            for match_found in short_literals.find(text[start:stop])
-        ]
+        literal_spans += [(start + match.start, start + match.stop) for match in short_literals.find(text[start:stop])]
     is_creditable = np.ones(len(rollout.response), np.bool_)
     for start, stop in literal_spans:
         first_token = int(np.searchsorted(spans[:, 1], start, side="right"))

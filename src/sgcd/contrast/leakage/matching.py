@@ -105,8 +105,10 @@ class SearchableText:
                 positions[index : index + size], pattern
             ):
                 prefix, suffix = pattern.affixes
-                start -= len(prefix) * self.text.endswith(prefix, 0, start)
-                stop += len(suffix) * self.text.startswith(suffix, stop)
+                if self.text.endswith(prefix, 0, start):
+                    start -= len(prefix)
+                if self.text.startswith(suffix, stop):
+                    stop += len(suffix)
                 yield start, stop
             index = characters.find(pattern.characters, index + 1)
 

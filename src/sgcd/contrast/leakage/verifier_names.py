@@ -31,7 +31,7 @@ def find_verifier_name(text: str, names: Iterable[str]) -> str:
     """
     sorted_names = tuple(sorted(names))
     first_words = {_split_name(normalize_text(name).text)[0] for name in sorted_names}
-    readings = [stream.text for stream in build_searchable_texts(text)]
+    readings = [searchable.text for searchable in build_searchable_texts(text)]
     readings = [reading for reading in readings if any(first_word in reading for first_word in first_words)]
     if not any(_any_name_pattern(sorted_names).search(reading) for reading in readings):
         return ""
@@ -52,7 +52,8 @@ def remove_verifier_data(text: str, names: Iterable[str]) -> str:
                 has_value = match[0].rstrip().endswith((":", "="))
                 parts += [text[position : match.start()], PLACEHOLDER]
                 position = _value_end(text, match.end()) if has_value else match.end()
-                parts += ['"'] if has_value and match.start() and text[match.start() - 1] == '"' else []
+                if has_value and match.start() and text[match.start() - 1] == '"':
+                    parts.append('"')
         text = "".join([*parts, text[position:]])
     return PLACEHOLDER if find_verifier_name(text, names) else text
 

@@ -93,13 +93,16 @@ def render_turns(trace: Trace) -> list[str]:
     turn_number = 0
     for turn in trace.turns:
         is_turn = turn != TraceTurn(replies=turn.replies)  # a gap has no number of its own
-        turn_number += is_turn
+        if is_turn:
+            turn_number += 1
         head = f"turn {turn_number}" if is_turn else "..."
-        rendered_lines += [labelled_line(f"{head} says", turn.text)] if turn.text else []
+        if turn.text:
+            rendered_lines.append(labelled_line(f"{head} says", turn.text))
         rendered_lines += [
             labelled_line(f"{head} calls", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls
         ]
-        rendered_lines += [labelled_line(f"{head} could not be read", turn.parse_error)] if turn.parse_error else []
+        if turn.parse_error:
+            rendered_lines.append(labelled_line(f"{head} could not be read", turn.parse_error))
         rendered_lines += [labelled_line(f"{head} hears", text) for text in turn.replies]
     return rendered_lines
 
