@@ -30,7 +30,7 @@ teacher[30, observed[30]] -= 6
 teacher[30, (observed[30] + 1) % VOCABULARY] += 9
 
 divergence, entropy, gap = dense_features(student, teacher, observed, k=20)
-segments = segment(divergence, entropy, mask, creditable)
+segments = segment(divergence, entropy, mask, creditable=creditable)
 weight = weigh(segments.saliency, mask & creditable)
 credit = Credit(advantage=float(advantages(rewards)[mine]), weight=weight, cap=2.0)
 

@@ -36,11 +36,13 @@ def test_as_many_statements_are_wrong_as_were_asked_for(share: float, wrong: int
 @given(seed=st.integers(0, 999))
 def test_a_larger_share_spoils_the_same_statements_and_more(seed: int) -> None:
     def wrong(share: float) -> set[int]:
-        both = zip(find_statements(OWN), find_statements(corrupt_reference(OWN, share, [OTHER], seed)), strict=True)
+        both = zip(
+            find_statements(OWN), find_statements(corrupt_reference(OWN, share, [OTHER], seed=seed)), strict=True
+        )
         return {at for at, (one, other) in enumerate(both) if one.text != other.text}
 
     assert wrong(0.25) <= wrong(0.5) <= wrong(1.0)
-    assert corrupt_reference(OWN, 0.5, [OTHER], seed) == corrupt_reference(OWN, 0.5, [OTHER], seed)
+    assert corrupt_reference(OWN, 0.5, [OTHER], seed=seed) == corrupt_reference(OWN, 0.5, [OTHER], seed=seed)
 
 
 def test_false_statements_come_from_other_tasks_and_swapped_ones_from_another_part() -> None:

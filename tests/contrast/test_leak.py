@@ -129,7 +129,7 @@ def let_out(groups: int, seed: int) -> Counted:
         made = story(rng)
         slips = [plant(one, rng) for one in rng.sample([each.secret for each in made.planted], rng.choice([0, 2, 4]))]
         writer = Repeats(PARTS.format(" , ".join(one.form for one in slips)))
-        found: ReferenceResult = run(build_reference(made.group, CHAT, writer, 10**9))
+        found: ReferenceResult = run(build_reference(made.group, CHAT, writer, budget=10**9))
         assert writer.asked, found.cause
         kept = json.dumps(found.to_json(), ensure_ascii=False) + (found.reference.text if found.reference else "")
         out, stored = Suspect("\n".join(writer.asked[::3])), Suspect(kept)

@@ -11,10 +11,15 @@ from hypothesis import strategies as st
 from helpers.group import pair, run
 from sgcd.contrast.reference import ReferenceResult, build_reference
 from sgcd.contrast.trace import Trace, TraceCall, TraceTurn
-from sgcd.contrast.writers.built_in import WriterFailed
-from sgcd.contrast.writers.llm import LanguageModelWriter
-from sgcd.contrast.writers.llm_answer import MAX_TEXT_CHARS, MAX_TEXTS_PER_PART, PART_LABELS, render_answer
-from sgcd.contrast.writers.llm_prompt import build_writer_messages, choose_fence
+from sgcd.contrast.writers import WriterFailed
+from sgcd.contrast.writers.llm import LanguageModelWriter, render_answer
+from sgcd.contrast.writers.llm_prompt import (
+    MAX_TEXT_CHARS,
+    MAX_TEXTS_PER_PART,
+    PART_LABELS,
+    build_writer_messages,
+    choose_fence,
+)
 from sgcd.endpoint.client import Completion, Endpoint
 from sgcd.endpoint.settings import EndpointSettings
 from sgcd.endpoint.usage import RequestFailed
@@ -55,7 +60,7 @@ class Answers(Endpoint):
 
 def referred(*said: Any) -> tuple[ReferenceResult, Answers]:
     endpoint = Answers(*said)
-    return run(build_reference(pair(), CHAT, LanguageModelWriter(endpoint), 10**6)), endpoint
+    return run(build_reference(pair(), CHAT, LanguageModelWriter(endpoint), budget=10**6)), endpoint
 
 
 def test_an_answer_is_said_in_five_parts() -> None:
@@ -140,7 +145,7 @@ def test_recorded_text_cannot_close_the_data_or_open_other_data() -> None:
     def told(heard: str) -> tuple[str, str]:
         turns = (TraceTurn(calls=(TraceCall("look"),), replies=(heard,)),)
         traces = [Trace(True, turns, opening="do it"), Trace(False, turns, 1)]
-        text = build_writer_messages(traces, (), MAX_TEXTS_PER_PART, MAX_TEXT_CHARS)[1]["content"]
+        text = build_writer_messages(traces, ())[1]["content"]
         return text, text.split("<", 1)[1].split(">", 1)[0]
 
     text, fence = told("nothing")
@@ -150,7 +155,7 @@ def test_recorded_text_cannot_close_the_data_or_open_other_data() -> None:
         assert text.count(f"<{fence}>") == text.count(f"</{fence}>") == 3
         inside = text.split(f"<{fence}>\n")[2].split(f"\n</{fence}>")[0]
         assert attack.replace("\n", "\n | ") in inside
-    assert fence in build_writer_messages([Trace(True, (), opening=text)], (), 1, 1)[1]["content"]
+    assert fence in build_writer_messages([Trace(True, (), opening=text)], ())[1]["content"]
 
 
 @given(st.lists(st.text(max_size=20), min_size=1, max_size=4))
@@ -212,5 +217,5 @@ def test_what_the_model_lists_stays_out_of_text_and_credit() -> None:
 )
 def test_no_line_of_what_was_heard_passes_for_a_turn(forged: str) -> None:
     seen = Trace(False, (TraceTurn("hello", (TraceCall("look", ""),), "", (forged,)),), 0, False, "system : be kind")
-    asked = build_writer_messages([seen], (), MAX_TEXTS_PER_PART, MAX_TEXT_CHARS)[1]["content"]
+    asked = build_writer_messages([seen], ())[1]["content"]
     assert [each for each in asked.splitlines() if "I won" in each] == [" | turn 2 says : I won"]

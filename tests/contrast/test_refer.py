@@ -18,18 +18,23 @@ from sgcd.contrast.reference import (
     MAX_REPLACED_LITERALS,
     ReferenceBuilder,
     ReferenceResult,
+    WriterAnswer,
+    WriterInput,
     build_reference,
+    finish_reference,
+    prepare_reference,
     screen_for_leaks,
 )
 from sgcd.contrast.trace import render_trace
-from sgcd.contrast.writers.built_in import BuiltInWriter, Writer, WriterFailed
+from sgcd.contrast.writers import Writer, WriterFailed
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group, Verdict
 
 PLENTY = 10**6
 
 
 def referred(writer: Writer, group: Group | None = None, budget: int = PLENTY) -> ReferenceResult:
-    return run(build_reference(group or pair(), LAB, writer, budget))
+    return run(build_reference(group or pair(), LAB, writer, budget=budget))
 
 
 def test_mixed_siblings_have_a_reference() -> None:
@@ -197,6 +202,33 @@ def test_contrast_refers_and_fits() -> None:
     assert fitted and fitted.dropped_lines == 1
     assert contrast.fit_to_window(found.reference, 9) is None
     assert run(ReferenceBuilder(BuiltInWriter(), LAB, 5, 10).build(pair())).cause.startswith("too long")
+
+
+def test_the_parts_before_and_after_the_writer_wait_for_nothing() -> None:
+    request = prepare_reference(pair(), LAB, budget=PLENTY)
+    assert isinstance(request, WriterInput)
+    refused = finish_reference(request, WriterAnswer("the gold_actions are these"), "says")
+    assert isinstance(refused, WriterInput)
+    assert refused == replace(request, refused=("leak: it names gold_actions, which only a verifier knows",))
+    assert request.refused == ()  # each attempt is a value of its own
+    done = finish_reference(refused, WriterAnswer("they check first"), "says")
+    leak = "the gold_actions are these"
+    assert done == referred(Says([leak, "they check first"]))
+    failed = finish_reference(refused, WriterAnswer(failure="unanswered timeout: of b12"), "says")
+    assert isinstance(failed, ReferenceResult)
+    assert (failed.cause, failed.refused) == ("unanswered timeout: of hidden", refused.refused)
+    assert isinstance(prepare_reference(pair(), LAB, budget=5), ReferenceResult)
+
+
+def test_literals_are_not_creditable_where_there_is_a_reference() -> None:
+    contrast = ReferenceBuilder(BuiltInWriter(), LAB, PLENTY, min_tokens=10)
+    found = run(contrast.build(pair()))
+    masks = contrast.creditable_masks(pair(), found)
+    for mask, each in zip(masks, pair().rollouts, strict=True):
+        assert mask.tolist() == creditable_mask(each, found.literals, LAB).tolist()
+        assert not mask.all()
+    masks = contrast.creditable_masks(pair(), replace(found, reference=None))
+    assert [mask.tolist() for mask in masks] == [[True] * len(each.response) for each in pair().rollouts]
 
 
 SECRETS = st.lists(

@@ -106,7 +106,7 @@ def test_a_rollout_and_a_script_that_did_the_same_have_the_same_moves() -> None:
     one = pair().rollouts[0]
     assert (
         seen(one, find_literals(pair(), LAB)).moves
-        == trace_from_tools(True, ["find_user", "get_booking"], SORRY, ["mia"]).moves
+        == trace_from_tools(True, ["find_user", "get_booking"], SORRY, literals=["mia"]).moves
     )
 
 

@@ -53,7 +53,7 @@ def special(chat: Chat, ids: np.ndarray) -> list[int]:
 @pytest.mark.parametrize("mark", [*TEXTUAL, *OWN])
 def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> None:
     writer = Says(["look first"])
-    run(build_reference(told(CHATS[kind], f"ok {mark} and"), CHATS[kind], writer, 10**6))
+    run(build_reference(told(CHATS[kind], f"ok {mark} and"), CHATS[kind], writer, budget=10**6))
     assert all(find_chat_marks(render_trace(trace)) == [] and mark not in render_trace(trace) for trace in writer.heard)
 
 
@@ -61,9 +61,9 @@ def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> N
 @pytest.mark.parametrize("mark", [*TEXTUAL, *OWN[:-1]])
 def test_a_reference_with_a_mark_is_refused_and_asked_for_again(kind: str, mark: str) -> None:
     writer = Says([f"look first {mark} then act", "look first"])
-    found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], writer, 10**6))
+    found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], writer, budget=10**6))
     assert found.reference is not None and (found.reference.text, writer.asked) == ("look first", 2)
-    found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], Says([mark]), 10**6))
+    found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], Says([mark]), budget=10**6))
     assert found.reference is None and found.cause.startswith("chat marks: it carries ")
 
 
@@ -88,7 +88,7 @@ def test_the_built_in_writer_passes_no_mark_on() -> None:
         )
         for r in group.rollouts
     )
-    found = run(build_reference(replace(group, rollouts=heard), LAB, BuiltInWriter(), 10**6))
+    found = run(build_reference(replace(group, rollouts=heard), LAB, BuiltInWriter(), budget=10**6))
     assert found.reference is not None
     assert "find_user error" in found.reference.text
     assert special(LAB, encode_reference(LAB, found.reference.text)) == []
@@ -98,12 +98,12 @@ def test_the_built_in_writer_passes_no_mark_on() -> None:
     "name", ["gold_actions", "Gold-Actions", "g\u200bold_actions", "&#103;old_actions", "goldActions"]
 )
 def test_names_that_only_a_verifier_knows_are_a_leak_in_any_form(name: str) -> None:
-    found = run(build_reference(told(LAB, "ok"), LAB, Says([f"look at {name} first"]), 10**6))
+    found = run(build_reference(told(LAB, "ok"), LAB, Says([f"look at {name} first"]), budget=10**6))
     assert found.cause == "leak: it names gold_actions, which only a verifier knows"
 
 
 def test_a_cause_tells_no_literal() -> None:
     group = told(LAB, "ok")
     group = replace(group, rollouts=tuple(replace(r, private=("hunter2",)) for r in group.rollouts))
-    found = run(build_reference(group, LAB, Says(["<|hunter2|>"]), 10**6))
+    found = run(build_reference(group, LAB, Says(["<|hunter2|>"]), budget=10**6))
     assert found.cause == "chat marks: it carries < |hidden|>"

@@ -19,11 +19,11 @@ HUMAN = "a human will help you thank you"
 
 
 def good(*tools: str, said: str = DONE) -> Trace:
-    return trace_from_tools(True, tools, said, [])
+    return trace_from_tools(True, tools, said)
 
 
 def bad(*tools: str, said: str = SORRY) -> Trace:
-    return trace_from_tools(False, tools, said, [])
+    return trace_from_tools(False, tools, said)
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def bad(*tools: str, said: str = SORRY) -> Trace:
             ],
         ),
         (
-            trace_from_tools(True, (), "", []),
-            trace_from_tools(False, ("find_user",), "", []),
+            trace_from_tools(True, (), ""),
+            trace_from_tools(False, ("find_user",), ""),
             [
                 "what successful attempts check : none .",
                 "then they do : say nothing .",

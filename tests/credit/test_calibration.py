@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from helpers.scoring import credit_of
-from sgcd.credit.calibration import Calibration, calibrate
 from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.segments import segment
+from sgcd.credit.segments import Calibration, calibrate, segment
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.records import Features, Rollout, Teacher, Turn, Verdict

@@ -40,7 +40,7 @@ def full_kl(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
 
 
 def one_row(student: np.ndarray, teacher: np.ndarray, y: int, k: int, kind: str = "reverse_kl") -> tuple[float, ...]:
-    return tuple(float(x[0]) for x in dense_features(student, teacher, np.array([y]), k, kind))  # type: ignore[arg-type]
+    return tuple(float(x[0]) for x in dense_features(student, teacher, np.array([y]), k=k, divergence=kind))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_ties_at_rank_k_go_to_the_lower_id():
 def test_nan_is_never_among_the_top_and_its_row_alone_is_lost():
     teacher = np.array([[np.nan, 3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
     assert top_ids(teacher, 2).tolist() == [[1, 2], [1, 2]]
-    d, h, gap = dense_features(np.ones((2, 4)), teacher, np.array([1, 1]), 2)
+    d, h, gap = dense_features(np.ones((2, 4)), teacher, np.array([1, 1]), k=2)
     for feature in (d, h, gap):
         assert np.isfinite(feature).tolist() == [False, True]
 
@@ -138,7 +138,7 @@ def test_masked_logits_have_no_mass_and_do_no_harm():
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_contexts_give_exactly_zero(kind: str):
     student, _, y = logits(5, tokens=200)
-    d, h, gap = dense_features(student, student.copy(), y, 4, kind)  # type: ignore[arg-type]
+    d, h, gap = dense_features(student, student.copy(), y, k=4, divergence=kind)  # type: ignore[arg-type]
     assert not d.any()
     assert not gap.any()
     assert (h > 0).all()
@@ -147,7 +147,7 @@ def test_equal_contexts_give_exactly_zero(kind: str):
 def test_rounding_never_makes_a_divergence_negative():
     student = logits(1, tokens=500)[0].astype(np.float32)
     teacher = student + np.random.default_rng(2).normal(0, 1e-6, student.shape).astype(np.float32)
-    d = dense_features(student, teacher, np.zeros(500, int), 4)[0]
+    d = dense_features(student, teacher, np.zeros(500, int), k=4)[0]
     assert ((d >= 0) & (d < 1e-5)).all()
     assert d.any()
 
@@ -156,7 +156,7 @@ def test_rounding_never_makes_a_divergence_negative():
 @given(seeds, st.integers(1, 14))
 def test_between_zero_and_the_full_divergence(seed: int, k: int):
     student, teacher, y = logits(seed)
-    d = dense_features(student, teacher, y, k)[0]
+    d = dense_features(student, teacher, y, k=k)[0]
     full = full_kl(student, teacher)
     assert (d >= 0).all()
     assert (d <= full + 1e-9).all()
@@ -186,7 +186,7 @@ def test_forward_is_reverse_with_the_roles_exchanged_and_jsd_is_bounded(seed: in
 @given(seeds)
 def test_a_larger_support_never_lowers_the_divergence(seed: int):
     student, teacher, y = logits(seed)
-    rising = np.array([dense_features(student, teacher, y, k)[0] for k in range(1, 13)])
+    rising = np.array([dense_features(student, teacher, y, k=k)[0] for k in range(1, 13)])
     assert (np.diff(rising, axis=0) >= -1e-9).all()
     ids = top_ids(teacher, 3)
     inside = ids[:, 0]  # nothing observed beyond the top
@@ -199,7 +199,7 @@ def test_a_larger_support_never_lowers_the_divergence(seed: int):
 @given(seeds, st.floats(-50, 50), st.floats(-50, 50))
 def test_a_constant_on_the_logits_changes_nothing(seed: int, a: float, b: float):
     student, teacher, y = logits(seed)
-    here, there = dense_features(student, teacher, y, 4), dense_features(student + a, teacher + b, y, 4)
+    here, there = dense_features(student, teacher, y, k=4), dense_features(student + a, teacher + b, y, k=4)
     for before, after in zip(here, there, strict=True):
         assert after == pytest.approx(before, abs=1e-9)
 
@@ -209,8 +209,8 @@ def test_a_constant_on_the_logits_changes_nothing(seed: int, a: float, b: float)
 def test_other_names_for_the_tokens_change_nothing(seed: int):
     student, teacher, y = logits(seed)
     order = np.random.default_rng(seed).permutation(student.shape[1])
-    renamed = dense_features(student[:, order], teacher[:, order], np.argsort(order)[y], 4)
-    for before, after in zip(dense_features(student, teacher, y, 4), renamed, strict=True):
+    renamed = dense_features(student[:, order], teacher[:, order], np.argsort(order)[y], k=4)
+    for before, after in zip(dense_features(student, teacher, y, k=4), renamed, strict=True):
         assert after == pytest.approx(before, abs=1e-9)
 
 
@@ -218,7 +218,7 @@ def test_other_names_for_the_tokens_change_nothing(seed: int):
 @given(seeds, st.integers(1, 12))
 def test_entropy_lies_between_zero_and_that_of_equal_outcomes(seed: int, k: int):
     student, teacher, y = logits(seed)
-    h = dense_features(student, teacher, y, k)[1]
+    h = dense_features(student, teacher, y, k=k)[1]
     assert ((h >= 0) & (h <= math.log(k + 2) + 1e-12)).all()
 
 
@@ -243,7 +243,7 @@ def test_a_server_s_log_probabilities_give_the_same_outcomes(seed: int, k: int):
     row = np.arange(len(y))
     for side in (student, teacher):
         logp = side - np.log(np.exp(side).sum(-1, keepdims=True))
-        got = server_outcomes(logp[row[:, None], ids], ids, y, logp[row, y])
+        got = server_outcomes(logp[row[:, None], ids], ids, y, observed_logprobs=logp[row, y])
         assert np.exp(got) == pytest.approx(np.exp(outcomes(side, ids, y)), abs=2e-7)
         assert observed_logprob_of(got, ids, y) == pytest.approx(logp[row, y], abs=1e-12)
 
@@ -251,7 +251,7 @@ def test_a_server_s_log_probabilities_give_the_same_outcomes(seed: int, k: int):
 def test_a_server_that_rounds_its_mass_to_one_leaves_a_little_for_the_tail_on_both_sides():
     ids, y = np.array([[3, 8]]), np.array([8])
     top = np.array([[math.log(0.75), math.log(0.25) + 1e-9]], np.float32)  # sums to one, or beyond
-    got = server_outcomes(top, ids, y, top[:, 1])
+    got = server_outcomes(top, ids, y, observed_logprobs=top[:, 1])
     assert got[0, -1] == pytest.approx(math.log(1e-7), abs=1e-3)
     assert divergence_of(got, got).tolist() == [0.0]
 
@@ -262,9 +262,9 @@ def test_torch_says_what_numpy_says(kind: str, dtype: str):
     torch = pytest.importorskip("torch")
     student, teacher, y = logits(11, tokens=40, size=60)
     rows = [torch.tensor(row, dtype=getattr(torch, dtype)) for row in (student, teacher)]
-    theirs = dense_features(rows[0], rows[1], torch.tensor(y), 9, kind)  # type: ignore[arg-type]
+    theirs = dense_features(rows[0], rows[1], torch.tensor(y), k=9, divergence=kind)  # type: ignore[arg-type]
     wide = [row.to(torch.float64).numpy() for row in rows]
-    ours = dense_features(wide[0], wide[1], y, 9, kind)  # type: ignore[arg-type]
+    ours = dense_features(wide[0], wide[1], y, k=9, divergence=kind)  # type: ignore[arg-type]
     close = 1e-12 if dtype == "float64" else 2e-6
     for got, expected in zip(theirs, ours, strict=True):
         assert got.dtype == (torch.float64 if dtype == "float64" else torch.float32)
@@ -275,17 +275,19 @@ def test_torch_says_what_numpy_says(kind: str, dtype: str):
 
 def test_torch_and_numpy_agree_on_empty_slots_and_servers():
     torch = pytest.importorskip("torch")
-    got = dense_features(torch.tensor(STUDENT), torch.tensor(TEACHER), torch.tensor([1]), 9)
+    got = dense_features(torch.tensor(STUDENT), torch.tensor(TEACHER), torch.tensor([1]), k=9)
     assert [float(x[0]) for x in got] == pytest.approx(one_row(STUDENT, TEACHER, 1, 9))
     top, ids, y = np.log([[0.6, 0.3]]), np.array([[1, 4]]), np.array([2])
-    ours = server_outcomes(top, ids, y, np.log([0.05]))
-    theirs = server_outcomes(torch.tensor(top), torch.tensor(ids), torch.tensor(y), torch.tensor(np.log([0.05])))
+    ours = server_outcomes(top, ids, y, observed_logprobs=np.log([0.05]))
+    theirs = server_outcomes(
+        torch.tensor(top), torch.tensor(ids), torch.tensor(y), observed_logprobs=torch.tensor(np.log([0.05]))
+    )
     assert theirs.numpy() == pytest.approx(ours)
 
 
 def test_the_inputs_are_left_as_they_were():
     student, teacher, y = logits(2)
     copies = student.copy(), teacher.copy(), y.copy()
-    dense_features(student, teacher, y, 4)
+    dense_features(student, teacher, y, k=4)
     for now, before in zip((student, teacher, y), copies, strict=True):
         assert now.tolist() == before.tolist()

@@ -23,7 +23,7 @@ class Drawn:
         self.turns = np.zeros(size, np.int64)
 
     def segments(self, options: SegmentSettings = DEFAULT_SETTINGS) -> Segments:
-        return segment(self.d, self.h, self.mask, self.free, self.turns, options)
+        return segment(self.d, self.h, self.mask, creditable=self.free, turns=self.turns, settings=options)
 
 
 def at(*runs: tuple[int, int]) -> list[int]:
@@ -253,6 +253,6 @@ def test_a_large_step_takes_less_than_a_second_and_a_half():
     ]
     mask, turns = np.ones(size, bool), np.arange(size) // 500
     begun = time.process_time()
-    credited = sum(float((weigh(segment(d, h, mask, None, turns).saliency) > 1).mean()) for d, h in steps)
+    credited = sum(float((weigh(segment(d, h, mask, turns=turns).saliency) > 1).mean()) for d, h in steps)
     assert time.process_time() - begun < 1.5
     assert 0.1 < credited / 64 < 0.25

@@ -37,7 +37,7 @@ class Tokens(NamedTuple):
         return self.mask & self.free & np.isfinite(self.d) & np.isfinite(self.h)
 
     def segments(self, options: SegmentSettings = DEFAULT_SETTINGS) -> Segments:
-        return segment(*self, options)
+        return segment(self.d, self.h, self.mask, creditable=self.free, turns=self.turns, settings=options)
 
 
 @st.composite
@@ -202,7 +202,7 @@ def test_the_past_does_not_depend_on_the_future(x: Tokens, o: SegmentSettings, s
 
     def saliency(d: np.ndarray, h: np.ndarray) -> list[float]:
         s = np.zeros(len(d))
-        for span in find_spans(d, h, valid, ends, facts, o):
+        for span in find_spans(d, h, valid, ends=ends, scale=facts, settings=o):
             s[span.start : span.stop] = span.saliency
         return np.where(valid, s, 0)[:cut].tolist()
 
@@ -220,7 +220,7 @@ def test_a_higher_threshold_never_has_more_anchors(x: Tokens, scale: str):
     found = []
     for spike in (0.1, 0.3, 1.0, 3.0, 6.0):
         o = SegmentSettings(scale=scale, spike=spike)  # type: ignore[arg-type]
-        found.append(spike_mask(normalized_divergence(d, facts, o), d, h, valid, facts, o))
+        found.append(spike_mask(normalized_divergence(d, facts, o), d, h, valid=valid, scale=facts, settings=o))
     for lower, higher in pairwise(found):
         assert not (higher & ~lower).any()
 

@@ -53,7 +53,10 @@ def test_exactly_one_where_not_creditable(s: np.ndarray, seed: int, floor: float
 @quick
 @given(anything, caps, floors | st.just(1.0), st.booleans())
 def test_gamma_zero_and_saliency_zero_are_exactly_one(s: np.ndarray, cap: float, floor: float, mean_one: bool):
-    for w in (weigh(s, None, 0.0, cap, floor, mean_one), weigh(np.zeros_like(s), None, 1.0, cap, floor, mean_one)):
+    for w in (
+        weigh(s, gamma=0.0, cap=cap, floor=floor, mean_one=mean_one),
+        weigh(np.zeros_like(s), cap=cap, floor=floor, mean_one=mean_one),
+    ):
         assert w.tobytes() == np.ones(len(s), np.float32).tobytes()
 
 
@@ -98,7 +101,7 @@ def test_mean_one_in_full():
 @given(saliencies, floors, caps, st.floats(0.01, 5), st.integers(0, 2**32 - 1))
 def test_mean_one_over_the_creditable_tokens(s: np.ndarray, floor: float, cap: float, gamma: float, seed: int):
     free = np.random.default_rng(seed).random(len(s)) < 0.8
-    w = weigh(s, free, gamma, cap, floor, mean_one=True)
+    w = weigh(s, free, gamma=gamma, cap=cap, floor=floor, mean_one=True)
     if free.any():
         assert float(w[free].astype(float).mean()) == pytest.approx(1, abs=1e-6)
     order = np.argsort(s[free], kind="stable")

@@ -106,7 +106,7 @@ def test_a_group_without_a_reference_stands_beside_one_that_has_it(tmp_path: Pat
 
 
 def test_literals_keep_weight_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgcd.learn.scoring.teacher_inputs.creditable_mask", lambda *_: np.zeros(42, bool))
+    monkeypatch.setattr("sgcd.contrast.reference.creditable_mask", lambda *_: np.zeros(42, bool))
     done = deserve(tmp_path, [group(LONG, LONG)])
     assert done.metrics["credit"]["reasons"] == {"few_tokens": 2}
     assert done.metrics["credit"]["tokens"] == 80

@@ -44,7 +44,7 @@ def by_hand(policy: Any, each: Rollout, row: TokenIds, k: int) -> Features:
         for ids in (np.concatenate([each.prompt, each.response]), row)
     )
     observed = torch.from_numpy(each.response.astype(np.int64))
-    numbers = dense_features(student.detach() / TEMPERATURE, teacher.detach() / TEMPERATURE, observed, k)
+    numbers = dense_features(student.detach() / TEMPERATURE, teacher.detach() / TEMPERATURE, observed, k=k)
     return Features(*(np.where(each.response_mask, number.numpy(), 0).astype(np.float32) for number in numbers))
 
 

@@ -75,7 +75,9 @@ def test_teacher_and_student_are_aligned_over_thirty_turns(name: str) -> None:
         student, teacher = both(model, each, reference)
         observed = torch.from_numpy(each.response.astype(np.int64))
         for kind, expected in zip(
-            ("divergence", "entropy", "teacher_logprob_gap"), dense_features(student, teacher, observed, 6), strict=True
+            ("divergence", "entropy", "teacher_logprob_gap"),
+            dense_features(student, teacher, observed, k=6),
+            strict=True,
         ):
             by_hand = np.where(each.response_mask, expected.numpy(), 0)
             found = getattr(features, kind)

@@ -1,4 +1,4 @@
-"""Sequences of moves against each other: what they share in order, and where they part."""
+"""Aligns sequences of moves: longest common subsequence, edit distance, medoid and deviations."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ Moves = Sequence[str]
 
 @dataclass(frozen=True, slots=True)
 class Deviation:
-    """Where one sequence leaves another: what came before, what was to come, what came instead."""
+    """A point where one sequence leaves another: the move before it, the expected and the actual next move."""
 
     after: str
     expected: str
@@ -16,9 +16,9 @@ class Deviation:
 
 
 def longest_common_subsequence(reference_moves: Moves, other_moves: Moves) -> list[tuple[int, int]]:
-    """A longest common subsequence, as pairs of positions; the earliest where several are as long.
+    """A longest common subsequence as pairs of indices; the earliest of several.
 
-    >>> aligned("abcd", "acxd")
+    >>> longest_common_subsequence("abcd", "acxd")
     [(0, 0), (2, 1), (3, 3)]
     """
     lengths = [[0] * (len(other_moves) + 1) for _ in range(len(reference_moves) + 1)]
@@ -40,12 +40,12 @@ def longest_common_subsequence(reference_moves: Moves, other_moves: Moves) -> li
 
 
 def edit_distance(first: Moves, second: Moves) -> int:
-    """Moves that would have to be taken out or put in."""
+    """The number of moves to delete or insert."""
     return len(first) + len(second) - 2 * len(longest_common_subsequence(first, second))
 
 
 def medoid_index(sequences: Sequence[Moves]) -> int:
-    """Which one is nearest to all others; of several the shortest, then the first."""
+    """The index of the sequence that is nearest to all others; of several, the shortest, then the first."""
     return min(
         range(len(sequences)),
         key=lambda i: (
@@ -57,10 +57,10 @@ def medoid_index(sequences: Sequence[Moves]) -> int:
 
 
 def find_deviations(expected: Moves, actual: Moves) -> list[Deviation]:
-    """Every place where `other` leaves `kept`, in order.
+    """Each point where `actual` leaves `expected`, in order.
 
-    >>> partings(["find", "check", "cancel"], ["find", "cancel"])
-    [Parting(after='find', kept='check', left='cancel')]
+    >>> find_deviations(["find", "check", "cancel"], ["find", "cancel"])
+    [Deviation(after='find', expected='check', actual='cancel')]
     """
     deviations: list[Deviation] = []
     i = j = 0

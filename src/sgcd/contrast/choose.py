@@ -1,4 +1,4 @@
-"""Which siblings a writer reads when they do not all fit: both classes, evenly, under a budget of tokens."""
+"""Chooses the traces that a writer reads: as many successes as failures, within a token budget."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,26 +7,27 @@ from typing import Literal
 from sgcd.contrast.trace import Trace, drop_middle_turns, render_trace, shorten_observations
 
 _OBSERVATION_LIMITS = (4000, 1000, 300)
-"""Characters that stay of an observation, tried one after the other once a single pair does not fit."""
+"""Character limits of an observation, tried in order when no pair fits."""
 _MIN_TURNS = 2
-"""Turns that stay of a trace at least, the first and the last."""
+"""The fewest turns of a shortened trace: the first and the last."""
 
 SizedTrace = tuple[int, Trace]
 
 
 @dataclass(frozen=True, slots=True)
 class ChosenTraces:
-    """What the writer reads, in the order of the siblings, and how far the choice had to go."""
+    """The traces that the writer reads, in sibling order, and how they were chosen."""
 
     traces: tuple[Trace, ...]
     selection: Literal["all", "even", "fewer", "shortened", "cut"]
-    """all; as many of each class; fewer of each; a pair with shortened observations; a pair without middle turns."""
+    """all: all traces; even: as many successes as failures; fewer: fewer of both; shortened: one pair with shortened
+    observations; cut: one pair without middle turns."""
 
 
 def choose_traces(traces: Sequence[Trace], budget: int, count_tokens: Callable[[str], int]) -> ChosenTraces | None:
-    """The published rule and its completion (method.md 6(e)) for mixed siblings; None when not even a cut pair fits.
+    """The published rule and its completion (method.md 6(e)) for mixed siblings. None when no shortened pair fits.
 
-    Successes are taken shortest first, failures longest first; among equals the lower sibling comes first.
+    Shorter successes and longer failures come first; among equals, the lower sibling.
     """
     successes, failures = _rank_by_length(traces, count_tokens)
     if not successes or not failures:
@@ -37,13 +38,13 @@ def choose_traces(traces: Sequence[Trace], budget: int, count_tokens: Callable[[
     if _total_tokens(balanced := [*successes[:num_balanced], *failures[:num_balanced]]) <= budget:
         return _in_sibling_order(balanced, "even")
     for num_pairs in range(max(1, num_balanced - 1), 0, -1):
-        if picked := _pick_fitting(successes, failures, num_pairs, budget):
+        if picked := _pick_fitting(successes, failures, num_pairs, budget=budget):
             return _in_sibling_order(picked, "fewer")
     for max_chars in _OBSERVATION_LIMITS:
         successes, failures = _rank_by_length(
             [shorten_observations(trace, max_chars) for trace in traces], count_tokens
         )
-        if picked := _pick_fitting(successes, failures, 1, budget):
+        if picked := _pick_fitting(successes, failures, 1, budget=budget):
             return _in_sibling_order(picked, "shortened")
     pair = _drop_turns_to_fit((successes[0][1], failures[-1][1]), budget, count_tokens)
     return ChosenTraces(tuple(sorted(pair, key=lambda trace: trace.sibling)), "cut") if pair else None
@@ -66,12 +67,12 @@ def _rank_by_length(
 
 
 def _pick_fitting(
-    successes: Sequence[SizedTrace], failures: Sequence[SizedTrace], num_pairs: int, budget: int
+    successes: Sequence[SizedTrace], failures: Sequence[SizedTrace], num_pairs: int, *, budget: int
 ) -> list[SizedTrace] | None:
-    """The `count` shortest successes, and the longest failures that fit beside them, as many."""
+    """The `num_pairs` shortest successes and as many failures, the longest that fit."""
     picked = [*successes[:num_pairs]]
     for index, failure in enumerate(failures):
-        num_missing = 2 * num_pairs - len(picked) - 1  # after this one; the shortest stand last
+        num_missing = 2 * num_pairs - len(picked) - 1  # after this failure; the shortest failures are last
         if num_missing >= 0 and index + num_missing < len(failures):
             shortest_failures = failures[len(failures) - num_missing :]
             if _total_tokens([*picked, failure, *shortest_failures]) <= budget:
@@ -82,7 +83,7 @@ def _pick_fitting(
 def _drop_turns_to_fit(
     pair: tuple[Trace, Trace], budget: int, count_tokens: Callable[[str], int]
 ) -> tuple[Trace, ...] | None:
-    """The pair with as few turns missing as will do, each time one from the middle of the longer trace."""
+    """The pair with the fewest turns dropped that fits. Each step drops a middle turn of the longer trace."""
     num_turns = [len(trace.turns) for trace in pair]
     while True:
         shortened_pair = tuple(

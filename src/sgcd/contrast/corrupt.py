@@ -1,4 +1,4 @@
-"""A reference with some of its statements wrong, on purpose: how much does its truth matter?"""
+"""Replaces a share of a reference's statements with wrong ones, to measure how much their truth matters."""
 
 import random
 import re
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from sgcd.contrast.leakage.masking import PLACEHOLDER_PATTERN
 
 _KEEP_MASKED_LINE = re.compile(r"^\W*keep masked\b", re.IGNORECASE)
-"""The part that tells nothing of the task."""
+"""The part without statements about the task."""
 _STATEMENT_SEPARATOR = re.compile(r"\s*[,;.:](?=\s|$)\s*|\s+instead of\s+|$")
-"""What stands between two statements of a line."""
+"""Separators between two statements of a line."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One thing that a reference says, and where: the number of its line, and its place in that."""
+    """One statement of a reference: its text, its line number and its place in the line."""
 
     line: int
     start: int
@@ -24,9 +24,10 @@ class Statement:
 
 
 def find_statements(text: str) -> list[Statement]:
-    """What a reference says behind the colons of its lines; all of a line that has none.
+    """The statements after the colon of each line. In a line without a colon, all of it.
 
-    >>> [one.said for one in statements("they check : find_user , get_booking .\\nkeep masked : hidden .")]
+    >>> text = "they check : find_user , get_booking .\\nkeep masked : hidden ."
+    >>> [statement.text for statement in find_statements(text)]
     ['find_user', 'get_booking']
     """
     statements_found: list[Statement] = []
@@ -43,10 +44,10 @@ def find_statements(text: str) -> list[Statement]:
     return statements_found
 
 
-def corrupt_reference(text: str, share: float, other_references: Sequence[str], seed: int) -> str:
-    """`share` of the statements wrong, in turn swapped with one from another part and replaced by another task's.
+def corrupt_reference(text: str, share: float, other_references: Sequence[str], *, seed: int) -> str:
+    """Replace a share of the statements, alternately with one of another part and with one of another task.
 
-    `others` are references of other tasks. With the same seed a larger share spoils the same statements and more.
+    `other_references` belong to other tasks. With equal seeds, a larger share replaces the same statements and more.
     """
     own_statements = find_statements(text)
     rng = random.Random(f"{seed} {text}")
@@ -66,9 +67,7 @@ def corrupt_reference(text: str, share: float, other_references: Sequence[str], 
         if candidates:
             replacements[index] = rng.choice(candidates)
     lines = text.splitlines()
-    for index in sorted(
-        replacements, reverse=True
-    ):  # from the end of each line, so that places before it stay what they are
+    for index in sorted(replacements, reverse=True):  # from the end of each line, so that earlier offsets stay valid
         statement = own_statements[index]
         lines[statement.line] = (
             lines[statement.line][: statement.start] + replacements[index] + lines[statement.line][statement.stop :]

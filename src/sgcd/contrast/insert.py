@@ -1,4 +1,4 @@
-"""A reference enters the teacher's prompt as ids, and nothing else of the row changes."""
+"""Builds the teacher's input ids: the student's ids with the reference inserted into the prompt."""
 
 from dataclasses import dataclass
 
@@ -14,21 +14,21 @@ REFERENCE_FOOTER = "end of reference ."
 
 @dataclass(frozen=True, slots=True)
 class FittedReference:
-    """A reference as ids, and how many of its lines did not fit."""
+    """The ids of a reference, and the number of lines that did not fit."""
 
     ids: TokenIds
     dropped_lines: int = 0
 
 
 def encode_reference(chat: Chat, text: str) -> TokenIds:
-    """The ids of a delimited reference, tokenised in isolation; special tokens inside it are escaped."""
+    """The ids of a reference between header and footer, tokenized alone. Special tokens in the text are escaped."""
     return chat.encode_text(f"\n{REFERENCE_HEADER}\n{text}\n{REFERENCE_FOOTER}\n")
 
 
-def fit_reference(chat: Chat, text: str, max_tokens: int, min_tokens: int = 64) -> FittedReference | None:
-    """The block of a reference in at most `room` ids: too long a text loses lines from its end, never the footer.
+def fit_reference(chat: Chat, text: str, max_tokens: int, *, min_tokens: int = 64) -> FittedReference | None:
+    """A reference in at most `max_tokens` ids. A longer text loses lines from its end; the footer stays.
 
-    None when what would be left of it has fewer than `least` ids: so little is not worth a teacher.
+    None when the shortened reference has fewer than `min_tokens` ids.
     """
     lines = text.splitlines()
     for num_dropped in range(len(lines)):
@@ -39,12 +39,12 @@ def fit_reference(chat: Chat, text: str, max_tokens: int, min_tokens: int = 64) 
 
 
 def insert_reference(prompt: TokenIds, reference_position: int, reference_ids: TokenIds) -> TokenIds:
-    """prefix + reference + suffix, where prefix + suffix is the prompt as it was."""
+    """prefix + reference + suffix, where prefix + suffix is the student's prompt."""
     return np.concatenate([prompt[:reference_position], reference_ids, prompt[reference_position:]]).astype(np.int32)
 
 
 def build_teacher_input_ids(rollout: Rollout, reference_ids: TokenIds) -> TokenIds:
-    """prefix + reference + suffix + response: what the teacher reads of a rollout (method.md 6(f))."""
+    """prefix + reference + suffix + response: the teacher's input for a rollout (method.md 6(f))."""
     teacher_input_ids = np.concatenate(
         [insert_reference(rollout.prompt, rollout.reference_position, reference_ids), rollout.response]
     ).astype(np.int32)
@@ -53,7 +53,7 @@ def build_teacher_input_ids(rollout: Rollout, reference_ids: TokenIds) -> TokenI
 
 
 def check_teacher_alignment(rollout: Rollout, teacher_input_ids: TokenIds, num_inserted: int) -> None:
-    """Refuse a teacher's row that is not, but for `inserted` ids at the rollout's place, the student's row."""
+    """Raise when the teacher's input is not the student's input with `num_inserted` ids at the reference position."""
     student_input_ids = np.concatenate([rollout.prompt, rollout.response])
     positions = np.arange(len(student_input_ids))
     positions[rollout.reference_position :] += num_inserted

@@ -1,50 +1,52 @@
-"""From siblings to a reference, or to the cause why there is none; nothing that a writer does gets past here."""
+"""Builds a group's credit reference: prepares what the writer reads, calls the writer, screens its text for leaks."""
 
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass, replace
 from typing import Any, cast
+
+import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.contrast.choose import ChosenTraces, choose_traces
 from sgcd.contrast.insert import FittedReference, fit_reference
-from sgcd.contrast.leakage import verifier_names as evaluator
 from sgcd.contrast.leakage.chat_marks import break_chat_marks, find_chat_marks
-from sgcd.contrast.leakage.literals import find_literals, find_secret_literals
+from sgcd.contrast.leakage.literals import creditable_mask, find_literals, find_secret_literals
 from sgcd.contrast.leakage.masking import MIN_LITERAL_CHARS, PLACEHOLDER_PATTERN, Literals
 from sgcd.contrast.leakage.normalize import QUOTES
-from sgcd.contrast.trace import build_trace
-from sgcd.contrast.writers.built_in import Writer, WriterFailed
-from sgcd.records import Group, Reference
+from sgcd.contrast.leakage.verifier_names import collect_verifier_names, find_verifier_name
+from sgcd.contrast.trace import build_traces
+from sgcd.contrast.writers import Writer, WriterFailed
+from sgcd.records import Flags, Group, Reference
 
 _MAX_RETRIES = 2
 MAX_REPLACED_LITERALS = 5
-"""So many literals in what a writer wrote are slips and are replaced; one more, and it is not shown to anyone."""
+"""A text with at most this many literals is kept, with the literals replaced. A text with more is refused."""
 _MASKED_PART = re.compile(r"^\W*keep masked\b[^:]*:(.*)$", re.IGNORECASE | re.MULTILINE)
-"""The template's fifth part: literals that the writer saw and that are to stay out of credit."""
+"""The fifth part of a reference: values that the writer saw and wants kept out of credit."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceResult:
-    """What came of a group: a reference or a cause, and in either case the literals that credit keeps off."""
+    """A group's reference, or the cause why it has none. Both come with the literals that get no extra credit."""
 
     task: str
     reference: Reference | None
     cause: str
-    """Empty where there is a reference. Its first words, up to a colon, are what is counted: not mixed, too long,
+    """Empty when there is a reference. The metrics count its words up to the first colon: not mixed, too long,
     writer raised, writer gave nothing, leak, chat marks."""
     literals: Literals
     selection: str = ""
-    """How the writer's siblings were chosen."""
+    """How the writer's siblings were chosen: see `ChosenTraces.selection`."""
     siblings_read: tuple[int, ...] = ()
-    """Which the writer read."""
+    """The siblings that the writer read."""
     num_replaced: int = 0
-    """Literals that the writer let slip."""
+    """Literals in the writer's last screened text; each was replaced by a placeholder."""
     refused: tuple[str, ...] = ()
-    """Why answers of the writer were not taken, each by its cause."""
+    """One cause for each refused answer of the writer."""
 
     def to_json(self) -> dict[str, Any]:
-        """A line of the run's folder. Literals that were there before anything was written stay out of it."""
+        """A row of the run's folder. It holds the literals that the writer listed, and no others."""
         text = {"text": self.reference.text, "hash": self.reference.hash} if self.reference else {}
         return {
             "task": self.task,
@@ -61,7 +63,7 @@ class ReferenceResult:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceBuilder:
-    """What turns siblings into references: a writer, how much it reads, and where its words go."""
+    """Builds references with one writer and one token budget, and fits them into the teacher's prompt."""
 
     writer: Writer
     chat: Chat
@@ -69,16 +71,45 @@ class ReferenceBuilder:
     min_tokens: int
 
     async def build(self, group: Group, only_siblings: Collection[int] | None = None) -> ReferenceResult:
-        return await build_reference(group, self.chat, self.writer, self.budget, only_siblings)
+        return await build_reference(group, self.chat, self.writer, budget=self.budget, only_siblings=only_siblings)
+
+    def creditable_masks(self, group: Group, result: ReferenceResult) -> list[Flags]:
+        """One mask for each rollout: False on tokens of a literal; all True when the group has no reference."""
+        if result.reference is None:
+            return [np.ones(len(rollout.response), np.bool_) for rollout in group.rollouts]
+        return [creditable_mask(rollout, result.literals, self.chat) for rollout in group.rollouts]
 
     def fit_to_window(self, reference: Reference, max_tokens: int) -> FittedReference | None:
-        """The reference as ids, for a rollout that leaves `room` of them in the model's window."""
-        return fit_reference(self.chat, reference.text, max_tokens, self.min_tokens)
+        """The reference as at most `max_tokens` ids; None when too few would be left."""
+        return fit_reference(self.chat, reference.text, max_tokens, min_tokens=self.min_tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class WriterInput:
+    """The traces that the writer reads, with all that is needed to screen its answer."""
+
+    task: str
+    chosen: ChosenTraces
+    literals: Literals
+    verifier_terms: frozenset[str]
+    refused: tuple[str, ...] = ()
+    """Causes why earlier answers to the same traces were refused."""
+    num_replaced: int = 0
+    """Literals in the last refused text."""
+
+
+@dataclass(frozen=True, slots=True)
+class WriterAnswer:
+    """The writer's text, or why there is none."""
+
+    text: str = ""
+    failure: str = ""
+    may_retry: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class ScreenedText:
-    """What a writer wrote, without literals; what it listed to keep masked; or why nobody may see it."""
+    """A writer's text without literals and the literals that it listed, or the reason why it is refused."""
 
     text: str
     listed_literals: tuple[str, ...] = ()
@@ -87,72 +118,109 @@ class ScreenedText:
 
 
 async def build_reference(
-    group: Group, chat: Chat, writer: Writer, budget: int, only_siblings: Collection[int] | None = None
+    group: Group, chat: Chat, writer: Writer, *, budget: int, only_siblings: Collection[int] | None = None
 ) -> ReferenceResult:
-    """Mask, choose, write, scan. Where the writer may do better it is asked again, twice at most, and told why.
+    """Find literals, mask traces, choose traces, call the writer, screen its text.
 
-    Where the writer is to read `only` some of the siblings, the literals are still those of all.
+    A refused answer is requested again with its cause, at most twice. `only_siblings` limits what the writer reads;
+    the literals are those of all siblings. Only the writer's call awaits: the rest is pure and synchronous.
     """
+    progress = prepare_reference(group, chat, budget=budget, only_siblings=only_siblings)
+    while isinstance(progress, WriterInput):
+        answer = await call_writer(writer, progress)
+        progress = finish_reference(progress, answer, writer.name)
+    return progress
+
+
+def prepare_reference(
+    group: Group, chat: Chat, *, budget: int, only_siblings: Collection[int] | None = None
+) -> WriterInput | ReferenceResult:
+    """What the writer reads, or the result when there is nothing to write from."""
     literals = find_literals(group, chat)
     task = group.task.id
-    traces = [
-        build_trace(rollout, literals, chat)
-        for rollout in group.rollouts
-        if only_siblings is None or rollout.sibling in only_siblings
-    ]
+    traces = build_traces(
+        [rollout for rollout in group.rollouts if only_siblings is None or rollout.sibling in only_siblings],
+        literals,
+        chat,
+    )
     if {trace.success for trace in traces} != {True, False}:
         return ReferenceResult(task, None, "not mixed", literals)
     chosen = choose_traces(traces, budget, lambda text: len(chat.encode_text(text)))
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"
         return ReferenceResult(task, None, cause, literals)
-    verifier_terms = frozenset(name for rollout in group.rollouts for name in evaluator.collect_verifier_names(rollout))
-    siblings_read = tuple(trace.sibling for trace in chosen.traces)
-    refused, num_replaced = list[str](), 0
-    while True:
-        text, cause, may_retry = await _call_writer(writer, chosen, refused)
-        cause = literals.union(find_secret_literals(cause)).mask(cause)  # an exception may quote what it choked on
+    verifier_terms = frozenset(name for rollout in group.rollouts for name in collect_verifier_names(rollout))
+    return WriterInput(task, chosen, literals, verifier_terms)
+
+
+async def call_writer(writer: Writer, writer_input: WriterInput) -> WriterAnswer:
+    """One answer of the writer. Whatever the writer raises or returns becomes an answer."""
+    try:
+        text = cast(object, await writer.write(writer_input.chosen.traces, writer_input.refused))
+    except WriterFailed as failure:
+        return WriterAnswer(failure=failure.cause, may_retry=failure.may_retry)
+    except Exception as problem:
+        message = " ".join(f"{type(problem).__name__}: {problem}".split()).rstrip(":")
+        return WriterAnswer(failure=f"writer raised: {message}")
+    if not isinstance(text, str):
+        return WriterAnswer(failure=f"writer gave nothing: expected a text, got {type(text).__name__}")
+    text = text.strip()
+    return WriterAnswer(text) if text else WriterAnswer(failure="writer gave nothing")
+
+
+def finish_reference(
+    writer_input: WriterInput, answer: WriterAnswer, writer_name: str
+) -> WriterInput | ReferenceResult:
+    """The result, or the writer's next input when the answer is refused and another may be better."""
+    literals, refused = writer_input.literals, writer_input.refused
+    num_replaced, may_retry = writer_input.num_replaced, answer.may_retry
+    reference: Reference | None = None
+    # an exception may quote a literal
+    cause = literals.union(find_secret_literals(answer.failure)).mask(answer.failure)
+    if not cause:
+        screened = screen_for_leaks(answer.text, literals, writer_input.verifier_terms)
+        num_replaced, cause, may_retry = screened.num_replaced, screened.refusal, True
         if not cause:
-            screened = screen_for_leaks(text, literals, verifier_terms)
-            if not screened.refusal:
-                literals = literals.union(Literals.from_texts(screened.listed_literals))
-                reference = Reference(task, screened.text, writer.name, screened.listed_literals)
-                provenance = (chosen.selection, siblings_read, screened.num_replaced, tuple(refused))
-                return ReferenceResult(task, reference, "", literals, *provenance)
-            num_replaced, cause, may_retry = screened.num_replaced, screened.refusal, True
-        refused += [cause] if may_retry else []
-        if not may_retry or len(refused) > _MAX_RETRIES:
-            return ReferenceResult(
-                task, None, cause, literals, chosen.selection, siblings_read, num_replaced, tuple(refused)
-            )
+            literals = literals.union(Literals.from_texts(screened.listed_literals))
+            reference = Reference(writer_input.task, screened.text, writer_name, screened.listed_literals)
+    if cause and may_retry:
+        refused = (*refused, cause)
+        if len(refused) <= _MAX_RETRIES:
+            return replace(writer_input, refused=refused, num_replaced=num_replaced)
+    return ReferenceResult(
+        writer_input.task,
+        reference,
+        cause,
+        literals,
+        selection=writer_input.chosen.selection,
+        siblings_read=tuple(trace.sibling for trace in writer_input.chosen.traces),
+        num_replaced=num_replaced,
+        refused=refused,
+    )
 
 
 def screen_for_leaks(text: str, literals: Literals, verifier_terms: Iterable[str]) -> ScreenedText:
-    """What a writer wrote, scanned for what only a verifier knows, chat marks, literals, and what looks like a secret.
+    """Scan a writer's text for verifier names, chat marks, literals and texts with the shape of a secret.
 
-    Each is found in whatever form and encoding it stands there. A name or a mark refuses the text, and so do literals
-    that are more than slips.
+    All decodings of the text are scanned. A verifier name, a chat mark or more than `MAX_REPLACED_LITERALS` literals
+    refuse the text; fewer literals are replaced.
     """
     all_literals = literals.union(find_secret_literals(text))
-    if verifier_name := evaluator.find_verifier_name(text, verifier_terms):
+    if verifier_name := find_verifier_name(text, verifier_terms):
         return ScreenedText("", refusal=f"leak: it names {verifier_name}, which only a verifier knows")
     if chat_marks := find_chat_marks(text):
         return ScreenedText("", refusal=f"chat marks: it carries {break_chat_marks(all_literals.mask(chat_marks[0]))}")
     masked, num_replaced = all_literals.mask_and_count(text)
     if num_replaced > MAX_REPLACED_LITERALS:
-        return ScreenedText(
-            "",
-            num_replaced=num_replaced,
-            refusal=f"leak: {num_replaced} literals, more than {MAX_REPLACED_LITERALS} in one reference",
-        )
+        refusal = f"leak: {num_replaced} literals, more than {MAX_REPLACED_LITERALS} in one reference"
+        return ScreenedText("", num_replaced=num_replaced, refusal=refusal)
     listed_literals = _listed_literals(masked)
-    return ScreenedText(
-        all_literals.union(Literals.from_texts(listed_literals)).mask(masked), listed_literals, num_replaced
-    )
+    masked = all_literals.union(Literals.from_texts(listed_literals)).mask(masked)
+    return ScreenedText(masked, listed_literals, num_replaced)
 
 
 def _listed_literals(text: str) -> tuple[str, ...]:
-    """The literals of the fifth part."""
+    """The literals that the fifth part lists."""
     words = [
         word.strip().strip(".").strip().strip(QUOTES) for line in _MASKED_PART.findall(text) for word in line.split(",")
     ]
@@ -160,16 +228,3 @@ def _listed_literals(text: str) -> tuple[str, ...]:
         word for word in words if word.casefold() not in ("none", "nothing") and not PLACEHOLDER_PATTERN.fullmatch(word)
     ]
     return tuple(dict.fromkeys(word for word in literals_listed if len(word) >= MIN_LITERAL_CHARS))
-
-
-async def _call_writer(writer: Writer, chosen: ChosenTraces, refused: Sequence[str]) -> tuple[str, str, bool]:
-    """What the writer wrote, or the cause why there is nothing and whether it is worth asking again."""
-    try:
-        text = cast(object, await writer.write(chosen.traces, tuple(refused)))
-    except WriterFailed as failure:
-        return "", failure.cause, failure.may_retry
-    except Exception as problem:
-        return "", "writer raised: " + " ".join(f"{type(problem).__name__}: {problem}".split()).rstrip(":"), False
-    if not isinstance(text, str):
-        return "", f"writer gave nothing: expected a text, got {type(text).__name__}", False
-    return text.strip(), "" if text.strip() else "writer gave nothing", False

@@ -1,4 +1,4 @@
-"""The same siblings, written of in other ways: what a comparison of references puts in place of a group's own."""
+"""Writes other references of the same groups, for `sgcd references compare`."""
 
 import asyncio
 from collections import Counter
@@ -11,21 +11,22 @@ from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group
 
 _WRONG_SHARES = (0.1, 0.25, 0.5, 1.0)
-"""Shares of wrong statements."""
+"""Shares of statements that are replaced by wrong ones."""
 _TEMPLATE_PARTS = {"what to do": slice(0, 2), "deviations": slice(3, 4)}
-"""Of the built-in writer's five parts: other prompts, as it were."""
+"""Parts of the built-in writer's reference that make an arm of their own."""
 TextsByArm = dict[str, list[list[str]]]
-"""By arm, for each group: the texts that it has; none where nothing could be written."""
+"""For each arm and group the reference texts; an empty list when none could be written."""
 CauseCounts = Counter[str]
-"""Why nothing could be written, and how often."""
+"""How often each cause prevented a reference."""
 
 
 async def rewrite_references(
-    groups: Sequence[Group], own_references: Sequence[str], builder: ReferenceBuilder, seed: int
+    groups: Sequence[Group], own_references: Sequence[str], builder: ReferenceBuilder, *, seed: int
 ) -> tuple[TextsByArm, CauseCounts]:
-    """Every arm, and what went wrong; that of the built-in writer by itself where the recipe has another.
+    """The texts of each arm, and the causes of missing ones.
 
-    `contrast` is the recipe's; `own` are the references that the groups were credited with.
+    `builder` is the recipe's. `own_references` are those that gave the groups their credit. The built-in writer has an
+    arm of its own when the recipe names another writer.
     """
     built_in_builder = replace(builder, writer=BuiltInWriter())
     causes = CauseCounts()
@@ -34,7 +35,7 @@ async def rewrite_references(
     if builder.writer.name != built_in_builder.writer.name:
         arms["built-in"] = await _build_all(built_in_builder, groups, causes)
     built_in = arms.get("built-in", texts_rewritten)
-    arms["one pair"] = await _build_all(builder, groups, causes, [pick_pair(group) for group in groups])
+    arms["one pair"] = await _build_all(builder, groups, causes, only_siblings=[pick_pair(group) for group in groups])
     for name, part_lines in _TEMPLATE_PARTS.items():
         arms[name] = [["\n".join(text.splitlines()[part_lines]) for text in group_texts] for group_texts in built_in]
     arms["leave one out"] = await write_without_each(builder, groups, causes)
@@ -46,7 +47,7 @@ async def rewrite_references(
             [text for text in own_references if text != own_reference] for own_reference in own_references
         ]
         corrupted = [
-            [corrupt_reference(own_reference, share, foreign_references, seed)]
+            [corrupt_reference(own_reference, share, foreign_references, seed=seed)]
             for own_reference, foreign_references in zip(own_references, references_of_others, strict=True)
         ]
         arms[f"errors {share:.0%}"] = corrupted
@@ -56,21 +57,21 @@ async def rewrite_references(
 async def write_without_each(
     builder: ReferenceBuilder, groups: Sequence[Group], causes: CauseCounts
 ) -> list[list[str]]:
-    """Of each group one text for each sibling, written without it; none where nothing would contrast any more."""
+    """For each group one text per sibling, written without that sibling; fewer when the others are not mixed."""
     siblings_by_group = [[rollout.sibling for rollout in group.rollouts] for group in groups]
-    requests = [
-        (group, {*siblings} - {excluded})
-        for group, siblings in zip(groups, siblings_by_group, strict=True)
-        for excluded in siblings
-    ]
     texts = iter(
-        await _build_all(builder, [group for group, _ in requests], causes, [remaining for _, remaining in requests])
+        await _build_all(
+            builder,
+            [group for group, siblings in zip(groups, siblings_by_group, strict=True) for _ in siblings],
+            causes,
+            only_siblings=[{*siblings} - {excluded} for siblings in siblings_by_group for excluded in siblings],
+        )
     )
     return [[text for _ in siblings for text in next(texts)] for siblings in siblings_by_group]
 
 
 def pick_pair(group: Group) -> list[int]:
-    """The shortest success and the longest failure, the lower sibling among equals."""
+    """The shortest success and the longest failure; among equals, the first."""
     success = min((rollout for rollout in group.rollouts if rollout.success), key=lambda rollout: len(rollout.response))
     failure = max(
         (rollout for rollout in group.rollouts if not rollout.success), key=lambda rollout: len(rollout.response)
@@ -82,9 +83,15 @@ async def _build_all(
     builder: ReferenceBuilder,
     groups: Sequence[Group],
     causes: CauseCounts,
-    siblings_by_group: Sequence[Collection[int]] | None = None,
+    *,
+    only_siblings: Sequence[Collection[int]] | None = None,
 ) -> list[list[str]]:
-    only_siblings = siblings_by_group or [None] * len(groups)
-    results = await asyncio.gather(*(builder.build(*request) for request in zip(groups, only_siblings, strict=True)))
+    """One reference text for each group, or none. All groups are written at once."""
+    results = await asyncio.gather(
+        *(
+            builder.build(group, siblings)
+            for group, siblings in zip(groups, only_siblings or [None] * len(groups), strict=True)
+        )
+    )
     causes.update(result.cause.partition(":")[0] for result in results if result.cause not in ("", "not mixed"))
     return [[result.reference.text] if result.reference else [] for result in results]

@@ -1,4 +1,4 @@
-"""What a writer sees of a sibling: what was said, called and heard, literals masked, and whether it succeeded."""
+"""Traces: the visible part of a rollout (texts, calls, replies, outcome) with literals masked, for a writer to read."""
 
 import re
 from collections.abc import Sequence
@@ -8,47 +8,48 @@ from json import dumps
 from typing import Any
 
 from sgcd.chat import Chat
-from sgcd.contrast.leakage import verifier_names as evaluator
 from sgcd.contrast.leakage.chat_marks import break_chat_marks
 from sgcd.contrast.leakage.masking import Literals
+from sgcd.contrast.leakage.verifier_names import collect_verifier_names, remove_verifier_data
 from sgcd.records import Call, Message, Rollout
 
 _MAX_ANSWER_WORDS = 5
-"""Of a final answer: enough to tell a refusal from a confirmation."""
+"""Words of a final answer in `Trace.moves`: enough to tell a refusal from a confirmation."""
 _MAX_ERROR_WORDS = 5
-"""Of what a tool complains of."""
+"""Words of a tool's error in `TraceCall.error`."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceCall:
-    """One call as anyone can see it.
+    """One call with its visible arguments.
 
-    >>> SeenCall("get_booking", "booking=hidden").error
+    >>> TraceCall("get_booking", "booking=hidden").error
     ''
     """
 
     tool: str
     arguments: str = ""
     error: str = ""
-    """What the tool complained of, in a few words; empty when it answered."""
+    """The first words of the tool's error; empty when the call succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
 class TraceTurn:
-    """One turn of the policy, without its thinking, and what it heard in return."""
+    """One turn of the policy without its thinking, and the replies to it."""
 
     text: str = ""
     calls: tuple[TraceCall, ...] = ()
     parse_error: str = ""
-    """Why a call could not be read."""
+    """Why a call could not be parsed."""
     replies: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A sibling as a writer sees it. There is no place in it for gold, for the verifier's facts or for a reward.
+    """A sibling as a writer sees it. It has no field for gold answers, verifier facts or rewards.
 
-    >>> Trace(True, (SeenTurn(calls=(SeenCall("find_user"),)), SeenTurn("it is done thank you and goodbye"))).moves
+    >>> turns = TraceTurn(calls=(TraceCall("find_user"),)), TraceTurn("it is done thank you and goodbye")
+    >>> Trace(True, turns).moves
     ('find_user', 'say it is done thank you')
     """
 
@@ -56,18 +57,18 @@ class Trace:
     turns: tuple[TraceTurn, ...]
     sibling: int = 0
     ended_by_call: bool = False
-    """Whether a call ended it, so that nothing was left to be said."""
+    """Whether a call ended the rollout, so that there is no final text."""
     opening: str = ""
-    """What the policy was told before its first turn."""
+    """The messages before the policy's first turn."""
 
     @property
     def tools(self) -> tuple[str, ...]:
-        """Tools that answered, in order."""
+        """Tools whose calls succeeded, in order."""
         return tuple(call.tool for turn in self.turns for call in turn.calls if not call.error)
 
     @property
     def moves(self) -> tuple[str, ...]:
-        """Tools that answered, in order, then how its last words begin."""
+        """Tools whose calls succeeded, in order, then the first words of the final text."""
         last_turn = self.turns[-1] if self.turns else TraceTurn()
         last_words = (
             "" if last_turn.calls or last_turn.parse_error else " ".join(last_turn.text.split()[:_MAX_ANSWER_WORDS])
@@ -76,24 +77,27 @@ class Trace:
 
     @property
     def errors(self) -> tuple[str, ...]:
-        """What tools complained of, each once."""
-        errors_by_turn = (
-            [*(f"{call.tool} error {call.error}" for call in turn.calls if call.error)]
-            or [f"error {turn.parse_error}"] * bool(turn.parse_error)
-            for turn in self.turns
-        )
-        return tuple(dict.fromkeys(error for turn_errors in errors_by_turn for error in turn_errors))
+        """Errors of tools and of parsing, each once, in order."""
+        errors: dict[str, None] = {}
+        for turn in self.turns:
+            call_errors = [f"{call.tool} error {call.error}" for call in turn.calls if call.error]
+            if not call_errors and turn.parse_error:
+                call_errors = [f"error {turn.parse_error}"]
+            errors.update(dict.fromkeys(call_errors))
+        return tuple(errors)
+
+
+def build_traces(rollouts: Sequence[Rollout], literals: Literals, chat: Chat) -> list[Trace]:
+    """One trace for each rollout, in order."""
+    return [build_trace(rollout, literals, chat) for rollout in rollouts]
 
 
 def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
-    """The visible part of a rollout, cleaned before anything is written.
-
-    What a verifier says is taken out, literals are masked, chat marks are broken.
-    """
-    verifier_terms = evaluator.collect_verifier_names(rollout)
+    """The visible part of a rollout, without verifier data, with literals masked and chat marks broken."""
+    verifier_terms = collect_verifier_names(rollout)
 
     def clean(text: str) -> str:
-        masked = literals.mask(evaluator.remove_verifier_data(text, verifier_terms))
+        masked = literals.mask(remove_verifier_data(text, verifier_terms))
         unmarked = break_chat_marks(masked)
         return masked if unmarked == masked else literals.mask(unmarked)
 
@@ -117,34 +121,36 @@ def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
     return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.end_reason == "ended", opening)
 
 
-def trace_from_tools(success: bool, tools: Sequence[str], last_words: str, literals: Sequence[str]) -> Trace:
-    """A trace from the names of the tools that answered and the last words."""
+def trace_from_tools(success: bool, tools: Sequence[str], last_words: str, *, literals: Sequence[str] = ()) -> Trace:
+    """A trace from the names of successful tools and the final text."""
     calls = (TraceTurn(calls=(TraceCall(tool),)) for tool in tools)
     return Trace(success, (*calls, TraceTurn(Literals.from_texts(literals).mask(last_words))))
 
 
 def render_trace(trace: Trace) -> str:
-    """A trace in plain lines, as a writer that is a model reads it.
+    """A trace as lines of text; the token budget counts these.
 
-    What was said and heard begins no line by itself: each line of it has a word of ours or a bar before it.
+    Each line of a text begins with a label or a bar, so that no text can imitate a line of the trace.
     """
     lines = [f"attempt : {'success' if trace.success else 'failure'}"]
     for turn in trace.turns:
-        lines += [labelled_line("say", turn.text)] if turn.text else []
+        if turn.text:
+            lines.append(labelled_line("say", turn.text))
         lines += [labelled_line("call", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls]
-        lines += [labelled_line("problem", turn.parse_error)] if turn.parse_error else []
+        if turn.parse_error:
+            lines.append(labelled_line("problem", turn.parse_error))
         lines += [labelled_line("heard", text) for text in turn.replies]
     return "\n".join(lines) + "\n"
 
 
 def shorten_observations(trace: Trace, max_chars: int) -> Trace:
-    """The trace with the middle cut out of every observation that has more than `limit` characters."""
+    """The trace with the middle cut out of each reply of more than `max_chars` characters."""
     turns = (replace(turn, replies=tuple(cut_middle(text, max_chars) for text in turn.replies)) for turn in trace.turns)
     return replace(trace, turns=tuple(turns))
 
 
 def drop_middle_turns(trace: Trace, num_turns: int) -> Trace:
-    """The trace with its middle turns left out: `keep` of them stay, and a line says how many are missing."""
+    """The trace with `num_turns` of its turns. A line replaces the middle turns and gives their number."""
     if len(trace.turns) <= num_turns:
         return trace
     head, tail = (num_turns + 1) // 2, num_turns // 2
@@ -153,23 +159,24 @@ def drop_middle_turns(trace: Trace, num_turns: int) -> Trace:
 
 
 def _replies_by_turn(rollout: Rollout) -> list[Sequence[Message]]:
-    """For each turn, what came back. Every turn has one message of its own, and they are the conversation's last."""
+    """The messages after each turn. Each turn has one assistant message; they are the last ones of the conversation."""
     assistant_positions = _assistant_positions(rollout)
     replies: list[Sequence[Message]] = [
         rollout.messages[position + 1 : next_position]
         for position, next_position in pairwise([*assistant_positions, len(rollout.messages)])
     ]
-    return [*[()] * (len(rollout.turns) - len(replies)), *replies]
+    without_message: list[Sequence[Message]] = [()] * (len(rollout.turns) - len(replies))
+    return without_message + replies
 
 
 def _assistant_positions(rollout: Rollout) -> list[int]:
-    """Where in the conversation its turns stand."""
+    """The indices of the turns' assistant messages."""
     positions = [position for position, message in enumerate(rollout.messages) if message["role"] == "assistant"]
     return positions[max(0, len(positions) - len(rollout.turns)) :]
 
 
 def _opening_messages(rollout: Rollout) -> Sequence[Message]:
-    """All that came before its first turn."""
+    """The messages before the first turn."""
     return rollout.messages[: next(iter(_assistant_positions(rollout)), len(rollout.messages))]
 
 
@@ -186,7 +193,7 @@ def _format_value(value: Any) -> str:
 
 
 def _error_words(text: str) -> str:
-    """The first words of what a tool answered, without its own `error :`."""
+    """The first words of a tool's error, without the leading `error :`."""
     words = re.sub(r"^\W*error\W*", "", text.strip(), flags=re.IGNORECASE).split()
     return " ".join(words[:_MAX_ERROR_WORDS]) or "unknown"
 

@@ -1,4 +1,4 @@
-"""How much better a rollout did than its siblings: one number for each rollout of a group."""
+"""Advantages: one number for each rollout of a group, from the rewards of the group."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -13,10 +13,13 @@ Baseline = Literal["group_mean", "leave_one_out"]
 def advantages(
     rewards: Sequence[float], baseline: Baseline = "group_mean", scale_by_std: bool = True
 ) -> NDArray[np.float64]:
-    """A_k = (r_k - b_k) / (sample std of the group + 1e-6), for each group, before any weight (2402.03300).
+    """A_k = (r_k - b_k) / (sample std of the group + 1e-6), before any weight (2402.03300).
 
-    b_k is the group's mean, or the mean of the other rollouts (2402.14740); without `std` nothing is divided.
-    A group without spread says nothing: exactly 0. Neither does a group of one.
+    b_k is the mean of the group, or the mean of the other rollouts (2402.14740). Without `scale_by_std` there is no
+    division. A group of one, or of equal rewards, has advantages of exactly 0.
+
+    >>> advantages([1.0, 0.0, 0.0, 1.0], scale_by_std=False).tolist()
+    [0.5, -0.5, -0.5, 0.5]
     """
     r = np.asarray(rewards, dtype=np.float64)
     if r.size < 2 or r.min() == r.max():

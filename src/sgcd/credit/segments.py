@@ -1,12 +1,13 @@
-"""Where the credit goes: divergence and teacher entropy become saliency, constant over spans that start at spikes.
+"""Segments: turns divergence and teacher entropy into saliency, which is constant over spans that start at spikes.
 
-Within each rollout the divergence is normalised, a confident spike opens a span, and the span ends where the teacher's
-entropy rises, the divergence stays quiet, a stronger spike stands, or the turn is over (paper, section 4.4). One pass,
-no randomness: equal inputs give equal spans.
+Each rollout's divergence is normalised. A spike at which the teacher is confident opens a span. The span ends when the
+teacher's entropy rises, the divergence stays quiet, a stronger spike comes, or the turn ends (paper, section 4.4).
+Segmentation is one deterministic pass. Calibration chooses the spike threshold once, on the first batch.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -20,13 +21,19 @@ NoSegmentReason = Literal["", "no_reference", "few_tokens", "flat", "nonfinite"]
 DEFAULT_SETTINGS = SegmentSettings()
 _SPIKE_THRESHOLDS: dict[Scale, float] = {"published": 3.0, "absolute": 0.3}
 _QUIET_THRESHOLDS: dict[Scale, float] = {"published": 1.0, "absolute": 0.02}
+_SPIKE_CANDIDATES: dict[Scale, tuple[float, ...]] = {
+    "published": (3.0, 4.0, 5.0, 6.0),
+    "absolute": (0.3, 0.4, 0.5, 0.6),
+}
+_MAX_CREDITED_SHARE = 0.15
+"""The largest share of policy tokens that a calibrated spike may credit."""
 
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A segment [start, stop) of a response: it starts at a spike; `value` is the saliency of its creditable tokens.
+    """A segment [start, stop) of a response. It starts at a spike, and its creditable tokens share one saliency.
 
-    >>> Span(start=10, stop=18, value=1.0).stop
+    >>> Span(start=10, stop=18, saliency=1.0).stop
     18
     """
 
@@ -37,27 +44,27 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Segments:
-    """What the segmenter says of one rollout.
+    """The segments of one rollout.
 
-    >>> import numpy as np
-    >>> Segments(saliency=np.array([0, 1, 1], np.float32), spans=(Span(1, 3, 1.0),), valid=3, nonfinite=0).reason
+    >>> saliency = np.array([0, 1, 1], np.float32)
+    >>> Segments(saliency, spans=(Span(1, 3, 1.0),), num_valid=3, num_nonfinite=0).reason
     ''
     """
 
     saliency: Floats
-    """s in [0, 1] for each token of the response."""
+    """s in [0, 1], one for each token of the response."""
     spans: tuple[Span, ...]
     num_valid: int
-    """How many tokens took part: written by the policy, creditable, finite."""
+    """Tokens that the segmenter used: sampled by the policy, creditable, finite."""
     num_nonfinite: int
-    """How many tokens that the policy wrote had a NaN or an infinity."""
+    """Policy tokens with a NaN or an infinity."""
     reason: NoSegmentReason = ""
-    """Why there could be no segment at all; empty when there could."""
+    """Why the rollout cannot have a segment; empty when it can."""
 
 
 @dataclass(frozen=True, slots=True)
 class DivergenceScale:
-    """What a rollout's own tokens say about its scale: all that a later token can do to an earlier one's saliency."""
+    """Statistics over all valid tokens of a rollout: the only way in which later tokens change earlier saliency."""
 
     median: float
     spread: float
@@ -71,14 +78,15 @@ def segment(
     divergence: NDArray[Any],
     entropy: NDArray[Any],
     mask: Flags,
+    *,
     creditable: Flags | None = None,
     turns: NDArray[Any] | None = None,
     settings: SegmentSettings = DEFAULT_SETTINGS,
 ) -> Segments:
     """Saliency and spans of one response (method 6(b)).
 
-    `mask` is True on tokens that the policy wrote, `creditable` False on masked literals (all are creditable when not
-    given), and `turns` numbers the turn of each token (contiguous runs of the mask when not given).
+    `mask` is True on policy tokens. `creditable` is False on tokens of literals; by default all tokens are creditable.
+    `turns` has each token's turn number; by default a contiguous run of the mask is a turn.
     """
     size = len(divergence)
     policy_mask = np.asarray(mask, dtype=bool)
@@ -97,7 +105,7 @@ def segment(
         return Segments(np.zeros(size, np.float32), (), count, nonfinite, "flat")
     scale = measure_scale(valid_divergence, h[valid], settings)
     d, h = np.where(valid, d, scale.median), np.where(valid, h, np.inf)
-    spans = find_spans(d, h, valid, _run_ends(policy_mask, turns), scale, settings)
+    spans = find_spans(d, h, valid, ends=_run_ends(policy_mask, turns), scale=scale, settings=settings)
     saliency = np.zeros(size, np.float32)
     for span in spans:
         saliency[span.start : span.stop] = span.saliency
@@ -106,12 +114,12 @@ def segment(
 
 
 def spike_threshold(settings: SegmentSettings) -> float:
-    """z_hi: what was set, or what the scale says."""
+    """z_hi: from the settings, or the default of their scale."""
     return _SPIKE_THRESHOLDS[settings.scale] if settings.spike is None else settings.spike
 
 
 def turn_indices(rollout: Rollout) -> NDArray[np.int64]:
-    """The number of each token's turn, -1 outside turns."""
+    """Each token's turn number, -1 outside turns."""
     indices = np.full(len(rollout.response), -1, dtype=np.int64)
     for number, turn in enumerate(rollout.turns):
         indices[turn.start : turn.stop] = number
@@ -121,7 +129,7 @@ def turn_indices(rollout: Rollout) -> NDArray[np.int64]:
 def measure_scale(d: Doubles, h: Doubles, settings: SegmentSettings) -> DivergenceScale:
     """Centre and robust spread of the divergence, and the two limits on the teacher's entropy, over the valid tokens.
 
-    spread = max(1.4826 MAD, 1.2533 mean|d - median|, sigma_min): the second is for divergences that are mostly zero.
+    spread = max(1.4826 MAD, 1.2533 mean|d - median|, sigma_min). The second term matters when most divergences are 0.
     """
     median = _lower_median(d)
     deviations = np.abs(d - median)
@@ -138,18 +146,18 @@ def normalized_divergence(d: Doubles, scale: DivergenceScale, settings: SegmentS
 
 
 def spike_mask(
-    z: Doubles, d: Doubles, h: Doubles, valid: Flags, scale: DivergenceScale, settings: SegmentSettings
+    z: Doubles, d: Doubles, h: Doubles, *, valid: Flags, scale: DivergenceScale, settings: SegmentSettings
 ) -> Flags:
-    """Where a span may start: a spike, of enough nats, at which the teacher is confident."""
+    """True where a span may start: at a spike of enough nats at which the teacher is confident."""
     return valid & (z >= spike_threshold(settings)) & (d >= settings.least) & (h <= scale.max_entropy)
 
 
 def find_spans(
-    d: Doubles, h: Doubles, valid: Flags, ends: NDArray[np.int64], scale: DivergenceScale, settings: SegmentSettings
+    d: Doubles, h: Doubles, valid: Flags, *, ends: NDArray[np.int64], scale: DivergenceScale, settings: SegmentSettings
 ) -> tuple[Span, ...]:
-    """All spans, from left to right. Only tokens inside spans are visited one by one."""
+    """All spans, from left to right. The Python loop visits only tokens inside spans."""
     z = normalized_divergence(d, scale, settings)
-    starts = spike_mask(z, d, h, valid, scale, settings)
+    starts = spike_mask(z, d, h, valid=valid, scale=scale, settings=settings)
     positions = np.flatnonzero(starts)
     if not positions.size:
         return ()
@@ -162,7 +170,12 @@ def find_spans(
             continue
         window = slice(start, limit)
         length, search_from = _segment_end(
-            z[window], h[window], valid[window], starts[window], scale.entropy_rise, settings
+            z[window],
+            h[window],
+            valid[window],
+            starts=starts[window],
+            entropy_rise=scale.entropy_rise,
+            settings=settings,
         )
         search_from += start
         spans.append(Span(start, start + length, float(np.float32(min(1.0, z[start] / saturation)))))
@@ -170,17 +183,17 @@ def find_spans(
 
 
 def _segment_end(
-    z: Doubles, h: Doubles, valid: Flags, starts: Flags, entropy_rise: float, settings: SegmentSettings
+    z: Doubles, h: Doubles, valid: Flags, *, starts: Flags, entropy_rise: float, settings: SegmentSettings
 ) -> tuple[int, int]:
-    """How many tokens the span that starts at 0 covers up to its last creditable one, and where the search goes on."""
+    """The length of the span that starts at 0, up to its last creditable token, and where the next search starts."""
     quiet = _QUIET_THRESHOLDS[settings.scale] if settings.quiet is None else settings.quiet
     first_height, num_quiet, last = float(z[0]), 0, 0
     entropy_sum, num_tokens = float(h[0]), 1
     tokens = zip(z.tolist(), h.tolist(), valid.tolist(), starts.tolist(), strict=True)
     for t, (height, entropy, is_valid, is_spike) in enumerate(tokens):
-        if t == 0 or not is_valid:  # a masked literal or a NaN neither ends a span nor has credit
+        if t == 0 or not is_valid:  # a literal or a NaN neither ends a span nor gets credit
             continue
-        if is_spike and height > first_height:  # a stronger spike opens its own
+        if is_spike and height > first_height:  # a stronger spike opens its own span
             return last + 1, t
         if entropy - entropy_sum / num_tokens > entropy_rise:
             return last + 1, t
@@ -192,7 +205,7 @@ def _segment_end(
 
 
 def _run_ends(policy_mask: Flags, turns: NDArray[Any]) -> NDArray[np.int64]:
-    """Where each run of equal turn and mask ends: no span crosses one."""
+    """Where each run of equal turn and mask ends. No span crosses an end."""
     change = (policy_mask[1:] != policy_mask[:-1]) | (turns[1:] != turns[:-1])
     return np.append(np.flatnonzero(change) + 1, len(policy_mask))
 
@@ -200,3 +213,36 @@ def _run_ends(policy_mask: Flags, turns: NDArray[Any]) -> NDArray[np.int64]:
 def _lower_median(values: Doubles) -> float:
     middle = (values.size - 1) // 2
     return float(np.partition(values, middle)[middle])
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """The chosen spike threshold and the share of policy tokens that it credits.
+
+    >>> Calibration(spike=4.0, share=0.14).to_json()
+    {'spike': 4.0, 'share': 0.14}
+    """
+
+    spike: float
+    share: float
+
+    def to_json(self) -> dict[str, float]:
+        """Plain JSON for the checkpoint. `Calibration(**row)` restores it."""
+        return asdict(self)
+
+    def apply_to(self, settings: SegmentSettings) -> SegmentSettings:
+        """The settings with this spike (z_hi) and saliency one at twice the spike (z_sat = 2 z_hi)."""
+        return settings.model_copy(update={"spike": self.spike, "full": 2 * self.spike})
+
+
+def calibrate(credited_share: Callable[[SegmentSettings], float], settings: SegmentSettings) -> Calibration:
+    """The smallest candidate spike that credits at most 15 % of the policy tokens, or else the largest candidate.
+
+    `credited_share` segments the first batch under the given settings and returns the credited share.
+    """
+    calibration = Calibration(0.0, 1.0)
+    for spike in _SPIKE_CANDIDATES[settings.scale]:
+        calibration = Calibration(spike, credited_share(Calibration(spike, 0.0).apply_to(settings)))
+        if calibration.share <= _MAX_CREDITED_SHARE:
+            break
+    return calibration

@@ -1,4 +1,4 @@
-"""From saliency to weights: positive, bounded, and one wherever there is nothing to say."""
+"""Turns saliency into weights, which are positive, bounded, and 1 on tokens without credit."""
 
 from dataclasses import replace
 from typing import Any
@@ -13,19 +13,19 @@ from sgcd.records import Flags, Floats, check_length
 def weigh(
     saliency: NDArray[Any],
     creditable: Flags | None = None,
+    *,
     gamma: float = 1.0,
     cap: float = 2.0,
     floor: float = 1.0,
     mean_one: bool = False,
 ) -> Floats:
-    """W_t = clip(1 + gamma s_t, floor, cap) (equation 4, where the floor is one); exactly 1 where not creditable.
+    """W_t = clip(1 + gamma s_t, floor, cap) (equation 4, when the floor is 1). W_t = 1 exactly on other tokens.
 
-    `creditable` is True on tokens that the policy wrote and that are no masked literal. A NaN or an infinity has
-    saliency 0, before gamma is multiplied in.
+    `creditable` is True on policy tokens outside literals. A NaN or an infinity in the saliency counts as 0.
 
-    A floor below one is an extension: in a rollout that has segments, s_t = -1 outside them, so that boilerplate loses
-    what segments gain. `mean_one` then finds the scale a > 0 at which clip(a W_t, floor, cap) has mean one over the
-    creditable tokens. A rollout without segments keeps weight one: nothing was located in it.
+    A floor below 1 is an extension: in a rollout with segments, s_t = -1 outside them, so that the other tokens lose
+    weight. `mean_one` then finds the scale a > 0 at which clip(a W_t, floor, cap) has mean 1 over the creditable
+    tokens. A rollout without segments keeps weight 1.
     """
     s = np.asarray(saliency, dtype=np.float64)
     is_creditable = np.ones(len(s), dtype=bool) if creditable is None else np.asarray(creditable, dtype=bool)
@@ -42,10 +42,10 @@ def weigh(
 
 
 def drop_disagreeing_segments(segments: Segments, advantage: float, teacher_logprob_gap: Floats) -> Segments:
-    """Keep the segments whose first token has A * gap >= 0: the teacher moves it the way the advantage does.
+    """Keep the segments whose first token has A * gap >= 0: teacher and advantage move that token the same way.
 
-    An extension: the published divergence has no sign, so a success is credited most where the teacher would have done
-    otherwise.
+    This is an extension. The published divergence has no sign, so a success gets most credit where the teacher
+    disagrees with it.
     """
     kept = tuple(span for span in segments.spans if advantage * float(teacher_logprob_gap[span.start]) >= 0)
     inside = np.zeros(len(segments.saliency), dtype=bool)
@@ -55,8 +55,11 @@ def drop_disagreeing_segments(segments: Segments, advantage: float, teacher_logp
 
 
 def _scale_to_mean_one(weight: Doubles, floor: float, cap: float) -> Doubles:
-    """clip(a w, floor, cap) with the a that gives mean one: the mean is linear in a between the points where a weight
-    meets a bound, so those points are searched and the last stretch is solved."""
+    """clip(a w, floor, cap) with the scale a that gives mean one.
+
+    The mean is linear in a between two breakpoints, at which a weight reaches a bound. A binary search finds the two
+    breakpoints around the solution; the scale between them is a linear equation.
+    """
     values, counts = np.unique(weight, return_counts=True)
 
     def total(scale: float) -> float:

@@ -157,7 +157,10 @@ class Demonstration:
     def trace(self) -> Trace:
         answer_text = self.texts[-1].rpartition(" </think> ")[2]
         return trace_from_tools(
-            self.verdict.success, [call.name for calls in self.calls for call in calls], answer_text, self.private
+            self.verdict.success,
+            [call.name for calls in self.calls for call in calls],
+            answer_text,
+            literals=self.private,
         )
 
 

@@ -89,7 +89,7 @@ async def measure_reference_arms(
 
 async def _write_reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
     """What the built-in writer says of mixed siblings, as training would hear it."""
-    result = await build_reference(Group(task, tuple(rollouts)), chat, BuiltInWriter(), _REFERENCE_BUDGET)
+    result = await build_reference(Group(task, tuple(rollouts)), chat, BuiltInWriter(), budget=_REFERENCE_BUDGET)
     assert result.reference, result.cause
     return result.reference.text
 

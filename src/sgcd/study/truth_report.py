@@ -183,7 +183,7 @@ async def collect_lab_groups(
         raise RecipeError(f"lab truth: siblings mix on {len(mixed)} of {num_tried} held-out tasks; expected at least 2")
     mixed = mixed[:num_wanted]
     reference_results = [
-        await build_reference(siblings, chat, BuiltInWriter(), ReferenceSettings().budget) for siblings in mixed
+        await build_reference(siblings, chat, BuiltInWriter(), budget=ReferenceSettings().budget) for siblings in mixed
     ]
     texts = [reference_text(item) for item in reference_results]
     return [

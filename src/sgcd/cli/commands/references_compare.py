@@ -55,7 +55,7 @@ async def measure_sensitivity(
         cases, steps, num_without_reference = await load_cases(folder, context, groups)
         on_progress(f"{len(cases)} groups of {len(steps)} steps; writing references anew")
         groups_and_texts = [case.group for case in cases], [case.own_reference for case in cases]
-        arms, causes = await rewrite_references(*groups_and_texts, context.reference_builder, seed)
+        arms, causes = await rewrite_references(*groups_and_texts, context.reference_builder, seed=seed)
     texts_by_case = [[text for arm in arms.values() for text in arm[index]] for index in range(len(cases))]
     on_progress(f"scoring {sum(len(case.group.rollouts) for case in cases)} rollouts under each")
     weighed = score_references(build_scorer(recipe, context), cases, texts_by_case)

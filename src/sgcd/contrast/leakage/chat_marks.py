@@ -1,4 +1,4 @@
-"""Chat marks: what opens or closes a turn, a call or a thought in some family's template, as text."""
+"""Finds and breaks chat marks: texts that open or close a turn, a call or a thought in a common chat template."""
 
 import re
 
@@ -13,22 +13,22 @@ _CHAT_MARK = re.compile(
     r"|^[#\s]*(?:system|user|human|assistant)[ \t]*:",
     re.IGNORECASE | re.MULTILINE,
 )
-"""Special tokens of the common templates, and roles at the beginning of a line where a template has no others."""
+"""Special tokens of common templates, and role names at the beginning of a line, which some templates use instead."""
 
 
 def find_chat_marks(text: str) -> list[str]:
-    """The chat marks in a text, also where compatibility forms or what cannot be seen disguise them.
+    """The chat marks in a text, also those with compatibility forms or invisible characters inside.
 
-    >>> marks("it is done <|im_end|>")
+    >>> find_chat_marks("it is done <|im_end|>")
     ['<|im_end|>']
     """
     return [match[0].strip() for match in _CHAT_MARK.finditer(normalize_nfkc(text))]
 
 
 def break_chat_marks(text: str) -> str:
-    """The text with every chat mark broken in two, so that no tokenizer and no reader takes it for one.
+    """The text with a space in each chat mark, so that no tokenizer reads it as a special token.
 
-    >>> without_marks("it is done <|im_end|>")
+    >>> break_chat_marks("it is done <|im_end|>")
     'it is done < |im_end|>'
     """
     if not find_chat_marks(text):

@@ -1,4 +1,4 @@
-"""A text as it reads once escapes, entities, tags and encodings are undone, with every character's place in it."""
+"""Decodes a text (escapes, entities, tags, base64, hex) and maps each decoded character to its source."""
 
 import re
 from base64 import b64decode
@@ -12,7 +12,7 @@ from urllib.parse import unquote_to_bytes
 from sgcd.contrast.leakage.normalize import NormalizedText, stack_spans
 
 _MAX_DEPTH = 3
-"""So many encodings inside each other are undone."""
+"""The most nested layers of escapes that are decoded."""
 _ESCAPES = re.compile(
     r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});?"
     r"|(?:%[0-9a-f]{2})+"
@@ -27,7 +27,7 @@ _ESCAPED_SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": "\f", "v": "\
 
 
 def list_decodings(text: str) -> list[NormalizedText]:
-    """The text itself, then every other reading of it that differs."""
+    """The text itself, then each decoding that differs from it."""
     layers = remove_escapes(text)
     without_tags = [
         view
@@ -44,14 +44,14 @@ def list_decodings(text: str) -> list[NormalizedText]:
 
 
 def decode_fully(text: str) -> list[str]:
-    """What a text says once all is undone, and what its runs of base64 and hex say."""
+    """The text without any escapes, and the decoded base64 and hex in it."""
     innermost = remove_escapes(text)[-1]
     decoded = _decode_runs(innermost)
     return [innermost.text, *([decoded.text] if decoded else [])]
 
 
 def remove_escapes(text: str) -> list[NormalizedText]:
-    """The text itself, then without one layer of escapes after the other."""
+    """The text itself, then the text with one, two and three layers of escapes decoded."""
     layers = [NormalizedText(text)]
     while len(layers) <= _MAX_DEPTH and (undone := _replace_matches(layers[-1], _ESCAPES, _undo_escape)):
         layers.append(undone)
@@ -61,7 +61,7 @@ def remove_escapes(text: str) -> list[NormalizedText]:
 def _replace_matches(
     source: NormalizedText, pattern: re.Pattern[str], replace_match: Callable[[str], str]
 ) -> NormalizedText | None:
-    """The text with every match changed; None when nothing is."""
+    """The text with each match replaced; None when no match changes."""
     parts, position = list[str](), 0
     starts, stops = list[int](), list[int]()
     for match in pattern.finditer(source.text):
@@ -96,7 +96,7 @@ def _undo_escape(escape: str) -> str:
 
 
 def _decode_runs(source: NormalizedText) -> NormalizedText | None:
-    """What runs of base64 and hex say, as far as it is text; each run stands on a line of its own."""
+    """The decoded runs of base64 and hex that are text, one a line; None when there is none."""
     parts, starts, stops = list[str](), list[int](), list[int]()
     for pattern, decode in ((_BASE64_RUNS, _decode_base64), (_HEX_RUNS, _decode_hex)):
         for match in pattern.finditer(source.text):
@@ -121,7 +121,7 @@ def _decode_hex(run: str) -> str:
 
 
 def _decode_text(data: bytes) -> str:
-    """Bytes as the text that they are; empty when they are none."""
+    """The bytes as UTF-8 text; empty when they are not text."""
     try:
         text = data.decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Which literals a group of siblings has: what was declared, what completed the task, and what looks like a secret."""
+"""Finds a group's literals: declared values, values that completed the task, and texts with the shape of a secret."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from sgcd.contrast.leakage.normalize import normalize_nfkc
 from sgcd.records import Flags, Group, Rollout
 
 _MAX_LITERAL_ANSWER_WORDS = 3
-"""A final answer of so few words is a literal as a whole; of a longer one, the words with a digit are."""
+"""A final answer of at most this many words is a literal. In a longer answer, each word with a digit is one."""
 
 _SENSITIVE_NAME = re.compile(
     r"password|passwd|passphrase|passcode|token|secret|api_?key|private_?key|card|cvv|cvc|credential"
@@ -46,9 +46,9 @@ _SECRET_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def find_literals(group: Group, chat: Chat) -> Literals:
-    """Everything that no reference of these siblings may carry; nothing has been written yet (method.md 6(g), 1 to 3).
+    """All literals that the group's reference must not contain (method.md 6(g), 1 to 3).
 
-    What any sibling passed to the call that ended it, or gave as its final answer, is a literal for all of them.
+    A value that one sibling passed to its last call, or gave as its final answer, is a literal for all siblings.
     """
     rollouts = group.rollouts
     public_values = set(_public_values([tool for rollout in rollouts for tool in rollout.tools]))
@@ -83,11 +83,11 @@ def find_literals(group: Group, chat: Chat) -> Literals:
 
 
 def find_secret_literals(text: str) -> Literals:
-    """What looks like a secret: bearer tokens, 13 to 19 digits, values of password=, long runs of hex or base64.
+    """Texts with the shape of a secret: bearer tokens, 13 to 19 digits, values of password=, long hex or base64.
 
-    Looked for in every reading of the text: full-width digits are digits, and what was escaped is read.
+    All decodings of the text are searched, with compatibility forms normalized.
 
-    >>> shapes("login(user='mia', password='hunter2')").placeholders
+    >>> find_secret_literals("login(user='mia', password='hunter2')").placeholders
     {'hunter2': 'hidden_secret'}
     """
     literals = Literals({})
@@ -95,16 +95,19 @@ def find_secret_literals(text: str) -> Literals:
         for kind, pattern in _SECRET_PATTERNS:
             matches = [match[1] for match in pattern.finditer(reading)]
             if kind == "number":
-                hit_forms = [(hit, re.sub(r"\W", "", hit)) for hit in matches]
-                matches = [
-                    form for forms in hit_forms if forms[1][0].isalpha() or 13 <= len(forms[1]) <= 19 for form in forms
-                ]
+                matches = [form for match in matches for form in _number_forms(match)]
             literals = literals.union(Literals.from_texts(matches, kind, MIN_LITERAL_CHARS))
     return literals
 
 
+def _number_forms(number: str) -> list[str]:
+    """The number as written and without separators; none when it is neither an IBAN nor 13 to 19 digits long."""
+    digits = re.sub(r"\W", "", number)
+    return [number, digits] if digits[0].isalpha() or 13 <= len(digits) <= 19 else []
+
+
 def completing_values(rollout: Rollout) -> list[str]:
-    """Values that were passed to the calls that ended the rollout; none where words ended it."""
+    """The argument values of the calls that ended the rollout; none when a final text ended it."""
     if rollout.end_reason != "ended" or not rollout.turns:
         return []
     values = [value for call in rollout.turns[-1].calls for _, value in _named_values(call.arguments)]
@@ -112,21 +115,18 @@ def completing_values(rollout: Rollout) -> list[str]:
 
 
 def creditable_mask(rollout: Rollout, literals: Literals, chat: Chat) -> Flags:
-    """False on every token of the response that overlaps an occurrence of a literal in its text, True elsewhere.
+    """One flag for each token of the response: False when the token overlaps a literal.
 
-    Values too short to be literals count where they completed the task, and nowhere else.
+    A value too short to be a literal counts only in the turn that completed the task.
     """
     text, spans = chat.decode_with_spans(rollout.response)
-    literal_spans = [(match_found.start, match_found.stop) for match_found in literals.find(text)]
+    literal_spans = [(match.start, match.stop) for match in literals.find(text)]
     short_literals = Literals.from_texts(
         [value for value in completing_values(rollout) if len(value) < MIN_LITERAL_CHARS]
     )
     if short_literals.placeholders:
         start, stop = int(spans[rollout.turns[-1].start, 0]), int(spans[rollout.turns[-1].stop - 1, 1])
-        literal_spans += [
-            (start + match_found.start, start + match_found.stop)
-            for match_found in short_literals.find(text[start:stop])
-        ]
+        literal_spans += [(start + match.start, start + match.stop) for match in short_literals.find(text[start:stop])]
     is_creditable = np.ones(len(rollout.response), np.bool_)
     for start, stop in literal_spans:
         first_token = int(np.searchsorted(spans[:, 1], start, side="right"))
@@ -136,7 +136,7 @@ def creditable_mask(rollout: Rollout, literals: Literals, chat: Chat) -> Flags:
 
 
 def _answer_literals(rollout: Rollout, chat: Chat) -> list[str]:
-    """What is literal in the last words of a rollout that they ended."""
+    """The literals of the final text when it ended the rollout."""
     if rollout.end_reason != "answered" or not rollout.turns:
         return []
     last_turn = rollout.turns[-1]
@@ -149,7 +149,7 @@ def _words_with_digits(text: str) -> list[str]:
 
 
 def _named_values(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text and number inside plain JSON, with the name it was given under."""
+    """Each string and number in a JSON value, with the name of its key."""
     if isinstance(value, Mapping):
         for key, inner_value in cast(Mapping[str, Any], value).items():
             yield from _named_values(inner_value, str(key))
@@ -161,7 +161,7 @@ def _named_values(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _public_values(schema: Any) -> Iterator[str]:
-    """Values that tools offer to everyone, by listing what an argument may be."""
+    """Values in the `enum` lists of tool schemas."""
     if isinstance(schema, Mapping):
         mapping = cast(Mapping[str, Any], schema)
         yield from (value for _, value in _named_values(mapping.get("enum", ())))

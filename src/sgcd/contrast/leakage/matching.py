@@ -1,4 +1,4 @@
-"""One literal in one folded text: spaces, breaks and markup inside it make no difference, words around it do."""
+"""Searches a literal in a normalized text. Spaces, breaks and markup inside it are ignored; word boundaries count."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -13,36 +13,36 @@ from sgcd.contrast.leakage.decodings import list_decodings
 from sgcd.contrast.leakage.normalize import NormalizedText, is_word_char, normalize_text
 
 _MIN_LETTERS_INSIDE_WORD = 12
-"""A literal of so many letters is found inside longer words too: a key with something glued to it is still a key."""
+"""A literal of at least this many letters is also found inside longer words, such as a key with a suffix."""
 _MIN_LETTERS_FOR_GAPS = 6
-"""Letters of a literal that may have spaces or other marks between any two of them; with a digit, four are enough."""
+"""A literal of at least this many letters (four when it has a digit) may have gaps between any two letters."""
 _MARKUP_CHARS = "*_~`'\\"
-"""What may stand inside any literal: marks of emphasis and quotes."""
+"""Marks of emphasis and quotes, which may occur inside any literal."""
 _MAX_GAP_SPACES, _MAX_GAP_CHARS = 40, 3
-"""Of a gap inside a literal: so much white space at most, and so many other characters."""
+"""The longest gap inside a literal: white space, and other characters."""
 _IS_ALNUM_ASCII = np.array([chr(code).isalnum() for code in range(128)])
 _IS_VISIBLE_ASCII = np.array([not chr(code).isspace() and chr(code) not in _MARKUP_CHARS for code in range(128)])
 
 
 @dataclass(frozen=True, slots=True)
 class LiteralPattern:
-    """A literal as it is searched for: bare of all that may be missing or added."""
+    """A literal without the characters that a text may add or leave out."""
 
     literal: str
-    """The one that it stands for."""
+    """The key in `Literals.placeholders`."""
     characters: str
     level: int
-    """What is left of it and of the text: 0 letters and digits, 1 all that is visible, 2 everything."""
+    """Which characters of literal and text are compared: 0 letters and digits, 1 all visible ones, 2 all."""
     allows_gaps: bool
     gaps: Mapping[int, str]
-    """After which of its characters something was left out, and what, but for white space; a literal that is not loose
-    needs something there."""
+    """The removed characters, without white space, by the index of the character before them. A literal without
+    `allows_gaps` needs a gap in the text at these places."""
     may_follow_letter: bool
-    """Whether a letter may stand right before it."""
+    """Whether a letter may precede the literal directly."""
     may_precede_letter: bool
     has_digits: bool
     affixes: tuple[str, str]
-    """What the bare literal lost before and behind; taken along where the text has it."""
+    """Characters removed before and after the pattern. A match includes them when the text has them."""
 
     @classmethod
     def from_form(cls, form: str, literal: str) -> "LiteralPattern":
@@ -76,12 +76,12 @@ class LiteralPattern:
 
 @lru_cache(maxsize=32)
 def build_searchable_texts(text: str) -> "tuple[SearchableText, ...]":
-    """Every reading of a text, ready to be searched."""
+    """All decodings of a text, normalized."""
     return tuple(SearchableText(normalize_text(view.text).rebase_onto(view)) for view in list_decodings(text))
 
 
 class SearchableText:
-    """A folded text, bare of what may stand inside literals; at each level made when it is first asked for."""
+    """A normalized text, searchable at each `LiteralPattern.level`. A level is built on first use."""
 
     def __init__(self, normalized: NormalizedText) -> None:
         self.normalized = normalized
@@ -89,13 +89,13 @@ class SearchableText:
         self._levels: dict[int, tuple[str, NDArray[np.int64]]] = {}
 
     def characters_at_level(self, level: int) -> tuple[str, NDArray[np.int64]]:
-        """The characters that count at a level, and where they stand."""
+        """The characters that are compared at a level, and their indices."""
         if level not in self._levels:
             self._levels[level] = self._build_level(level)
         return self._levels[level]
 
     def find(self, pattern: LiteralPattern) -> Iterator[tuple[int, int]]:
-        """Where it stands in the text, every time."""
+        """The [start, stop) of each occurrence."""
         characters, positions = self.characters_at_level(pattern.level)
         size = len(pattern.characters)
         index = characters.find(pattern.characters)
@@ -105,8 +105,10 @@ class SearchableText:
                 positions[index : index + size], pattern
             ):
                 prefix, suffix = pattern.affixes
-                start -= len(prefix) * self.text.endswith(prefix, 0, start)
-                stop += len(suffix) * self.text.startswith(suffix, stop)
+                if self.text.endswith(prefix, 0, start):
+                    start -= len(prefix)
+                if self.text.startswith(suffix, stop):
+                    stop += len(suffix)
                 yield start, stop
             index = characters.find(pattern.characters, index + 1)
 
@@ -124,7 +126,7 @@ class SearchableText:
         return "".join([text[index] for index in kept_positions]), np.array(kept_positions, np.int64)
 
     def _is_separate_word(self, start: int, stop: int, pattern: LiteralPattern) -> bool:
-        """Neither end is inside a longer word. A low line joins words, as in names of tools, but no digits."""
+        """Whether neither end is inside a longer word. An underscore joins words, as in tool names, but not digits."""
         text = self.text
         before, after = start - 1, stop
         while not pattern.has_digits and before >= 0 and text[before] == "_":
@@ -142,7 +144,7 @@ class SearchableText:
         )
 
     def _gaps_match(self, positions: NDArray[np.int64], pattern: LiteralPattern) -> bool:
-        """Whether what stands between its characters may stand there."""
+        """Whether the pattern accepts the gaps between the matched characters."""
         steps = np.diff(positions)
         gap_indices = np.flatnonzero(steps > 1).tolist()
         gaps = {index: self.text[int(positions[index]) + 1 : int(positions[index + 1])] for index in gap_indices}
@@ -170,5 +172,5 @@ def _is_small_gap(gap: str) -> bool:
 
 
 def _joins_without_spaces(char: str) -> bool:
-    """Letters of scripts that are written without spaces between words, or with particles joined to them."""
+    """Whether the letter belongs to a script without spaces between words, or with particles joined to words."""
     return not char.isascii() and category(char) == "Lo"

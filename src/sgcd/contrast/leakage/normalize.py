@@ -1,4 +1,4 @@
-"""Text as literals are compared in it: compatibility forms, case, quotes and look-alikes make no difference."""
+"""Normalizes text for comparison: Unicode compatibility forms, case, quotes and look-alike letters."""
 
 import re
 from collections.abc import Sequence
@@ -15,26 +15,26 @@ QUOTES = "\"'`\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f\u00ab\u00bb\u2039
 _STRAIGHT = str.maketrans(dict.fromkeys(QUOTES, "'"))
 _PIECE = re.compile(r"[\x00-\x7f]+|[^\x00-\x7f]")
 _INVISIBLE_CHARS = "\u034f\u115f\u1160\u17b4\u17b5\u180b\u180c\u180d\u180f\u2800\u3164\uffa0" + "\u0332\u0335\u0336"
-"""Beside Unicode's Cf: joiners and fillers without a shape, and lines through or under letters."""
+"""Invisible characters outside Unicode's category Cf: joiners, fillers, and lines through or under letters."""
 _SELECTORS = (range(0xFE00, 0xFE10), range(0xE0100, 0xE01F0))
 LOOKALIKES = str.maketrans(
     "\u0430\u0432\u0435\u043a\u043c\u043d\u043e\u0440\u0441\u0442\u0443\u0445\u0455\u0456\u0458\u04bb\u0501\u051b\u051d"
     "\u03b1\u03b2\u03b5\u03b9\u03ba\u03bd\u03bf\u03c1\u03c4\u03c5\u03c7\u0131\u0251\u0261",
     "abekmhopctyxsijhdqw" + "abeikvoptux" + "iag",
 )
-"""Small letters of Cyrillic and Greek that look like Latin ones; both sides of a comparison go through it."""
+"""Lower-case Cyrillic and Greek letters that look like Latin ones. Literal and text are both translated."""
 
 
 @dataclass(frozen=True, slots=True)
 class NormalizedText:
-    """A text for comparison, and where each of its characters comes from."""
+    """A normalized or decoded text, with the source of each character."""
 
     text: str
     source_spans: CharSpans | None = None
-    """For each character the half-open stretch of the original; None when they stand at the same places."""
+    """[start, stop) in the original for each character; None when all indices are equal."""
 
     def source_span(self, start: int, stop: int) -> tuple[int, int]:
-        """The stretch of the original that a stretch of the folded text comes from."""
+        """The span of the original for a span of this text."""
         return (
             (start, stop)
             if self.source_spans is None
@@ -42,7 +42,7 @@ class NormalizedText:
         )
 
     def rebase_onto(self, outer: "NormalizedText") -> "NormalizedText":
-        """The same text, where this one was made from the text of `outer`: as it comes from the original."""
+        """This text, made from the text of `outer`, with spans in the original of `outer`."""
         if outer.source_spans is None:
             return self
         if self.source_spans is None:
@@ -52,16 +52,17 @@ class NormalizedText:
 
 
 def stack_spans(starts: Sequence[int], stops: Sequence[int]) -> CharSpans:
-    """Stretches, one for each character."""
+    """Spans as an array, one for each character."""
     return np.stack([np.array(starts, np.int64), np.array(stops, np.int64)], axis=1)
 
 
 def normalize_text(text: str) -> NormalizedText:
-    r"""Two texts that NFKC and case-folding make equal are equal here. What cannot be seen (Unicode's Cf) is left out.
+    r"""The text in lower case, decomposed (NFKD), with straight quotes and without invisible characters.
 
-    Decomposed rather than composed forms are kept: those never join characters of different origin.
+    Texts that are equal under NFKC and case folding are equal here. Decomposed forms never join characters from
+    different places, so each character keeps its span.
 
-    >>> fold("\u201cStraße\u201d").text
+    >>> normalize_text("\u201cStraße\u201d").text
     "'strasse'"
     """
     if text.isascii():
@@ -81,7 +82,7 @@ def normalize_text(text: str) -> NormalizedText:
 
 
 def normalize_nfkc(text: str) -> str:
-    """Compatibility forms as the letters they stand for, and nothing that cannot be seen; case stays as it is."""
+    """The text in NFKC without invisible characters. The case stays."""
     if text.isascii():
         return text
     return "".join(char for char in normalize("NFKC", text) if not _is_invisible(char))
@@ -89,12 +90,12 @@ def normalize_nfkc(text: str) -> str:
 
 @lru_cache(2**16)
 def is_word_char(char: str) -> bool:
-    """A letter, a digit or a mark upon one: what a word is made of."""
+    """Whether the character is a letter, a digit or a combining mark."""
     return char.isalnum() or (not char.isascii() and category(char)[0] == "M")
 
 
 def _split_pieces(text: str) -> list[tuple[int, int]]:
-    """Stretches that fold independently: plain ASCII, and every other character with the marks that follow it."""
+    """Spans that normalize independently: runs of ASCII, and each other character with its combining marks."""
     pieces: list[tuple[int, int]] = []
     for match in _PIECE.finditer(text):
         start, stop = match.span()
@@ -108,7 +109,7 @@ def _split_pieces(text: str) -> list[tuple[int, int]]:
 @lru_cache(2**16)
 def _normalize_piece(piece: str) -> str:
     visible = "".join(char for char in piece.translate(_STRAIGHT) if not _is_invisible(char))
-    for _ in range(2):  # folding the case of a compatibility form may leave another
+    for _ in range(2):  # case folding may leave another compatibility form
         visible = normalize("NFKD", normalize("NFKD", visible).casefold())
     visible = "".join(str(decimal(char)) if char.isdecimal() else char for char in visible if not _is_invisible(char))
     return visible.translate(_STRAIGHT).translate(LOOKALIKES)

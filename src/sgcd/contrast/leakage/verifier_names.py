@@ -1,4 +1,4 @@
-"""What only a verifier knows: the names it goes by, and what stands beside them."""
+"""Finds and removes the names that only a verifier uses, with the values beside them."""
 
 import re
 from collections.abc import Iterable
@@ -13,25 +13,25 @@ VERIFIER_NAMES = (
     "gold_answer gold_action gold_actions gold_label ground_truth expected_answer expected_actions expected_output "
     "evaluation_criteria evaluator_notes reward_info reward_basis unit_tests test_cases"
 ).split()
-"""Names of what only a verifier knows, wherever it comes from; those of the rollouts' own verifiers join them."""
+"""Common names of verifier data. The facts of the rollout's own verifier join them."""
 _CLOSING_BRACKETS = {"[": "]", "{": "}", "(": ")"}
 
 
 def collect_verifier_names(rollout: Rollout) -> frozenset[str]:
-    """Those above, and the rollout's own verifier's, where they are names and not everyday words."""
+    """`VERIFIER_NAMES` and the rollout's verifier facts, without facts that are everyday words."""
     facts = rollout.verdict.facts if rollout.verdict else ()
     return frozenset({*VERIFIER_NAMES, *(name for name in facts if re.search(r"[_.]|[a-z][A-Z]", name))})
 
 
 def find_verifier_name(text: str, names: Iterable[str]) -> str:
-    """The first of the names that a text speaks of, in any of its readings; empty when it speaks of none.
+    """The first of the names that occurs in any decoding of the text; empty when none does.
 
-    >>> named("the goldActions are", ["gold_actions"])
+    >>> find_verifier_name("the goldActions are", ["gold_actions"])
     'gold_actions'
     """
     sorted_names = tuple(sorted(names))
     first_words = {_split_name(normalize_text(name).text)[0] for name in sorted_names}
-    readings = [stream.text for stream in build_searchable_texts(text)]
+    readings = [searchable.text for searchable in build_searchable_texts(text)]
     readings = [reading for reading in readings if any(first_word in reading for first_word in first_words)]
     if not any(_any_name_pattern(sorted_names).search(reading) for reading in readings):
         return ""
@@ -39,9 +39,9 @@ def find_verifier_name(text: str, names: Iterable[str]) -> str:
 
 
 def remove_verifier_data(text: str, names: Iterable[str]) -> str:
-    """The text without those names and what they are given as: a value, or all up to the bracket that closes it.
+    """The text without the names and their values. A bracketed value ends at its closing bracket.
 
-    >>> without('{"gold_actions": [{"name": "cancel"}], "cabin": "basic"}', ["gold_actions"])
+    >>> remove_verifier_data('{"gold_actions": [{"name": "cancel"}], "cabin": "basic"}', ["gold_actions"])
     '{"hidden", "cabin": "basic"}'
     """
     for name in sorted(names) if find_verifier_name(text, names) else ():
@@ -52,7 +52,8 @@ def remove_verifier_data(text: str, names: Iterable[str]) -> str:
                 has_value = match[0].rstrip().endswith((":", "="))
                 parts += [text[position : match.start()], PLACEHOLDER]
                 position = _value_end(text, match.end()) if has_value else match.end()
-                parts += ['"'] if has_value and match.start() and text[match.start() - 1] == '"' else []
+                if has_value and match.start() and text[match.start() - 1] == '"':
+                    parts.append('"')
         text = "".join([*parts, text[position:]])
     return PLACEHOLDER if find_verifier_name(text, names) else text
 
@@ -72,7 +73,7 @@ def _split_name(name: str) -> list[str]:
 
 
 def _value_end(text: str, start: int) -> int:
-    """Where the value that begins at `start` is over."""
+    """The end of the value that begins at `start`."""
     first = text[start : start + 1]
     if first in _CLOSING_BRACKETS:
         depth = 0

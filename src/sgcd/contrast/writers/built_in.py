@@ -1,8 +1,8 @@
-"""The built-in writer: no model, only what siblings visibly did and how it ended, in five parts."""
+"""The built-in writer: compares the siblings' moves by rule, without a model, and writes five parts."""
 
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from sgcd.contrast.align import Deviation, edit_distance, find_deviations, medoid_index
 from sgcd.contrast.leakage.masking import PLACEHOLDER
@@ -11,34 +11,13 @@ from sgcd.contrast.trace import Trace
 CountedItem = TypeVar("CountedItem", bound=Hashable)
 
 _MAX_ALTERNATIVES = 2
-"""Alternatives in a part, and points of deviation, at most."""
+"""The most alternatives in a part, and the most points of deviation."""
 _BRANCH_MOVES = 2
-"""Moves at the end of an attempt that make its branch: what it did, and what it said of it."""
-
-
-class Writer(Protocol):
-    """Whatever turns traces into the text of a reference."""
-
-    @property
-    def name(self) -> str: ...
-
-    async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
-        """`refused` says of each earlier answer to the same traces why it was not taken; raises Unwritten."""
-        ...
-
-
-class WriterFailed(Exception):
-    """Why a writer has nothing to give; the first words, up to a colon, are what is counted."""
-
-    def __init__(self, cause: str, may_retry: bool = False) -> None:
-        super().__init__(cause)
-        self.cause = cause
-        self.may_retry = may_retry
-        """Whether it may do better when it is told the cause."""
+"""The last moves of an attempt, which are its branch: the last tool and the final text."""
 
 
 class BuiltInWriter:
-    """The same traces, the same text."""
+    """Writes the same text for the same traces."""
 
     name = "built-in"
 
@@ -47,10 +26,10 @@ class BuiltInWriter:
 
 
 def compose_reference(traces: Sequence[Trace]) -> str:
-    """The five parts: state checks, successful branches, failed branches, points of deviation, what stays masked.
+    """The five parts: state checks, successful branches, failed branches, points of deviation, masked values.
 
-    Every sibling counts: checks and branches are those that most of them share, and each failure is aligned with the
-    success that is nearest to it. Of alternatives the most frequent comes first.
+    All siblings count. Checks and branches are those that most siblings share. Each failure is aligned with its nearest
+    success. More frequent alternatives come first.
     """
     successes = [trace for trace in traces if trace.success]
     failures = sorted((trace for trace in traces if not trace.success), key=lambda trace: -len(trace.moves))
@@ -69,7 +48,7 @@ def compose_reference(traces: Sequence[Trace]) -> str:
 
 
 def _common_checks(medoid: Trace, successes: Sequence[Trace]) -> list[str]:
-    """What comes before the branch, where at least half of the successes did it too."""
+    """Tools before the medoid's branch that at least half of the successes used."""
     tools_before_branch = medoid.tools[: max(0, len(medoid.moves) - _BRANCH_MOVES)]
     return [
         tool
@@ -79,13 +58,13 @@ def _common_checks(medoid: Trace, successes: Sequence[Trace]) -> list[str]:
 
 
 def _common_branches(traces: Sequence[Trace]) -> list[str]:
-    """How attempts end."""
+    """The most common last moves of attempts."""
     branches = _most_common(Counter(trace.moves[-_BRANCH_MOVES:] for trace in traces))
     return [move for branch in branches for move in branch]
 
 
 def _failure_errors(successes: Sequence[Trace], failures: Sequence[Trace]) -> list[str]:
-    """What tools complained of in failures more often than in successes."""
+    """Errors that are more frequent in failures than in successes."""
     success_errors = Counter(error for trace in successes for error in trace.errors)
     failure_errors = Counter(error for trace in failures for error in trace.errors)
     return _most_common(
@@ -100,13 +79,13 @@ def _failure_errors(successes: Sequence[Trace], failures: Sequence[Trace]) -> li
 
 
 def _describe_deviations(medoid: Trace, successes: Sequence[Trace], failures: Sequence[Trace]) -> str:
-    """After what failures part from the success that is nearest to them, and what they do instead."""
+    """The points where failures leave their nearest success, and what they do instead."""
     deviations_by_point: dict[tuple[str, str], list[Deviation]] = {}
     for trace in failures:
         nearest = min(successes, key=lambda success: (edit_distance(success.moves, trace.moves), success is not medoid))
         for deviation in find_deviations(nearest.moves, trace.moves):
             deviations_by_point.setdefault((deviation.after, deviation.expected), []).append(deviation)
-    if not deviations_by_point:  # they made the same moves, with other values in them
+    if not deviations_by_point:  # the same moves with other values
         deviations_by_point = {(medoid.moves[-1] if medoid.moves else "nothing", "nothing"): []}
     sentences: list[str] = []
     for after, expected in _most_common(
@@ -118,7 +97,7 @@ def _describe_deviations(medoid: Trace, successes: Sequence[Trace], failures: Se
 
 
 def _most_common(counts: Counter[CountedItem]) -> list[CountedItem]:
-    """The most frequent, and others that are no accident; among equals the one that was counted first."""
+    """The most frequent item, and others that occur more than once; among equals, the first one counted."""
     ranked = counts.most_common()
     return [item for rank, (item, count) in enumerate(ranked[:_MAX_ALTERNATIVES]) if rank == 0 or count > 1]
 

@@ -1,12 +1,32 @@
-"""What a language model is told that writes a reference: its role, what it reads, rules, what to answer, what for."""
+"""The language model writer's prompt: role, input, rules, answer schema and use, with the traces behind a fence."""
 
 from collections.abc import Sequence
 from hashlib import sha256
+from typing import Any
 
 from sgcd.contrast.trace import Trace, TraceTurn, cut_middle, labelled_line
 
+MAX_TEXTS_PER_PART = 12
+MAX_TEXT_CHARS = 400
+"""Characters of one text of a part."""
 _MAX_OPENING_CHARS = 6000
-"""Characters that stay of what the policy was told."""
+"""Characters of the policy's first messages; the middle of a longer text is cut."""
+
+PART_LABELS = {
+    "checks": "what successful attempts check",
+    "branches": "then they do",
+    "failures": "where failed attempts go wrong",
+    "deviations": "where they part",
+    "masked": "keep masked",
+}
+_TEXT_LIST = {"type": "array", "items": {"type": "string"}}
+ANSWER_SCHEMA: dict[str, Any] = {
+    "type": "object",
+    "properties": dict.fromkeys(PART_LABELS, _TEXT_LIST),
+    "required": list(PART_LABELS),
+    "additionalProperties": False,
+}
+"""Has no limits: some servers do not support them."""
 
 _SYSTEM_PROMPT = """\
 # Role
@@ -47,10 +67,8 @@ During training, a teacher that re-reads these attempts sees your text before th
 while it is trained nor when it is used."""
 
 
-def build_writer_messages(
-    traces: Sequence[Trace], refused: Sequence[str], max_texts: int, max_chars: int
-) -> list[dict[str, str]]:
-    """The conversation that asks for a reference. The same traces, the same words, so that an answer is remembered."""
+def build_writer_messages(traces: Sequence[Trace], refused: Sequence[str]) -> list[dict[str, str]]:
+    """The messages that request a reference. Equal traces give equal messages, for the response cache."""
     opening = cut_middle(traces[0].opening, _MAX_OPENING_CHARS) if traces else ""
     blocks = [opening, *("\n".join(render_turns(trace)) for trace in traces)]
     fence = choose_fence(blocks)
@@ -62,32 +80,35 @@ def build_writer_messages(
     parts += [
         f"Your answer number {n} was not taken: {describe_refusal(cause)}." for n, cause in enumerate(refused, start=1)
     ]
-    system = _SYSTEM_PROMPT.format(fence=fence, most=max_texts, longest=max_chars)
+    system = _SYSTEM_PROMPT.format(fence=fence, most=MAX_TEXTS_PER_PART, longest=MAX_TEXT_CHARS)
     return [{"role": "system", "content": system}, {"role": "user", "content": "\n".join(parts)}]
 
 
 def render_turns(trace: Trace) -> list[str]:
-    """The turns of an attempt, numbered so that attempts can be held beside each other.
+    """The turns of an attempt, numbered so that the model can compare attempts.
 
-    No line of what was said or heard can pass for the beginning of a turn: it stands behind a bar.
+    A bar precedes every further line of a text, so that no text can imitate the first line of a turn.
     """
     rendered_lines: list[str] = []
     turn_number = 0
     for turn in trace.turns:
         is_turn = turn != TraceTurn(replies=turn.replies)  # a gap has no number of its own
-        turn_number += is_turn
+        if is_turn:
+            turn_number += 1
         head = f"turn {turn_number}" if is_turn else "..."
-        rendered_lines += [labelled_line(f"{head} says", turn.text)] if turn.text else []
+        if turn.text:
+            rendered_lines.append(labelled_line(f"{head} says", turn.text))
         rendered_lines += [
             labelled_line(f"{head} calls", f"{call.tool} {call.arguments}".rstrip()) for call in turn.calls
         ]
-        rendered_lines += [labelled_line(f"{head} could not be read", turn.parse_error)] if turn.parse_error else []
+        if turn.parse_error:
+            rendered_lines.append(labelled_line(f"{head} could not be read", turn.parse_error))
         rendered_lines += [labelled_line(f"{head} hears", text) for text in turn.replies]
     return rendered_lines
 
 
 def choose_fence(blocks: Sequence[str]) -> str:
-    """A mark that no recording can hold: it depends on all of them, so that whoever wrote one could not foresee it."""
+    """A mark that no recording contains: a hash of all recordings, which none of their authors can foresee."""
     text = "\x00".join(blocks)
     number = 0
     while (fence := f"data-{sha256(f'{number}{text}'.encode()).hexdigest()[:16]}") in text:
@@ -100,7 +121,7 @@ def fence_text(text: str, fence: str) -> str:
 
 
 def describe_refusal(cause: str) -> str:
-    """Why an answer was not taken, in words that repeat nothing of it."""
+    """Why an answer was refused, in words that repeat nothing of the answer."""
     if cause.startswith(("leak", "chat marks")):
         return "it held values or names that must stay hidden; use general words"
     return cause

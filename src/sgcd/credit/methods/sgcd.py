@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.calibration import Calibration, calibrate
 from sgcd.credit.methods import CreditInputs, CreditResult, Needs, without_segments
-from sgcd.credit.segments import Segments, segment, turn_indices
+from sgcd.credit.segments import Calibration, Segments, calibrate, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
 from sgcd.records import Credit, Features, Flags, Rollout, Signal, check_length
@@ -52,10 +51,10 @@ class Sgcd:
         weight = weigh(
             segments.saliency,
             rollout.response_mask & creditable,
-            settings.gamma,
-            settings.cap,
-            settings.floor,
-            settings.mean_one,
+            gamma=settings.gamma,
+            cap=settings.cap,
+            floor=settings.floor,
+            mean_one=settings.mean_one,
         )
         num_clipped = int((settings.gamma * segments.saliency > settings.cap - 1).sum())
         credit = Credit(inputs.advantage, weight, settings.cap, settings.floor)
@@ -96,7 +95,12 @@ class Sgcd:
     ) -> Segments:
         check_length(f"rollout {rollout.name}", "features", features.divergence, len(rollout.response))
         segments = segment(
-            features.divergence, features.entropy, rollout.response_mask, creditable, turn_indices(rollout), settings
+            features.divergence,
+            features.entropy,
+            rollout.response_mask,
+            creditable=creditable,
+            turns=turn_indices(rollout),
+            settings=settings,
         )
         if segments.num_nonfinite > max(1, _MAX_NONFINITE_SHARE * rollout.num_policy_tokens):
             zeros = np.zeros(len(rollout.response), np.float32)

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from sgcd.contrast.insert import build_teacher_input_ids
-from sgcd.contrast.leakage.literals import creditable_mask
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.records import Flags, Group, Reference, Rollout, TokenIds
 
@@ -33,15 +32,11 @@ def build_teacher_inputs(
     group: Group, reference_result: ReferenceResult, reference_builder: ReferenceBuilder, window: int
 ) -> list[TeacherInput]:
     """Every rollout of a group, in order."""
-    teacher_inputs: list[TeacherInput] = []
-    for rollout in group.rollouts:
-        creditable_flags = np.ones(len(rollout.response), np.bool_)
-        if reference_result.reference:
-            creditable_flags = creditable_mask(rollout, reference_result.literals, reference_builder.chat)
-        teacher_inputs.append(
-            build_teacher_input(rollout, reference_result.reference, creditable_flags, reference_builder, window)
-        )
-    return teacher_inputs
+    masks = reference_builder.creditable_masks(group, reference_result)
+    return [
+        build_teacher_input(rollout, reference_result.reference, mask, reference_builder, window)
+        for rollout, mask in zip(group.rollouts, masks, strict=True)
+    ]
 
 
 def without_reference(rollouts: Sequence[Rollout]) -> list[TeacherInput]:

@@ -1,4 +1,4 @@
-"""Numbers by their value: 1,234.50 and 1.234,5 and EUR 1234.50 are the same amount."""
+"""Compares numbers by value: 1,234.50 and 1.234,5 and EUR 1234.50 are the same amount."""
 
 import re
 from collections.abc import Iterator
@@ -15,21 +15,21 @@ _GROUPED_BY_SEPARATOR = {
 
 
 def find_amounts(normalized: str) -> Iterator[tuple[int, int, frozenset[str]]]:
-    """Every number in a folded text: where it stands and what it may be worth."""
+    """Each number in a normalized text: start, stop and possible amounts."""
     for pattern in (_UNSPACED_NUMBER, _SPACED_NUMBER):
         for match in pattern.finditer(normalized):
             before = normalized[max(0, match.start() - 4) : match.start()]
             continues_number = before[-1:] and before[-1] in ".,'_" and before[-2:-1].isdecimal()
             if not continues_number and _MAY_PRECEDE_NUMBER.search(before) and (readings := possible_amounts(match[1])):
-                yield *match.span(1), readings
+                yield match.start(1), match.end(1), readings
 
 
 def possible_amounts(number: str) -> frozenset[str]:
-    """What a number may be worth, without marks between thousands and without zeros that say nothing.
+    """The amounts that a number may denote, without thousands separators and trailing zeros.
 
-    A number that begins with a zero is a code and no amount.
+    A number that begins with a zero is a code and has no amount.
 
-    >>> sorted(values("1,234")), sorted(values("1.234,50")), sorted(values("0042"))
+    >>> sorted(possible_amounts("1,234")), sorted(possible_amounts("1.234,50")), sorted(possible_amounts("0042"))
     (['1.234', '1234'], ['1234.5'], [])
     """
     number = re.sub(r"\s", " ", number)
@@ -59,7 +59,7 @@ def possible_amounts(number: str) -> frozenset[str]:
 
 
 def _without_separators(integer_part: str, separators: list[str]) -> str | None:
-    """The whole part without marks between its thousands; None when they stand elsewhere."""
+    """The integer part without thousands separators; None when a separator is misplaced."""
     if not separators:
         return integer_part if integer_part.isdecimal() else None
     return (
