@@ -16,6 +16,7 @@ from sgcd.contrast.leakage.normalize import QUOTES
 from sgcd.contrast.trace import build_trace
 from sgcd.contrast.writers.built_in import Writer, WriterFailed
 from sgcd.records import Group, Reference
+from sgcd.text import describe_exception
 
 _MAX_RETRIES = 2
 MAX_REPLACED_LITERALS = 5
@@ -169,7 +170,7 @@ async def _call_writer(writer: Writer, chosen: ChosenTraces, refused: Sequence[s
     except WriterFailed as failure:
         return "", failure.cause, failure.may_retry
     except Exception as problem:
-        return "", "writer raised: " + " ".join(f"{type(problem).__name__}: {problem}".split()).rstrip(":"), False
+        return "", f"writer raised: {describe_exception(problem)}", False
     if not isinstance(text, str):
         return "", f"writer gave nothing: expected a text, got {type(text).__name__}", False
     return text.strip(), "" if text.strip() else "writer gave nothing", False

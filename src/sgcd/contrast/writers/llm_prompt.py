@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from hashlib import sha256
 
-from sgcd.contrast.trace import Trace, TraceTurn, cut_middle, labelled_line
+from sgcd.contrast.trace import Trace, TraceTurn, labelled_line
+from sgcd.text import cut_middle
 
 _MAX_OPENING_CHARS = 6000
 """Characters that stay of what the policy was told."""

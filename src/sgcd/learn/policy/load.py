@@ -14,9 +14,10 @@ from sgcd.chat import Chat
 from sgcd.errors import PolicyError, SgcdError
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, add_adapter, has_adapter, merged_state_dict, save_adapter
 from sgcd.learn.policy.model_card import build_model_card
-from sgcd.learn.policy.resolve import get_first_line, resolve_model
+from sgcd.learn.policy.resolve import resolve_model
 from sgcd.learn.settings import PolicySettings
 from sgcd.seeds import derive_seed
+from sgcd.text import get_first_line
 
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json")

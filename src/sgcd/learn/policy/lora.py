@@ -11,9 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from sgcd.errors import PolicyError
-from sgcd.learn.policy.resolve import get_first_line
 from sgcd.learn.settings import LoraSettings
 from sgcd.learn.training.master_weights import HALF_DTYPES
+from sgcd.text import get_first_line
 
 ADAPTER_FOLDER = "adapter"
 _ADAPTER_WEIGHTS, _ADAPTER_CONFIG = "adapter_model.safetensors", "adapter_config.json"

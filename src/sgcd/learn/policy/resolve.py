@@ -5,6 +5,7 @@ from importlib.resources import files
 from pathlib import Path
 
 from sgcd.errors import PolicyError
+from sgcd.text import get_first_line
 
 _LAB_PREFIX = "lab:"
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
@@ -49,7 +50,3 @@ def _download_from_hub(name: str) -> Path:
             f"policy.start: {name} is neither a folder here nor in the hub's cache, and it could not be fetched "
             f"({cause}); download it where there is a network, or give the path of a folder"
         ) from problem
-
-
-def get_first_line(problem: Exception) -> str:
-    return next((line.strip() for line in str(problem).splitlines() if line.strip()), type(problem).__name__)
