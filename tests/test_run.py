@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.numpy import load, save
 
 from sgcd.errors import FolderError, RecordError
 from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
 from sgcd.storage.atomic import append_rows, atomic_folder, read_rows, remove, write_atomic
+from sgcd.storage.record_files import groups_from_bytes, groups_to_bytes
 from sgcd.storage.run_folder import RunFolder
 
 
@@ -79,7 +81,7 @@ def groups() -> list[Group]:
         2, prompt=np.arange(9, dtype=np.int32), tools=(), verdict=Verdict(1.0, True), end_reason="answered"
     )
     return [
-        Group(task, (rollout(0), longer), (rollout(1, "verify: timed out after 60 s"),)),
+        Group(task, (rollout(0), longer), (rollout(1, "open: OSError: no \udcff"),)),
         Group(other, (), (nothing,)),
     ]
 
@@ -92,6 +94,26 @@ def test_rollouts_come_back_without_loss(folder: RunFolder) -> None:
         same(got.group, expected)
     folder.write_rollouts(4, [], [])
     assert folder.read_rollouts(4) == []
+
+
+def test_rollouts_of_sgcd_0_1_are_read() -> None:
+    """Their fields had other names, and turns had neither a text nor, at first, a flag for their ids."""
+    lines, arrays = groups_to_bytes(3, groups(), [True, False])
+    old_names = {
+        "reference_position": "insert_at", "end_reason": "ending", "truncations": "cuts", "is_error": "failed",
+        "response_mask": "mask", "token_kinds": "kinds", "sampling_logprobs": "sampled_logp",
+    }  # fmt: skip
+
+    def old(row: Any) -> Any:
+        if isinstance(row, dict):
+            kept = {name: value for name, value in row.items() if name not in ("text", "roundtrips")}
+            return {old_names.get(name, name): old(value) for name, value in kept.items()}
+        return [old(value) for value in row] if isinstance(row, list) else row
+
+    old_lines = "".join(json.dumps(old(json.loads(line))) + "\n" for line in lines.splitlines()).encode()
+    old_arrays = save({old_names.get(name, name): array for name, array in load(arrays).items()}, {"schema": "1"})
+    for got, expected in zip(groups_from_bytes(old_lines, old_arrays, "here"), groups(), strict=True):
+        same(got.group, expected)
 
 
 def test_the_same_rollouts_are_the_same_bytes(folder: RunFolder) -> None:

@@ -12,9 +12,9 @@ from typing import Any
 
 import torch
 
+from sgcd.act.cohort import PlayContext, play_cohort
 from sgcd.act.environment import TaskSuite
-from sgcd.act.rollout import count_prompt_tokens
-from sgcd.act.siblings import RolloutSpec, play_cohort
+from sgcd.act.rollout import RolloutSpec, count_prompt_tokens
 from sgcd.build_tasks import build_task_suite, build_user_endpoint
 from sgcd.chat import Chat
 from sgcd.contrast.reference import ReferenceBuilder
@@ -31,7 +31,7 @@ from sgcd.learn.scoring.logits.chunks import check_logits_bytes
 from sgcd.learn.training.context import RunContext, TrainerCallback
 from sgcd.learn.training.timers import ModelThread
 from sgcd.learn.training.trainer import Trainer
-from sgcd.measure.evaluate import evaluate_policy_tasks, held_out_tasks, list_trials
+from sgcd.measure.evaluate import evaluate_policy, held_out_tasks, list_trials
 from sgcd.measure.trial_rows import TrialRow
 from sgcd.recipe.schema import Recipe
 from sgcd.records import Rollout
@@ -80,12 +80,13 @@ class AssembledRun:
         return len(list_trials(held_out_tasks(self.task_suite, self.recipe.evaluation), self.recipe.evaluation))
 
     async def evaluate(self, step: int) -> list[TrialRow]:
-        recipe = self.recipe
-        chat, limits = self.policy.chat, recipe.siblings.limits
+        context = self._play_context(self.task_suite)
         async with self.user_endpoint.connect() if self.user_endpoint else nullcontext():
-            return await evaluate_policy_tasks(
-                self.task_suite, chat, self.sampler, limits, recipe.evaluation, recipe.seed, step
-            )
+            return await evaluate_policy(context, self.recipe.evaluation, seed=self.recipe.seed, step=step)
+
+    def _play_context(self, task_suite: TaskSuite) -> PlayContext:
+        limits = self.recipe.siblings.limits
+        return PlayContext(task_suite=task_suite, chat=self.policy.chat, sampler=self.sampler, limits=limits)
 
     async def rehearse(self) -> Rollout:
         """The first training task, played once as training would play it; refused when the machinery breaks.
@@ -95,8 +96,7 @@ class AssembledRun:
         task_suite, recipe = build_task_suite(self.recipe), self.recipe
         task = task_suite.splits["train"][0]
         spec = RolloutSpec(task, 0, derive_seed(recipe.seed, "rehearsal", task.id))
-        chat, limits = self.policy.chat, recipe.siblings.limits
-        [rollout] = await play_cohort([spec], task_suite, chat, self.sampler, limits)
+        [rollout] = await play_cohort([spec], self._play_context(task_suite))
         if rollout.broken:
             raise EnvironmentFault(f"environment: task {task.id} breaks ({rollout.broken}); mend what it names")
         return rollout
@@ -157,8 +157,9 @@ async def first_prompt_tokens(recipe: Recipe, chat: Chat) -> int:
     """Tokens of the first training task's prompt; 0 where it cannot be opened. No model is called."""
     task_suite = build_task_suite(recipe)
     task = task_suite.splits["train"][0]
-    seed = derive_seed(recipe.seed, "prompt", task.id)
-    return await count_prompt_tokens(task, task_suite.environment_factory(), chat, recipe.siblings.limits, seed)
+    spec = RolloutSpec(task, 0, derive_seed(recipe.seed, "prompt", task.id))
+    environment = task_suite.environment_factory()
+    return await count_prompt_tokens(spec, environment, chat=chat, limits=recipe.siblings.limits)
 
 
 def check_prompt_fits(recipe: Recipe, config: Any, prompt_tokens: int) -> None:

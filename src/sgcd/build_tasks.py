@@ -79,9 +79,13 @@ class EndpointEvaluation:
         """Every trial's row, and what was said in it."""
         recipe = self.recipe
         async with self.open_endpoints(folder):
-            limits = recipe.siblings.limits
             return await evaluate_endpoint_model(
-                self.task_suite, self.model_endpoint, self.settings, limits, recipe.evaluation, recipe.seed
+                self.task_suite,
+                self.model_endpoint,
+                self.settings,
+                limits=recipe.siblings.limits,
+                settings=recipe.evaluation,
+                seed=recipe.seed,
             )
 
     def pop_endpoint_usage(self) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,6 +87,8 @@ class Turn:
     """Why a call in this turn could not be read, in words; empty when all was well."""
     roundtrips: bool = True
     """Whether the tokenizer makes these very ids of the turn's text; the template gives back the text in any case."""
+    text: str | None = None
+    """What the turn says outside thinking and calls; None in rollouts of sgcd 0.1, which did not record it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +121,8 @@ class Rollout:
     >>> r.written, r.success
     (5, True)
     """
+
+    __pydantic_config__: ClassVar[dict[str, bool]] = {"arbitrary_types_allowed": True}  # arrays pass as they are
 
     task: str
     category: Category

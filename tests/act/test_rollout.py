@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from helpers.scripted import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
 from sgcd.act.environment import InitialMessages, Reply
-from sgcd.act.rollout import play_rollout
+from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
 from sgcd.records import Call, Rollout, Verdict
 from sgcd.seeds import derive_seed
@@ -19,7 +19,9 @@ async def played(
     script: list[str], environment: ScriptedEnvironment, **limits: float
 ) -> tuple[Rollout, ScriptedSession]:
     session = ScriptedSession(list(script))
-    rollout = await play_rollout(TASK, environment, CHAT, session, Limits.model_validate(limits), 2, 77)
+    rollout = await play_rollout(
+        RolloutSpec(TASK, 2, 77), environment, session, chat=CHAT, limits=Limits.model_validate(limits)
+    )
     assert session.closed == 1
     assert environment.closed == 1
     return rollout, session
@@ -47,6 +49,7 @@ async def test_two_turns_to_the_token():
     assert (-rollout.sampling_logprobs * 8).tolist() == eighths
     assert [(turn.start, turn.stop) for turn in rollout.turns] == [(0, 9), (14, 17)]
     assert rollout.calls == (Call("look", {"name": "mia"}),)
+    assert rollout.turns[1].text == "found b12"
     assert [message["role"] for message in rollout.messages] == ["system", "user", "assistant", "tool", "assistant"]
     assert session.context == [*PROMPT, *rollout.response]  # token in, token out
     assert rollout.end_reason == "answered"
@@ -263,13 +266,13 @@ async def test_what_the_sampler_raises_passes_through_and_all_is_closed():
     session = ScriptedSession([], failure=MemoryError("no room"))
     environment = ScriptedEnvironment()
     with pytest.raises(MemoryError, match="no room"):
-        await play_rollout(TASK, environment, CHAT, session, Limits(), 0, 0)
+        await play_rollout(RolloutSpec(TASK, 0, 0), environment, session, chat=CHAT, limits=Limits())
     assert (session.closed, environment.closed) == (1, 1)
 
 
 async def test_a_cancelled_rollout_closes_all():
     session, environment = ScriptedSession(["<call> look </call>"]), ScriptedEnvironment(None)
-    task = asyncio.create_task(play_rollout(TASK, environment, CHAT, session, Limits(), 0, 0))
+    task = asyncio.create_task(play_rollout(RolloutSpec(TASK, 0, 0), environment, session, chat=CHAT, limits=Limits()))
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

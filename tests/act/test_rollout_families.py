@@ -8,7 +8,7 @@ import pytest
 from helpers import chats
 from helpers.chats import OPENING, TOOLS, call, chat
 from sgcd.act.environment import InitialMessages, Reply, SampledTurn
-from sgcd.act.rollout import play_rollout
+from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
 from sgcd.act.siblings import CollectedGroups
 from sgcd.act.task_order import TaskCursor
@@ -62,7 +62,8 @@ class Says:
 
 def played(here: Chat, turns: list[TokenIds], limits: Limits) -> tuple[Rollout, Finder, Says]:
     finder, says = Finder(), Says(here, list(turns))
-    return asyncio.run(play_rollout(TASK, finder, here, says, limits, 0, 0)), finder, says  # type: ignore[arg-type]
+    rollout = asyncio.run(play_rollout(RolloutSpec(TASK, 0, 0), finder, says, chat=here, limits=limits))
+    return rollout, finder, says
 
 
 def turns_of(here: Chat) -> list[TokenIds]:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgcd.act.environment import SampledTurn
-from sgcd.act.rollout import play_rollout
+from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
 from sgcd.records import TokenIds
 
@@ -51,7 +51,13 @@ def test_messages_render_to_the_ids(turns: list[list[int]], number: int, tokens:
     session = Sampling(iter([np.array([*turn, CHAT.end_id], np.int32) for turn in turns]))
     task = STAGE.splits["train"][number]
     rollout = asyncio.run(
-        play_rollout(task, STAGE.environment_factory(), CHAT, session, Limits(turns=8, tokens=tokens), 0, 0)
+        play_rollout(
+            RolloutSpec(task, 0, 0),
+            STAGE.environment_factory(),
+            session,
+            chat=CHAT,
+            limits=Limits(turns=8, tokens=tokens),
+        )
     )
     assert not rollout.broken
     whole = [*rollout.prompt.tolist(), *rollout.response.tolist()]

@@ -10,7 +10,7 @@ import pytest
 from helpers.scripted import CHAT, ScriptedSession
 from sgcd.act import settings
 from sgcd.act.environments.own import own_tasks
-from sgcd.act.rollout import play_rollout
+from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
 from sgcd.errors import EnvironmentFault
 
@@ -94,7 +94,11 @@ async def test_reset_gets_what_it_asks_for_and_a_row_may_name_its_verifier(room:
 
     async def reward(*turns: str) -> tuple[float, bool]:
         rollout = await play_rollout(
-            task, stage.environment_factory(), CHAT, ScriptedSession(list(turns)), Limits(), 0, 0
+            RolloutSpec(task, 0, 0),
+            stage.environment_factory(),
+            ScriptedSession(list(turns)),
+            chat=CHAT,
+            limits=Limits(),
         )
         assert (
             rollout.prompt.tolist()

@@ -1,13 +1,18 @@
 import asyncio
 from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import cast
+from unittest.mock import patch
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scripted import tasks_of
+from helpers.scripted import CHAT, stage_of, tasks_of
+from sgcd.act.cohort import PlayContext
+from sgcd.act.environment import Sampler
 from sgcd.act.settings import SiblingsSettings
-from sgcd.act.siblings import CollectedGroups, GroupStream, collect_mixed_groups
+from sgcd.act.siblings import CollectedGroups, collect_mixed_groups
 from sgcd.act.task_order import TaskCursor, TaskOrder
 from sgcd.records import Group, Rollout, Task, Verdict
 
@@ -52,12 +57,10 @@ class Script:
         self.rounds: list[int] = []
         self.played: list[str] = []
 
-    async def __call__(self, tasks: Sequence[Task]) -> GroupStream:
-        self.rounds.append(len(tasks))
-        for start in range(0, len(tasks), self.together):
-            some = tasks[start : start + self.together]
-            self.played += [task.id for task in some]
-            yield tuple(group(task, self.outcome[task.id]) for task in some)
+    async def play_groups(self, tasks: Sequence[Task], context: object, **settings: object) -> list[Group]:
+        self.rounds.append(len(tasks))  # a round is one call, unless `together` cuts it
+        self.played += [task.id for task in tasks]
+        return [group(task, self.outcome[task.id]) for task in tasks]
 
 
 START = TaskCursor()
@@ -70,7 +73,11 @@ def step(
     groups: int = 2,
     rounds: int = 10,
 ) -> CollectedGroups:
-    return asyncio.run(collect_mixed_groups(tasks, cursor, SiblingsSettings(groups=groups, rounds=rounds), 7, script))
+    config = SiblingsSettings(groups=groups, rounds=rounds)
+    sampler = cast(Sampler, SimpleNamespace(slots=script.together * config.size))
+    context = PlayContext(task_suite=stage_of(object, tasks), chat=CHAT, sampler=sampler, limits=config.limits)
+    with patch("sgcd.act.siblings.play_groups", script.play_groups):
+        return asyncio.run(collect_mixed_groups(cursor, config, context, seed=7, step=0))
 
 
 def places(tasks: list[Task], groups: Sequence[Group]) -> list[int]:

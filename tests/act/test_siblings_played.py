@@ -1,16 +1,20 @@
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pytest
 
 from helpers.scripted import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
+from sgcd.act.cohort import PlayContext, play_cohort
 from sgcd.act.environment import InitialMessages, Reply
+from sgcd.act.rollout import RolloutSpec
 from sgcd.act.settings import Limits, SiblingsSettings
-from sgcd.act.siblings import CollectedGroups, GroupStream, RolloutSpec, collect_mixed_groups, play_cohort, play_groups
+from sgcd.act.siblings import CollectedGroups, collect_mixed_groups, play_groups
 from sgcd.act.task_order import TaskCursor
-from sgcd.records import ParsedTurn, Task, Verdict
+from sgcd.records import Group, ParsedTurn, Task, Verdict
 from sgcd.seeds import derive_seed
+
+LIMITS = Limits()
 
 
 class Guess(ScriptedEnvironment):
@@ -28,6 +32,15 @@ class Guess(ScriptedEnvironment):
             return tool("found b12")
         self.verdict = Verdict(float(turn.text == "kind"), turn.text == "kind")
         return Reply(done=True)
+
+
+def context(
+    make: Callable[[], ScriptedEnvironment],
+    sampler: ScriptedSampler,
+    limits: Limits = LIMITS,
+    tasks: Sequence[Task] = (TASK,),
+) -> PlayContext:
+    return PlayContext(task_suite=stage_of(make, tasks), chat=CHAT, sampler=sampler.as_sampler(), limits=limits)
 
 
 def words(seed: int) -> list[str]:
@@ -52,13 +65,10 @@ def run_steps(delays: int, slots: int) -> tuple[list[object], list[list[str]]]:
     for number in range(3):
         sampler = ScriptedSampler(words, slots, random.Random(delays))
 
-        async def play_them(
-            some: Sequence[Task], sampler: ScriptedSampler = sampler, number: int = number
-        ) -> GroupStream:
-            async for groups in play_groups(some, 4, stage_of(Guess), CHAT, sampler.as_sampler(), Limits(), 5, number):
-                yield groups
-
-        gathered = asyncio.run(collect_mixed_groups(tasks, cursor, SiblingsSettings(groups=2, size=4), 5, play_them))
+        config = SiblingsSettings(groups=2, size=4)
+        gathered = asyncio.run(
+            collect_mixed_groups(cursor, config, context(Guess, sampler, tasks=tasks), seed=5, step=number)
+        )
         cursor = gathered.cursor
         seen += [signature(gathered), cursor]
         kept.append([group.task.id for group in gathered.kept])
@@ -83,10 +93,11 @@ def test_how_many_are_sampled_together_does_not_change_what_is_kept():
 )
 async def test_cohorts_are_whole_groups_wherever_a_group_fits(slots: int, sizes: list[int]):
     sampler = ScriptedSampler(words, slots)
-    seen = play_groups(tasks_of(3), 4, stage_of(Guess), CHAT, sampler.as_sampler(), Limits(), 5, 0)
-    groups = [group async for some in seen for group in some]
+    tasks, config = tasks_of(3), SiblingsSettings(groups=3, size=4, rounds=1)
+    gathered = await collect_mixed_groups(TaskCursor(), config, context(Guess, sampler, tasks=tasks), seed=5, step=0)
     assert sampler.sizes == sizes
-    assert [group.task.id for group in groups] == ["t0", "t1", "t2"]
+    groups = [*gathered.kept, *gathered.extra, *gathered.same_outcome]
+    assert sorted(group.task.id for group in groups) == ["t0", "t1", "t2"]
     for played in groups:
         siblings = sorted((*played.rollouts, *played.broken), key=lambda r: r.sibling)
         assert [(r.sibling, r.seed) for r in siblings] == [(i, derive_seed(5, 0, played.task.id, i)) for i in range(4)]
@@ -102,7 +113,7 @@ async def test_a_broken_rollout_does_not_disturb_its_siblings():
 
     sampler = ScriptedSampler(lambda seed: ["<call> look </call>", "kind"])
     plays = [RolloutSpec(TASK, i, i) for i in range(6)]
-    rollouts = await play_cohort(plays, stage_of(make), CHAT, sampler.as_sampler(), Limits(seconds=0.05))
+    rollouts = await play_cohort(plays, context(make, sampler, Limits(seconds=0.05)))
     assert [bool(r.broken) for r in rollouts] == [True] * 4 + [False] * 2
     assert [r.success for r in rollouts] == [False] * 4 + [True] * 2
     assert all(session.closed == 1 for session in sampler.sessions)
@@ -120,7 +131,7 @@ async def test_when_the_sampler_fails_nothing_is_left_running():
     before = asyncio.all_tasks()
     plays = [RolloutSpec(TASK, i, i) for i in range(3)]
     with pytest.raises(MemoryError):
-        await asyncio.wait_for(play_cohort(plays, stage_of(make), CHAT, sampler.as_sampler(), Limits(seconds=30)), 2)
+        await asyncio.wait_for(play_cohort(plays, context(make, sampler, Limits(seconds=30))), 2)
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
     assert all(session.closed == 1 for session in sampler.sessions)
@@ -137,8 +148,8 @@ def test_an_opening_may_differ_from_task_to_task():
     sampler = ScriptedSampler(lambda seed: ["kind"], slots=8)
 
     async def prompts() -> list[list[int]]:
-        played = play_groups(tasks_of(2), 2, stage_of(Named), CHAT, sampler.as_sampler(), Limits(), 0, 0)
-        return [r.prompt.tolist() for some in [g async for g in played] for group in some for r in group.rollouts]
+        groups = await play_groups(tasks_of(2), context(Named, sampler), group_size=2, seed=0, step=0)
+        return [r.prompt.tolist() for group in groups for r in group.rollouts]
 
     first, second, third, fourth = asyncio.run(prompts())
     assert first == second != third == fourth
@@ -153,25 +164,21 @@ def test_a_group_is_told_of_as_soon_as_its_last_sibling_has_ended(slots: int):
             await asyncio.sleep(0.05 if task.id == tasks_of(3)[0].id else 0)
             return await super().open(task, seed)
 
-    told: list[tuple[str, int, bool]] = []
-    over: list[str] = []
+    sampler = ScriptedSampler(words, slots, random.Random(0))
+    done: list[Group] = []
+    num_over_when_done: list[int] = []
 
-    async def played() -> list[list[str]]:
-        sampler = ScriptedSampler(words, slots, random.Random(0)).as_sampler()
-        given = (4, stage_of(Slow), CHAT, sampler, Limits(), 5, 0)
-        names = list[list[str]]()
-        async for groups in play_groups(
-            tasks_of(3), *given, on_group_done=lambda g: told.append((g.task.id, len(g.rollouts + g.broken), not over))
-        ):
-            over.extend(group.task.id for group in groups)
-            names.append([group.task.id for group in groups])
-        return names
+    def on_group_done(group: Group) -> None:
+        done.append(group)
+        num_over_when_done.append(sum(session.closed for session in sampler.sessions))
 
-    names = asyncio.run(played())
-    everyone = [task.id for task in tasks_of(3)]
-    assert sorted(name for name, _, _ in told) == sorted(everyone) == sorted(over)
-    assert {count for _, count, _ in told} == {4}
+    groups = asyncio.run(
+        play_groups(tasks_of(3), context(Slow, sampler), group_size=4, seed=5, step=0, on_group_done=on_group_done)
+    )
+    assert [group.task.id for group in groups] == [task.id for task in tasks_of(3)]
+    assert all(len(group.rollouts + group.broken) == 4 for group in groups)
+    assert all(any(group is other for other in groups) for group in done)  # each group is built once
+    assert len(done) == 3
     if slots == 99:
-        assert names == [everyone]
-        assert [early for *_, early in told] == [True] * 3
-        assert told[-1][0] == everyone[0], "the slow one last"
+        assert done[-1].task.id == "t0"  # the slow one is last
+        assert num_over_when_done[0] < 12

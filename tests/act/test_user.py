@@ -10,7 +10,7 @@ from helpers.scripted import CHAT, ScriptedSession
 from helpers.talking import Plan, says
 from sgcd.act import settings
 from sgcd.act.environments.own import OwnEnvironment
-from sgcd.act.rollout import play_rollout
+from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
 from sgcd.act.tools import build_tools
 from sgcd.act.user import (
@@ -68,11 +68,10 @@ async def played(
     told = settings.OwnEnvironmentSettings.model_validate(
         {"name": "own", "class": "m:C", "tasks": "t", "system": system}
     )
-    environment = OwnEnvironment(Room, build_tools(Room), told, user)
+    environment = OwnEnvironment(Room, build_tools(Room), told, user=user)
     session = ScriptedSession([*turns])
-    return await play_rollout(
-        Task("g1", "action", row), environment, chat, session, limits or Limits(seconds=5), 0, seed
-    )
+    spec = RolloutSpec(Task("g1", "action", row), 0, seed)
+    return await play_rollout(spec, environment, session, chat=chat, limits=limits or Limits(seconds=5))
 
 
 async def talked(plan: Plan, *turns: str, **more: Any) -> tuple[Rollout, list[dict[str, Any]], dict[str, Any]]:
@@ -262,9 +261,10 @@ async def test_words_from_outside_open_and_close_nothing() -> None:
     settled = settings.OwnEnvironmentSettings.model_validate(
         {"name": "own", "class": "m:C", "tasks": "t", "system": "please"}
     )
-    environment = OwnEnvironment(Room, build_tools(Room), settled, Sly())
+    environment = OwnEnvironment(Room, build_tools(Room), settled, user=Sly())
     session = cast(Any, Speaking("yes", "no"))
-    rollout = await play_rollout(Task("g1", "action", ROW), environment, chat, session, Limits(tokens=200), 0, 0)
+    spec = RolloutSpec(Task("g1", "action", ROW), 0, 0)
+    rollout = await play_rollout(spec, environment, session, chat=chat, limits=Limits(tokens=200))
     assert rollout.broken == ""
     ends = int((rollout.response == chat.end_id).sum())
     # two turns of the policy and two messages of the user, each closed once

@@ -38,6 +38,14 @@ def test_a_trace_is_what_was_said_called_and_heard_without_thinking_and_literals
     assert seen(one, Literals.from_texts(["hello"])).opening == "system : not allowed\nuser : hidden"
 
 
+def test_a_recorded_text_is_used_and_a_rollout_without_one_is_parsed() -> None:
+    one = rollout([f"<think> no </think> {call('find_user', 'name', 'mia')}", DONE], ["user mia"])
+    assert [turn.text for turn in one.turns] == [None, None]
+    assert [turn.text for turn in seen(one).turns] == ["one moment please", DONE]
+    recorded = [dataclasses.replace(turn, text=text) for turn, text in zip(one.turns, ["said first", ""], strict=True)]
+    assert [turn.text for turn in seen(dataclasses.replace(one, turns=tuple(recorded))).turns] == ["said first", ""]
+
+
 def test_no_field_of_a_trace_can_hold_gold() -> None:
     def fields(kind: Any) -> set[str]:
         names: set[str] = set()

@@ -340,7 +340,7 @@ def test_each_mistake_is_one_line(typed: list[str], words: str, capsys: Capture)
 
 
 def test_a_stopped_evaluation_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    async def stopped(*_: Any) -> Any:
+    async def stopped(*_: Any, **more: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.chdir(tmp_path)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sgcd.act.environment import SampledTurn
-from sgcd.act.rollout import play_rollout
+from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.lab import policy
 from sgcd.lab.demonstrate import CAREFUL, NOISY, Script, encode_demonstration, play_script
 from sgcd.lab.play_with_reference import LAB_LIMITS
@@ -44,7 +44,8 @@ def played(task: Task, seed: int = 0) -> Rollout:
 def again(task: Task, rollout: Rollout, keep: int) -> tuple[Rollout, list[TokenIds]]:
     tail = Tail(rollout, keep)
     branch = ReplaySession(tail, rollout, keep)
-    return asyncio.run(play_rollout(task, Airline(), CachedChat(CHAT), branch, LAB_LIMITS, 0, 0)), tail.fed
+    played = play_rollout(RolloutSpec(task, 0, 0), Airline(), branch, chat=CachedChat(CHAT), limits=LAB_LIMITS)
+    return asyncio.run(played), tail.fed
 
 
 @pytest.mark.parametrize("number", range(8))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sgcd.act.environment import SampledTurn
-from sgcd.act.rollout import play_rollout
+from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.lab import policy, words
 from sgcd.lab.play_with_reference import LAB_LIMITS
 from sgcd.lab.tasks import generate_tasks
@@ -72,7 +72,8 @@ class Room:
 
 
 def played(seed: int) -> Rollout:
-    return asyncio.run(play_rollout(TASK, Airline(), CHAT, Chances(seed), LAB_LIMITS, seed, seed))
+    spec = RolloutSpec(TASK, seed, seed)
+    return asyncio.run(play_rollout(spec, Airline(), Chances(seed), chat=CHAT, limits=LAB_LIMITS))
 
 
 def word(rollout: Rollout, place: int) -> str:
@@ -138,7 +139,9 @@ def test_a_value_is_found_once_however_many_siblings_share_it(judged: tuple[list
 def test_what_is_over_is_not_played_on():
     rollout = played(1)
     room = Room()
-    won = asyncio.run(play_continuations([BranchPoint(TASK, rollout, len(rollout.response))], 64, CHAT, room, 0))
+    won = asyncio.run(
+        play_continuations([BranchPoint(TASK, rollout, len(rollout.response))], 64, chat=CHAT, sampler=room, seed=0)
+    )
     assert (won, room.sessions) == ([64 * rollout.success], 0)
 
 

@@ -79,8 +79,8 @@ def test_a_mask_over_what_the_policy_did_not_write(
         kinds[0] = 0
         return replace(rollout, token_kinds=kinds)
 
-    async def gather(*given: Any) -> CollectedGroups:
-        found = await honest(*given)
+    async def gather(*given: Any, **more: Any) -> CollectedGroups:
+        found = await honest(*given, **more)
         kept = (replace(group, rollouts=tuple(map(spoilt, group.rollouts))) for group in found.kept)
         return replace(found, kept=tuple(kept))
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sgcd.act.cohort import PlayContext
 from sgcd.act.environment import TaskSuite
 from sgcd.act.settings import Limits
 from sgcd.measure import evaluate as measured
@@ -54,15 +55,16 @@ class Stub:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch):
     def run(settings: EvaluationSettings, seed: int = 7, step: int = 10, **changes: Any):
-        async def play(task, environment, chat, session, limits, sibling, seed):
+        async def play(spec, environment, session, *, chat, limits):
             await asyncio.sleep(0.001 * (4 - session))  # the last of a cohort ends first
-            return rollout(task, sibling, seed, **changes)
+            return rollout(spec.task, spec.sibling, spec.seed, **changes)
 
-        monkeypatch.setattr(measured, "play_rollout", play)
+        monkeypatch.setattr("sgcd.act.cohort.play_rollout", play)
         nothing: Any = SimpleNamespace
         sampler: Any = Stub()
         stage = TaskSuite(environment_factory=nothing, splits={"train": (), "dev": TASKS})
-        rows = asyncio.run(measured.evaluate_policy_tasks(stage, nothing, sampler, Limits(), settings, seed, step))
+        context = PlayContext(task_suite=stage, chat=nothing, sampler=sampler, limits=Limits())
+        rows = asyncio.run(measured.evaluate_policy(context, settings, seed=seed, step=step))
         return rows, sampler
 
     return run

@@ -106,7 +106,7 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
     first, second = task.columns[0].cells
     assert first.written == (ShownToken("", "so", "", "k1 p7 s"), "2 tokens are not shown")
     assert second.written == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
-    assert first.seen == "do […1 characters are not shown…] e"
+    assert first.seen == "do ... 1 characters cut ... e"
     assert numbers["1.0.0"]["id"] == [10, 15]
     assert siblings.count_shown_tokens(drawn.siblings()) == 3 * 2
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from sgcd.show.escape_text import escape_text, escape_token, shorten_middle
+from sgcd.show.escape_text import escape_text, escape_token
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,3 @@ def test_what_leaves_no_mark_is_named(text: str, seen: str) -> None:
 
 def test_line_ends_of_tokens_leave_a_mark() -> None:
     assert escape_token("}\n\n") == "}↵\n↵\n"
-
-
-def test_what_is_cut_says_how_much() -> None:
-    assert shorten_middle("0123456789", 10) == "0123456789"
-    assert shorten_middle("0123456789ab", 9) == "012345 […3 characters are not shown…] 9ab"

@@ -1,4 +1,4 @@
-"""What an environment is (open, reply, verify, private) and what a sampler is, as act needs them."""
+"""Protocols of an environment (open, reply, verify, private, close) and of a sampler, and the records they return."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -10,35 +10,39 @@ from sgcd.records import Floats, Message, ParsedTurn, Task, TokenIds, Verdict
 
 @dataclass(frozen=True, slots=True)
 class InitialMessages:
-    """How a task begins: the messages before the policy's first word, the tools, which message is the harness's own."""
+    """How a task begins: the messages before the policy's first turn, the tools, the place for a reference."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...]
     """JSON schemas in the shape that chat templates expect: {"type": "function", "function": {...}}."""
     reference_message: int = 0
-    """Index of the last message that the harness authored: a reference may go in there, never in a user's words."""
+    """Index of the last message that the harness wrote: a reference goes in there, never into a user's message."""
     ask_user: "Callable[[], Awaitable[Reply]] | None" = None
-    """Where a simulated user says the first words: asks it."""
+    """Requests the first message of a simulated user, where it begins."""
+
+    @property
+    def tool_names(self) -> frozenset[str]:
+        return frozenset(str(tool["function"]["name"]) for tool in self.tools)
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The environment's answer to one turn: messages to append, whether it is over, and which calls failed."""
+    """The environment's reply to one turn: messages to append, whether the task is over, and which calls failed."""
 
     messages: tuple[Message, ...] = ()
     done: bool = False
     call_errors: tuple[bool, ...] = ()
     """One flag for each call of the turn: True when the tool answered with an error."""
     ask_user: "Callable[[], Awaitable[Reply]] | None" = None
-    """Where a simulated user answers instead: asks it. Its endpoint has time limits of its own."""
+    """Requests the message of a simulated user, where it replies instead. Its endpoint has its own timeouts."""
 
 
 PrivateLiterals = tuple[str, ...] | Mapping[str, Sequence[str]]
-"""Literals; or literals by what they are, such as {"card": ["4111..."]}, which then stand as hidden_card."""
+"""Literals, or literals by kind, such as {"card": ["4111..."]}, which are masked as hidden_card."""
 
 
 class Environment(Protocol):
-    """One object plays one task once. Whatever these methods raise (or a time-out) makes the rollout broken."""
+    """One object plays one task once. An exception or a timeout in one of these methods makes the rollout broken."""
 
     async def open(self, task: Task, seed: int) -> InitialMessages: ...
 
@@ -47,7 +51,7 @@ class Environment(Protocol):
     async def verify(self) -> Verdict: ...
 
     def private(self) -> PrivateLiterals:
-        """Literals that no reference may show: secrets, gold, values that answer the task."""
+        """Literals that no reference may contain: secrets, gold values, values that answer the task."""
         ...
 
     async def close(self) -> None: ...
@@ -55,7 +59,7 @@ class Environment(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TaskSuite:
-    """Where tasks are played: the splits, and how to make an environment for one play."""
+    """The splits of tasks, and a factory of environments, one per rollout."""
 
     environment_factory: Callable[[], Environment]
     splits: Mapping[str, tuple[Task, ...]]
@@ -64,41 +68,41 @@ class TaskSuite:
 
 @dataclass(frozen=True, slots=True)
 class SampledTurn:
-    """What a sampler returns for one turn: the ids (with the end-of-turn token, if sampled) and their log-probs."""
+    """One sampled turn: the ids (with the end-of-turn token, if sampled) and their log-probs."""
 
     token_ids: TokenIds
     logprobs: Floats
     hit_end_token: bool
-    """True when the policy ended its turn; False when `limit` cut it."""
+    """True when the policy ended its turn; False when `max_new_tokens` cut it."""
 
 
 class Session(Protocol):
-    """One rollout's place in a sampler: it remembers what was fed and sampled, so that each turn sends only new ids."""
+    """One rollout in a sampler: it keeps the context, so that each turn sends only new ids."""
 
     async def sample(self, new_ids: TokenIds, max_new_tokens: int) -> SampledTurn:
-        """Append `new` to the context, then sample at most `limit` tokens, up to and including the end of the turn."""
+        """Append `new_ids` to the context, then sample up to the end of the turn, at most `max_new_tokens` tokens."""
         ...
 
     def close(self) -> None: ...
 
 
 class Cohort(Protocol):
-    """Rollouts that are sampled together."""
+    """A set of rollouts that are sampled together."""
 
     def session(self, index: int, seed: int) -> Session:
-        """The session of the cohort's rollout number `index`; its draws depend on `seed` alone."""
+        """The session of the rollout at `index`; its random draws depend on `seed` alone."""
         ...
 
 
 class Sampler(Protocol):
     def cohort(self, size: int, temperature: float | None = None) -> AbstractAsyncContextManager[Cohort]:
-        """Make room for `size` rollouts; each must open its session and close it.
+        """Reserve slots for `size` rollouts; each must open its session and close it.
 
-        Temperature 0 is greedy; None is the recipe's.
+        Temperature 0 is greedy; None means the recipe's.
         """
         ...
 
     @property
     def slots(self) -> int:
-        """The largest cohort."""
+        """The size of the largest cohort."""
         ...

@@ -1,4 +1,4 @@
-"""A rollout while it is played: what was sampled and what was heard, appended and never changed."""
+"""Record a rollout while it is played: what was sampled and what came back is appended and never changed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -22,15 +22,23 @@ from sgcd.records import (
     Verdict,
 )
 
+_NO_IDS: TokenIds = np.zeros(0, np.int32)
+_NO_KINDS: TokenKinds = np.zeros(0, np.uint8)
+_NO_TOKENS = SampledTurn(_NO_IDS, np.zeros(0, np.float32), hit_end_token=True)
+_TRUNCATION_OF_REASON: Mapping[EndReason, str] = {"turn_limit": "turns", "token_limit": "tokens"}
+
 
 @dataclass(slots=True)
 class RolloutRecorder:
-    """Grows turn by turn; `rollout` reads off the record at any moment, also after a break."""
+    """Collects a rollout turn by turn. `build_rollout` works at any moment, also after the rollout broke.
+
+    A chat model behind an endpoint has messages and no tokens: its turns and replies are added without them.
+    """
 
     task: Task
     sibling: int
     seed: int
-    prompt: TokenIds = field(default_factory=lambda: np.zeros(0, np.int32))
+    prompt: TokenIds = field(default_factory=lambda: _NO_IDS)
     reference_position: int = 0
     tools: tuple[Mapping[str, Any], ...] = ()
     messages: list[Message] = field(default_factory=list[Message])
@@ -38,6 +46,8 @@ class RolloutRecorder:
     response_length: int = 0
     """Tokens of the response so far."""
     end_reason: EndReason | None = None
+    """None while the rollout is being played."""
+    broken: str = ""
     verdict: Verdict | None = None
     private: tuple[str, ...] = ()
     private_kinds: Mapping[str, str] = field(default_factory=dict[str, str])
@@ -46,53 +56,63 @@ class RolloutRecorder:
     _token_kinds: list[TokenKinds] = field(default_factory=list[TokenKinds])
     _sampling_logprobs: list[Floats] = field(default_factory=list[Floats])
 
-    def set_prompt(self, initial: InitialMessages, encoded: EncodedPrompt) -> None:
-        """The prompt stands."""
-        self.prompt, self.reference_position, self.tools = encoded.token_ids, encoded.reference_position, initial.tools
-        self.messages.extend(encoded.messages)
+    def add_prompt(self, initial: InitialMessages, encoded: EncodedPrompt | None = None) -> None:
+        """Add the first messages and the tools, and for a policy the encoded prompt."""
+        self.tools = initial.tools
+        self.messages.extend(encoded.messages if encoded else initial.messages)
+        if encoded:
+            self.prompt, self.reference_position = encoded.token_ids, encoded.reference_position
 
     def add_turn(
-        self, sampled: SampledTurn, parsed: ParsedTurn, token_kinds: TokenKinds, message: Message, roundtrips: bool
+        self,
+        turn: ParsedTurn,
+        message: Message,
+        *,
+        sampled: SampledTurn = _NO_TOKENS,
+        token_kinds: TokenKinds = _NO_KINDS,
+        roundtrips: bool = True,
     ) -> None:
-        """The policy wrote a turn."""
-        self.turns.append(
-            Turn(
-                self.response_length,
-                self.response_length + len(sampled.token_ids),
-                parsed.calls,
-                parsed.malformed,
-                roundtrips,
-            )
-        )
+        """Add a turn of the model: what was parsed, its message, and for a policy the sampled tokens."""
+        start, stop = self.response_length, self.response_length + len(sampled.token_ids)
+        self.turns.append(Turn(start, stop, turn.calls, turn.malformed, roundtrips=roundtrips, text=turn.text))
         self._append(sampled.token_ids, token_kinds, sampled.logprobs)
         self.messages.append(message)
 
-    def mark_calls(self, malformed: str, call_errors: Sequence[bool]) -> None:
-        """What became of the last turn's calls."""
-        last = self.turns[-1]
-        calls = tuple(replace(call, is_error=is_error) for call, is_error in zip(last.calls, call_errors, strict=True))
-        self.turns[-1] = replace(last, calls=calls, malformed=malformed)
+    def add_call_results(self, turn: ParsedTurn) -> None:
+        """Add to the last turn which of its calls failed, or why the turn was refused."""
+        self.turns[-1] = replace(self.turns[-1], calls=turn.calls, malformed=turn.malformed)
 
-    def add_reply(self, glue: TokenIds, messages: Sequence[Message]) -> None:
-        """The environment answered, in the template's words."""
-        self._append(glue, np.full(len(glue), TokenKind.GLUE, np.uint8), np.zeros(len(glue), np.float32))
+    def add_reply(self, messages: Sequence[Message], token_ids: TokenIds = _NO_IDS) -> None:
+        """Add the environment's messages, and for a policy the tokens that the template makes of them."""
+        num_tokens = len(token_ids)
+        self._append(token_ids, np.full(num_tokens, TokenKind.GLUE, np.uint8), np.zeros(num_tokens, np.float32))
         self.messages.extend(messages)
 
-    def set_private(self, literals: PrivateLiterals) -> None:
-        """What the environment declared, with or without kinds."""
+    def add_private(self, literals: PrivateLiterals) -> None:
+        """Add the literals that the environment declares private, with or without kinds."""
         if isinstance(literals, Mapping):
             self.private_kinds = {value: kind for kind, values in literals.items() for value in values}
             self.private = tuple(self.private_kinds)
         else:
             self.private = tuple(literals)
 
-    def count_truncation(self, limit: str) -> None:
-        """A limit cut something."""
-        self.truncations[limit] = self.truncations.get(limit, 0) + 1
+    def add_verdict(self, verdict: Verdict) -> None:
+        self.verdict = verdict
 
-    def build_rollout(self, broken: str) -> Rollout:
+    def add_truncation(self, limit: str, times: int = 1) -> None:
+        """Count that a limit cut something."""
+        if times:
+            self.truncations[limit] = self.truncations.get(limit, 0) + times
+
+    def finish(self, reason: EndReason, broken: str = "") -> None:
+        """End the rollout. A limit that ends it counts as a truncation; `broken` is the cause of a broken rollout."""
+        self.end_reason, self.broken = reason, broken
+        if reason in _TRUNCATION_OF_REASON:
+            self.add_truncation(_TRUNCATION_OF_REASON[reason])
+
+    def build_rollout(self) -> Rollout:
         """The record of what was played."""
-        response = np.concatenate([np.zeros(0, np.int32), *self._response_ids])
+        response = np.concatenate([_NO_IDS, *self._response_ids])
         response_mask = np.zeros(len(response), np.bool_)
         for turn in self.turns:
             response_mask[turn.start : turn.stop] = True
@@ -105,15 +125,15 @@ class RolloutRecorder:
             reference_position=self.reference_position,
             response=response,
             response_mask=response_mask,
-            token_kinds=np.concatenate([np.zeros(0, np.uint8), *self._token_kinds]),
+            token_kinds=np.concatenate([_NO_KINDS, *self._token_kinds]),
             sampling_logprobs=np.concatenate([np.zeros(0, np.float32), *self._sampling_logprobs]),
             turns=tuple(self.turns),
             messages=tuple(self.messages),
             tools=self.tools,
-            end_reason="broken" if broken or self.end_reason is None else self.end_reason,
-            verdict=None if broken else self.verdict,
+            end_reason=self.end_reason or "broken",
+            verdict=None if self.broken else self.verdict,
             truncations=self.truncations,
-            broken=broken,
+            broken=self.broken,
             private=self.private,
             private_kinds=self.private_kinds,
         )

@@ -1,4 +1,4 @@
-"""Settings of the act room."""
+"""Settings of environments, limits and siblings."""
 
 from typing import Annotated, Literal
 

@@ -1,25 +1,50 @@
-"""Tasks from JSON lines; every row is checked before anything is played."""
+"""Load tasks from JSON lines and check every row before anything is played."""
 
 import inspect
 import json
-import re
 import sys
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from sgcd.act.timeouts import describe_exception
+from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
+
 from sgcd.errors import EnvironmentFault
-from sgcd.records import CATEGORIES, Task
+from sgcd.records import CATEGORIES, Category, Task
+from sgcd.text import describe_exception
 
 _HARNESS_KEYS = ("id", "category", "prompt", "private", "verifier", "user")
-"""Keys of a row that speak to the harness; reset() gets them only where it asks for them."""
+"""Keys of a row that are the harness's; reset() gets one of them only if it has a parameter of that name."""
+
+
+class PromptMessage(BaseModel):
+    """A message of a row's prompt."""
+
+    role: StrictStr
+    content: StrictStr
+
+
+class TaskRow(BaseModel):
+    """The keys of a row whose values are checked by type. A description is the error message's "expected"."""
+
+    category: Annotated[Category, Field(description=f"one of {', '.join(CATEGORIES)}")] = "action"
+    id: Annotated[StrictStr | StrictInt, Field(description="a string or a whole number")] = ""
+    prompt: Annotated[
+        Annotated[StrictStr, Field(min_length=1)] | list[PromptMessage],
+        Field(description="a string or a list of messages with role and content"),
+    ] = []
+    private: Annotated[
+        list[StrictStr] | dict[Annotated[str, Field(pattern="^[a-z]+$")], list[StrictStr]],
+        Field(
+            description="a list of strings, or such lists by kind, as in {'card': ['4111']}, a kind being a small word"
+        ),
+    ] = []
 
 
 def load_object(where: str, name: str) -> Any:
-    """What `module:name` stands for; the current folder is on the path."""
+    """Import `module:name`; the current folder is on the path."""
     module_name, _, object_name = name.partition(":")
     working_folder = str(Path.cwd())
     if working_folder not in sys.path:
@@ -39,16 +64,16 @@ def load_object(where: str, name: str) -> Any:
 
 
 def reset_arguments(cls: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a row goes to reset()."""
+    """The arguments of reset(): the row without the harness's keys that reset() does not take."""
     parameters = inspect.signature(cls.reset).parameters
     takes_all = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     return {key: value for key, value in row.items() if takes_all or key in parameters or key not in _HARNESS_KEYS}
 
 
-def load_tasks(key: str, path: str, cls: type[Any], has_user: bool = False) -> tuple[Task, ...]:
-    """The tasks of one split, in the order of the file; `key` is the recipe's name for it.
+def load_tasks(key: str, path: str, cls: type[Any], *, has_user: bool = False) -> tuple[Task, ...]:
+    """Load the tasks of one split, in the order of the file. `key` is the recipe's key of the file.
 
-    `user`: the recipe has a simulated user, and each row says whom it plays.
+    With `has_user` the recipe has a simulated user, and each row must have its instructions in `user`.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
@@ -61,7 +86,7 @@ def load_tasks(key: str, path: str, cls: type[Any], has_user: bool = False) -> t
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        task = _parse_task(f"{path}, line {number}", number, line, cls, has_user)
+        task = _parse_task(f"{path}, line {number}", number, line, cls=cls, has_user=has_user)
         if task.id in tasks:
             raise EnvironmentFault(
                 f"{path}, line {number}: the id {task.id!r} was used before; expected one of its own"
@@ -72,7 +97,7 @@ def load_tasks(key: str, path: str, cls: type[Any], has_user: bool = False) -> t
     return tuple(tasks.values())
 
 
-def _parse_task(where: str, number: int, line: str, cls: type[Any], has_user: bool) -> Task:
+def _parse_task(where: str, number: int, line: str, *, cls: type[Any], has_user: bool) -> Task:
     try:
         row: Any = json.loads(line)
     except json.JSONDecodeError as problem:
@@ -80,22 +105,14 @@ def _parse_task(where: str, number: int, line: str, cls: type[Any], has_user: bo
     if not isinstance(row, dict):
         raise EnvironmentFault(f"{where}: expected an object with what reset() takes, got {line.strip()[:40]}")
     row = cast(dict[str, Any], row)
-    category = row.get("category", "action")
-    if category not in CATEGORIES:
-        raise EnvironmentFault(f"{where}: category must be one of {', '.join(CATEGORIES)}, got {category!r}")
-    if not isinstance(row.get("id", ""), str | int):
-        raise EnvironmentFault(f"{where}: id must be a string or a whole number, got {row['id']!r}")
-    if "prompt" in row and not _is_prompt(row["prompt"]):
-        raise EnvironmentFault(
-            f"{where}: prompt must be a string or a list of messages with role and content, got {row['prompt']!r}"
-        )
-    if not _is_private(row.get("private", [])):
-        raise EnvironmentFault(
-            f"{where}: private must be a list of strings, or such lists by kind, as in {{'card': ['4111']}}, a kind "
-            f"being a small word, got {row['private']!r}"
-        )
+    try:
+        task_row = TaskRow.model_validate(row)
+    except ValidationError as problem:
+        key = str(problem.errors()[0]["loc"][0])
+        expected = TaskRow.model_fields[key].description
+        raise EnvironmentFault(f"{where}: {key} must be {expected}, got {row[key]!r}") from problem
     _check_verifier(where, row, cls)
-    _check_user(where, row, cls, has_user)
+    _check_user(where, row, cls, has_user=has_user)
     signature = inspect.signature(cls.reset)
     try:
         signature.bind(None, **reset_arguments(cls, row))
@@ -103,7 +120,7 @@ def _parse_task(where: str, number: int, line: str, cls: type[Any], has_user: bo
         raise EnvironmentFault(
             f"{where}: the row does not fit {cls.__name__}.reset{signature}: {problem}; make its keys the arguments"
         ) from problem
-    return Task(str(row.get("id", number)), category, row)
+    return Task(str(task_row.id if "id" in row else number), task_row.category, row)
 
 
 def _check_verifier(where: str, row: Mapping[str, Any], cls: type[Any]) -> None:
@@ -117,7 +134,7 @@ def _check_verifier(where: str, row: Mapping[str, Any], cls: type[Any]) -> None:
         raise EnvironmentFault(f"{where}: verifier must name a function as module:function, got {row['verifier']!r}")
 
 
-def _check_user(where: str, row: Mapping[str, Any], cls: type[Any], has_user: bool) -> None:
+def _check_user(where: str, row: Mapping[str, Any], cls: type[Any], *, has_user: bool) -> None:
     if has_user and not (isinstance(row.get("user"), str) and row["user"].strip()):
         raise EnvironmentFault(
             f"{where}: user must be a text that says who the simulated user is and wants, got {row.get('user')!r}"
@@ -126,26 +143,3 @@ def _check_user(where: str, row: Mapping[str, Any], cls: type[Any], has_user: bo
         raise EnvironmentFault(
             f"{where}: the row says who the user is, and no model plays it; set environment.user, or leave it out"
         )
-
-
-def _is_prompt(prompt: Any) -> bool:
-    if isinstance(prompt, str):
-        return bool(prompt)
-    return isinstance(prompt, list) and all(_is_message(message) for message in cast(list[Any], prompt))
-
-
-def _is_message(message: Any) -> bool:
-    if not isinstance(message, dict):
-        return False
-    return all(isinstance(cast(dict[str, Any], message).get(key), str) for key in ("role", "content"))
-
-
-def _is_private(value: Any) -> bool:
-    if not isinstance(value, dict):
-        return _are_strings(value)
-    kinds = cast(dict[str, Any], value)
-    return all(re.fullmatch(r"[a-z]+", kind) and _are_strings(values) for kind, values in kinds.items())
-
-
-def _are_strings(values: Any) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in cast(list[Any], values))

@@ -1,4 +1,4 @@
-"""In which order a run takes its tasks, and where it stands."""
+"""The order in which a run takes its tasks, and its position in that order."""
 
 import random
 from collections.abc import Collection, Mapping, Sequence
@@ -12,31 +12,30 @@ from sgcd.seeds import derive_seed
 
 @dataclass(frozen=True, slots=True)
 class TaskCursor:
-    """Where a run stands in the endless sequence of its tasks, and how many of its groups so far were mixed. All of it
-    is checkpointed.
+    """A run's position in the endless sequence of its tasks, and its counts of groups. It is checkpointed.
 
-    >>> Cursor.restore(Cursor(position=5, waiting=(3,), groups=9, mixed=4).state()).share
+    >>> TaskCursor.from_json(TaskCursor(position=5, skipped=(3,), num_groups=9, num_mixed=4).to_json()).mixed_share
     0.5
     """
 
     position: int = 0
-    """Everything in the sequence from here on is still to come."""
+    """The first place that no step has passed."""
     skipped: tuple[int, ...] = ()
-    """Places before `position` that were passed over: their task had already been tried in the same step."""
+    """Places before `position` that are still to be played: their task had already been tried in the same step."""
     num_groups: int = 0
     num_mixed: int = 0
 
     @property
     def mixed_share(self) -> float:
-        """How much of what is played turns out mixed: one at first, and never zero."""
+        """The share of mixed groups, smoothed: one at first, never zero."""
         return (self.num_mixed + 1) / (self.num_groups + 1)
 
     def count_groups(self, num_groups: int, num_mixed: int) -> "TaskCursor":
-        """After so many more groups."""
+        """A cursor with these groups added to the counts."""
         return replace(self, num_groups=self.num_groups + num_groups, num_mixed=self.num_mixed + num_mixed)
 
     def advance(self, last: int, tried: Collection[int]) -> "TaskCursor":
-        """After the place `last`; of what comes before it, only what was tried is done with."""
+        """A cursor after the place `last`; earlier places that are not in `tried` are kept as skipped."""
         position = max(self.position, last + 1)
         passed_over = (*self.skipped, *range(self.position, position))
         return replace(
@@ -44,7 +43,7 @@ class TaskCursor:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """As plain JSON."""
+        """As plain JSON, with the keys of checkpoints of sgcd 0.1."""
         return {
             "position": self.position,
             "waiting": list(self.skipped),
@@ -54,12 +53,12 @@ class TaskCursor:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "TaskCursor":
-        """From what `state` gave."""
+        """From the result of `to_json`."""
         return cls(data["position"], tuple(data["waiting"]), data["groups"], data["mixed"])
 
 
 class TaskOrder:
-    """The endless sequence of tasks: one epoch after the other, each in a shuffled order of its own."""
+    """The endless sequence of tasks: epoch after epoch, each shuffled by the seed and its number."""
 
     def __init__(self, tasks: Sequence[Task], seed: int) -> None:
         self._tasks = tasks
@@ -75,7 +74,7 @@ class TaskOrder:
         return self._tasks[self._epochs[epoch][index]]
 
     def next(self, cursor: TaskCursor, tried: Collection[int], max_places: int) -> list[int]:
-        """The next places, at most `most`; no task that stands at one of the places `tried` comes again."""
+        """The next places, at most `max_places`, without the tasks of the places in `tried`."""
         places: list[int] = []
         taken_ids = {self[place].id for place in tried}
         for place in chain(cursor.skipped, count(cursor.position)):

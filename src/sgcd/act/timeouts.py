@@ -1,4 +1,4 @@
-"""Waiting for what may raise, hang or block: an environment never stops the loop, nor a rollout beside its own."""
+"""Call an environment with a timeout and turn its exceptions into `RolloutBroken`, so that other rollouts go on."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Generator
@@ -7,18 +7,19 @@ from typing import Any, TypeVar
 
 from sgcd.endpoint.usage import RequestFailed
 from sgcd.errors import SgcdError
+from sgcd.text import describe_exception
 
 _Result = TypeVar("_Result")
 
 
 class RolloutBroken(Exception):
-    """The machinery around a rollout failed; the message is the cause, on one line. Never leaves the act room."""
+    """The machinery around a rollout failed. The message is the cause, on one line. `act` catches it in every case."""
 
 
 async def call_with_timeout(source: str, call: Callable[[], Awaitable[_Result]], seconds: float | None) -> _Result:
-    """The environment's answer, or Broken: it raised, or said nothing for `seconds` (None: it keeps time itself).
+    """Await `call()`; raise `RolloutBroken` where it raises or takes longer than `seconds` (None: no limit).
 
-    The call runs as a task of its own: one that ignores its cancellation is left behind, not waited for.
+    The call runs in its own task. A task that ignores its cancellation is left running.
     """
     task = asyncio.ensure_future(_without_system_exit(call))
     try:
@@ -40,9 +41,9 @@ async def call_with_timeout(source: str, call: Callable[[], Awaitable[_Result]],
 
 @contextmanager
 def break_rollout_on_error(source: str) -> Generator[None, None, None]:
-    """Work on what an environment answered; where the answer does not fit, the rollout is broken.
+    """Turn an exception of the body, which handles an environment's answer, into `RolloutBroken`.
 
-    What the person can put right (a chat template, say) is not the environment's fault and passes through.
+    `SgcdError` passes through: it names something that the user can fix, such as a chat template.
     """
     try:
         yield
@@ -50,11 +51,6 @@ def break_rollout_on_error(source: str) -> Generator[None, None, None]:
         raise
     except Exception as error:
         raise RolloutBroken(f"{source}: {describe_exception(error)}") from error
-
-
-def describe_exception(error: BaseException) -> str:
-    """An exception on one line."""
-    return " ".join(f"{type(error).__name__}: {error}".split()).rstrip(":")
 
 
 async def _without_system_exit(call: Callable[[], Awaitable[_Result]]) -> _Result:

@@ -1,4 +1,4 @@
-"""Tools of a plain class: their schemas, from type hints and docstrings, and whether the arguments of a call fit."""
+"""Build tools from a plain class: schemas from type hints and docstrings, and checks of a call's arguments."""
 
 import inspect
 import re
@@ -12,7 +12,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 from sgcd.errors import EnvironmentFault
 
 _HARNESS_METHODS = ("reset", "get_reward", "close")
-"""Public methods that are the harness's and not the policy's."""
+"""Public methods that are called by the harness and are not tools."""
 
 _SECTION_HEADING = re.compile(r"(Args|Arguments|Parameters|Returns?|Raises|Yields|Examples?|Notes?):\s*$")
 _ARGUMENT_LINE = re.compile(r"(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
@@ -20,7 +20,7 @@ _ARGUMENT_LINE = re.compile(r"(\w+)\s*(?:\([^)]*\))?:\s*(.*)$")
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """One public method, as the policy may call it."""
+    """One public method as a tool."""
 
     name: str
     description: str
@@ -30,7 +30,7 @@ class Tool:
 
     @property
     def schema(self) -> dict[str, Any]:
-        """In the shape that chat templates expect."""
+        """The JSON schema in the shape that chat templates expect."""
         properties = {
             name: adapter.json_schema()
             | ({"description": self.argument_docs[name]} if name in self.argument_docs else {})
@@ -43,7 +43,7 @@ class Tool:
         }
 
     def validate_arguments(self, arguments: Mapping[str, Any]) -> dict[str, Any] | str:
-        """The arguments as the method's type hints want them, or what is wrong with them, in words for the policy."""
+        """Convert the arguments to the method's types; returns a sentence for the policy where they do not fit."""
         for name in arguments:
             if name not in self.arguments:
                 return f"{self.name} has no argument {name}"
@@ -61,7 +61,7 @@ class Tool:
 
 
 def build_tools(cls: type) -> dict[str, Tool]:
-    """All public methods of the class, by name."""
+    """The tools of a class, by name: all its public methods."""
     names = [
         name
         for name in sorted(dir(cls))
@@ -122,9 +122,9 @@ def _build_adapter(hint: Any, where: str) -> TypeAdapter[Any]:
 
 
 def parse_docstring(text: str) -> tuple[str, dict[str, str]]:
-    """What a docstring says before its first heading, and what it says of each argument.
+    """Split a docstring into the text before its first heading and the description of each argument.
 
-    >>> read_docstring("Find a user.\\n\\nArgs:\\n    name: First name,\\n        in small letters.")
+    >>> parse_docstring("Find a user.\\n\\nArgs:\\n    name: First name,\\n        in small letters.")
     ('Find a user.', {'name': 'First name, in small letters.'})
     """
     summary: list[str] = []

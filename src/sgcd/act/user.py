@@ -1,4 +1,4 @@
-"""A simulated user: a language model that plays the person whom a row describes, and says when the talk is over."""
+"""A simulated user: a language model that plays the person of a task's row and decides when the conversation ends."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,18 +9,18 @@ from sgcd.endpoint.usage import RequestFailed
 from sgcd.records import Message
 
 END_MARK = "[[over]]"
-"""With this the user ends the conversation; nobody else hears it."""
+"""The user ends the conversation with this mark; it is removed from the message."""
 AGENT_GREETING = "hello, how can i help you?"
-"""The conversation as the user sees it begins with the agent; many servers want it so."""
+"""The first message of the conversation as the user sees it; many servers require one before the user's."""
 _UNUSABLE_FINISH_REASONS = ("length", "content_filter", "refusal")
-"""Ends of an answer that no person would have made."""
+"""Finish reasons after which a completion is no complete message."""
 EMPTY_AGENT_TURN = "(the agent says nothing)"
 
 _USER_PROMPT = """\
 You play a person who talks to a service agent in writing. You are that person: not the agent, not an assistant.
 
 Who you are, what you know and what you want:
-{told}
+{instructions}
 
 How you talk:
 - one short message at a time, in the person's own words and nothing else: no stage directions, no quotation marks;
@@ -33,10 +33,10 @@ How you talk:
 
 @dataclass(frozen=True, slots=True)
 class UserMessage:
-    """What the user said.
+    """One message of the user.
 
-    >>> Spoken.of("thanks, goodbye [[over]]")
-    Spoken(text='thanks, goodbye', over=True)
+    >>> UserMessage.from_text("thanks, goodbye [[over]]")
+    UserMessage(text='thanks, goodbye', is_last=True)
     """
 
     text: str
@@ -44,20 +44,20 @@ class UserMessage:
 
     @classmethod
     def from_text(cls, text: str) -> "UserMessage":
-        """Without the mark, wherever it stands."""
+        """Remove the mark, at any place in the text."""
         return cls(text.replace(END_MARK, " ").strip(), END_MARK in text)
 
 
 class User(Protocol):
-    """Whoever answers a policy that calls no tool."""
+    """Replies to a policy that calls no tool."""
 
     async def next_message(self, instructions: str, conversation: Sequence[Message], seed: int) -> UserMessage:
-        """The next words of a person with these instructions; `talk` is what was said so far, the person being user."""
+        """The next message under these instructions; in `conversation` so far the role of this person is user."""
         ...
 
 
 class EndpointUser:
-    """A language model behind an endpoint. What it cannot say breaks the rollout: the policy is not to blame."""
+    """A language model behind an endpoint. A request that fails breaks the rollout instead of failing it."""
 
     def __init__(self, endpoint: Endpoint, temperature: float | None) -> None:
         self._endpoint = endpoint
@@ -80,22 +80,22 @@ class EndpointUser:
 
 
 class SilentUser:
-    """Stands in where no model may be asked: greets, and leaves at the first answer."""
+    """Replaces the model where no request may be sent: it greets, and leaves after the first turn."""
 
     async def next_message(self, instructions: str, conversation: Sequence[Message], seed: int) -> UserMessage:
         return UserMessage("", is_last=True) if conversation else UserMessage("hello")
 
 
 def user_view(instructions: str, conversation: Sequence[Message]) -> list[ChatMessage]:
-    """The conversation as the user sees it: the other way round, its own words being the assistant's.
+    """The conversation with roles swapped: the user's own messages become the assistant's.
 
-    Words of one side that follow each other are one message.
+    Consecutive messages of one side are joined into one.
 
-    >>> [message["content"] for message in as_seen("mia", [{"role": "user", "content": "hi"}])[1:]]
+    >>> [message["content"] for message in user_view("mia", [{"role": "user", "content": "hi"}])[1:]]
     ['hello, how can i help you?', 'hi']
     """
     view = [
-        {"role": "system", "content": _USER_PROMPT.format(told=instructions, over=END_MARK)},
+        {"role": "system", "content": _USER_PROMPT.format(instructions=instructions, over=END_MARK)},
         {"role": "user", "content": AGENT_GREETING},
     ]
     for message in conversation:

@@ -1,4 +1,4 @@
-"""The only room that sees a tokenizer or a chat template: open a conversation, extend it, read a call, plain text."""
+"""The only package that uses a tokenizer or a chat template: encode a conversation, parse a turn, decode text."""
 
 from sgcd.chat.chat import Chat, EncodedPrompt
 from sgcd.chat.parse_calls import parse_word_call

@@ -1,4 +1,4 @@
-"""How families of models mark thinking and calls, and how a dialect is recognised by what its template writes."""
+"""Call formats of model families (marks of thinking and calls), and their detection from a template."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,20 +16,20 @@ PYTHON_TAG = "<|python_tag|>"
 
 @dataclass(frozen=True, slots=True)
 class CallFormat:
-    """How a family of models marks thinking and calls. A mark is a text: one token or several."""
+    """The marks of one family of models. A mark is a text of one token or several."""
 
     name: str
     thinking_marks: tuple[str, str]
     call_marks: tuple[str, str] | None
-    """None where calls have no marks of their own: what a turn says last is one when it looks like one."""
+    """None where calls have no marks: then the end of a turn is a call if it looks like one."""
     parse: CallParser
-    """From the text of a call to what it calls, or to a sentence that says what is wrong with it."""
+    """Parses the text of a call; returns a sentence where it is malformed."""
     answer_separator: str = ""
-    """What joins the stretches of an answer that calls stood between."""
+    """Joins the parts of an answer that calls separate."""
     other_marks: tuple[str, ...] = ()
-    """Further marks that only the template and the policy may write."""
+    """Other marks that only the template and the policy may write."""
     end_tokens: tuple[str, ...] = ()
-    """Tokens, besides the template's, with which such a policy ends its turn."""
+    """Tokens that end a turn, besides the template's."""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -37,7 +37,7 @@ class CallFormat:
 
 
 def _single_call(parse: Callable[[str, Tools], Call | str]) -> CallParser:
-    """Between its marks stands one call."""
+    """A parser for formats with one call between a pair of marks."""
 
     def parse_single(text: str, tools: Tools) -> list[Call] | str:
         result = parse(text, tools)
@@ -65,7 +65,7 @@ LLAMA_FORMAT = CallFormat(
 
 
 def detect_call_format(rendered_call: str, tool: str, argument: str) -> CallFormat | None:
-    """The dialect of a template that wrote `written` for a call of `tool` with `argument`, if it is a known one."""
+    """The format of a template that rendered a call of `tool` with `argument` as `rendered_call`; None if unknown."""
     if (
         f"<function={tool}>" in rendered_call
         and f"<parameter={argument}>" in rendered_call

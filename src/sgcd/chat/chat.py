@@ -1,4 +1,4 @@
-"""A tokenizer and its template, as one conversation needs them: ids are only ever appended."""
+"""Encode a conversation and parse turns with a tokenizer and its template; ids are only appended."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,8 @@ from sgcd.chat.template import (
 from sgcd.chat.token_spans import SpanDecoder, TokenSpans, decode_ids
 from sgcd.chat.turn_parser import kinds_of_tokens, parse_turn_text
 from sgcd.errors import TemplateError
-from sgcd.records import Message, ParsedTurn, TokenIds, TokenKinds
+from sgcd.records import Message, ParsedTurn, Rollout, TokenIds, TokenKinds, Turn
+from sgcd.text import get_first_line
 
 _PAD_CANDIDATES = (
     "<|finetune_right_pad_id|>",
@@ -37,16 +38,16 @@ _PAD_CANDIDATES = (
 
 @dataclass(frozen=True, slots=True)
 class EncodedPrompt:
-    """The ids of a prompt (they end where the policy begins), and where in them a reference would go."""
+    """The ids of a prompt, up to the policy's first token, and the place of a reference in them."""
 
     token_ids: TokenIds
     reference_position: int
     messages: tuple[Message, ...]
-    """The messages as they were rendered: special tokens inside their words are escaped."""
+    """The rendered messages: special tokens in their texts are escaped."""
 
 
 class Chat:
-    """What is sampled stays as it was; what follows it is what the template would write there."""
+    """A tokenizer with its template. Sampled ids are never encoded again; replies are encoded by the template."""
 
     def __init__(self, tokenizer: Any, name: str = "the tokenizer") -> None:
         self.tokenizer = tokenizer
@@ -67,9 +68,7 @@ class Chat:
         )
         """The ids with which the policy may end its turn, the template's own first."""
         self._span_decoder = SpanDecoder(tokenizer, self.end_id)
-        turn_prefix = render_after_turn(
-            self._render_text, [PROBE_USER, PROBE_TURN], [MARKER_USER], True, name
-        ).partition(MARKER_TEXT)[2]
+        turn_prefix = self._render_after_turn([MARKER_USER], add_generation_prompt=True).partition(MARKER_TEXT)[2]
         self._turn_prefix_ids = self._encode(turn_prefix)
         self._turn_prefix = turn_prefix
         self._opens_thinking = turn_prefix.rfind(self.call_format.thinking_marks[0]) > turn_prefix.rfind(
@@ -78,40 +77,42 @@ class Chat:
 
     @classmethod
     def load(cls, folder: Path) -> "Chat":
-        """Read the tokenizer and the template of a policy's folder; nothing is fetched."""
+        """Load the tokenizer and the template of a policy's folder; nothing is downloaded."""
         from transformers import AutoTokenizer
 
         try:
             auto_tokenizer: Any = AutoTokenizer  # its methods have no types
             tokenizer = auto_tokenizer.from_pretrained(folder, local_files_only=True)
         except (OSError, ValueError, KeyError) as problem:
-            reason = str(problem).splitlines()[0]
             raise TemplateError(
-                f"{folder}: no tokenizer can be read there ({reason}); expected tokenizer.json beside the weights"
+                f"{folder}: no tokenizer can be read there ({get_first_line(problem)}); "
+                "expected tokenizer.json beside the weights"
             ) from problem
         return cls(tokenizer, str(folder))
 
     def save(self, folder: Path) -> None:
-        """Write tokenizer and template, so that apply_chat_template elsewhere gives the text of a rollout."""
+        """Write tokenizer and template; with them apply_chat_template gives the text of a rollout."""
         self.tokenizer.save_pretrained(folder)
 
     # -- the conversation ---------------------------------------------------------------------------------------------
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools, reference_message: int) -> EncodedPrompt:
-        """The prompt: all that comes before the policy's first token."""
+        """Encode the prompt: all that comes before the policy's first token."""
         escaped = tuple(self._mark_given(message) for message in messages)
         text = self._render_text(escaped, tools, True)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = np.asarray(encoding["input_ids"], np.int32)
         starts = np.asarray([start for start, _ in encoding["offset_mapping"]], np.int64)
         return EncodedPrompt(
-            ids, self._find_reference_position(escaped, tools, reference_message, text, ids, starts), escaped
+            ids,
+            self._find_reference_position(escaped, tools, reference_message, text=text, ids=ids, starts=starts),
+            escaped,
         )
 
     def encode_reply(
         self, messages: Sequence[Message], add_generation_prompt: bool = True
     ) -> tuple[TokenIds, tuple[Message, ...]]:
-        """What follows a turn that the policy finished itself: the messages, and the opening of its next turn."""
+        """Encode what follows a turn that the policy ended: the messages and the opening of its next turn."""
         escaped = tuple(self._escape_message(message) for message in messages)
         glue = self._encode(self._render_after_turn(escaped, add_generation_prompt))
         if not len(glue) or glue[0] != self.end_id:
@@ -120,13 +121,13 @@ class Chat:
         return glue[1:], escaped
 
     def parse_turn(self, ids: TokenIds, tools: Tools = ()) -> tuple[ParsedTurn, TokenKinds]:
-        """What one sampled turn says, and what each of its tokens is; nothing is encoded again.
+        """Parse one sampled turn, and give each of its tokens a kind; nothing is encoded again.
 
-        `tools` type the arguments of dialects that write every value as a text.
+        The schemas in `tools` give types to the arguments of call formats that write every value as text.
         """
         stop = len(ids) - 1 if self.has_end_token(ids) else len(ids)
         text, spans = self.decode_with_spans(ids[:stop])
-        parser = parse_turn_text(text, self.call_format, self._opens_thinking, tools)
+        parser = parse_turn_text(text, self.call_format, tools, opens_thinking=self._opens_thinking)
         token_kinds = kinds_of_tokens(parser.character_kinds, spans)
         if stop < len(ids):  # the end belongs to the stretch that it closes
             token_kinds = np.append(
@@ -134,23 +135,29 @@ class Chat:
             )
         return parser.parsed_turn, token_kinds.astype(np.uint8)
 
+    def visible_text(self, rollout: Rollout, turn: Turn) -> str:
+        """What a turn says outside thinking and calls. A rollout that does not record it is parsed again."""
+        if turn.text is not None:
+            return turn.text
+        return self.parse_turn(rollout.response[turn.start : turn.stop], rollout.tools)[0].text
+
     def has_end_token(self, ids: TokenIds) -> bool:
-        """The policy ended this turn itself."""
+        """Whether the policy ended this turn itself."""
         return len(ids) > 0 and int(ids[-1]) in self.end_ids
 
     def turn_message(self, ids: TokenIds, hit_end_token: bool) -> Message:
-        """A sampled turn as a message: its raw text, so that rendering it again changes nothing."""
+        """A sampled turn as a message with its raw text, which renders to the same text again."""
         if not hit_end_token:
             return {"role": "assistant", "content": self.turn_text(ids), "unfinished": True}
         end_field = {} if ids[-1] == self.end_id else {"end": self.decode(ids[-1:])}
         return {"role": "assistant", "content": self.turn_text(ids[:-1]), **end_field}
 
     def turn_text(self, ids: TokenIds) -> str:
-        """The text of what was sampled. A word-by-word template puts the first space itself."""
+        """The text of sampled ids. The lab's template writes the first space itself."""
         return self.decode(ids) if self.call_format is LAB_FORMAT else self._span_decoder.decode_after(ids.tolist())
 
     def roundtrips(self, ids: TokenIds) -> bool:
-        """Whether the tokenizer makes these very ids of the text of a turn, where the turn stands."""
+        """Whether the tokenizer encodes the turn's text, in its place, to these very ids."""
         end = self.decode(ids[-1:]) if self.has_end_token(ids) else ""
         text = self.turn_text(ids[:-1] if end else ids)
         encoded = self._encode(self._turn_prefix + text + end)
@@ -160,19 +167,19 @@ class Chat:
         return decode_ids(self.tokenizer, ids)
 
     def decode_with_spans(self, ids: TokenIds) -> tuple[str, TokenSpans]:
-        """The text of `plain`, and for each id the stretch [start, stop) of it that the id has a part in."""
+        """The text of `ids`, and for each id the span [start, stop) of the characters it is part of."""
         return self._span_decoder.decode_with_spans(ids)
 
     def encode_conversation(self, messages: Sequence[Message], tools: Tools) -> TokenIds:
-        """A whole conversation through the template, as anyone who loads the policy would do it."""
+        """Encode a whole conversation with the template, as any user of the exported policy would."""
         return self._encode(self._render_text(messages, tools, False))
 
     def encode_text(self, text: str) -> TokenIds:
-        """Ids of a piece of harness text in isolation: special tokens inside it are escaped."""
+        """Encode a text of the harness alone: special tokens in it are escaped."""
         return self._encode(self._escape(text))
 
     def encode_policy_text(self, text: str) -> TokenIds:
-        """Ids of a text as a policy would have written it, special tokens included: for scripts that stand in."""
+        """Encode a text as a policy would have sampled it, special tokens included; for scripted policies."""
         return self._encode(text)
 
     # -- taking the template apart ------------------------------------------------------------------------------------
@@ -184,21 +191,32 @@ class Chat:
         return {**message, "content": self._escape(message["content"])}
 
     def _mark_given(self, message: Message) -> Message:
-        """A message of the opening; a turn in it that the policy did not write is the template's to render."""
+        """Escape a message of the prompt. An assistant turn in it is marked `given`: the stock template renders it."""
         given_flag = {"given": True} if message["role"] == "assistant" else {}
         return {**self._escape_message(message), **given_flag}
 
     def _render_after_turn(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
-        """All that the template writes after an assistant turn when `messages` follow it, the end of turn included."""
+        """The text after an assistant turn that `messages` follow, from its end-of-turn token on."""
         return render_after_turn(
-            self._render_text, [PROBE_USER, PROBE_TURN], messages, add_generation_prompt, self.name
+            self._render_text,
+            [PROBE_USER, PROBE_TURN],
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            name=self.name,
         )
 
     def _find_reference_position(
-        self, messages: Sequence[Message], tools: Tools, reference_message: int, text: str, ids: TokenIds, starts: Any
+        self,
+        messages: Sequence[Message],
+        tools: Tools,
+        reference_message: int,
+        *,
+        text: str,
+        ids: TokenIds,
+        starts: Any,
     ) -> int:
-        """Where a reference goes: before the end of the harness's message, or behind its words where another follows
-        them in the same turn."""
+        """The index in `ids` of a reference: before the end of the harness's message, or after its text where another
+        message follows in the same turn."""
         marked = [dict(message) for message in messages]
         marked[reference_message]["content"] = marked[reference_message]["content"] + PROBE_TEXT
         if reference_message + 1 < len(marked):
@@ -269,7 +287,7 @@ class Chat:
         return call_format
 
     def _render_call(self, tool: str, arguments: Any) -> str:
-        """A call as the template writes it; nothing where it writes none, or wants other arguments."""
+        """A call as the template renders it; empty where it renders none, or refuses these arguments."""
         call = {"id": "probecall", "type": "function", "function": {"name": tool, "arguments": arguments}}
         try:
             text = self._render_text(

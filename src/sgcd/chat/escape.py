@@ -1,4 +1,4 @@
-"""No word of a tool, a user or a reference may open or close anything: marks inside it are broken in two."""
+"""Break marks in texts of tools, users and references, so that they cannot open or close a turn or a call."""
 
 import re
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from typing import Any
 
 
 class MarkEscaper:
-    """Puts a space behind the first character of every mark."""
+    """Puts a space after the first character of every mark."""
 
     def __init__(self, marks: Iterable[str]) -> None:
         self.marks = tuple(sorted({mark for mark in marks if len(mark.strip()) > 1}, key=len, reverse=True))
@@ -17,9 +17,9 @@ class MarkEscaper:
 
 
 def collect_marks(tokenizer: Any, template: str) -> set[str]:
-    """Special tokens, and those added ones that look like marks or that the template writes.
+    """Special tokens, and added tokens that look like marks or occur in the template.
 
-    Gemma's vocabulary, for one, has runs of spaces and the tags of HTML as added tokens: those are words like others.
+    Other added tokens are plain text: Gemma's vocabulary has runs of spaces and HTML tags as added tokens.
     """
     marks = {str(token) for token in tokenizer.all_special_tokens}
     for token in tokenizer.added_tokens_decoder.values():

@@ -1,4 +1,4 @@
-"""What stands between the marks of a call becomes a Call, or a sentence that says what is wrong with it."""
+"""Parse the text of a call into a `Call`, or into a sentence about what is malformed."""
 
 import json
 import re
@@ -17,7 +17,7 @@ _PYTHON_LITERALS = {"True": True, "False": False, "None": None}
 
 
 def parse_word_call(text: str, tools: Tools = ()) -> Call | str:
-    """The lab's calls are plain words: a tool, then the name and the value of each argument."""
+    """The lab's format: plain words, first the tool, then the name and the value of each argument."""
     words = text.split()
     if not words:
         return "the call is empty"
@@ -30,7 +30,7 @@ def parse_word_call(text: str, tools: Tools = ()) -> Call | str:
 
 
 def parse_json_call(text: str, tools: Tools = ()) -> Call | str:
-    """Hermes, Qwen2.5, Qwen3: one JSON object with name and arguments."""
+    """The format of Hermes, Qwen2.5 and Qwen3: one JSON object with name and arguments."""
     try:
         return call_from_json(_decode_whole(text), "arguments")
     except CallSyntaxError as problem:
@@ -38,7 +38,7 @@ def parse_json_call(text: str, tools: Tools = ()) -> Call | str:
 
 
 def parse_tag_call(text: str, tools: Tools = ()) -> Call | str:
-    """Qwen3.5: <function=name>, inside it <parameter=name>value</parameter>; the tool's schema types the values."""
+    """The format of Qwen3.5: <function=name> with <parameter=name>value</parameter>; the schema types the values."""
     if not text.strip():
         return "the call is empty"
     function = _FUNCTION_PATTERN.fullmatch(text)
@@ -63,7 +63,7 @@ def parse_tag_call(text: str, tools: Tools = ()) -> Call | str:
 
 
 def parse_bare_calls(text: str, tools: Tools = ()) -> list[Call] | str:
-    """Llama 3: JSON objects with name and parameters, one after the other, after marks or a semicolon or neither."""
+    """The format of Llama 3: JSON objects with name and parameters, with marks, semicolons or nothing between them."""
     calls: list[Call] = []
     position = _skip_separators(text, 0)
     while position < len(text):
@@ -85,7 +85,7 @@ def _skip_separators(text: str, position: int) -> int:
 
 
 def call_from_json(value: Any, key: str) -> Call | str:
-    """A decoded JSON object as a call; Llama says parameters where others say arguments, and mixes them up."""
+    """Make a call from a decoded JSON object. Llama 3 writes parameters, or sometimes arguments; both are accepted."""
     if not isinstance(value, Mapping):
         return f"a call is a JSON object with name and {key}, this one is {_quote(json.dumps(value))}"
     fields = cast(Mapping[str, Any], value)
@@ -102,7 +102,7 @@ def call_from_json(value: Any, key: str) -> Call | str:
 
 
 class CallSyntaxError(ValueError):
-    """Why a text is not the JSON of a call, as a sentence."""
+    """The text is not the JSON of a call; the message is a sentence for the policy."""
 
 
 def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,7 +117,7 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object_without_duplicates)
 
 
 def _decode_json(text: str, start: int = 0) -> tuple[Any, int]:
-    """The value that begins at a character, and where it ends; it can be written to any file again."""
+    """The value that begins at `start`, and the index of its end. The value can be written as JSON again."""
     try:
         value, end = _DECODER.raw_decode(text, start)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()  # no half characters, no infinity
@@ -132,7 +132,7 @@ def _decode_json(text: str, start: int = 0) -> tuple[Any, int]:
 
 
 def _decode_whole(text: str) -> Any:
-    """The one value that a text is."""
+    """The JSON value of a whole text."""
     stripped = text.strip()
     if not stripped:
         raise CallSyntaxError("the call is empty")
@@ -143,13 +143,13 @@ def _decode_whole(text: str) -> Any:
 
 
 def _quote(text: str) -> str:
-    """On one line, and short."""
+    """The text on one line, shortened, in quotes."""
     line = " ".join(text.split())
     return repr(line if len(line) <= _MAX_QUOTED_CHARACTERS else line[: _MAX_QUOTED_CHARACTERS - 4] + " ...")
 
 
 def _strip_line_breaks(text: str) -> str:
-    """The template puts each value on lines of its own; those two breaks are not the value's."""
+    """Remove the two line breaks that the template puts around each value."""
     return text.removeprefix("\n").removesuffix("\n")
 
 
@@ -170,7 +170,7 @@ def _schema_types(schema: Mapping[str, Any]) -> set[str]:
 
 
 def _convert_value(value: str, schema: Mapping[str, Any]) -> Any:
-    """A value is a text, unless its schema wants something else and it can be read as that."""
+    """Convert a value to a type that its schema allows; it stays a text if the schema allows one or it does not fit."""
     types = _schema_types(schema)
     if not types or "string" in types:
         return value
@@ -180,4 +180,4 @@ def _convert_value(value: str, schema: Mapping[str, Any]) -> Any:
     try:
         return _decode_whole(stripped)
     except CallSyntaxError:
-        return value  # the tool says what it wanted
+        return value  # the tool reports the type that it expects

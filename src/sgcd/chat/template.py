@@ -1,4 +1,4 @@
-"""A template that keeps every turn of the policy as it was, made around the model's own."""
+"""Build a chat template that renders every turn of the policy unchanged, around the model's own template."""
 
 from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
@@ -33,7 +33,7 @@ RenderFn = Callable[[Sequence[Message], Sequence[Mapping[str, Any]], bool], str]
 
 
 def stock_template(tokenizer: Any, name: str) -> str:
-    """The template that came with a tokenizer; where there are several, the one for tools."""
+    """The template of a tokenizer; where it has several, the one for tools."""
     template: Any = tokenizer.chat_template
     if isinstance(template, Mapping):
         templates = cast(Mapping[str, Any], template)
@@ -44,7 +44,7 @@ def stock_template(tokenizer: Any, name: str) -> str:
 
 
 def build_renderer(tokenizer: Any, template: str, name: str) -> RenderFn:
-    """Messages, tools, whether the next turn is opened -> text. Whatever a template raises is one clear line."""
+    """Make a function that renders messages. Whatever the template raises becomes a `TemplateError` of one line."""
 
     def render(messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
         try:
@@ -67,9 +67,9 @@ def build_renderer(tokenizer: Any, template: str, name: str) -> RenderFn:
 
 
 def render_after_turn(
-    render: RenderFn, before: Sequence[Message], after: Sequence[Message], add_generation_prompt: bool, name: str
+    render: RenderFn, before: Sequence[Message], after: Sequence[Message], *, add_generation_prompt: bool, name: str
 ) -> str:
-    """All that a template writes after the turn PROBE, which ends `before`, when `after` follows it."""
+    """The text that a template writes after the probe turn, which ends `before`, when `after` follows."""
     text = render([*before, *after], (_PROBE_TOOL,), add_generation_prompt)
     _, probe, suffix = text.partition(PROBE_TEXT)
     if not probe:
@@ -81,7 +81,7 @@ def render_after_turn(
 
 
 def build_preserving_template(tokenizer: Any, stock: str, name: str) -> str:
-    """The template of a policy: `stock`, and around it what keeps every turn as it was; `stock` itself if it does."""
+    """Wrap `stock` so that every turn is rendered unchanged; returns `stock` itself where it already does that."""
     if "unfinished" in stock:  # the lab's, or one that was made here: it knows a turn that was cut off
         return stock
     render = build_renderer(tokenizer, stock, name)
@@ -92,10 +92,9 @@ def build_preserving_template(tokenizer: Any, stock: str, name: str) -> str:
         "USERS": _renders_word(render, [PROBE_USER, MARKER_USER]),
     }
     _check_suffix_is_fixed(render, abilities["TOOL_ROLE"], name)
+    closing = render_after_turn(render, [PROBE_USER, PROBE_TURN], (), add_generation_prompt=False, name=name)
     replacements = {
-        "END": dumps(
-            _find_end_token(tokenizer, render_after_turn(render, [PROBE_USER, PROBE_TURN], (), False, name), name)
-        ),
+        "END": dumps(_find_end_token(tokenizer, closing, name)),
         **{ability: str(flag).lower() for ability, flag in abilities.items()},
         "CLOCK": f"{{%- macro strftime_now(format) -%}}{_FIXED_DATE}{{%- endmacro -%}}\n"
         if "strftime_now" in stock
@@ -116,11 +115,11 @@ def _renders_word(render: RenderFn, messages: Sequence[Message], word: str = MAR
 
 
 def _check_suffix_is_fixed(render: RenderFn, knows_tool_role: bool, name: str) -> None:
-    """What follows a turn must not depend on what is in it, nor on what came before it."""
+    """Refuse a template whose text after a turn depends on that turn or on earlier ones."""
     for after in ([MARKER_USER], [_MARKER_TOOL] if knows_tool_role else [], []):
         for add_generation_prompt in (True, False):
             suffixes = {
-                render_after_turn(render, before, after, add_generation_prompt, name)
+                render_after_turn(render, before, after, add_generation_prompt=add_generation_prompt, name=name)
                 for before in ([PROBE_USER, PROBE_TURN], _LONGER_HISTORY)
             }
             if len(suffixes) > 1:
@@ -131,7 +130,7 @@ def _check_suffix_is_fixed(render: RenderFn, knows_tool_role: bool, name: str) -
 
 
 def _find_end_token(tokenizer: Any, closing: str, name: str) -> str:
-    """The one token with which a turn ends; what the template writes behind it belongs to what follows."""
+    """The token that ends a turn: the first of `closing`; the rest belongs to the next message."""
     ids = tokenizer(closing, add_special_tokens=False)["input_ids"][:1]
     end = str(tokenizer.decode(ids, skip_special_tokens=False))
     if not end or not closing.startswith(end):

@@ -1,4 +1,4 @@
-"""From ids to the text that they spell, and to the stretch of it that each has a part in."""
+"""Decode ids to text, with the span of characters that each id is part of."""
 
 from collections.abc import Sequence
 from itertools import accumulate, groupby
@@ -14,7 +14,7 @@ _REPLACEMENT_CHARACTER = "\ufffd"  # what is decoded where bytes make no whole c
 
 
 class SpanDecoder:
-    """A tokenizer's way back to text. `before` is an id that may stand before any other."""
+    """Decodes ids with a tokenizer. `preceding_id` is an id that any other may follow."""
 
     def __init__(self, tokenizer: Any, preceding_id: int) -> None:
         self._tokenizer = tokenizer
@@ -23,9 +23,9 @@ class SpanDecoder:
         self._pieces: dict[int, str] = {}
 
     def decode_with_spans(self, ids: TokenIds) -> tuple[str, TokenSpans]:
-        """The text of `plain`, and for each id the stretch [start, stop) of it that the id has a part in.
+        """The text of `ids`, and for each id the span [start, stop) of the characters it is part of.
 
-        A character that several ids make together belongs to each of them.
+        A character that several ids form together belongs to each of them.
         """
         text, tokens = decode_ids(self._tokenizer, ids), ids.tolist()
         pieces, spans = list[str](), list[tuple[int, int]]()
@@ -46,18 +46,18 @@ class SpanDecoder:
         return text, np.maximum(np.array(spans, np.int64).reshape(-1, 2) - num_lost, 0)
 
     def decode_after(self, tokens: Sequence[int]) -> str:
-        """What ids spell when another stands before them."""
+        """The text of ids that follow another id."""
         return decode_ids(self._tokenizer, np.array([self._preceding_id, *tokens], np.int32))[self._skip :]
 
     def _piece(self, token: int) -> str:
-        """What an id spells when another stands before it; nothing whole when it is a byte."""
+        """The text of an id that follows another; the replacement character for a byte."""
         if token not in self._pieces:
             is_byte = str(self._tokenizer.convert_ids_to_tokens(token)).startswith("<0x")
             self._pieces[token] = _REPLACEMENT_CHARACTER if is_byte else self.decode_after([token])
         return self._pieces[token]
 
     def _decode_together(self, tokens: Sequence[int]) -> tuple[str, list[tuple[int, int]]]:
-        """Ids that spell characters together, as the bytes of an emoji do: each begins where those before it end."""
+        """Decode ids that form characters together, such as those of an emoji; each starts where earlier ids end."""
         text = self.decode_after(tokens)
         ends = [_common_prefix_length(text, self.decode_after(tokens[:count])) for count in range(len(tokens))] + [
             len(text)
@@ -73,7 +73,7 @@ def decode_ids(tokenizer: Any, ids: TokenIds) -> str:
 
 
 def _common_prefix_length(first: str, second: str) -> int:
-    """How many characters two texts begin with together."""
+    """The length of the common prefix of two texts."""
     return next(
         (i for i, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
     )

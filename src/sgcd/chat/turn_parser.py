@@ -1,26 +1,24 @@
-"""What a turn says, read from its text: thinking, calls, answer, and what each character and each token belongs to."""
+"""Parse the text of a turn into thinking, calls and answer, with a kind for each character and each token."""
 
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sgcd.chat.call_formats import PYTHON_TAG, CallFormat
 from sgcd.chat.parse_calls import Tools
+from sgcd.chat.token_spans import TokenSpans
 from sgcd.records import Call, ParsedTurn, TokenKind, TokenKinds
-
-TokenSpans = NDArray[np.int64]
 
 
 @dataclass(slots=True)
 class TurnParser:
-    """A turn while it is read from left to right."""
+    """The state of a turn that is parsed from left to right."""
 
     text: str
     call_format: CallFormat
     tools: Tools
     character_kinds: TokenKinds = field(init=False)
-    """What each character is."""
+    """The kind of each character."""
     thoughts: list[str] = field(default_factory=list[str])
     answer_parts: list[str] = field(default_factory=list[str])
     calls: list[Call] = field(default_factory=list[Call])
@@ -35,14 +33,14 @@ class TurnParser:
         return ParsedTurn("\n".join(self.thoughts), answer, () if self.error else tuple(self.calls), self.error)
 
     def add_thinking(self, start: int, content_start: int) -> int:
-        """Thinking begins at `start`, its words at `inside`; returns where it ends."""
+        """Add thinking that begins at `start`, its text at `content_start`; returns its end."""
         content, stop = self._content(content_start, self.call_format.thinking_marks)
         self.thoughts.append(content.strip())
         self.character_kinds[start:stop] = TokenKind.THINKING
         return stop
 
     def add_call(self, start: int, marks: tuple[str, str]) -> int:
-        """A marked call begins at `start`; returns where it ends."""
+        """Add a marked call that begins at `start`; returns its end."""
         content, stop = self._content(start + len(marks[0]), marks)
         self.character_kinds[start:stop] = TokenKind.CALL
         if not self.error:
@@ -50,7 +48,7 @@ class TurnParser:
         return stop
 
     def add_answer(self, start: int, stop: int) -> None:
-        """Neither thinking nor a marked call; where calls have no marks, the answer may be one or end in one."""
+        """Add text outside thinking and marked calls; where calls have no marks, its end may be a call."""
         piece = self.text[start:stop]
         if self.call_format.call_marks is None:
             call_start = start + _unmarked_call_start(piece)
@@ -75,8 +73,8 @@ class TurnParser:
             self.calls += result
 
 
-def parse_turn_text(text: str, call_format: CallFormat, opens_thinking: bool, tools: Tools) -> TurnParser:
-    """Read one turn. `thinking`: the template has opened the thinking already, the policy only closes it."""
+def parse_turn_text(text: str, call_format: CallFormat, tools: Tools, *, opens_thinking: bool) -> TurnParser:
+    """Parse one turn. With `opens_thinking` the template has opened the thinking, and the policy only closes it."""
     parser = TurnParser(text, call_format, tools)
     position = parser.add_thinking(0, 0) if opens_thinking else 0
     while position < len(text):
@@ -94,12 +92,12 @@ def parse_turn_text(text: str, call_format: CallFormat, opens_thinking: bool, to
 
 
 def kinds_of_tokens(character_kinds: TokenKinds, spans: TokenSpans) -> TokenKinds:
-    """What each token is, from what its characters are: one that has a part in a call is the call's."""
+    """The kind of each token, from its characters: a token with a part in a call is a call token."""
     token_kinds = np.full(len(spans), TokenKind.ANSWER, np.uint8)
     for kind in (TokenKind.THINKING, TokenKind.CALL):
         counts = np.concatenate([[0], np.cumsum(character_kinds == kind)])
         token_kinds[counts[spans[:, 1]] > counts[spans[:, 0]]] = kind
-    for index in np.flatnonzero(spans[:, 0] == spans[:, 1]):  # a token without a character goes with the one before it
+    for index in np.flatnonzero(spans[:, 0] == spans[:, 1]):  # without a character: the kind of the one before
         token_kinds[index] = token_kinds[index - 1] if index else TokenKind.ANSWER
     return token_kinds
 
@@ -110,7 +108,7 @@ def _find_or_end(text: str, mark: str, start: int) -> int:
 
 
 def _unmarked_call_start(piece: str) -> int:
-    """Where in an answer a call without marks begins: at its tag, or at a JSON object that opens the answer."""
+    """The start of a call without marks: its tag, or a JSON object at the start of the answer; else the end."""
     tag = piece.find(PYTHON_TAG)
     if tag >= 0:
         return tag

@@ -12,6 +12,7 @@ from sgcd.contrast.leakage.chat_marks import break_chat_marks
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.leakage.verifier_names import collect_verifier_names, remove_verifier_data
 from sgcd.records import Call, Message, Rollout
+from sgcd.text import cut_middle
 
 _MAX_ANSWER_WORDS = 5
 """Words of a final answer in `Trace.moves`: enough to tell a refusal from a confirmation."""
@@ -104,7 +105,6 @@ def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
     replies_by_turn = _replies_by_turn(rollout)
     turns: list[TraceTurn] = []
     for turn, messages in zip(rollout.turns, replies_by_turn, strict=True):
-        parsed = chat.parse_turn(rollout.response[turn.start : turn.stop], rollout.tools)[0]
         replies = [clean(str(message.get("content", ""))) for message in messages]
         tool_answers = [text for text, message in zip(replies, messages, strict=True) if message["role"] == "tool"]
         parse_error = clean(turn.malformed)
@@ -114,7 +114,9 @@ def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
             TraceCall(clean(call.name), clean(_format_arguments(call)), _error_words(answer) if call.is_error else "")
             for call, answer in zip(turn.calls, tool_answers, strict=True)
         ]
-        turns.append(TraceTurn(clean(parsed.text.strip()), tuple(calls), parse_error, tuple(replies)))
+        turns.append(
+            TraceTurn(clean(chat.visible_text(rollout, turn).strip()), tuple(calls), parse_error, tuple(replies))
+        )
     opening = "\n".join(
         labelled_line(message["role"], clean(str(message.get("content", "")))) for message in _opening_messages(rollout)
     )
@@ -196,10 +198,3 @@ def _error_words(text: str) -> str:
     """The first words of a tool's error, without the leading `error :`."""
     words = re.sub(r"^\W*error\W*", "", text.strip(), flags=re.IGNORECASE).split()
     return " ".join(words[:_MAX_ERROR_WORDS]) or "unknown"
-
-
-def cut_middle(text: str, max_chars: int) -> str:
-    if len(text) <= max_chars:
-        return text
-    head, tail = (max_chars + 1) // 2, max_chars // 2
-    return f"{text[:head]} ... {len(text) - max_chars} characters cut ... {text[len(text) - tail :]}"

@@ -1,11 +1,11 @@
-"""Play lab tasks as the teacher would: the sampler sees a reference in its prompt, the rollout's record stays clean."""
+"""Play lab tasks as the teacher: the sampler sees a reference in its prompt, the recorded rollout does not have it."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgcd.act.environment import SampledTurn, Sampler, Session
-from sgcd.act.rollout import play_rollout
+from sgcd.act.cohort import PlayContext, play_cohort
+from sgcd.act.environment import SampledTurn, Sampler, Session, TaskSuite
+from sgcd.act.rollout import RolloutSpec
 from sgcd.act.settings import Limits
 from sgcd.chat import Chat
 from sgcd.contrast.insert import encode_reference, insert_reference
@@ -18,7 +18,7 @@ LAB_LIMITS = Limits(turns=12, tokens=640)
 
 @dataclass(slots=True)
 class ReferenceSession:
-    """A session whose first ids, the prompt, get a reference."""
+    """A session that inserts a reference into its first ids, the prompt."""
 
     inner: Session
     reference_ids: TokenIds
@@ -40,29 +40,47 @@ async def play_with_references(
     tasks: Sequence[Task],
     texts: Sequence[str],
     trials: int,
+    *,
     chat: Chat,
     sampler: Sampler,
     seed: int,
     temperature: float = 1.0,
 ) -> list[list[Rollout]]:
-    """`trials` rollouts of each task, with its text in the context; an empty text is no reference at all.
+    """`trials` rollouts of each task, with its text as the reference; an empty text means no reference.
 
-    Seeds depend on task and trial alone: with and without a reference, trials are paired.
+    Seeds depend on task and trial alone: trials with and without a reference are paired.
     """
-
-    async def play_one(index: int, task: Task, text: str, trial: int) -> Rollout:
-        rollout_seed = derive_seed(seed, "guided", task.id, trial)
-        session: Session = cohort.session(index, rollout_seed)
-        if text:
-            opening = await Airline().open(task, rollout_seed)
-            encoded_prompt = chat.encode_prompt(opening.messages, opening.tools, opening.reference_message)
-            session = ReferenceSession(session, encode_reference(chat, text), encoded_prompt.reference_position)
-        return await play_rollout(task, Airline(), chat, session, LAB_LIMITS, trial, rollout_seed)
-
-    plays = [(task, text, trial) for task, text in zip(tasks, texts, strict=True) for trial in range(trials)]
+    context = lab_context(chat, sampler)
+    plays = [
+        (RolloutSpec(task, trial, derive_seed(seed, "guided", task.id, trial)), text)
+        for task, text in zip(tasks, texts, strict=True)
+        for trial in range(trials)
+    ]
     rollouts: list[Rollout] = []
     for start in range(0, len(plays), sampler.slots):
         chunk = plays[start : start + sampler.slots]
-        async with sampler.cohort(len(chunk), temperature) as cohort:
-            rollouts += await asyncio.gather(*(play_one(index, *spec) for index, spec in enumerate(chunk)))
+        positions = [await _reference_position(spec, chat) if text else 0 for spec, text in chunk]
+
+        def add_reference(
+            index: int,
+            session: Session,
+            chunk: Sequence[tuple[RolloutSpec, str]] = chunk,
+            positions: Sequence[int] = positions,
+        ) -> Session:
+            text = chunk[index][1]
+            return ReferenceSession(session, encode_reference(chat, text), positions[index]) if text else session
+
+        specs = [spec for spec, _ in chunk]
+        rollouts += await play_cohort(specs, context, temperature=temperature, wrap_session=add_reference)
     return [rollouts[start : start + trials] for start in range(0, len(rollouts), trials)]
+
+
+def lab_context(chat: Chat, sampler: Sampler) -> PlayContext:
+    """Plays in the lab's world with the lab's limits; the tasks are chosen by the caller."""
+    return PlayContext(task_suite=TaskSuite(Airline, {}), chat=chat, sampler=sampler, limits=LAB_LIMITS)
+
+
+async def _reference_position(spec: RolloutSpec, chat: Chat) -> int:
+    """Where a reference goes in the prompt of a task."""
+    initial = await Airline().open(spec.task, spec.seed)
+    return chat.encode_prompt(initial.messages, initial.tools, initial.reference_message).reference_position

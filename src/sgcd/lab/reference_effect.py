@@ -54,7 +54,7 @@ async def play_reference_arms(
     played: dict[str, list[list[Rollout]]] = {}
     for name, texts in {WITHOUT_REFERENCE: [""] * len(tasks), **arms}.items():
         on_progress(f"{len(tasks)} mixed tasks, {trials} trials, reference: {name}")
-        played[name] = await play_with_references(tasks, texts, trials, chat, sampler, seed)
+        played[name] = await play_with_references(tasks, texts, trials, chat=chat, sampler=sampler, seed=seed)
     return ArmPlays(trials, played)
 
 

@@ -31,8 +31,12 @@ async def measure_warm_start(
     """The gate's figures for one warm start, as plain JSON."""
     arguments = gold_argument_probabilities(model, chat, generate_tasks("dev")[:tasks], world)
     dev_tasks = generate_tasks("dev")[:tasks]
-    rollouts_by_task = await play_with_references(dev_tasks, [""] * len(dev_tasks), trials, chat, sampler, seed=11)
-    greedy = await play_with_references(dev_tasks, [""] * len(dev_tasks), 1, chat, sampler, seed=11, temperature=0.0)
+    rollouts_by_task = await play_with_references(
+        dev_tasks, [""] * len(dev_tasks), trials, chat=chat, sampler=sampler, seed=11
+    )
+    greedy = await play_with_references(
+        dev_tasks, [""] * len(dev_tasks), 1, chat=chat, sampler=sampler, seed=11, temperature=0.0
+    )
     by_category = {
         category: float(
             np.mean(

@@ -1,13 +1,13 @@
-"""Play held-out tasks, greedily and sampled, and keep one row for each trial."""
+"""Play held-out tasks, greedily and sampled, and return one row per trial."""
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from json import dumps
 
-from sgcd.act.environment import Cohort, Sampler, TaskSuite
-from sgcd.act.rollout import play_rollout
+from sgcd.act.cohort import PlayContext, play_cohort
+from sgcd.act.environment import Sampler, TaskSuite
+from sgcd.act.rollout import RolloutSpec
 from sgcd.act.settings import Limits
 from sgcd.chat import Chat
 from sgcd.measure.settings import EvaluationSettings
@@ -16,7 +16,7 @@ from sgcd.records import Call, Rollout, Task
 from sgcd.seeds import derive_seed
 
 _MIN_LOOP_CALLS = 3
-"""The same call this many times in a row is a loop."""
+"""The same call this many times in a row counts as a loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,44 +32,55 @@ class Trial:
     temperature: float
     number: int
 
+    def spec(self, settings: EvaluationSettings, seed: int) -> RolloutSpec:
+        """The rollout to play; its seed depends on the run's seed, the split, the task and the number of the trial."""
+        rollout_seed = derive_seed(seed, "evaluation", settings.split, self.task.id, self.number)
+        return RolloutSpec(self.task, self.number, rollout_seed)
 
-async def evaluate_policy_tasks(
-    stage: TaskSuite, chat: Chat, sampler: Sampler, limits: Limits, settings: EvaluationSettings, seed: int, step: int
+
+async def evaluate_policy(
+    context: PlayContext, settings: EvaluationSettings, *, seed: int, step: int
 ) -> list[TrialRow]:
-    """Every trial of the held-out tasks, in a fixed order, under the policy that `sampler` holds.
+    """Play every trial of the held-out tasks, in a fixed order; returns one row per trial.
 
     The seed of a trial depends on the run's seed, the split, the task and the number of the trial, never on the step:
     evaluations of one run at different steps, and of runs with one seed, are paired trial by trial.
     """
-
-    async def play_trial(trial: Trial, cohort: Cohort, index: int) -> TrialRow:
-        rollout_seed = trial_seed(trial, settings, seed)
-        session = cohort.session(index, rollout_seed)
-        rollout = await play_rollout(
-            trial.task, stage.environment_factory(), chat, session, limits, trial.number, rollout_seed
-        )
-        return trial_row(trial, rollout, settings, seed, step)
-
     rows: list[TrialRow] = []
-    for trials in split_into_cohorts(list_trials(held_out_tasks(stage, settings), settings), sampler.slots):
-        async with sampler.cohort(len(trials), trials[0].temperature) as cohort:
-            rows += await asyncio.gather(*(play_trial(trial, cohort, index) for index, trial in enumerate(trials)))
+    trials = list_trials(held_out_tasks(context.task_suite, settings), settings)
+    for cohort in split_into_cohorts(trials, context.sampler.slots):
+        specs = [trial.spec(settings, seed) for trial in cohort]
+        rollouts = await play_cohort(specs, context, temperature=cohort[0].temperature)
+        rows += [
+            trial_row(trial, rollout, settings, seed=seed, step=step)
+            for trial, rollout in zip(cohort, rollouts, strict=True)
+        ]
     return rows
 
 
-def trial_seed(trial: Trial, settings: EvaluationSettings, seed: int) -> int:
-    return derive_seed(seed, "evaluation", settings.split, trial.task.id, trial.number)
+async def evaluate_policy_tasks(
+    task_suite: TaskSuite,
+    chat: Chat,
+    sampler: Sampler,
+    limits: Limits,
+    settings: EvaluationSettings,
+    seed: int,
+    step: int,
+) -> list[TrialRow]:
+    """`evaluate_policy` for the trainer, which does not hold a `PlayContext` yet."""
+    context = PlayContext(task_suite=task_suite, chat=chat, sampler=sampler, limits=limits)
+    return await evaluate_policy(context, settings, seed=seed, step=step)
 
 
-def trial_row(trial: Trial, rollout: Rollout, settings: EvaluationSettings, seed: int, step: int) -> TrialRow:
-    """Where a trial stands, and what came of it."""
+def trial_row(trial: Trial, rollout: Rollout, settings: EvaluationSettings, *, seed: int, step: int) -> TrialRow:
+    """The row of one trial: which trial it is, and how it ended."""
     evaluation_columns = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
     trial_columns = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
     return {**evaluation_columns, **trial_columns, **rollout_row(rollout)}
 
 
 def held_out_tasks(stage: TaskSuite, settings: EvaluationSettings) -> tuple[Task, ...]:
-    """The tasks that the settings ask for."""
+    """The tasks of the split that is evaluated, at most `settings.tasks`."""
     return tuple(stage.splits.get(settings.split, ()))[: settings.tasks]
 
 
@@ -82,7 +93,7 @@ def list_trials(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Tri
 
 
 def split_into_cohorts(trials: Sequence[Trial], slots: int) -> list[list[Trial]]:
-    """Consecutive trials of one mode, at most `slots` together."""
+    """Split trials into cohorts of one mode and at most `slots` trials."""
     trials_by_mode = [list(mode_trials) for _, mode_trials in groupby(trials, key=lambda trial: trial.mode)]
     return [
         mode_trials[start : start + slots]
@@ -92,7 +103,7 @@ def split_into_cohorts(trials: Sequence[Trial], slots: int) -> list[list[Trial]]
 
 
 def rollout_row(rollout: Rollout) -> TrialRow:
-    """What is measured of one rollout, held out or not: the part of a row that needs no evaluation around it."""
+    """The columns of a row that depend on the rollout alone; also computed for training rollouts."""
     return {
         "task": rollout.task,
         "category": rollout.category,
@@ -111,12 +122,12 @@ def rollout_row(rollout: Rollout) -> TrialRow:
 
 
 def is_looping(rollout: Rollout) -> bool:
-    """Went round in circles: the same call (name and arguments) three times in a row, or no end within its turns."""
+    """Whether the same call (name and arguments) came three times in a row, or the turns ran out."""
     call_keys = [call_key(call) for call in rollout.calls]
     longest_repeat = max((len(list(repeated)) for _, repeated in groupby(call_keys)), default=0)
     return longest_repeat >= _MIN_LOOP_CALLS or rollout.end_reason == "turn_limit"
 
 
 def call_key(call: Call) -> str:
-    """Two calls are the same when their names and arguments are, in whatever order the arguments stand."""
+    """A key that two calls share when their names and arguments are equal, in any order of the arguments."""
     return dumps([call.name, dict(call.arguments)], sort_keys=True, default=str)

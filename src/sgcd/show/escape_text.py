@@ -19,14 +19,6 @@ def escape_token(text: str) -> str:
     return escape_text(text).replace("\n", _NEWLINE_MARK)
 
 
-def shorten_middle(text: str, limit: int) -> str:
-    """At most about `limit` characters, cut from the middle; the cut says how much it took."""
-    if len(text) <= limit:
-        return text
-    head, tail = limit * 2 // 3, limit - limit * 2 // 3
-    return f"{text[:head]} […{len(text) - limit:,} characters are not shown…] {text[-tail:]}"
-
-
 def _escape_char(char: str) -> str:
     if char in "\n\t" or char.isprintable() or category(char) == "Zs":
         return char

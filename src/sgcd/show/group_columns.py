@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 
 from sgcd.records import CreditRecord, Flags, Floats, Group, Rollout, TokenIds, Turn
-from sgcd.show.escape_text import escape_text, escape_token, shorten_middle
+from sgcd.show.escape_text import escape_text, escape_token
 from sgcd.show.token_classes import build_token_classes
+from sgcd.text import cut_middle
 
 TokenDecoder = Callable[[TokenIds], list[str]]
 """From the ids of a response to the text of each."""
@@ -165,9 +166,7 @@ def _turn_cells(
         TurnCell(
             tokens=_turn_tokens(range(turn.start, turn.stop), token_texts, token_classes, show_mask),
             problems=_call_problems(turn),
-            observation=shorten_middle(
-                escape_text("".join(token_texts[turn.stop : start])).strip(), MAX_OBSERVATION_CHARS
-            ),
+            observation=cut_middle(escape_text("".join(token_texts[turn.stop : start])).strip(), MAX_OBSERVATION_CHARS),
         )
         for turn, start in zip(rollout.turns, starts, strict=True)
     )
@@ -245,7 +244,7 @@ def _prompt_messages(rollout: Rollout) -> tuple[tuple[str, str], ...]:
         prompt_messages.append(
             (
                 escape_text(str(message.get("role"))),
-                shorten_middle(escape_text(str(message.get("content"))), MAX_PROMPT_CHARS),
+                cut_middle(escape_text(str(message.get("content"))), MAX_PROMPT_CHARS),
             )
         )
     return tuple(prompt_messages)

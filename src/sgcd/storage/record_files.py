@@ -7,15 +7,34 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import TypeAdapter
 from safetensors.numpy import load, save
 
 from sgcd.errors import FolderError, RecordError
-from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
+from sgcd.records import Credit, CreditRecord, Features, Group, Rollout, Task
 from sgcd.storage.atomic import SCHEMA, Row, check_schema
 
 ArrayMap = dict[str, NDArray[Any]]
 _PROMPT_ARRAYS = ("prompt",)
 _RESPONSE_ARRAYS = ("response", "response_mask", "token_kinds", "sampling_logprobs")
+_ARRAYS = (*_PROMPT_ARRAYS, *_RESPONSE_ARRAYS)
+_FIRST_KEYS = (
+    "task",
+    "category",
+    "sibling",
+    "seed",
+    "reference_position",
+    "end_reason",
+    "broken",
+    "verdict",
+    "truncations",
+    "turns",
+    "messages",
+    "private",
+    "private_kinds",
+    "tools",
+)
+"""The order of a rollout's keys in sgcd 0.1; other fields follow in the order of the class."""
 _FEATURE_ARRAYS = ("divergence", "entropy", "teacher_logprob_gap")
 _OLD_NAMES = {
     "insert_at": "reference_position",
@@ -30,6 +49,8 @@ _OLD_NAMES = {
     "has_gap": "has_teacher_logprob_gap",
 }
 """Fields and arrays by the names that they had in run folders of sgcd 0.1: such folders are read as well."""
+
+_ROLLOUT = TypeAdapter(Rollout)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +77,7 @@ def groups_to_bytes(step: int, groups: Sequence[Group], kept: Sequence[bool]) ->
         }
         lines.append(json.dumps(row, default=_refuse_value) + "\n")
     rollouts = [rollout for group in groups for rollout in (*group.rollouts, *group.broken)]
-    arrays: ArrayMap = {
-        name: _concatenate(getattr(rollout, name) for rollout in rollouts) for name in _PROMPT_ARRAYS + _RESPONSE_ARRAYS
-    }
+    arrays: ArrayMap = {name: _concatenate(getattr(rollout, name) for rollout in rollouts) for name in _ARRAYS}
     arrays["prompt_lengths"] = _array_lengths(rollout.prompt for rollout in rollouts)
     arrays["response_lengths"] = _array_lengths(rollout.response for rollout in rollouts)
     return "".join(lines).encode(), save(arrays, {"schema": str(SCHEMA)})
@@ -88,61 +107,21 @@ def groups_from_bytes(lines: bytes, arrays: bytes, where: str) -> list[StoredGro
 
 
 def _rollout_to_json(rollout: Rollout, tools: list[Any]) -> Row:
-    """All of a rollout but its arrays and its task; its tools by their place among the group's."""
+    """A rollout without its arrays; its tools are an index into those of the group."""
     rollout_tools = list(rollout.tools)
     if rollout_tools not in tools:
         tools.append(rollout_tools)
-    return {
-        "task": rollout.task,
-        "category": rollout.category,
-        "sibling": rollout.sibling,
-        "seed": rollout.seed,
-        "reference_position": rollout.reference_position,
-        "end_reason": rollout.end_reason,
-        "broken": rollout.broken,
-        "verdict": _verdict_to_json(rollout.verdict),
-        "truncations": dict(rollout.truncations),
-        "turns": [_turn_to_json(turn) for turn in rollout.turns],
-        "messages": list(rollout.messages),
-        "private": list(rollout.private),
-        "private_kinds": dict(rollout.private_kinds),
-        "tools": tools.index(rollout_tools),
-    }
-
-
-def _verdict_to_json(verdict: Verdict | None) -> Row | None:
-    if verdict is None:
-        return None
-    return {"reward": verdict.reward, "success": verdict.success, "facts": dict(verdict.facts)}
-
-
-def _turn_to_json(turn: Turn) -> Row:
-    calls = [{"name": call.name, "arguments": dict(call.arguments), "is_error": call.is_error} for call in turn.calls]
-    return {
-        "start": turn.start,
-        "stop": turn.stop,
-        "calls": calls,
-        "malformed": turn.malformed,
-        "roundtrips": turn.roundtrips,
-    }
+    # Without warnings: a value that is no JSON is refused when the line is written, with a message of its own.
+    fields: Row = _ROLLOUT.dump_python(rollout, exclude={*_ARRAYS, "tools"}, warnings=False)
+    return {**dict.fromkeys(_FIRST_KEYS), **fields, "tools": tools.index(rollout_tools)}
 
 
 def _rollout_from_json(entry: Row, tools: Sequence[Any], arrays: ArrayMap) -> Rollout:
-    turns: list[Turn] = []
-    for stored in entry["turns"]:
-        turn = _with_new_names(stored)
-        calls = tuple(Call(**_with_new_names(call)) for call in turn["calls"])
-        turns.append(Turn(turn["start"], turn["stop"], calls, turn["malformed"], turn.get("roundtrips", True)))
-    fields: Row = {
-        **_with_new_names(entry),
-        **arrays,
-        "verdict": None if entry["verdict"] is None else Verdict(**entry["verdict"]),
-        "turns": tuple(turns),
-        "messages": tuple(entry["messages"]),
-        "private": tuple(entry["private"]),
-        "tools": tuple(tools[entry["tools"]]),
-    }
-    return Rollout(**fields)
+    fields = _with_new_names(entry)
+    turns = [_with_new_names(turn) for turn in fields["turns"]]
+    for turn in turns:
+        turn["calls"] = [_with_new_names(call) for call in turn["calls"]]
+    return _ROLLOUT.validate_python({**fields, **arrays, "turns": turns, "tools": tools[fields["tools"]]})
 
 
 def credit_to_bytes(records: Mapping[str, CreditRecord]) -> bytes:

@@ -1,27 +1,26 @@
-"""Play on from inside a recorded rollout: what was said is said again up to a token, and there the policy takes over.
+"""Continue a recorded lab rollout from inside: its tokens are replayed up to a point, then the policy samples.
 
-The lab's world hears the same words and so comes to the same state, in an object of its own for every play.
+Each play has its own lab world, which gets the same turns and so reaches the same state.
 """
 
-import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 import numpy as np
 
-from sgcd.act.environment import Cohort, SampledTurn, Sampler, Session
-from sgcd.act.rollout import play_rollout
+from sgcd.act.cohort import PlayContext, play_cohort
+from sgcd.act.environment import SampledTurn, Sampler, Session
+from sgcd.act.rollout import RolloutSpec
 from sgcd.chat import Chat, EncodedPrompt
-from sgcd.lab.play_with_reference import LAB_LIMITS
-from sgcd.lab.world import Airline
+from sgcd.lab.play_with_reference import lab_context
 from sgcd.records import Message, Rollout, Task, TokenIds
 from sgcd.seeds import derive_seed
 
 
 @dataclass(frozen=True, slots=True)
 class BranchPoint:
-    """Where a rollout stood after the first `keep` tokens of its response."""
+    """The state of a rollout after the first `num_kept` tokens of its response."""
 
     task: Task
     rollout: Rollout
@@ -29,28 +28,28 @@ class BranchPoint:
 
     @property
     def key(self) -> tuple[str, bytes]:
-        """The same for all siblings that came to the same state; what the environment said last adds nothing."""
+        """Equal for all siblings that reached the same state; the environment's last reply adds nothing to it."""
         stops = [0, *(turn.stop for turn in self.rollout.turns if turn.stop <= self.num_kept)]
         num_said = self.num_kept if self.num_kept and self.rollout.response_mask[self.num_kept - 1] else stops[-1]
         return self.task.id, self.rollout.response[:num_said].tobytes()
 
     @property
     def is_over(self) -> bool:
-        """Nothing is left to say."""
+        """No turn is left to sample."""
         return not self.rollout.turns or self.num_kept >= self.rollout.turns[-1].stop
 
 
 @dataclass(slots=True)
 class ReplaySession:
-    """A session that says again the first `keep` tokens of a rollout, then asks the session within."""
+    """A session that replays the first `num_kept` tokens of a rollout, then samples from the inner session."""
 
     inner: Session
     rollout: Rollout
     num_kept: int
     num_replayed: int = 0
-    """How many turns have been said again."""
+    """Turns replayed so far."""
     pending_ids: list[TokenIds] = field(default_factory=list[TokenIds])
-    """All that the session within has to be told before its first token."""
+    """The ids that the inner session gets before it samples its first token."""
     is_live: bool = False
 
     async def sample(self, new_ids: TokenIds, max_new_tokens: int) -> SampledTurn:
@@ -79,7 +78,7 @@ class ReplaySession:
         self.inner.close()
 
     def _check_replay(self, new: TokenIds) -> None:
-        """What the world says must be what it said when the rollout was played."""
+        """Refuse a reply of the world that differs from the recorded one."""
         turns, rollout = self.rollout.turns, self.rollout
         start = turns[self.num_replayed].start if self.num_replayed < len(turns) else len(rollout.response)
         expected = rollout.response[turns[self.num_replayed - 1].stop : start] if self.num_replayed else rollout.prompt
@@ -90,7 +89,7 @@ class ReplaySession:
 
 
 class CachedChat(Chat):
-    """A chat that renders the same few messages again and again, and remembers how."""
+    """A chat that caches what it encodes: continuations render the same few messages many times."""
 
     def __init__(self, chat: Chat) -> None:
         super().__init__(chat.tokenizer, chat.name)
@@ -121,12 +120,13 @@ class CachedChat(Chat):
 async def play_continuations(
     states: Sequence[BranchPoint],
     num_plays: int,
+    *,
     chat: Chat,
     sampler: Sampler,
     seed: int,
     on_progress: Callable[[str], None] = lambda _: None,
 ) -> list[int]:
-    """How many of `times` plays that go on from each state succeed. Equal states are played once."""
+    """How many of `num_plays` continuations of each state succeed. Equal states are played once."""
     unique_states = {state.key: state for state in states}
     successes = {key: num_plays * state.rollout.success for key, state in unique_states.items() if state.is_over}
     # States with as much behind them have about as much before them, and are sampled side by side.
@@ -135,20 +135,29 @@ async def play_continuations(
     )
     successes |= {state.key: 0 for state in unfinished}
     plays = [(state, trial) for state in unfinished for trial in range(num_plays)]
-    cached_chat = CachedChat(chat)
-
-    async def play_one(index: int, state: BranchPoint, trial: int, cohort: Cohort) -> None:
-        rollout_seed = derive_seed(seed, "branch", state.task.id, state.key[1].hex(), trial)
-        session = ReplaySession(cohort.session(index, rollout_seed), state.rollout, state.num_kept)
-        rollout = await play_rollout(state.task, Airline(), cached_chat, session, LAB_LIMITS, trial, rollout_seed)
-        if rollout.broken:
-            raise RuntimeError(f"rollout {rollout.name} broke: {rollout.broken}")
-        successes[state.key] += rollout.success
-
+    context = lab_context(CachedChat(chat), sampler)
     for start in range(0, len(plays), sampler.slots):
         chunk = plays[start : start + sampler.slots]
-        async with sampler.cohort(len(chunk), 1.0) as cohort:
-            await asyncio.gather(*(play_one(index, *spec, cohort) for index, spec in enumerate(chunk)))
+        for (state, _), rollout in zip(chunk, await _play_chunk(chunk, context, seed), strict=True):
+            successes[state.key] += rollout.success
         if start // sampler.slots % 20 == 0:
             on_progress(f"{start + len(chunk)} of {len(plays)} continuations from {len(unfinished)} states")
     return [successes[state.key] for state in states]
+
+
+async def _play_chunk(chunk: Sequence[tuple[BranchPoint, int]], context: PlayContext, seed: int) -> list[Rollout]:
+    """Continue each state once, under the number of its trial. A broken rollout raises: the lab's world never fails."""
+
+    def replay(index: int, session: Session) -> Session:
+        state, _ = chunk[index]
+        return ReplaySession(session, state.rollout, state.num_kept)
+
+    def refuse_broken(index: int, rollout: Rollout) -> None:
+        if rollout.broken:
+            raise RuntimeError(f"rollout {rollout.name} broke: {rollout.broken}")
+
+    specs = [
+        RolloutSpec(state.task, trial, derive_seed(seed, "branch", state.task.id, state.key[1].hex(), trial))
+        for state, trial in chunk
+    ]
+    return await play_cohort(specs, context, temperature=1.0, wrap_session=replay, on_rollout_done=refuse_broken)

@@ -176,7 +176,9 @@ async def collect_lab_groups(
     while len(mixed) < num_wanted and num_tried < len(tasks):
         chunk = tasks[num_tried : num_tried + _NUM_SLOTS // _NUM_TRIALS]
         num_tried += len(chunk)
-        played = await play_with_references(chunk, [""] * len(chunk), _NUM_TRIALS, chat, sampler, seed)
+        played = await play_with_references(
+            chunk, [""] * len(chunk), _NUM_TRIALS, chat=chat, sampler=sampler, seed=seed
+        )
         mixed += [s for s in (Group(t, tuple(r)) for t, r in zip(chunk, played, strict=True)) if s.mixed]
         on_progress(f"{min(len(mixed), num_wanted)} of {num_wanted} mixed tasks, {num_tried} tried")
     if len(mixed) < 2:

@@ -1,4 +1,4 @@
-"""An environment from a plain class whose public methods are tools."""
+"""Make an environment from a plain class whose public methods are tools."""
 
 import inspect
 import json
@@ -17,12 +17,12 @@ from sgcd.records import Call, Message, ParsedTurn, Task, Verdict
 
 
 class OwnEnvironment:
-    """One play of one task with a class in the shape of TRL's `environment_factory`.
+    """Plays one task with a class in the shape of TRL's `environment_factory`.
 
-    `reset(**row)` begins, and what it returns is added to the row's prompt; every other public method is a tool; a
-    policy that calls none has answered. A `user`, where there is one, hears that and answers back, until it has had
-    enough. Then `get_reward()` judges, or the function that the row names as its verifier,
-    which is given the object and the policy's last words. `close()` is called at the end where there is one. Methods
+    `reset(**row)` begins the task, and what it returns is appended to the row's prompt. Every other public method is a
+    tool. A turn without a call is the answer, or, with a simulated user, a message that the user replies to until it
+    ends the conversation. Then `get_reward()` returns the reward, or the function that the row names as its verifier,
+    which gets the object and the policy's last text. `close()` is called at the end where the class has one. Methods
     may be async; others run on a thread.
     """
 
@@ -31,6 +31,7 @@ class OwnEnvironment:
         cls: type[Any],
         tools: Mapping[str, Tool],
         config: settings.OwnEnvironmentSettings,
+        *,
         user: User | None = None,
     ) -> None:
         self._cls = cls
@@ -69,7 +70,7 @@ class OwnEnvironment:
         return Reply(tuple(message for message, _ in answers), call_errors=tuple(failed for _, failed in answers))
 
     def _first_user_message(self, messages: Sequence[Message]) -> Callable[[], Awaitable[Reply]] | None:
-        """Who begins where the task says nothing by itself."""
+        """A request for the user's first message where the task has no message of its own; None where it has."""
         if self._conversation:
             return None
         if not self._user:
@@ -113,7 +114,7 @@ class OwnEnvironment:
         self._worker.close()
 
     async def _run_tool(self, call: Call) -> tuple[Message, bool]:
-        """What the policy sees of a call, and whether it failed."""
+        """Run one call; returns its tool message, and whether it failed."""
         fitting = self._tools[call.name].validate_arguments(call.arguments)
         failed = isinstance(fitting, str)
         if isinstance(fitting, str):
@@ -133,7 +134,7 @@ class OwnEnvironment:
 
 
 def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None) -> TaskSuite:
-    """The class and its tasks, all of them checked. `user` plays the person of each row, where the recipe wants one."""
+    """Load the class and its tasks, and check all of them. `user` is the simulated user, where the recipe has one."""
     cls = load_object("environment.class", config.class_)
     if not isinstance(cls, type):
         raise EnvironmentFault(f"environment.class: {config.class_} is not a class; expected module:Class")
@@ -150,17 +151,17 @@ def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None)
     tools = build_tools(cls)
     files = {"train": ("tasks", config.tasks), "dev": ("dev", config.dev), "test": ("test", config.test)}
     splits = {
-        split: load_tasks(f"environment.{key}", path, cls, user is not None)
+        split: load_tasks(f"environment.{key}", path, cls, has_user=user is not None)
         for split, (key, path) in files.items()
         if path is not None
     }
-    return TaskSuite(lambda: OwnEnvironment(cls, tools, config, user), splits)
+    return TaskSuite(lambda: OwnEnvironment(cls, tools, config, user=user), splits)
 
 
 def build_initial_messages(system: str, prompt: str | list[Message], reset_result: Any) -> list[Message]:
-    """The system message, the row's prompt, and what reset() returned: after the last words of the user.
+    """The system message and the row's prompt; what reset() returned is appended to the last user message.
 
-    >>> opening_messages("be kind", "guess", "five letters")
+    >>> build_initial_messages("be kind", "guess", "five letters")
     [{'role': 'system', 'content': 'be kind'}, {'role': 'user', 'content': 'guess\\n\\nfive letters'}]
     """
     messages = [{"role": "system", "content": system}] if system else []
@@ -174,5 +175,5 @@ def build_initial_messages(system: str, prompt: str | list[Message], reset_resul
 
 
 def as_text(value: Any) -> str:
-    """Strings as they are, everything else as JSON."""
+    """A string unchanged, any other value as JSON."""
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)

@@ -1,4 +1,4 @@
-"""Blocking calls on a thread of their own, so that the loop, and with it every other rollout, goes on."""
+"""Run blocking calls on a thread, so that the event loop and every other rollout go on."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,10 +7,10 @@ from queue import SimpleQueue
 from threading import Thread
 from typing import Any
 
-from sgcd.act.timeouts import describe_exception
+from sgcd.text import describe_exception
 
 MAX_ABANDONED_CALLS = 256
-"""So many calls may be given up on and still run; each holds a thread, which nothing in Python can end from outside."""
+"""The limit of abandoned calls that still run; each holds a thread, which Python cannot end from outside."""
 
 _Job = tuple[Callable[[], Any], "Future[_Result]"]
 _Result = tuple[Any, Exception | None]
@@ -18,7 +18,7 @@ _abandoned: "set[Future[_Result]]" = set()
 
 
 class WorkerThread:
-    """One thread, started at the first call and kept for all of them (a database handle, say, may be bound to it).
+    """One thread for all calls of an environment (a database handle may be bound to it), started at the first call.
 
     It is a daemon: a call that never returns does not keep the program from ending.
     """
@@ -26,10 +26,10 @@ class WorkerThread:
     def __init__(self) -> None:
         self._jobs: SimpleQueue[_Job | None] | None = None
         self.has_abandoned_call = False
-        """Whether a call was given up on."""
+        """Whether a call was cancelled while it ran."""
 
     async def run(self, function: Callable[[], Any]) -> Any:
-        """What the function returns or raises. When the wait is cancelled, the call is given up on."""
+        """Return or raise what the function does. When the wait is cancelled, the call is abandoned."""
         future = self.submit(function)
         try:
             value, error = await asyncio.wrap_future(future)
@@ -43,7 +43,7 @@ class WorkerThread:
         return value
 
     def submit(self, function: Callable[[], Any]) -> "Future[_Result]":
-        """Have the function called after those before it; nobody need wait."""
+        """Queue the function after earlier ones, without waiting for it."""
         if self._jobs is None:
             if len(_abandoned) >= MAX_ABANDONED_CALLS:
                 raise RuntimeError(
@@ -56,7 +56,7 @@ class WorkerThread:
         return future
 
     def close(self) -> None:
-        """Let the thread end once it has done what it was given."""
+        """End the thread after the queued calls."""
         if self._jobs is not None:
             self._jobs.put(None)
 

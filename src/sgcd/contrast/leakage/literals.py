@@ -139,8 +139,7 @@ def _answer_literals(rollout: Rollout, chat: Chat) -> list[str]:
     """The literals of the final text when it ended the rollout."""
     if rollout.end_reason != "answered" or not rollout.turns:
         return []
-    last_turn = rollout.turns[-1]
-    text = chat.parse_turn(rollout.response[last_turn.start : last_turn.stop])[0].text.strip()
+    text = chat.visible_text(rollout, rollout.turns[-1]).strip()
     return [text] if len(text.split()) <= _MAX_LITERAL_ANSWER_WORDS else _words_with_digits(text)
 
 

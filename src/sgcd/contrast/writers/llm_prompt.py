@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from hashlib import sha256
 from typing import Any
 
-from sgcd.contrast.trace import Trace, TraceTurn, cut_middle, labelled_line
+from sgcd.contrast.trace import Trace, TraceTurn, labelled_line
+from sgcd.text import cut_middle
 
 MAX_TEXTS_PER_PART = 12
 MAX_TEXT_CHARS = 400

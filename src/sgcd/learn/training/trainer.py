@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import aclosing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from sgcd.act.siblings import CollectedGroups, GroupStream, collect_mixed_groups, play_groups
+from sgcd.act.cohort import PlayContext
+from sgcd.act.siblings import CollectedGroups, collect_mixed_groups
 from sgcd.errors import FolderError
 from sgcd.learn.policy import checkpoint
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState
@@ -112,18 +112,19 @@ class Trainer:
 
     async def _collect_groups(self, step: int, prefetcher: ReferencePrefetcher) -> CollectedGroups:
         context, config = self.context, self.config
-        group_size, limits = config.siblings.size, config.siblings.limits
-
-        async def play_tasks(tasks: Sequence[Any]) -> GroupStream:
-            chat = context.policy.chat
-            play_args = (group_size, context.task_suite, chat, context.sampler, limits, config.seed, step)
-            group_batches = play_groups(tasks, *play_args, on_group_done=prefetcher.prefetch)
-            async with aclosing(group_batches):
-                async for groups in group_batches:
-                    yield groups
-
+        play_context = PlayContext(
+            task_suite=context.task_suite,
+            chat=context.policy.chat,
+            sampler=context.sampler,
+            limits=config.siblings.limits,
+        )
         return await collect_mixed_groups(
-            context.task_suite.splits["train"], self.state.cursor, config.siblings, config.seed, play_tasks
+            self.state.cursor,
+            config.siblings,
+            play_context,
+            seed=config.seed,
+            step=step,
+            on_group_done=prefetcher.prefetch,
         )
 
     async def _update_policy(self, step: int, groups: Sequence[Group], prefetcher: ReferencePrefetcher) -> Row:
