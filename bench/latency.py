@@ -24,7 +24,7 @@ from typing import Any
 import torch
 from step import SilentCallback
 
-from sgcd.assemble import assemble
+from sgcd.assemble import assemble, collect_facts
 from sgcd.contrast.trace import Trace
 from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.learn.training.trainer import Trainer
@@ -73,8 +73,8 @@ def run_with_delay(mode: str, steps: int, mean: float) -> tuple[float, float, li
     with tempfile.TemporaryDirectory() as temp_dir:
         context = assemble(recipe, threads=1)
         object.__setattr__(context.reference_builder, "writer", writer)
-        folder = RunFolder.create(Path(temp_dir) / "run", dump_recipe(recipe), context.collect_facts())
-        trainer: Trainer = context.trainer(folder, SilentCallback())
+        folder = RunFolder.create(Path(temp_dir) / "run", dump_recipe(recipe), collect_facts(recipe, context))
+        trainer = Trainer(recipe, context, SilentCallback(), folder=folder)
         asyncio.run(trainer.run())
         rows = folder.read_metrics()
         seconds = sum(row["seconds"]["total"] - row["seconds"]["evaluation"] for row in rows)

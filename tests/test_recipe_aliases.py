@@ -55,8 +55,8 @@ def test_an_old_override_sets_the_new_key(old: str, caplog: pytest.LogCaptureFix
     ("old", "new"),
     [
         ("siblings={size: 4}", "siblings={group_size: 4}"),
-        ("method={name: sgcd, segments: {tokens: 4, rise: 1.0}}", "method={name: sgcd, segments: {min_tokens: 4, entropy_rise: 1.0}}"),
-        ("method.segments={full: 4.0}", "method.segments={saturation: 4.0}"),
+        ("method={name: sgcd, segments: {full: 4.0}}", "method={name: sgcd, segments: {saturation: 4.0}}"),
+        ("method.segments={tokens: 4, rise: 1.0}", "method.segments={min_tokens: 4, entropy_rise: 1.0}"),
         ("sampler={mode: free}", "sampler={mode: continuous}"),
         ("sampler.mode=free", "sampler.mode=continuous"),
     ],

@@ -161,13 +161,21 @@ def method_of(plan: Recipe) -> Any:
 
 
 def living(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = None) -> RunContext:
-    """A fresh policy, and the run's folder as it is found."""
+    """A fresh policy; the run's folder is made where there is none."""
     begun = (path / "recipe.yaml").exists()
-    folder = RunFolder.open(path) if begun else RunFolder.create(path, "version: 1\n", {})
+    if not begun:
+        RunFolder.create(path, "version: 1\n", {})
     thread = ModelThread()
     fresh = policy or model()
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
     sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)
     contrast = ReferenceBuilder(BuiltInWriter(), CHAT, plan.reference.budget, plan.reference.min_tokens)
-    return RunContext(stage, Policy(fresh, CHAT), sampler, method_of(plan), contrast, thread, folder)
+    return RunContext(
+        task_suite=stage,
+        policy=Policy(fresh, CHAT),
+        sampler=sampler,
+        method=method_of(plan),
+        reference_builder=contrast,
+        model_thread=thread,
+    )

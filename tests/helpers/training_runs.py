@@ -55,7 +55,7 @@ def train(
     if prepare:
         prepare(alive)
     try:
-        return asyncio.run(Trainer(plan, alive, watcher or Watcher()).run())
+        return asyncio.run(Trainer(plan, alive, watcher or Watcher(), folder=RunFolder.open(path)).run())
     finally:
         alive.model_thread.shutdown()
 

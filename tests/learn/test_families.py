@@ -21,6 +21,7 @@ from sgcd.learn.scoring.batch import LossInputs, split_micro_batches
 from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.trainer import Trainer
+from sgcd.storage.run_folder import RunFolder
 
 each_family = pytest.mark.parametrize("name", FAMILIES)
 MASKS = ("xx..xxx", "x", "....xxxxxxxxxx", "xxx.x.x.x", "xxxxx")
@@ -118,7 +119,7 @@ def test_three_steps_of_a_whole_run(name: str, tmp_path: Path) -> None:
     alive = living(tmp_path / "run", plan, policy=family(name, CHAT.vocab_size, torch.float32))
     watcher = Watcher()
     try:
-        asyncio.run(Trainer(plan, alive, watcher).run())
+        asyncio.run(Trainer(plan, alive, watcher, folder=RunFolder.open(tmp_path / "run")).run())
     finally:
         alive.model_thread.shutdown()
     assert [row["step"] for row in watcher.rows] == [1, 2, 3]

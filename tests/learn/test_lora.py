@@ -158,7 +158,7 @@ def test_a_whole_run_moves_the_adapter_alone(tmp_path: Path) -> None:
     add_adapter(alive.policy.model, LORA, 0)
     watcher = Watcher()
     try:
-        asyncio.run(Trainer(plan, alive, watcher).run())
+        asyncio.run(Trainer(plan, alive, watcher, folder=RunFolder.open(tmp_path / "run")).run())
     finally:
         alive.model_thread.shutdown()
     assert watcher.rows[0]["kl"] == 0

@@ -23,7 +23,7 @@ def train(path: Path, watcher: Watcher | None = None, stage: TaskSuite = STAGE, 
     plan = recipe(**changes)
     alive = living(path, plan, stage)
     try:
-        return asyncio.run(Trainer(plan, alive, watcher or Watcher()).run())
+        return asyncio.run(Trainer(plan, alive, watcher or Watcher(), folder=RunFolder.open(path)).run())
     finally:
         alive.model_thread.shutdown()
 

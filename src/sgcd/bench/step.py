@@ -142,7 +142,14 @@ def build_step_arms(
         policy = Policy(model, CHAT)
         dense = GradientStep(
             recipe,
-            RunContext(_UNUSED, policy, _UNUSED, method, contrast, thread, _UNUSED),
+            RunContext(
+                task_suite=_UNUSED,
+                policy=policy,
+                sampler=_UNUSED,
+                method=method,
+                reference_builder=contrast,
+                model_thread=thread,
+            ),
             StepTimer(thread, ignore_phase),
         )
 

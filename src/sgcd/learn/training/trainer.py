@@ -26,6 +26,7 @@ from sgcd.measure.evaluate import evaluate_policy_tasks, held_out_tasks
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.records import Group
 from sgcd.storage.atomic import SCHEMA, Row, atomic_folder
+from sgcd.storage.run_folder import RunFolder
 
 _T = TypeVar("_T")
 NO_MIXED_GROUP = "no mixed group"
@@ -44,11 +45,13 @@ class TrainResult:
 class Trainer:
     """One asyncio loop around one thread that owns the model; what it does is a function of the plan and the folder."""
 
-    def __init__(self, config: TrainConfig, context: RunContext, callback: TrainerCallback) -> None:
+    def __init__(
+        self, config: TrainConfig, context: RunContext, callback: TrainerCallback, *, folder: RunFolder
+    ) -> None:
         self.config = config
         self.context = context
         self.callback = callback
-        self.folder = context.folder
+        self.folder = folder
         self.model: Any = context.policy.model
         self.initial_policy: InitialPolicy | None = None
         self.timer = StepTimer(context.model_thread, callback.on_phase)
@@ -59,7 +62,7 @@ class Trainer:
 
     async def run(self) -> TrainResult:
         """From the newest checkpoint, or from the start, to the plan's last step."""
-        async with self.context.open_endpoints():
+        async with self.context.open_endpoints(self.folder):
             return await self._run()
 
     async def _run(self) -> TrainResult:
@@ -70,7 +73,7 @@ class Trainer:
             await self._save_if_due()
         for step in range(start + 1, self.config.steps + 1):
             await self._train_step(step)
-        if exported_step(self.context) != self.state.step:
+        if exported_step(self.folder) != self.state.step:
             with self.timer.phase("saving"):
                 await self._run_in_model_thread(self._export_policy)
         return TrainResult(self.state.step, self.state.step - start)
@@ -236,7 +239,7 @@ class Trainer:
             (folder / TRAINED_FILE).write_text(json.dumps({"schema": SCHEMA, "step": self.state.step}) + "\n")
 
 
-def exported_step(context: RunContext) -> int | None:
+def exported_step(folder: RunFolder) -> int | None:
     """The step of the policy that lies in the run's folder; None when there is none."""
-    path = context.folder.policy_path / TRAINED_FILE
+    path = folder.policy_path / TRAINED_FILE
     return json.loads(path.read_text())["step"] if path.exists() else None

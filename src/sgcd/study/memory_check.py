@@ -1,21 +1,24 @@
-"""Whether a recipe fits the machine, known before any weights are read."""
+"""Checks whether a recipe fits the machine's memory and the policy's window, before any weights are read."""
 
 import asyncio
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sgcd.errors import RecipeError
+import torch
+
+from sgcd.build_tasks import first_prompt_tokens
+from sgcd.errors import PolicyError, RecipeError
+from sgcd.learn.policy.load import get_context_window, read_policy_config, select_device
+from sgcd.learn.policy.memory_estimate import MemoryEstimate, MemoryInputs, estimate_memory, get_available_memory
+from sgcd.learn.policy.resolve import resolve_model
 from sgcd.recipe.schema import Recipe
-
-if TYPE_CHECKING:
-    from sgcd.learn.policy.memory_estimate import MemoryEstimate, MemoryInputs
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFit:
-    """What a recipe takes, and what there is."""
+    """The memory that a recipe needs, and the memory of the machine."""
 
-    estimate: "MemoryEstimate"
+    estimate: MemoryEstimate
     available_bytes: int
 
     def to_json(self) -> dict[str, Any]:
@@ -30,12 +33,7 @@ class MemoryFit:
 
 
 def check_memory(recipe: Recipe) -> MemoryFit:
-    """An estimate from the config; refused when it is more than the machine has."""
-    from sgcd.assemble import check_prompt_fits, first_prompt_tokens
-    from sgcd.learn.policy.load import read_policy_config, select_device
-    from sgcd.learn.policy.memory_estimate import estimate_memory, get_available_memory
-    from sgcd.learn.policy.resolve import resolve_model
-
+    """An estimate from the policy's config. Refuses a recipe that needs more than the machine has."""
     config, chat = read_policy_config(resolve_model(recipe.policy.start))
     prompt_tokens = asyncio.run(first_prompt_tokens(recipe, chat))
     check_prompt_fits(recipe, config, prompt_tokens)
@@ -45,18 +43,14 @@ def check_memory(recipe: Recipe) -> MemoryFit:
     )
     if memory_fit.estimate.total > memory_fit.available_bytes:
         raise RecipeError(
-            f"this recipe takes {memory_fit.describe()}; it does not fit. Less takes policy.lora.rank, "
-            "policy.gradient_checkpointing, "
-            "policy.dtype=bfloat16, a smaller optimizer.micro_batch_tokens, sampler.slots or siblings.limits.tokens"
+            f"this recipe takes {memory_fit.describe()}; it does not fit. Less memory is needed with "
+            "policy.lora.rank, policy.gradient_checkpointing, policy.dtype=bfloat16, a smaller "
+            "optimizer.micro_batch_tokens, sampler.slots or siblings.limits.tokens"
         )
     return memory_fit
 
 
-def build_memory_inputs(recipe: Recipe, prompt_tokens: int) -> "MemoryInputs":
-    import torch
-
-    from sgcd.learn.policy.memory_estimate import MemoryInputs
-
+def build_memory_inputs(recipe: Recipe, prompt_tokens: int) -> MemoryInputs:
     policy, siblings = recipe.policy, recipe.siblings
     return MemoryInputs(
         dtype=getattr(torch, policy.dtype),
@@ -71,6 +65,17 @@ def build_memory_inputs(recipe: Recipe, prompt_tokens: int) -> "MemoryInputs":
         logits_bytes=recipe.scoring.logits_bytes,
         has_kl_term=recipe.surrogate.kl > 0,
     )
+
+
+def check_prompt_fits(recipe: Recipe, config: Any, prompt_tokens: int) -> None:
+    """Refuse a prompt that leaves no space for a rollout in the policy's window."""
+    window, limit = get_context_window(config), recipe.siblings.limits.tokens
+    if prompt_tokens + limit > window:
+        advice = "lower siblings.limits.tokens" if prompt_tokens < window else "take a policy with a longer window"
+        raise PolicyError(
+            f"policy: the first task's prompt has {prompt_tokens} tokens and siblings.limits.tokens is {limit}, "
+            f"together beyond its window of {window}; {advice}"
+        )
 
 
 def _format_gb(size: int) -> str:
