@@ -23,14 +23,14 @@ from typing import Any
 import torch
 from trl_steps import COMPLETION, GRPO, SDPO, build_trl_batch, build_trl_step, build_trl_trainer
 
-from sgcd.assemble import package_version
 from sgcd.bench.results import BenchCase, at_least, at_most, summarize_cases
 from sgcd.bench.step import GROUP_SIZE, NUM_GROUPS, POLICY_TOKENS, TURN_TOKENS, build_small_qwen, build_step_arms
 from sgcd.bench.timing import ALLOCATOR_ENV, WARMUP_ROUNDS, measure_peak_memory, min_cpu_seconds
 from sgcd.cli.commands.bench import describe_machine, format_case
+from sgcd.storage.provenance import package_version
 
 _RESULTS_PATH = Path(__file__).resolve().parents[1] / "docs/peers.json"
-SGCD_ARM, LOW_MEMORY_ARM = "SGCD", "SGCD with scoring.bytes 64 MiB"
+SGCD_ARM, LOW_MEMORY_ARM = "SGCD", "SGCD with scoring.logits_bytes 64 MiB"
 PEER_ARMS = (SGCD_ARM, LOW_MEMORY_ARM, GRPO, COMPLETION, SDPO)
 ARM_LOGITS_BYTES = {SGCD_ARM: 2**30, LOW_MEMORY_ARM: 2**26}
 _NOTE = """Without Triton TRL's fused head makes logits of the prompt as well, and all of them twice; "over the

@@ -18,8 +18,10 @@ from typing import Any
 
 import torch
 
-from sgcd.assemble import assemble
-from sgcd.recipe.schema import dump_recipe, load_recipe
+from sgcd.assemble import assemble, collect_facts
+from sgcd.learn.training.trainer import Trainer
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import dump_recipe
 from sgcd.storage.run_folder import RunFolder
 
 _GRPO_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/grpo.yaml"
@@ -46,9 +48,9 @@ def run_steps(groups: int, steps: int) -> tuple[float, list[Row]]:
     recipe = load_recipe(_GRPO_RECIPE, [*keys, f"evaluation.every={steps}", "sampler.slots=512"])
     with tempfile.TemporaryDirectory() as temp_dir:
         context = assemble(recipe, threads=1)
-        folder = RunFolder.create(Path(temp_dir) / "run", dump_recipe(recipe), context.collect_facts())
+        folder = RunFolder.create(Path(temp_dir) / "run", dump_recipe(recipe), collect_facts(recipe, context))
         started = time.process_time()
-        asyncio.run(context.trainer(folder, SilentCallback()).run())
+        asyncio.run(Trainer(recipe, context, SilentCallback(), folder=folder).run())
         return time.process_time() - started, folder.read_metrics()
 
 

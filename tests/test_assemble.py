@@ -16,14 +16,16 @@ import pytest
 import torch
 
 import sgcd.assemble
-from sgcd.assemble import assemble, build_method, environment_changes
+from sgcd.assemble import assemble, build_method, collect_facts
 from sgcd.build_tasks import build_endpoint_evaluation
 from sgcd.learn.policy import load as policy
 from sgcd.learn.training.context import TrainConfig
 from sgcd.learn.training.trainer import Trainer
 from sgcd.recipe.keys import RecipeKey, list_keys
-from sgcd.recipe.schema import Recipe, dump_recipe, load_recipe
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import Recipe, dump_recipe
 from sgcd.settings import Settings
+from sgcd.storage.provenance import environment_changes
 from sgcd.storage.run_folder import RunFolder
 
 BASES = {
@@ -43,7 +45,12 @@ BASES = {
         "evaluation.model={base_url: 'http://127.0.0.1:9/v1', model: m, pause: 0.001, retries: 1, prices: {prompt: 1}}"
     ],
 }
-LEARNT = ["environment={name: lab}", "policy.start=lab:plain", "method={name: sgcd}", "siblings={groups: 2, size: 8}"]
+LEARNT = [
+    "environment={name: lab}",
+    "policy.start=lab:plain",
+    "method={name: sgcd}",
+    "siblings={groups: 2, group_size: 8}",
+]
 """A policy that has learnt to heed a reference: without one there are no segments, and nobody asks how they are cut."""
 TEXTS = {
     "policy.start": "other",
@@ -52,7 +59,7 @@ TEXTS = {
     "environment.dev": "train.jsonl",
     "environment.test": "train.jsonl",
     "environment.system": "please be kind",
-    "scoring.bytes": 2**20,
+    "scoring.logits_bytes": 2**20,
     "reference.writer.base_url": "http://127.0.0.1:10/v1",
     "reference.writer.model": "other",
     "reference.writer.key_env": "OTHER",
@@ -136,17 +143,16 @@ def changed(recipe: Recipe, path: str, value: Any) -> Recipe:
 
 def fingerprint(recipe: Recipe) -> dict[str, str]:
     """What the living objects hold, each walked by itself; of the recipe only what the trainer declares to read."""
-    built = assemble(recipe)
-    trainer = built.trainer(RunFolder(Path("nowhere"), {}), Nobody())
-    assert isinstance(trainer, Trainer)
+    context = assemble(recipe)
+    trainer = Trainer(recipe, context, Nobody(), folder=RunFolder(Path("nowhere"), {}))
     declared = [name for name, value in vars(TrainConfig).items() if isinstance(value, property)]
     living: dict[str, Any] = {
-        "splits": trainer.context.task_suite.splits,
-        "environment": trainer.context.task_suite.environment_factory(),
-        "model": trainer.context.policy.model,
-        "sampler": trainer.context.sampler,
-        "method": trainer.context.method,
-        "contrast": trainer.context.reference_builder,
+        "splits": context.task_suite.splits,
+        "environment": context.task_suite.environment_factory(),
+        "model": context.policy.model,
+        "sampler": context.sampler,
+        "method": context.method,
+        "contrast": context.reference_builder,
         "plan": {name: getattr(trainer.config, name) for name in declared},
     }
     return {name: hashlib.sha256("\n".join(told(thing)).encode()).hexdigest() for name, thing in living.items()}
@@ -263,8 +269,8 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             )  # one of its own, since it is trained
             patched.setattr(Settings, "__getattribute__", spy)
             built = assemble(recipe)
-            trainer = built.trainer(RunFolder.create(tmp_path / base, "", built.collect_facts()), Nobody())
-            asyncio.run(trainer.run())
+            folder = RunFolder.create(tmp_path / base, "", collect_facts(recipe, built))
+            asyncio.run(Trainer(recipe, built, Nobody(), folder=folder).run())
             if recipe.evaluation.model:
                 asyncio.run(build_endpoint_evaluation(recipe).evaluate())
     one_value = {
@@ -276,8 +282,9 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("A_SECRET", "hunter2")
-    built = assemble(load_recipe(Path("recipe.yaml")))
-    facts = built.collect_facts()
+    recipe = load_recipe(Path("recipe.yaml"))
+    built = assemble(recipe)
+    facts = collect_facts(recipe, built)
     assert set(facts) == {"versions", "commit", "seed", "machine", "policy", "tasks"}
     assert facts["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert facts["machine"]["threads"] == torch.get_num_threads()
@@ -292,8 +299,9 @@ def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch:
 def test_a_run_keeps_the_number_of_threads_that_it_was_started_with():
     before = torch.get_num_threads()
     try:
-        built = assemble(load_recipe(Path("recipe.yaml")), threads=before + 1)
-        assert built.collect_facts()["machine"]["threads"] == before + 1
+        recipe = load_recipe(Path("recipe.yaml"))
+        facts = collect_facts(recipe, assemble(recipe, threads=before + 1))
+        assert facts["machine"]["threads"] == before + 1
     finally:
         torch.set_num_threads(before)
 

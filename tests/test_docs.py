@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 
 from helpers.misbehaving import Server
 from helpers.talking import says
@@ -20,8 +21,7 @@ from sgcd.cli.commands import evaluate as evaluating
 from sgcd.cli.commands import references_compare as rewriting
 from sgcd.cli.commands import references_show as reading
 from sgcd.cli.commands import train as training
-from sgcd.cli.output import split_recipe_and_keys
-from sgcd.recipe.schema import load_recipe
+from sgcd.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"
@@ -131,22 +131,33 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     """The line is parsed as if it were typed, and its recipe read; only the work is not done."""
     worked: list[str] = []
 
-    def trained(words: list[str], run: Path, resume: bool, json: bool) -> None:
-        recipe, keys = split_recipe_and_keys(words)
-        assert (recipe is None) == resume
-        load_recipe(recipe or Path("recipes/lab/grpo.yaml"), keys)
+    def trained(recipe: Path, keys: list[str], run: Path) -> dict[str, Any]:
+        load_recipe(recipe, keys)
         worked.append("train")
+        return {}
 
-    def checked(words: list[str], json: bool) -> None:
-        load_recipe(Path(words[0]), words[1:])
-        worked.append("check")
+    def resumed(recipe: Path | None, keys: list[str], run: Path) -> dict[str, Any]:
+        assert recipe is None
+        return trained(Path("recipes/lab/grpo.yaml"), keys, run)
 
-    monkeypatch.setattr(training, "run_train", trained)
-    monkeypatch.setattr(checking, "run_check", checked)
-    monkeypatch.setattr(evaluating, "run_evaluate", lambda *given: worked.append("evaluate"))
-    monkeypatch.setattr(comparing, "run_compare", lambda *given: worked.append("compare"))
-    monkeypatch.setattr(reading, "print_reference", lambda *given: worked.append("references"))
-    monkeypatch.setattr(rewriting, "run_references_compare", lambda *given: worked.append("references"))
+    def nothing(*_: Any, **__: Any) -> dict[str, Any]:
+        return {}
+
+    monkeypatch.setattr(training, "start_run", trained)
+    monkeypatch.setattr(training, "resume_run", resumed)
+    monkeypatch.setattr(training, "print_run_summary", nothing)
+    monkeypatch.setattr(checking, "check_recipe", lambda *_, **__: worked.append("check"))
+    monkeypatch.setattr(evaluating, "evaluate_policy", lambda *_, **__: worked.append("evaluate"))
+    monkeypatch.setattr(evaluating, "run_endpoint_evaluation", lambda *_, **__: worked.append("evaluate"))
+    monkeypatch.setattr(comparing, "compare_runs", lambda *_: worked.append("compare"))
+    monkeypatch.setattr(comparing, "print_comparison", nothing)
+
+    def opened(run: Path) -> None:
+        worked.append("references")
+        raise typer.Exit(0)
+
+    for references in (reading, rewriting):
+        monkeypatch.setattr(references, "open_run_with_rollouts", opened)
     words = shlex.split(command)[1:]
     assert main(words) == 0, capsys.readouterr().err
     assert worked == ([] if "--help" in words else words[:1])

@@ -51,7 +51,7 @@ def test_settings_of_the_heavy_rooms_import_without_torch():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize("verb", [["--help"], ["train", "--help"], ["lab", "--help"]])
+@pytest.mark.parametrize("verb", [["--help"], ["train", "--help"], ["lab", "--help"], ["references", "--help"]])
 def test_help_imports_nothing_heavy(verb: list[str]):
     done = python("-X", "importtime", "-c", "from sgcd.cli import main; main()", *verb)
     assert done.returncode == 0, done.stderr
@@ -72,4 +72,4 @@ sys.exit(main())
     recipe = str(Path(__file__).parents[1] / "recipes/lab/grpo.yaml")
     done = python("-c", script, *verb, recipe)
     assert done.returncode == 2
-    assert done.stderr == "sgcd: torch is not installed, and this verb needs it: pip install 'sgcd[train]'\n"
+    assert done.stderr == "sgcd: torch is not installed, and this command needs it: pip install 'sgcd[train]'\n"

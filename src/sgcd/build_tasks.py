@@ -1,16 +1,16 @@
-"""From a recipe to where its tasks are played, and by whom besides the policy; without torch."""
+"""Builds a recipe's tasks, its simulated user and its endpoint evaluation, without torch."""
 
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sgcd.act.environment import TaskSuite
 from sgcd.act.environments.own import own_tasks
+from sgcd.act.rollout import RolloutSpec, count_prompt_tokens
 from sgcd.act.settings import OwnEnvironmentSettings
 from sgcd.act.user import EndpointUser, SilentUser, User
+from sgcd.chat import Chat
 from sgcd.endpoint.client import Endpoint
+from sgcd.endpoint.endpoint_group import connect_endpoints
 from sgcd.errors import RecipeError
 from sgcd.lab.world import lab_tasks
 from sgcd.measure.evaluate import held_out_tasks, list_trials
@@ -19,10 +19,11 @@ from sgcd.measure.settings import ModelSettings
 from sgcd.measure.trial_rows import TrialRow
 from sgcd.recipe.schema import Recipe
 from sgcd.records import Rollout
+from sgcd.seeds import derive_seed
 
 
 def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> TaskSuite:
-    """Without an endpoint a simulated user is nobody: it greets and leaves, so that nothing is called."""
+    """Without an endpoint the simulated user greets and leaves, so that no model is called."""
     environment = recipe.environment
     if not isinstance(environment, OwnEnvironmentSettings):
         return lab_tasks(environment)
@@ -38,16 +39,30 @@ def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> T
 
 
 def build_user_endpoint(recipe: Recipe) -> Endpoint | None:
-    """The endpoint of the simulated user, where the recipe has one."""
+    """The simulated user's endpoint, where the recipe has a user."""
     environment = recipe.environment
     if not isinstance(environment, OwnEnvironmentSettings) or environment.user is None:
         return None
     return Endpoint(environment.user, "environment.user")
 
 
-@dataclass(frozen=True, slots=True)
+def count_trials(recipe: Recipe, task_suite: TaskSuite) -> int:
+    """How many trials one evaluation has."""
+    return len(list_trials(held_out_tasks(task_suite, recipe.evaluation), recipe.evaluation))
+
+
+async def first_prompt_tokens(recipe: Recipe, chat: Chat) -> int:
+    """Tokens of the first training task's prompt; 0 where the environment cannot open it. No model is called."""
+    task_suite = build_task_suite(recipe)
+    task = task_suite.splits["train"][0]
+    spec = RolloutSpec(task, 0, derive_seed(recipe.seed, "prompt", task.id))
+    environment = task_suite.environment_factory()
+    return await count_prompt_tokens(spec, environment, chat=chat, limits=recipe.siblings.limits)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointEvaluation:
-    """What it takes to evaluate a model that is no policy."""
+    """The objects that an evaluation of a model behind an endpoint needs. There is no policy."""
 
     recipe: Recipe
     settings: ModelSettings
@@ -55,30 +70,15 @@ class EndpointEvaluation:
     model_endpoint: Endpoint
     user_endpoint: Endpoint | None
 
-    def check_ready(self) -> None:
-        """Refuse what would fail at the first call; nothing is called."""
-        for endpoint in self.endpoints.values():
-            endpoint.check_ready()
-
     @property
     def endpoints(self) -> dict[str, Endpoint]:
         return {"model": self.model_endpoint, **({"user": self.user_endpoint} if self.user_endpoint else {})}
 
-    def num_trials(self) -> int:
-        return len(list_trials(held_out_tasks(self.task_suite, self.recipe.evaluation), self.recipe.evaluation))
-
-    @asynccontextmanager
-    async def open_endpoints(self, folder: Path | None) -> AsyncGenerator[None, None]:
-        """Both may be asked inside; in a folder each has a journal."""
-        async with AsyncExitStack() as stack:
-            for name, endpoint in self.endpoints.items():
-                await stack.enter_async_context(endpoint.connect(folder and folder / f"{name}-calls.jsonl"))
-            yield
-
     async def evaluate(self, folder: Path | None = None) -> list[tuple[TrialRow, Rollout]]:
-        """Every trial's row, and what was said in it."""
+        """Each trial's row and its conversation. In a folder each endpoint has a journal."""
         recipe = self.recipe
-        async with self.open_endpoints(folder):
+        journals = {name: folder / f"{name}-calls.jsonl" for name in self.endpoints} if folder else {}
+        async with connect_endpoints(self.endpoints, journals):
             return await evaluate_endpoint_model(
                 self.task_suite,
                 self.model_endpoint,
@@ -88,19 +88,19 @@ class EndpointEvaluation:
                 seed=recipe.seed,
             )
 
-    def pop_endpoint_usage(self) -> dict[str, Any]:
-        """What the models were asked, and what that cost."""
-        return {name: endpoint.usage_tracker.pop_metrics() for name, endpoint in self.endpoints.items()}
-
 
 def build_endpoint_evaluation(recipe: Recipe) -> EndpointEvaluation:
     settings = recipe.evaluation.model
     if settings is None:
         raise RecipeError(
-            "evaluation.model: missing; to evaluate a model behind an endpoint say where it is, such as "
+            "evaluation.model: missing; to evaluate a model behind an endpoint give its address, such as "
             "evaluation.model='{base_url: http://127.0.0.1:8000/v1, model: NAME}'; to evaluate a policy name its folder"
         )
     user_endpoint = build_user_endpoint(recipe)
     return EndpointEvaluation(
-        recipe, settings, build_task_suite(recipe, user_endpoint), Endpoint(settings, "evaluation.model"), user_endpoint
+        recipe=recipe,
+        settings=settings,
+        task_suite=build_task_suite(recipe, user_endpoint),
+        model_endpoint=Endpoint(settings, "evaluation.model"),
+        user_endpoint=user_endpoint,
     )

@@ -1,14 +1,22 @@
-"""What the settings of every room share: frozen, nothing unknown, documented by the string under each field."""
+"""The base class of all settings, and the number types that they share."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
-
-class Settings(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-
-
+Count = Annotated[int, Field(ge=1)]
+NonNegativeCount = Annotated[int, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0)]
+NonNegative = Annotated[float, Field(ge=0)]
+Share = Annotated[float, Field(gt=0, le=1)]
+"""A share of a whole, never nothing."""
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 TeacherContext = Literal["reference", "next_reference", "none"]
 TeacherModel = Literal["current", "initial"]
+
+
+class Settings(BaseModel):
+    """Frozen, without unknown keys; the string under each field is its documentation."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)

@@ -93,7 +93,9 @@ def stepped(
     heat: float = 1.0,
 ) -> StepResult:
     """One optimiser step on such a batch."""
-    return optimizer_step(optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.tokens), told, number)
+    return optimizer_step(
+        optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.micro_batch_tokens), told, number
+    )
 
 
 class Brevity:
@@ -128,7 +130,7 @@ def recipe(**changes: Any) -> Recipe:
         "steps": 4,
         "policy": {"start": "lab:plain"},
         "environment": {"name": "lab"},
-        "siblings": {"groups": 2, "size": 3, "limits": {"turns": 1, "tokens": 60}},
+        "siblings": {"groups": 2, "group_size": 3, "limits": {"turns": 1, "tokens": 60}},
         "sampler": {"slots": 6},
         "method": {"name": "grpo"},
         "optimizer": {"lr": 0.05, "warmup": 2},
@@ -161,13 +163,21 @@ def method_of(plan: Recipe) -> Any:
 
 
 def living(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = None) -> RunContext:
-    """A fresh policy, and the run's folder as it is found."""
+    """A fresh policy; the run's folder is made where there is none."""
     begun = (path / "recipe.yaml").exists()
-    folder = RunFolder.open(path) if begun else RunFolder.create(path, "version: 1\n", {})
+    if not begun:
+        RunFolder.create(path, "version: 1\n", {})
     thread = ModelThread()
     fresh = policy or model()
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
     sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)
-    contrast = ReferenceBuilder(BuiltInWriter(), CHAT, plan.reference.budget, plan.reference.least)
-    return RunContext(stage, Policy(fresh, CHAT), sampler, method_of(plan), contrast, thread, folder)
+    contrast = ReferenceBuilder(BuiltInWriter(), CHAT, plan.reference.budget, plan.reference.min_tokens)
+    return RunContext(
+        task_suite=stage,
+        policy=Policy(fresh, CHAT),
+        sampler=sampler,
+        method=method_of(plan),
+        reference_builder=contrast,
+        model_thread=thread,
+    )

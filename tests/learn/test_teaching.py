@@ -38,7 +38,7 @@ class Awaited:
 
 
 def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
-    plan = recipe(method=SGCD, scoring={"shuffled": 0}, **changes)
+    plan = recipe(method=SGCD, scoring={"shuffled_every": 0}, **changes)
     alive = living(path / "run", plan)
     heeding(alive.policy.model)
     timer = StepTimer(alive.model_thread, Watcher().on_phase)

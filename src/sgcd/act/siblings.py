@@ -51,7 +51,7 @@ async def collect_mixed_groups(
     order = TaskOrder(context.task_suite.splits["train"], seed)
     num_needed = settings.groups
     max_tried = num_needed * settings.rounds  # as many as would be played without looking ahead, at worst
-    groups_per_cohort = max(1, context.sampler.slots // settings.size)
+    groups_per_cohort = max(1, context.sampler.slots // settings.group_size)
     tried: dict[int, Group] = {}  # place in the sequence -> its group, in task order
     rounds = 0
     while rounds < settings.rounds and (num_missing := num_needed - len(mixed_places(tried))) > 0:
@@ -64,7 +64,7 @@ async def collect_mixed_groups(
             chunk = places[start : start + groups_per_cohort]
             tasks = [order[place] for place in chunk]
             groups = await play_groups(
-                tasks, context, group_size=settings.size, seed=seed, step=step, on_group_done=on_group_done
+                tasks, context, group_size=settings.group_size, seed=seed, step=step, on_group_done=on_group_done
             )
             tried.update(zip(chunk, groups, strict=True))
             if len(mixed_places(tried)) >= num_needed:

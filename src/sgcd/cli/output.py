@@ -1,6 +1,7 @@
-"""How a verb answers: results on standard output, as tables or one JSON object; all else on standard error."""
+"""Prints results on standard output, as tables or one JSON object, and everything else on standard error."""
 
 import json
+import logging
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from rich.console import Console
 
 _TABLE_WIDTH = 120
-"""Columns of a table that nobody looks at in a terminal."""
+"""Columns of a table that goes to a file or a pipe."""
 
 
 def results_console() -> Console:
@@ -18,9 +19,23 @@ def results_console() -> Console:
 
 
 def progress_console() -> Console:
-    """For all that is no result: standard error, so that results can be piped."""
+    """Standard error, so that a pipe gets results only."""
     width = None if sys.stderr.isatty() else _TABLE_WIDTH
     return Console(stderr=True, width=width, highlight=False, markup=False, emoji=False)
+
+
+class ProgressHandler(logging.Handler):
+    """Prints each warning of the package once, as one line of progress."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._printed = set[str]()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        message = record.getMessage()
+        if message not in self._printed:
+            self._printed.add(message)
+            progress_console().print(message, soft_wrap=True)
 
 
 def print_json(answer: Mapping[str, Any]) -> None:
@@ -28,7 +43,7 @@ def print_json(answer: Mapping[str, Any]) -> None:
 
 
 def split_recipe_and_keys(words: Sequence[str]) -> tuple[Path | None, list[str]]:
-    """A recipe's file, when the first word is no key=value, and the rest."""
+    """The recipe's file, if the first word is no key=value, and the other words."""
     if words and not match(r"[\w.]+=", words[0]):
         return Path(words[0]), list(words[1:])
     return None, list(words)

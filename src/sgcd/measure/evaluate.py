@@ -6,10 +6,8 @@ from itertools import groupby
 from json import dumps
 
 from sgcd.act.cohort import PlayContext, play_cohort
-from sgcd.act.environment import Sampler, TaskSuite
+from sgcd.act.environment import TaskSuite
 from sgcd.act.rollout import RolloutSpec
-from sgcd.act.settings import Limits
-from sgcd.chat import Chat
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.measure.trial_rows import SCHEMA, TrialRow
 from sgcd.records import Call, Rollout, Task
@@ -56,20 +54,6 @@ async def evaluate_policy(
             for trial, rollout in zip(cohort, rollouts, strict=True)
         ]
     return rows
-
-
-async def evaluate_policy_tasks(
-    task_suite: TaskSuite,
-    chat: Chat,
-    sampler: Sampler,
-    limits: Limits,
-    settings: EvaluationSettings,
-    seed: int,
-    step: int,
-) -> list[TrialRow]:
-    """`evaluate_policy` for the trainer, which does not hold a `PlayContext` yet."""
-    context = PlayContext(task_suite=task_suite, chat=chat, sampler=sampler, limits=limits)
-    return await evaluate_policy(context, settings, seed=seed, step=step)
 
 
 def trial_row(trial: Trial, rollout: Rollout, settings: EvaluationSettings, *, seed: int, step: int) -> TrialRow:

@@ -1,67 +1,114 @@
-"""sgcd check: what a recipe would run; one task is played with its policy, so that problems show before training."""
+"""sgcd check: describes what a recipe would run, and plays one task, so that problems show before training."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import typer
+
+from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, results_console, split_recipe_and_keys
-from sgcd.endpoint.client import Endpoint
-from sgcd.errors import RecipeError
-from sgcd.recipe.schema import Recipe, load_recipe
-from sgcd.records import Rollout
+from sgcd.errors import EnvironmentFault, RecipeError
 
 if TYPE_CHECKING:
-    from sgcd.assemble import AssembledRun
+    from sgcd.learn.policy.load import Policy
+    from sgcd.learn.training.context import RunContext
+    from sgcd.recipe.schema import Recipe
+    from sgcd.records import Rollout
+
+check_app = typer.Typer(**TYPER_OPTIONS)
 
 
-def run_check(words: Sequence[str], as_json: bool) -> None:
-    path, keys = split_recipe_and_keys(words)
+@check_app.command(cls=CommandWithKeys)
+def check(words: RecipeWords = None, json: JsonFlag = False) -> None:
+    """Describe what a recipe would run; train nothing.
+
+    Loads the policy and the environment, and plays the first task once.
+    """
+    from sgcd.recipe.load import load_recipe
+
+    path, keys = split_recipe_and_keys(words or [])
     if path is None:
         raise RecipeError("a recipe is needed: sgcd check RECIPE key=value ...")
-    recipe = load_recipe(path, keys)
-    from sgcd.assemble import assemble
-    from sgcd.cli.memory_check import check_memory
+    check_recipe(load_recipe(path, keys), as_json=json)
 
-    memory_estimate = check_memory(recipe)
+
+def check_recipe(recipe: "Recipe", as_json: bool) -> None:
+    from sgcd.assemble import assemble, collect_facts
+    from sgcd.build_tasks import count_trials
+    from sgcd.study.memory_check import check_memory
+
+    memory_fit = check_memory(recipe)
     context = assemble(recipe)
-    rehearsal = asyncio.run(context.rehearse())
-    if as_json:
-        recipe_json = recipe.model_dump(mode="json", by_alias=True)
-        rehearsal_json = {"task": rehearsal.task, "prompt": len(rehearsal.prompt), "response": len(rehearsal.response)}
-        answer = {
-            "recipe": recipe_json,
-            "trials": context.num_trials(),
-            "rehearsal": rehearsal_json,
-            "facts": context.collect_facts(),
-        }
-        answer["memory"] = memory_estimate.to_json()
-        answer |= describe_endpoints(recipe, context)
-        print_json({"schema": 1, **answer})
-    else:
-        for name, line in (
-            describe_recipe(recipe, context, rehearsal) | {"memory": memory_estimate.describe()}
-        ).items():
+    rehearsal = asyncio.run(rehearse(recipe, context))
+    facts, num_trials = collect_facts(recipe, context), count_trials(recipe, context.task_suite)
+    if not as_json:
+        lines = describe_recipe(recipe, context, rehearsal, facts=facts, num_trials=num_trials)
+        for name, line in (lines | {"memory": memory_fit.describe()}).items():
             results_console().print(f"{name:<12} {line}", soft_wrap=True)
+        return
+    answer = {
+        "recipe": recipe.model_dump(mode="json", by_alias=True),
+        "trials": num_trials,
+        "rehearsal": {
+            "task": rehearsal.task,
+            "prompt": len(rehearsal.prompt),
+            "response": len(rehearsal.response),
+        },
+        "facts": facts,
+        "memory": memory_fit.to_json(),
+    }
+    print_json({"schema": 1, **answer, **describe_endpoints(recipe, context)})
 
 
-def describe_endpoints(recipe: Recipe, context: "AssembledRun") -> dict[str, str]:
-    """Which models would be asked over the network, and whether their keys are there."""
+async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":
+    """Play the first training task once, as training would. Refuses a task that breaks.
+
+    No model behind an endpoint is called: the simulated user greets and leaves.
+    """
+    from dataclasses import replace
+
+    from sgcd.act.cohort import play_cohort
+    from sgcd.act.rollout import RolloutSpec
+    from sgcd.build_tasks import build_task_suite
+    from sgcd.seeds import derive_seed
+
+    task_suite = build_task_suite(recipe)
+    play_context = replace(context.play_context(recipe.siblings.limits), task_suite=task_suite)
+    task = task_suite.splits["train"][0]
+    spec = RolloutSpec(task, 0, derive_seed(recipe.seed, "rehearsal", task.id))
+    [rollout] = await play_cohort([spec], play_context)
+    if rollout.broken:
+        raise EnvironmentFault(f"environment: task {task.id} breaks ({rollout.broken}); mend what it names")
+    return rollout
+
+
+async def check_window(recipe: "Recipe", policy: "Policy") -> None:
+    """Refuse a policy whose window cannot hold the first task."""
+    from sgcd.build_tasks import first_prompt_tokens
+    from sgcd.study.memory_check import check_prompt_fits
+
+    check_prompt_fits(recipe, policy.model.config, await first_prompt_tokens(recipe, policy.chat))
+
+
+def describe_endpoints(recipe: "Recipe", context: "RunContext") -> dict[str, str]:
+    """The models behind endpoints that a run would call, and whether their keys are set."""
+    from sgcd.endpoint.client import Endpoint
+
     model = recipe.evaluation.model
     model_endpoint = Endpoint(model, "evaluation.model") if model else None
     endpoints = {"writer": context.writer_endpoint, "user": context.user_endpoint, "model": model_endpoint}
     return {name: endpoint.describe() for name, endpoint in endpoints.items() if endpoint}
 
 
-def describe_recipe(recipe: Recipe, context: "AssembledRun", rehearsal: Rollout) -> dict[str, str]:
-    """What would be run, in words."""
-    facts, groups, limits = context.collect_facts(), recipe.siblings, recipe.siblings.limits
-    tasks: dict[str, Any] = facts["tasks"]
-    evaluation_text = (
-        f"{context.num_trials()} trials of {recipe.evaluation.split} tasks every {recipe.evaluation.every} steps"
-    )
-    splits = ", ".join(f"{count} {split}" for split, count in tasks.items())
-    chat = context.policy.chat
-    pad_note = "" if chat.tokenizer.pad_token_id is not None else "; no pad token, the end of a turn stands in for it"
+def describe_recipe(
+    recipe: "Recipe", context: "RunContext", rehearsal: "Rollout", *, facts: dict[str, Any], num_trials: int
+) -> dict[str, str]:
+    """What a recipe would run, in words."""
+    siblings, limits, evaluation = recipe.siblings, recipe.siblings.limits, recipe.evaluation
+    splits = ", ".join(f"{count} {split}" for split, count in facts["tasks"].items())
+    has_pad_token = context.policy.chat.tokenizer.pad_token_id is not None
+    pad_note = "" if has_pad_token else "; no pad token, the end of a turn stands in for it"
+    user_note = "; the user was not called" if context.user_endpoint else ""
     return {
         "policy": f"{recipe.policy.start}: {facts['policy']['parameters']:,} parameters, "
         f"{recipe.policy.dtype}{pad_note}",
@@ -69,15 +116,13 @@ def describe_recipe(recipe: Recipe, context: "AssembledRun", rehearsal: Rollout)
         "rollouts": f"at most {limits.turns} turns and {limits.tokens} tokens; sampled {recipe.sampler.mode}, "
         f"{recipe.sampler.slots} at a time",
         "rehearsal": f"task {rehearsal.task}: {len(rehearsal.prompt)} tokens of prompt, {len(rehearsal.response)} of "
-        f"response in {len(rehearsal.turns)} turns, {rehearsal.end_reason}, reward {rehearsal.reward:g}"
-        + "; the user was not asked"
-        * bool(context.user_endpoint),
+        f"response in {len(rehearsal.turns)} turns, {rehearsal.end_reason}, reward {rehearsal.reward:g}{user_note}",
         "method": recipe.method.name,
         **describe_endpoints(recipe, context),
-        "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.size} rollouts, learning rate "
-        f"{recipe.optimizer.lr:g}",
-        "evaluation": evaluation_text
-        if context.num_trials()
-        else f"none: there are no {recipe.evaluation.split} tasks",
+        "training": f"{recipe.steps} steps of {siblings.groups} mixed groups of {siblings.group_size} rollouts, "
+        f"learning rate {recipe.optimizer.lr:g}",
+        "evaluation": f"{num_trials} trials of {evaluation.split} tasks every {evaluation.every} steps"
+        if num_trials
+        else f"none: there are no {evaluation.split} tasks",
         "machine": f"{facts['machine']['processor']}, threads used: {facts['machine']['threads']}",
     }

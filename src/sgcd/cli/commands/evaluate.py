@@ -1,80 +1,112 @@
-"""sgcd evaluate: play held-out tasks with a run's policy, any policy, or any chat model behind an endpoint."""
+"""sgcd evaluate: plays held-out tasks with a run's policy, any other policy, or a chat model behind an endpoint."""
 
 import asyncio
-import json
-from collections.abc import Sequence
+import json as jsonlib
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
-from sgcd.cli.commands import evaluate_endpoint as modelling
-from sgcd.cli.commands.evaluate_endpoint import no_trials_error, print_evaluation
+import typer
+
+from sgcd.cli.commands.evaluate_endpoint import no_trials_error, print_evaluation, run_endpoint_evaluation
+from sgcd.cli.options import TYPER_OPTIONS, JsonFlag, SplitOption
 from sgcd.cli.output import progress_console
 from sgcd.errors import FolderError, RecipeError
-from sgcd.measure.health import run_invalid_reasons
-from sgcd.measure.summary import summarise_evaluation
-from sgcd.recipe.schema import Recipe, load_recipe
-from sgcd.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from sgcd.learn.training.context import RunContext
+    from sgcd.measure.trial_rows import TrialRow
+    from sgcd.recipe.schema import Recipe
+    from sgcd.storage.run_folder import RunFolder
 
 _SAVED_POLICY_KEYS = ("policy.lora.rank=0",)
-"""A saved policy is merged with the adapter that it was trained by."""
+"""A saved policy has its adapter merged."""
+evaluate_app = typer.Typer(**TYPER_OPTIONS)
 
 
-def run_evaluate(
-    target: Path,
-    words: Sequence[str],
-    split: str | None,
-    trials: int | None,
-    tasks: int | None,
-    recipe: Path | None,
-    run: Path | None,
-    as_json: bool,
+@evaluate_app.command()
+def evaluate(
+    target: Annotated[
+        Path, typer.Argument(metavar="RUN_OR_POLICY_OR_RECIPE", help="A run's folder, a policy's, or a recipe's file.")
+    ],
+    words: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="With a recipe's file: keys of it to set.")
+    ] = None,
+    split: SplitOption = None,
+    trials: Annotated[int | None, typer.Option(min=0, help="Sampled trials of each task.")] = None,
+    tasks: Annotated[int | None, typer.Option(min=1, help="How many tasks, from the first on.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="For a policy's folder: the recipe of its environment.")] = None,
+    run: Annotated[Path | None, typer.Option(help="With a recipe's file: a new folder for the result.")] = None,
+    json: JsonFlag = False,
 ) -> None:
+    """Play held-out tasks with a trained policy, or with any chat model.
+
+    Options that are not given are as in the recipe. The rows of a run's policy join the run's evaluation.jsonl. With a
+    recipe's file the command plays its evaluation.model, a model behind an endpoint with native tool calls, and no
+    policy.
+    """
     options = {"split": split, "trials": trials, "tasks": tasks}
     keys = [f"evaluation.{name}={value}" for name, value in options.items() if value is not None]
     if target.is_file():
+        from sgcd.recipe.load import load_recipe
+
         if recipe:
             raise RecipeError(f"{target}: is a recipe already; leave out --recipe {recipe}")
-        modelling.run_endpoint_evaluation(load_recipe(target, [*words, *keys]), run, as_json)
+        run_endpoint_evaluation(load_recipe(target, [*(words or []), *keys]), run, json)
         return
-    for word in (*words, *([f"--run {run}"] if run else ())):
+    for word in (*(words or []), *([f"--run {run}"] if run else ())):
         raise RecipeError(f"{word}: only goes with a recipe, whose evaluation.model is played; {target} is none")
-    evaluate_policy(target, keys, recipe, as_json)
+    run_policy_evaluation(target, keys, recipe, as_json=json)
 
 
-def evaluate_policy(target: Path, keys: list[str], recipe: Path | None, as_json: bool) -> None:
-    folder = RunFolder.open(target) if (target / "recipe.yaml").is_file() else None
-    loaded_recipe = load_run_recipe(folder, recipe, keys) if folder else load_policy_recipe(target, recipe, keys)
+def run_policy_evaluation(target: Path, keys: list[str], recipe_path: Path | None, *, as_json: bool) -> None:
     from sgcd.assemble import assemble
+    from sgcd.build_tasks import count_trials
+    from sgcd.measure.health import run_invalid_reasons
+    from sgcd.measure.summary import summarise_evaluation
+    from sgcd.storage.run_folder import RunFolder
 
-    context = assemble(loaded_recipe)
-    if not context.num_trials():
-        raise no_trials_error(loaded_recipe)
+    folder = RunFolder.open(target) if (target / "recipe.yaml").is_file() else None
+    recipe = load_run_recipe(folder, recipe_path, keys) if folder else load_policy_recipe(target, recipe_path, keys)
+    context = assemble(recipe)
+    num_trials = count_trials(recipe, context.task_suite)
+    if not num_trials:
+        raise no_trials_error(recipe)
     context.check_ready()
-    progress_console().print(
-        f"playing {context.num_trials()} trials of {loaded_recipe.evaluation.split} tasks with "
-        f"{loaded_recipe.policy.start}"
-    )
-    rows = asyncio.run(context.evaluate(saved_step(Path(loaded_recipe.policy.start))))
+    start = recipe.policy.start
+    progress_console().print(f"playing {num_trials} trials of {recipe.evaluation.split} tasks with {start}")
+    rows = asyncio.run(play_held_out_tasks(recipe, context, saved_step(Path(start))))
     if folder:
         folder.append_evaluation(rows)
     summary = summarise_evaluation(rows) | {"invalid": run_invalid_reasons(folder.read_metrics()) if folder else []}
-    print_evaluation(
-        summary
-        | ({"endpoints": {"user": context.user_endpoint.usage_tracker.pop_metrics()}} if context.user_endpoint else {}),
-        as_json,
-    )
+    user = context.user_endpoint
+    usage = {"endpoints": {"user": user.usage_tracker.pop_metrics()}} if user else {}
+    print_evaluation(summary | usage, as_json)
+
+
+async def play_held_out_tasks(recipe: "Recipe", context: "RunContext", step: int) -> "list[TrialRow]":
+    """One evaluation of the policy, as training would do it after `step`."""
+    from contextlib import nullcontext
+
+    from sgcd.measure.evaluate import evaluate_policy
+
+    play_context = context.play_context(recipe.siblings.limits)
+    async with context.user_endpoint.connect() if context.user_endpoint else nullcontext():
+        return await evaluate_policy(play_context, recipe.evaluation, seed=recipe.seed, step=step)
 
 
 def saved_step(policy: Path) -> int:
-    """After which step of a run a policy was saved; 0 for one that comes from elsewhere."""
+    """The step of the run after which a policy was saved; 0 for a policy from elsewhere."""
     for name in ("trained.json", "state.json"):
         if (policy / name).is_file():
-            return json.loads((policy / name).read_text())["step"]
+            return jsonlib.loads((policy / name).read_text())["step"]
     return 0
 
 
-def load_run_recipe(folder: RunFolder, recipe: Path | None, keys: list[str]) -> Recipe:
-    if recipe:
-        raise RecipeError(f"{folder.path}: a run has its own recipe; leave out --recipe {recipe}")
+def load_run_recipe(folder: "RunFolder", recipe_path: Path | None, keys: list[str]) -> "Recipe":
+    from sgcd.recipe.load import load_recipe
+
+    if recipe_path:
+        raise RecipeError(f"{folder.path}: a run has its own recipe; leave out --recipe {recipe_path}")
     if "machine" not in folder.facts:
         raise FolderError(f"{folder.path}: holds the evaluation of a model, not a run; sgcd compare reads it")
     if not folder.policy_path.is_dir():
@@ -85,12 +117,14 @@ def load_run_recipe(folder: RunFolder, recipe: Path | None, keys: list[str]) -> 
     return load_recipe(folder.path / "recipe.yaml", [*keys, *_SAVED_POLICY_KEYS, f"policy.start={folder.policy_path}"])
 
 
-def load_policy_recipe(policy: Path, recipe: Path | None, keys: list[str]) -> Recipe:
+def load_policy_recipe(policy: Path, recipe_path: Path | None, keys: list[str]) -> "Recipe":
+    from sgcd.recipe.load import load_recipe
+
     if not policy.is_dir():
         raise FolderError(f"{policy}: does not exist; expected the folder of a run or of a policy, or a recipe")
-    if recipe is None:
+    if recipe_path is None:
         raise FolderError(
             f"{policy}: is not a run's folder; expected one that sgcd train has made, or for the folder of a policy "
             "the recipe of its environment: --recipe RECIPE"
         )
-    return load_recipe(recipe, [*keys, *_SAVED_POLICY_KEYS, f"policy.start={policy}"])
+    return load_recipe(recipe_path, [*keys, *_SAVED_POLICY_KEYS, f"policy.start={policy}"])

@@ -1,4 +1,4 @@
-"""sgcd evaluate RECIPE: held-out tasks with a chat model behind an endpoint, without torch; and how it is shown."""
+"""sgcd evaluate RECIPE: held-out tasks with a chat model behind an endpoint, without torch; prints any evaluation."""
 
 import asyncio
 from collections.abc import Mapping, Sequence
@@ -7,65 +7,71 @@ from typing import TYPE_CHECKING, Any
 
 from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.errors import EnvironmentFault, FolderError
-from sgcd.measure.health import endpoint_failure_warnings
-from sgcd.measure.summary import summarise_evaluation
-from sgcd.recipe.schema import Recipe, dump_recipe
-from sgcd.records import Rollout
-from sgcd.show.tables import describe_model_usage, evaluation_remarks, evaluation_table
-from sgcd.storage.atomic import SCHEMA, append_rows, remove
-from sgcd.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from sgcd.build_tasks import EndpointEvaluation
+    from sgcd.recipe.schema import Recipe
+    from sgcd.records import Rollout
 
 
-def run_endpoint_evaluation(recipe: Recipe, run: Path | None, as_json: bool) -> None:
-    from sgcd.build_tasks import build_endpoint_evaluation
+def run_endpoint_evaluation(recipe: "Recipe", run: Path | None, as_json: bool) -> None:
+    from sgcd.build_tasks import build_endpoint_evaluation, count_trials
+    from sgcd.endpoint.endpoint_group import check_endpoints, pop_endpoint_metrics
+    from sgcd.measure.summary import summarise_evaluation
+    from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.atomic import append_rows, remove
+    from sgcd.storage.run_folder import RunFolder
 
     evaluation = build_endpoint_evaluation(recipe)
-    if not evaluation.num_trials():
+    num_trials = count_trials(recipe, evaluation.task_suite)
+    if not num_trials:
         raise no_trials_error(recipe)
-    evaluation.check_ready()
+    check_endpoints(evaluation.endpoints)
     if run and run.exists() and (not run.is_dir() or any(run.iterdir())):
         raise FolderError(f"{run}: the folder is not empty; choose another one, or remove it")
     folder = RunFolder.create(run, dump_recipe(recipe), endpoint_facts(evaluation)) if run else None
-    split = recipe.evaluation.split
     progress_console().print(
-        f"playing {evaluation.num_trials()} trials of {split} tasks with {evaluation.model_endpoint.describe()}",
+        f"playing {num_trials} trials of {recipe.evaluation.split} tasks with {evaluation.model_endpoint.describe()}",
         soft_wrap=True,
     )
     try:
         trials = asyncio.run(evaluation.evaluate(folder.path if folder else None))
     except BaseException:
         if folder:
-            remove(folder.path)  # half an evaluation is none; with a cache, answers that were paid for are not lost
+            remove(folder.path)  # half an evaluation is no result; a cache keeps the answers that were paid for
         raise
     if folder:
         folder.append_evaluation([row for row, _ in trials])
         append_rows(folder.path / "talks.jsonl", [conversation_row(row, rollout) for row, rollout in trials])
-    extras = {"invalid": [], "model": evaluation.settings.model, "endpoints": evaluation.pop_endpoint_usage()}
+    usage = pop_endpoint_metrics(evaluation.endpoints)
+    extras = {"invalid": [], "model": evaluation.settings.model, "endpoints": usage}
     print_evaluation(summarise_evaluation([row for row, _ in trials]) | extras, as_json)
 
 
 def endpoint_facts(evaluation: "EndpointEvaluation") -> dict[str, Any]:
-    """Of a folder that holds an evaluation and no run."""
+    """The facts of a folder that holds an evaluation and no run."""
     models = {name: {"model": endpoint.settings.model} for name, endpoint in evaluation.endpoints.items()}
     tasks = {split: len(tasks) for split, tasks in evaluation.task_suite.splits.items()}
     return {"seed": evaluation.recipe.seed, **models, "tasks": tasks}
 
 
-def conversation_row(row: Mapping[str, Any], rollout: Rollout) -> dict[str, Any]:
-    """What was said in a trial."""
+def conversation_row(row: Mapping[str, Any], rollout: "Rollout") -> dict[str, Any]:
+    """A trial's conversation."""
+    from sgcd.storage.atomic import SCHEMA
+
     trial_key = {name: row[name] for name in ("split", "mode", "task", "trial", "success", "broken")}
     return {"schema": SCHEMA, **trial_key, "messages": list(rollout.messages)}
 
 
-def no_trials_error(recipe: Recipe) -> EnvironmentFault:
+def no_trials_error(recipe: "Recipe") -> EnvironmentFault:
     return EnvironmentFault(f"environment: there are no {recipe.evaluation.split} tasks, or no trials of them to play")
 
 
 def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
-    """An evaluation, whoever was played."""
+    """Print the evaluation of a policy or of a model behind an endpoint."""
+    from sgcd.measure.health import endpoint_failure_warnings
+    from sgcd.show.tables import describe_model_usage, evaluation_remarks, evaluation_table
+
     if as_json:
         print_json(summary)
         return

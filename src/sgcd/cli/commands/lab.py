@@ -1,22 +1,36 @@
-"""sgcd lab: the demo on a laptop's CPU, and its warm starts."""
+"""sgcd lab: the demo on a laptop's CPU, and the lab's warm starts."""
 
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-import sgcd
-from sgcd.cli.commands import compare as comparing
+import typer
+
+from sgcd.cli.commands.compare import print_comparison
 from sgcd.cli.commands.train import print_run_summary, start_run
+from sgcd.cli.commands.truth import truth
+from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
-from sgcd.measure.compare import compare_evaluations
-from sgcd.measure.compare import load_evaluation as evaluated
-from sgcd.show.tables import format_interval, format_number
+from sgcd.recipe.lab_recipes import lab_recipe_path
 
 DEMO_METHODS = ("grpo", "sgcd")
+lab_app = typer.Typer(invoke_without_command=True, **TYPER_OPTIONS)
+
+
+@lab_app.callback()
+def demo(context: typer.Context, json: JsonFlag = False) -> None:
+    """Train a tiny agent on this machine, in minutes.
+
+    Runs recipes/lab/grpo.yaml and recipes/lab/sgcd.yaml from the same start into new folders under runs/, and compares
+    them.
+    """
+    if context.invoked_subcommand is None:
+        run_demo(as_json=json)
 
 
 def run_demo(as_json: bool) -> None:
-    """Both methods from the same start with the same seed, each in a folder of its own, and one against the other."""
+    """Train both methods with the same seed, each in its own folder, and compare them."""
+    from sgcd.measure.compare import compare_evaluations, load_evaluation
     from sgcd.show.report import write_report
 
     demo_number = next(n for n in count(1) if not any(demo_run_path(method, n).exists() for method in DEMO_METHODS))
@@ -26,14 +40,14 @@ def run_demo(as_json: bool) -> None:
         if not as_json:
             results_console().print(f"\n{method}")
             print_run_summary(runs[method])
-    grpo_evaluation, sgcd_evaluation = (evaluated(demo_run_path(method, demo_number)) for method in DEMO_METHODS)
-    compared = compare_evaluations([sgcd_evaluation], [grpo_evaluation])
+    grpo_evaluation, sgcd_evaluation = (load_evaluation(demo_run_path(method, demo_number)) for method in DEMO_METHODS)
+    comparison = compare_evaluations([sgcd_evaluation], [grpo_evaluation])
     reports = {method: str(write_report(demo_run_path(method, demo_number))) for method in DEMO_METHODS}
     if as_json:
-        print_json({"schema": 1, "runs": runs, "comparison": compared, "reports": reports})
+        print_json({"schema": 1, "runs": runs, "comparison": comparison, "reports": reports})
         return
     results_console().print()
-    comparing.print_comparison(compared)
+    print_comparison(comparison)
     for method, report_path in reports.items():
         results_console().print(f"report of {method}: {report_path}", soft_wrap=True)
 
@@ -42,20 +56,24 @@ def demo_run_path(method: str, number: int) -> Path:
     return Path("runs") / f"lab-{method}-{number}"
 
 
-def lab_recipe_path(method: str) -> Path:
-    """recipes/lab/METHOD.yaml: in the package when it was installed from a wheel, else beside the sources."""
-    package = Path(sgcd.__file__).parent
-    inside = package / "recipes" / "lab" / f"{method}.yaml"
-    return inside if inside.is_file() else package.parents[1] / "recipes" / "lab" / f"{method}.yaml"
-
-
-def run_warm_start(names: list[str], out: Path | None, as_json: bool) -> None:
+@lab_app.command("warm-start")
+def warm_start(
+    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Which; all by default.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder for them; the package's own by default.")] = None,
+    json: JsonFlag = False,
+) -> None:
+    """Build the lab's warm starts from demonstrations."""
     from sgcd.lab.warm_starts import build_warm_starts
+    from sgcd.show.tables import format_interval, format_number
 
     console = progress_console()
-    gates = build_warm_starts(names, out, lambda message: console.print(message, soft_wrap=True))
-    if as_json:
+    gates = build_warm_starts(names or [], out, lambda message: console.print(message, soft_wrap=True))
+    if json:
         print_json({"schema": 1, "gates": gates})
-    for name, gate in {} if as_json else gates.items():
+        return
+    for name, gate in gates.items():
         categories = ", ".join(f"{category} {format_number(rate)}" for category, rate in gate["categories"].items())
         results_console().print(f"{name}: sampled {format_interval(gate['sampled'])} ({categories})", soft_wrap=True)
+
+
+lab_app.command("truth")(truth)

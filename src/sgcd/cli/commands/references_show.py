@@ -1,51 +1,73 @@
-"""sgcd references show: one group of a run, from what its writer read to the tokens that were credited."""
+"""sgcd references show: one group of a run, from its visible traces to the tokens that earned credit."""
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
-from sgcd.chat import Chat
-from sgcd.cli.commands.references_compare import latest_policy_path
+import typer
+
 from sgcd.cli.output import results_console
 from sgcd.errors import FolderError
-from sgcd.recipe.schema import load_recipe
-from sgcd.records import CreditRecord, Group, Rollout
-from sgcd.storage.atomic import Row
-from sgcd.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from sgcd.chat import Chat
+    from sgcd.records import CreditRecord, Group, Rollout
+    from sgcd.storage.run_folder import RunFolder
 
 _CONTEXT_TOKENS = 12
 """Tokens of the prompt that are shown before a reference and after it."""
 
 
-def print_reference(run: Path, task: str | None, step: int | None) -> None:
-    folder = RunFolder.open(run)
-    recorded_steps = folder.steps_with_rollouts()
-    if not recorded_steps:
-        raise FolderError(f"{run}: the run has no rollouts/ to show references of; they come with its first step")
-    step = recorded_steps[-1] if step is None else step
+def show_reference(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder that still has its rollouts.")],
+    task: Annotated[str | None, typer.Option(help="Which task; the first of the step by default.")] = None,
+    step: Annotated[int | None, typer.Option(min=1, help="Which step; the last by default.")] = None,
+) -> None:
+    """Show one group's reference: the writer's input and text, its place in the prompt, and the credited tokens."""
+    from sgcd.recipe.load import load_recipe
+
+    folder = open_run_with_rollouts(run)
+    step = folder.steps_with_rollouts()[-1] if step is None else step
     groups = {
         stored_group.group.task.id: stored_group.group
         for stored_group in folder.read_rollouts(step)
         if stored_group.is_kept
     }
-    rows: dict[str, Row] = {row["task"]: row for row in folder.read_references(step)}
+    rows = {row["task"]: row for row in folder.read_references(step)}
     if not rows:
-        raise FolderError(f"{run}: step {step} has no references; its method asks for none")
+        raise FolderError(f"{run}: step {step} has no references; its method needs none")
     task_id = next(iter(rows)) if task is None else task
     if task_id not in rows or task_id not in groups:
         raise FolderError(f"{run}: step {step} has no reference of {task_id!r}; expected one of {', '.join(rows)}")
-    from sgcd.learn.policy.load import load_policy as policy_at
+    from sgcd.learn.policy.load import load_policy
 
     start = latest_policy_path(folder) or load_recipe(folder.path / "recipe.yaml").policy.start
-    for line in reference_lines(
-        groups[task_id], rows[task_id], folder.read_credit(step), policy_at(str(start), "float32").chat, step
-    ):
+    chat = load_policy(str(start), "float32").chat
+    for line in reference_lines(groups[task_id], rows[task_id], folder.read_credit(step), chat=chat, step=step):
         results_console().print(line, soft_wrap=True)
 
 
+def open_run_with_rollouts(run: Path) -> "RunFolder":
+    from sgcd.storage.run_folder import RunFolder
+
+    folder = RunFolder.open(run)
+    if not folder.steps_with_rollouts():
+        raise FolderError(f"{run}: the run has no rollouts/, and so no references; they come with its first step")
+    return folder
+
+
+def latest_policy_path(folder: "RunFolder") -> Path | None:
+    """The run's final policy, else its newest checkpoint; None before the first checkpoint."""
+    if folder.policy_path.is_dir():
+        return folder.policy_path
+    steps = folder.checkpoint_steps()
+    return folder.checkpoint_path(steps[-1]) if steps else None
+
+
 def reference_lines(
-    group: Group, row: Row, credit_records: dict[str, CreditRecord], chat: Chat, step: int
+    group: "Group", row: dict[str, Any], credit_records: "dict[str, CreditRecord]", *, chat: "Chat", step: int
 ) -> Iterator[str]:
-    """Line by line."""
+    """The lines that the command prints."""
     from sgcd.contrast.insert import REFERENCE_FOOTER, REFERENCE_HEADER
     from sgcd.contrast.leakage.literals import find_literals
     from sgcd.contrast.trace import build_trace, render_trace
@@ -77,8 +99,8 @@ def reference_lines(
             yield from (f"  {line}" for line in credited_turns(rollout, credit_records[rollout.name], chat))
 
 
-def credited_turns(rollout: Rollout, credit_record: CreditRecord, chat: Chat) -> Iterator[str]:
-    """One line for each turn of the policy."""
+def credited_turns(rollout: "Rollout", credit_record: "CreditRecord", chat: "Chat") -> Iterator[str]:
+    """One line per turn of the policy."""
     text, spans = chat.decode_with_spans(rollout.response)
     creditable_mask = rollout.response_mask if credit_record.creditable is None else credit_record.creditable
     for turn in rollout.turns:

@@ -1,36 +1,35 @@
-"""sgcd train: a new run, or one that goes on."""
+"""sgcd train: starts a run, or resumes one."""
 
 import asyncio
-import json
+import json as jsonlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sgcd.cli.commands.check import check_window
+from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, progress_console, results_console, split_recipe_and_keys
 from sgcd.errors import FolderError, RecipeError
-from sgcd.measure.compare import compare_evaluations, load_first_and_last
-from sgcd.measure.health import run_invalid_reasons, run_warnings
-from sgcd.measure.summary import summarise_evaluation
-from sgcd.recipe.schema import (
-    RESUMABLE_KEYS,
-    Recipe,
-    dump_recipe,
-    load_recipe,
-    may_change_on_resume,
-    recipe_differences,
-)
-from sgcd.show.tables import change_table, evaluation_remarks
-from sgcd.show.terminal import Terminal
-from sgcd.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
-    from sgcd.assemble import AssembledRun
+    from sgcd.learn.training.context import RunContext
+    from sgcd.recipe.schema import Recipe
+    from sgcd.storage.run_folder import RunFolder
+
+train_app = typer.Typer(**TYPER_OPTIONS)
 
 
-def run_train(words: Sequence[str], run: Path, resume: bool, as_json: bool) -> None:
-    recipe_path, keys = split_recipe_and_keys(words)
+@train_app.command(cls=CommandWithKeys)
+def train(
+    run: Annotated[Path, typer.Option(help="The run's folder: a new one, or with --resume the one to resume.")],
+    words: RecipeWords = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped, exact to the bit.")] = False,
+    json: JsonFlag = False,
+) -> None:
+    """Train a policy, or resume a run."""
+    recipe_path, keys = split_recipe_and_keys(words or [])
     if resume:
         summary = resume_run(recipe_path, keys, run)
     elif recipe_path is None:
@@ -40,70 +39,82 @@ def run_train(words: Sequence[str], run: Path, resume: bool, as_json: bool) -> N
         )
     else:
         summary = start_run(recipe_path, keys, run)
-    if as_json:
+    if json:
         print_json(summary)
     else:
         print_run_summary(summary)
 
 
 def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
+    from sgcd.recipe.load import load_recipe
+    from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.run_folder import RunFolder
+
     recipe = load_recipe(path, keys)
     if (run / "recipe.yaml").exists():
         raise FolderError(
             f"{run}: there is a run in this folder already; go on with it (sgcd train --run {run} --resume), "
             "or choose another folder"
         )
-    from sgcd.assemble import assemble
+    from sgcd.assemble import assemble, collect_facts
 
     context = assemble(recipe)
-    asyncio.run(context.check_window())
+    asyncio.run(check_window(recipe, context.policy))
     context.check_ready()
-    folder = RunFolder.create(run, dump_recipe(recipe), context.collect_facts())
+    folder = RunFolder.create(run, dump_recipe(recipe), collect_facts(recipe, context))
     return train_and_summarise(recipe, folder, context)
 
 
 def resume_run(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
+    from sgcd.recipe.load import load_recipe
+    from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.run_folder import RunFolder
+
     folder = RunFolder.open(run)
     if "machine" not in folder.facts:
         raise FolderError(f"{run}: holds the evaluation of a model, and no run that was trained; name another folder")
     started_recipe = load_recipe(run / "recipe.yaml")
     recipe = load_recipe(path or run / "recipe.yaml", keys)
     check_resumable(folder, started_recipe, recipe)
-    from sgcd.assemble import assemble, environment_changes
+    from sgcd.assemble import assemble, collect_facts
+    from sgcd.storage.provenance import environment_changes
 
     context = assemble(recipe, threads=folder.facts["machine"]["threads"])
     context.check_ready()
-    for warning in environment_changes(folder.facts, context.collect_facts()):
+    for warning in environment_changes(folder.facts, collect_facts(recipe, context)):
         progress_console().print(warning, soft_wrap=True)
     if recipe != started_recipe:
         folder.replace_recipe(dump_recipe(recipe))
     return train_and_summarise(recipe, folder, context)
 
 
-def check_resumable(folder: RunFolder, started_recipe: Recipe, recipe: Recipe) -> None:
-    """Refuse what would make the rest of the run another run's."""
+def check_resumable(folder: "RunFolder", started_recipe: "Recipe", recipe: "Recipe") -> None:
+    """Refuse a change that would make the rest of the run another run's."""
+    from sgcd.recipe.schema import RESUMABLE_KEYS, may_change_on_resume, recipe_differences
+
     changed = [change for change in recipe_differences(started_recipe, recipe) if not may_change_on_resume(change.key)]
     if changed:
         was = ", ".join(f"{change.key}={_format_value(change.old)}" for change in changed)
         now = ", ".join(f"{change.key}={_format_value(change.new)}" for change in changed)
         raise FolderError(
             f"{folder.path}: the run was started with {was}; {now} cannot be resumed, only "
-            f"{', '.join(sorted(RESUMABLE_KEYS))} "
-            "may change; start a new run in another folder"
+            f"{', '.join(sorted(RESUMABLE_KEYS))} may change; start a new run in another folder"
         )
     steps_done = max(folder.checkpoint_steps(), default=0)
     if recipe.steps < steps_done:
         raise FolderError(
-            f"{folder.path}: the run has done {steps_done} steps already, steps={recipe.steps} lies behind it; give "
+            f"{folder.path}: the run has done {steps_done} steps already, more than steps={recipe.steps}; give "
             f"steps={steps_done} or more, or start a new run in another folder"
         )
 
 
-def train_and_summarise(recipe: Recipe, folder: RunFolder, context: "AssembledRun") -> dict[str, Any]:
-    """Train, and say what came of it."""
+def train_and_summarise(recipe: "Recipe", folder: "RunFolder", context: "RunContext") -> dict[str, Any]:
+    from sgcd.learn.training.trainer import Trainer
+    from sgcd.show.terminal import Terminal
+
     with Terminal(progress_console(), recipe.steps) as terminal:
         try:
-            training_result = asyncio.run(context.trainer(folder, terminal).run())
+            training_result = asyncio.run(Trainer(recipe, context, terminal, folder=folder).run())
         except KeyboardInterrupt:
             terminal.print_line(f"stopped; to go on: sgcd train --run {folder.path} --resume")
             raise typer.Exit(130) from None
@@ -114,8 +125,12 @@ def train_and_summarise(recipe: Recipe, folder: RunFolder, context: "AssembledRu
     return summarise_run(folder, recipe.evaluation.split)
 
 
-def summarise_run(folder: RunFolder, split: str) -> dict[str, Any]:
-    """What a finished run came to, read from its folder."""
+def summarise_run(folder: "RunFolder", split: str) -> dict[str, Any]:
+    """The result of a finished run, read from its folder."""
+    from sgcd.measure.compare import compare_evaluations, load_first_and_last
+    from sgcd.measure.health import run_invalid_reasons, run_warnings
+    from sgcd.measure.summary import summarise_evaluation
+
     metrics = folder.read_metrics()
     step = metrics[-1]["step"] if metrics else 0
     summary: dict[str, Any] = {"schema": 1, "run": str(folder.path), "policy": str(folder.policy_path), "step": step}
@@ -131,6 +146,8 @@ def summarise_run(folder: RunFolder, split: str) -> dict[str, Any]:
 
 
 def print_run_summary(summary: dict[str, Any]) -> None:
+    from sgcd.show.tables import change_table, evaluation_remarks
+
     out = results_console()
     if "change" in summary:
         out.print(change_table(summary["start"], summary["end"], summary["change"]))
@@ -138,10 +155,10 @@ def print_run_summary(summary: dict[str, Any]) -> None:
             out.print(line, soft_wrap=True)
     else:
         out.print("no held-out tasks, so nothing was measured; name some by environment.dev")
-    for concern in summary["health"]:
-        out.print(concern, soft_wrap=True)
+    for warning in summary["health"]:
+        out.print(warning, soft_wrap=True)
     out.print(f"policy: {summary['policy']}", soft_wrap=True)
 
 
 def _format_value(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else jsonlib.dumps(value)

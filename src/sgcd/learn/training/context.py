@@ -1,15 +1,17 @@
-"""What the trainer is given: what it reads of a recipe, the living objects of a run, and who watches."""
+"""The trainer's inputs: its part of a recipe, the objects of a run, and the callback."""
 
-from collections.abc import AsyncGenerator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from sgcd.act.cohort import PlayContext
 from sgcd.act.environment import Sampler, TaskSuite
-from sgcd.act.settings import SiblingsSettings
+from sgcd.act.settings import Limits, SiblingsSettings
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import Method
 from sgcd.endpoint.client import Endpoint
+from sgcd.endpoint.endpoint_group import check_endpoints, connect_endpoints, pop_endpoint_metrics
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.policy.model_card import USER_FACT, WRITER_FACT
 from sgcd.learn.settings import (
@@ -50,7 +52,7 @@ class TrainConfig(Protocol):
 
 
 class TrainerCallback(Protocol):
-    """Who watches a run. What it is told of stands in the folder; it cannot change anything."""
+    """Receives a run's progress. It gets only what the run's folder also has, and changes nothing."""
 
     def on_phase(self, name: str) -> None: ...
 
@@ -59,46 +61,52 @@ class TrainerCallback(Protocol):
         ...
 
     def on_evaluation(self, summary: Mapping[str, Any]) -> None:
-        """What measure.summary says of the rows of evaluation.jsonl."""
+        """The summary of the rows of evaluation.jsonl, by measure.summary."""
         ...
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunContext:
-    """The living objects of a run, as assemble makes them."""
+    """The objects that a recipe describes, built by assemble."""
 
     task_suite: TaskSuite
     policy: Policy
-    """As it starts; the trainer itself puts it where the run's newest checkpoint has it."""
+    """The policy at its start; the trainer loads the run's newest checkpoint into it."""
     sampler: Sampler
-    """Samples from `policy`, in `thread`."""
+    """Samples from `policy`, in `model_thread`."""
     method: Method
     reference_builder: ReferenceBuilder
-    """Asked only where the method needs references."""
+    """Used only where the method needs references."""
     model_thread: ModelThread
-    folder: RunFolder
     writer_endpoint: Endpoint | None = None
-    """Of the model that writes references, if one does."""
+    """The writer's endpoint, where the method needs references and a model writes them."""
     user_endpoint: Endpoint | None = None
-    """Of the model that plays the user, if one does."""
+    """The simulated user's endpoint, where the environment has one."""
 
-    @asynccontextmanager
-    async def open_endpoints(self) -> AsyncGenerator[None, None]:
-        """Models over the network may be asked inside; each has a journal in the run's folder."""
-        async with AsyncExitStack() as stack:
-            if self.writer_endpoint:
-                await stack.enter_async_context(self.writer_endpoint.connect(self.folder.calls_path))
-            if self.user_endpoint:
-                await stack.enter_async_context(self.user_endpoint.connect(self.folder.user_calls_path))
-            yield
+    def play_context(self, limits: Limits) -> PlayContext:
+        """What playing a rollout of the policy takes."""
+        return PlayContext(task_suite=self.task_suite, chat=self.policy.chat, sampler=self.sampler, limits=limits)
+
+    @property
+    def _endpoints(self) -> dict[str, Endpoint]:
+        """By the name of their usage in metrics.jsonl."""
+        endpoints = {"endpoint": self.writer_endpoint, "user": self.user_endpoint}
+        return {name: endpoint for name, endpoint in endpoints.items() if endpoint}
+
+    def check_ready(self) -> None:
+        """Refuse what would fail at the first call to a model. Nothing is called."""
+        check_endpoints(self._endpoints)
+
+    def open_endpoints(self, folder: RunFolder) -> AbstractAsyncContextManager[None]:
+        """Connect the endpoints; each has a journal in the run's folder."""
+        return connect_endpoints(self._endpoints, {"endpoint": folder.calls_path, "user": folder.user_calls_path})
 
     def pop_endpoint_usage(self) -> dict[str, Any]:
-        """For the row of a step: what each of these models was asked since the last one, and what that cost."""
-        endpoints = {"endpoint": self.writer_endpoint, "user": self.user_endpoint}
-        return {name: endpoint.usage_tracker.pop_metrics() for name, endpoint in endpoints.items() if endpoint}
+        """Calls, tokens and cost of each endpoint since the last step, for its row."""
+        return pop_endpoint_metrics(self._endpoints)
 
     @property
     def model_names(self) -> dict[str, str]:
-        """What the card of the policy tells besides the step."""
+        """The models behind endpoints, for the policy's card."""
         endpoints = {WRITER_FACT: self.writer_endpoint, USER_FACT: self.user_endpoint}
         return {name: endpoint.settings.model for name, endpoint in endpoints.items() if endpoint}

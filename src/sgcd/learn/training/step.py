@@ -56,7 +56,7 @@ async def compute_gradients(
     initial_policy: InitialPolicy | None = None,
 ) -> StepCredit:
     """Score, credit and learn from each group, while the references of the next ones are still being written."""
-    every = config.scoring.shuffled
+    every = config.scoring.shuffled_every
     scorer = TeacherScorer(
         groups=groups,
         needs=method.needs,
@@ -156,7 +156,7 @@ class GroupLearner:
 def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
     """Each rollout's advantage over its siblings; with `control: permuted` dealt anew among them."""
     rewards = [rollout.reward for rollout in group.rollouts]
-    values = advantages(rewards, config.surrogate.baseline, config.surrogate.std)
+    values = advantages(rewards, config.surrogate.baseline, config.surrogate.scale_by_std)
     if config.control == "permuted":
         values = permute_advantages(values, derive_seed(config.seed, "permuted", step, group.task.id))
     return [float(value) for value in values]
@@ -181,12 +181,12 @@ def calibrate_method(method: Method, batches: Sequence[TeacherBatch], model: Any
 
 def scoring_config(config: TrainConfig) -> ForwardConfig:
     """For passes without a gradient."""
-    return ForwardConfig(config.sampler.temperature, config.scoring.tokens, config.scoring.bytes)
+    return ForwardConfig(config.sampler.temperature, config.scoring.micro_batch_tokens, config.scoring.logits_bytes)
 
 
 def training_config(config: TrainConfig) -> ForwardConfig:
     """For the pass that the gradient comes from."""
-    return ForwardConfig(config.sampler.temperature, config.optimizer.tokens, config.scoring.bytes)
+    return ForwardConfig(config.sampler.temperature, config.optimizer.micro_batch_tokens, config.scoring.logits_bytes)
 
 
 def _score_initial(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:

@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
-from sgcd.act.cohort import PlayContext
 from sgcd.act.siblings import CollectedGroups, collect_mixed_groups
 from sgcd.errors import FolderError
 from sgcd.learn.policy import checkpoint
@@ -22,10 +21,11 @@ from sgcd.learn.training.step import StepCredit, compute_gradients, training_con
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import StepTimer, peak_memory, run_in_model_thread
 from sgcd.measure import health
-from sgcd.measure.evaluate import evaluate_policy_tasks, held_out_tasks
+from sgcd.measure.evaluate import evaluate_policy, held_out_tasks
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.records import Group
 from sgcd.storage.atomic import SCHEMA, Row, atomic_folder
+from sgcd.storage.run_folder import RunFolder
 
 _T = TypeVar("_T")
 NO_MIXED_GROUP = "no mixed group"
@@ -44,11 +44,13 @@ class TrainResult:
 class Trainer:
     """One asyncio loop around one thread that owns the model; what it does is a function of the plan and the folder."""
 
-    def __init__(self, config: TrainConfig, context: RunContext, callback: TrainerCallback) -> None:
+    def __init__(
+        self, config: TrainConfig, context: RunContext, callback: TrainerCallback, *, folder: RunFolder
+    ) -> None:
         self.config = config
         self.context = context
         self.callback = callback
-        self.folder = context.folder
+        self.folder = folder
         self.model: Any = context.policy.model
         self.initial_policy: InitialPolicy | None = None
         self.timer = StepTimer(context.model_thread, callback.on_phase)
@@ -58,7 +60,7 @@ class Trainer:
 
     async def run(self) -> TrainResult:
         """From the newest checkpoint, or from the start, to the plan's last step."""
-        async with self.context.open_endpoints():
+        async with self.context.open_endpoints(self.folder):
             return await self._run()
 
     async def _run(self) -> TrainResult:
@@ -69,7 +71,7 @@ class Trainer:
             await self._save_if_due()
         for step in range(start + 1, self.config.steps + 1):
             await self.train_step(step)
-        if exported_step(self.context) != self.state.step:
+        if exported_step(self.folder) != self.state.step:
             with self.timer.phase("saving"):
                 await self._run_in_model_thread(self._export_policy)
         return TrainResult(self.state.step, self.state.step - start)
@@ -112,16 +114,10 @@ class Trainer:
 
     async def _collect_groups(self, step: int, prefetcher: ReferencePrefetcher) -> CollectedGroups:
         context, config = self.context, self.config
-        play_context = PlayContext(
-            task_suite=context.task_suite,
-            chat=context.policy.chat,
-            sampler=context.sampler,
-            limits=config.siblings.limits,
-        )
         return await collect_mixed_groups(
             self.state.cursor,
             config.siblings,
-            play_context,
+            context.play_context(config.siblings.limits),
             seed=config.seed,
             step=step,
             on_group_done=prefetcher.prefetch,
@@ -184,10 +180,8 @@ class Trainer:
         if not is_due or not held_out_tasks(context.task_suite, config.evaluation):
             return
         with self.timer.phase("evaluation"):
-            chat, limits = context.policy.chat, config.siblings.limits
-            rows = await evaluate_policy_tasks(
-                context.task_suite, chat, context.sampler, limits, config.evaluation, config.seed, step
-            )
+            play_context = context.play_context(config.siblings.limits)
+            rows = await evaluate_policy(play_context, config.evaluation, seed=config.seed, step=step)
             if not rows:
                 return
             self.folder.append_evaluation(rows)
@@ -247,7 +241,7 @@ class Trainer:
             (folder / TRAINED_FILE).write_text(json.dumps({"schema": SCHEMA, "step": self.state.step}) + "\n")
 
 
-def exported_step(context: RunContext) -> int | None:
+def exported_step(folder: RunFolder) -> int | None:
     """The step of the policy that lies in the run's folder; None when there is none."""
-    path = context.folder.policy_path / TRAINED_FILE
+    path = folder.policy_path / TRAINED_FILE
     return json.loads(path.read_text())["step"] if path.exists() else None
