@@ -86,7 +86,7 @@ class EndpointEvaluation:
 
     def pop_endpoint_usage(self) -> dict[str, Any]:
         """What the models were asked, and what that cost."""
-        return {name: endpoint.usage_tracker.pop_metrics() for name, endpoint in self.endpoints.items()}
+        return {name: endpoint.usage_tracker.pop_metrics().to_json() for name, endpoint in self.endpoints.items()}
 
 
 def build_endpoint_evaluation(recipe: Recipe) -> EndpointEvaluation:

@@ -59,10 +59,10 @@ def test_success_stands_before_failure_and_what_broke_stands_last() -> None:
         (0, "failure", -0.5),
         (2, "broken", None),
     ]
-    assert task.columns[2].ending == "reply: timed out after 60 s"
+    assert task.columns[2].end_reason == "reply: timed out after 60 s"
     assert task.columns[0].facts == (("state", "✓"), ("note", "-"))
-    assert (task.columns[0].weight, task.columns[0].above) == pytest.approx((1.3, 0.4))
-    assert task.asked == (("system", "be kind"), ("user", "please cancel b12"))
+    assert (task.columns[0].mean_weight, task.columns[0].credited_share) == pytest.approx((1.3, 0.4))
+    assert task.prompt_messages == (("system", "be kind"), ("user", "please cancel b12"))
 
 
 def test_a_turn_is_what_was_written_and_what_was_seen_then() -> None:
@@ -79,7 +79,7 @@ def test_a_turn_is_what_was_written_and_what_was_seen_then() -> None:
         ),
         TurnCell((ShownToken("", "yes", "", "k3 w5 p8 d3 s"), ShownToken("", "↵", "\n", "k3 p7")), (), ""),
     )
-    assert task.turns == 2
+    assert task.num_turns == 2
 
 
 def test_numbers_stand_for_the_tokens_that_are_shown() -> None:
@@ -104,9 +104,9 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
     monkeypatch.setattr(siblings, "MAX_OBSERVATION_CHARS", 3)
     task, numbers = shown()
     first, second = task.columns[0].cells
-    assert first.written == (ShownToken("", "so", "", "k1 p7 s"), "2 tokens are not shown")
-    assert second.written == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
-    assert first.seen == "do […1 characters are not shown…] e"
+    assert first.tokens == (ShownToken("", "so", "", "k1 p7 s"), "2 tokens are not shown")
+    assert second.tokens == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
+    assert first.observation == "do […1 characters are not shown…] e"
     assert numbers["1.0.0"]["id"] == [10, 15]
     assert siblings.count_shown_tokens(drawn.siblings()) == 3 * 2
 

@@ -221,7 +221,10 @@ class Endpoint:
                 usage = usage if failure.billed else TokenUsage()
                 raise
             finally:
-                await self.usage_tracker.settle(max_usage, usage, outcome, time.perf_counter() - started, request_hash)
+                seconds = time.perf_counter() - started
+                await self.usage_tracker.settle(
+                    max_usage, usage, outcome=outcome, seconds=seconds, request_hash=request_hash
+                )
 
     async def _send(self, request: Mapping[str, Any]) -> tuple[Completion, TokenUsage | None]:
         body = bytearray()

@@ -9,7 +9,6 @@ import numpy as np
 
 from sgcd.endpoint.settings import CONNECTION_KEYS
 from sgcd.errors import FolderError
-from sgcd.measure.health import run_invalid_reasons
 from sgcd.measure.statistics import (
     Float64Array,
     mcnemar_test,
@@ -17,8 +16,10 @@ from sgcd.measure.statistics import (
     paired_runs_bootstrap,
     permutation_test,
 )
-from sgcd.measure.trial_rows import MODES, SCHEMA, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
+from sgcd.measure.trial_rows import MODES, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
+from sgcd.measure.validity import run_invalid_reasons
 from sgcd.records import CATEGORIES
+from sgcd.storage.atomic import SCHEMA
 from sgcd.storage.run_folder import RunFolder
 from sgcd.storage.yaml import load_yaml
 

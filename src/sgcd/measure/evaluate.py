@@ -11,9 +11,10 @@ from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.chat import Chat
 from sgcd.measure.settings import EvaluationSettings
-from sgcd.measure.trial_rows import SCHEMA, TrialRow
+from sgcd.measure.trial_rows import TrialRow
 from sgcd.records import Call, Rollout, Task
 from sgcd.seeds import derive_seed
+from sgcd.storage.atomic import SCHEMA
 
 _MIN_LOOP_CALLS = 3
 """The same call this many times in a row is a loop."""

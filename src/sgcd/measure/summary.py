@@ -7,7 +7,6 @@ from typing import Any
 from sgcd.measure.statistics import Estimate, clustered_interval, pass_at_k, pass_hat_k, wilson_interval
 from sgcd.measure.trial_rows import (
     MODES,
-    SCHEMA,
     TrialRow,
     count_successes,
     count_successes_and_trials,
@@ -15,6 +14,7 @@ from sgcd.measure.trial_rows import (
     unbroken,
 )
 from sgcd.records import CATEGORIES
+from sgcd.storage.atomic import SCHEMA
 
 Summary = dict[str, Any]
 

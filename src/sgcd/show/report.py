@@ -49,7 +49,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     return render_template(
         run=escape_text(folder.path.resolve().name),
         method=escape_text(str(recipe.get("method", {}).get("name", "?"))),
-        step=metrics[-1]["step"] if metrics else 0,
+        step=metrics[-1].step if metrics else 0,
         planned=recipe.get("steps"),
         last=metrics[-1] if metrics else None,
         invalid=[line.removeprefix("INVALID").lstrip(": ") for line in health_lines if line.startswith("INVALID")],

@@ -1,6 +1,6 @@
 """Which steps and tasks the page shows, how many of them it has room for, and how their tokens are spelt."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,7 @@ from sgcd.records import CreditRecord, TokenIds
 from sgcd.show import group_columns as shown
 from sgcd.show.escape_text import escape_text
 from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.record_files import StoredGroup
 from sgcd.storage.run_folder import RunFolder
 
@@ -25,7 +26,7 @@ class StepSection:
     """One step on the page."""
 
     step: int
-    row: Mapping[str, Any]
+    row: StepMetrics | None
     tasks: list[TaskSection] = field(default_factory=list[TaskSection])
     num_left_out: int = 0
     """Tasks that the step learnt from and for which the page has no room."""
@@ -35,10 +36,10 @@ class StepSection:
 
 
 def build_step_sections(
-    folder: RunFolder, metrics: Sequence[Mapping[str, Any]], steps: Sequence[int], decode_tokens: TokenDecoder
+    folder: RunFolder, metrics: Sequence[StepMetrics], steps: Sequence[int], decode_tokens: TokenDecoder
 ) -> tuple[list[StepSection], dict[str, Any], dict[str, float]]:
     """The chosen steps, the numbers of their tokens, and the bounds of the colours."""
-    rows = {row["step"]: row for row in metrics}
+    rows = {row.step: row for row in metrics}
     chosen_steps = sorted(set(steps)) or pick_evenly(folder.steps_with_rollouts(), _DEFAULT_NUM_STEPS)
     groups = {step: folder.read_rollouts(step) for step in chosen_steps}
     credit_by_step = {step: read_credit_or_empty(folder, step) for step in chosen_steps}
@@ -51,7 +52,7 @@ def build_step_sections(
     sections: list[StepSection] = []
     numbers: dict[str, Any] = {}
     for step in chosen_steps:
-        sections.append(StepSection(step, rows.get(step, {})))
+        sections.append(StepSection(step, rows.get(step)))
         sections[-1].unused_tasks = [describe_unused_group(group) for group in groups[step] if not group.is_kept]
         kept_groups = [group.group for group in groups[step] if group.is_kept]
         if kept_groups and not credit_by_step[step]:

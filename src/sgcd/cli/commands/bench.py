@@ -6,6 +6,7 @@ from datetime import date
 from typing import Any
 
 from sgcd.cli.output import print_json, progress_console, results_console
+from sgcd.storage.atomic import SCHEMA
 
 
 def run_bench(rounds: int, tokens: int, as_json: bool) -> None:
@@ -27,7 +28,7 @@ def run_bench(rounds: int, tokens: int, as_json: bool) -> None:
     figures |= report_prefix_sharing()
     conditions = {"date": date.today().isoformat(), "rounds": rounds, "tokens": tokens}
     answer = {
-        "schema": 1,
+        "schema": SCHEMA,
         "machine": describe_machine(),
         **conditions,
         **{name: figures[name] for name in sorted(figures)},

@@ -9,6 +9,7 @@ from sgcd.endpoint.client import Endpoint
 from sgcd.errors import RecipeError
 from sgcd.recipe.schema import Recipe, load_recipe
 from sgcd.records import Rollout
+from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
     from sgcd.assemble import AssembledRun
@@ -36,7 +37,7 @@ def run_check(words: Sequence[str], as_json: bool) -> None:
         }
         answer["memory"] = memory_estimate.to_json()
         answer |= describe_endpoints(recipe, context)
-        print_json({"schema": 1, **answer})
+        print_json({"schema": SCHEMA, **answer})
     else:
         for name, line in (
             describe_recipe(recipe, context, rehearsal) | {"memory": memory_estimate.describe()}

@@ -9,10 +9,10 @@ from sgcd.cli.commands import evaluate_endpoint as modelling
 from sgcd.cli.commands.evaluate_endpoint import no_trials_error, print_evaluation
 from sgcd.cli.output import progress_console
 from sgcd.errors import FolderError, RecipeError
-from sgcd.measure.health import run_invalid_reasons
 from sgcd.measure.summary import summarise_evaluation
+from sgcd.measure.validity import run_invalid_reasons
 from sgcd.recipe.schema import Recipe, load_recipe
-from sgcd.storage.run_folder import RunFolder
+from sgcd.storage.run_folder import STATE_FILE, TRAINED_FILE, RunFolder
 
 _SAVED_POLICY_KEYS = ("policy.lora.rank=0",)
 """A saved policy is merged with the adapter that it was trained by."""
@@ -59,14 +59,18 @@ def evaluate_policy(target: Path, keys: list[str], recipe: Path | None, as_json:
     summary = summarise_evaluation(rows) | {"invalid": run_invalid_reasons(folder.read_metrics()) if folder else []}
     print_evaluation(
         summary
-        | ({"endpoints": {"user": context.user_endpoint.usage_tracker.pop_metrics()}} if context.user_endpoint else {}),
+        | (
+            {"endpoints": {"user": context.user_endpoint.usage_tracker.pop_metrics().to_json()}}
+            if context.user_endpoint
+            else {}
+        ),
         as_json,
     )
 
 
 def saved_step(policy: Path) -> int:
     """After which step of a run a policy was saved; 0 for one that comes from elsewhere."""
-    for name in ("trained.json", "state.json"):
+    for name in (TRAINED_FILE, STATE_FILE):
         if (policy / name).is_file():
             return json.loads((policy / name).read_text())["step"]
     return 0
@@ -75,7 +79,7 @@ def saved_step(policy: Path) -> int:
 def load_run_recipe(folder: RunFolder, recipe: Path | None, keys: list[str]) -> Recipe:
     if recipe:
         raise RecipeError(f"{folder.path}: a run has its own recipe; leave out --recipe {recipe}")
-    if "machine" not in folder.facts:
+    if folder.kind != "training":
         raise FolderError(f"{folder.path}: holds the evaluation of a model, not a run; sgcd compare reads it")
     if not folder.policy_path.is_dir():
         raise FolderError(

@@ -13,6 +13,7 @@ from sgcd.recipe.schema import Recipe, dump_recipe
 from sgcd.records import Rollout
 from sgcd.show.tables import describe_model_usage, evaluation_remarks, evaluation_table
 from sgcd.storage.atomic import SCHEMA, append_rows, remove
+from sgcd.storage.metrics import EndpointUsage
 from sgcd.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
         print_json(summary)
         return
     results_console().print(evaluation_table(summary))
-    endpoint_usages: Mapping[str, Mapping[str, Any]] = summary.get("endpoints", {})
+    endpoint_usages = {role: EndpointUsage(**usage) for role, usage in summary.get("endpoints", {}).items()}
     lines: Sequence[str] = [
         *(f"INVALID: {reason}" for reason in summary["invalid"]),
         *evaluation_remarks(summary),

@@ -11,6 +11,7 @@ from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.measure.compare import compare_evaluations
 from sgcd.measure.compare import load_evaluation as evaluated
 from sgcd.show.tables import format_interval, format_number
+from sgcd.storage.atomic import SCHEMA
 
 DEMO_METHODS = ("grpo", "sgcd")
 
@@ -30,7 +31,7 @@ def run_demo(as_json: bool) -> None:
     compared = compare_evaluations([sgcd_evaluation], [grpo_evaluation])
     reports = {method: str(write_report(demo_run_path(method, demo_number))) for method in DEMO_METHODS}
     if as_json:
-        print_json({"schema": 1, "runs": runs, "comparison": compared, "reports": reports})
+        print_json({"schema": SCHEMA, "runs": runs, "comparison": compared, "reports": reports})
         return
     results_console().print()
     comparing.print_comparison(compared)
@@ -55,7 +56,7 @@ def run_warm_start(names: list[str], out: Path | None, as_json: bool) -> None:
     console = progress_console()
     gates = build_warm_starts(names, out, lambda message: console.print(message, soft_wrap=True))
     if as_json:
-        print_json({"schema": 1, "gates": gates})
+        print_json({"schema": SCHEMA, "gates": gates})
     for name, gate in {} if as_json else gates.items():
         categories = ", ".join(f"{category} {format_number(rate)}" for category, rate in gate["categories"].items())
         results_console().print(f"{name}: sampled {format_interval(gate['sampled'])} ({categories})", soft_wrap=True)

@@ -11,13 +11,12 @@ from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.errors import FolderError, RecipeError
 from sgcd.recipe.schema import Recipe, load_recipe
 from sgcd.show.sensitivity_tables import sensitivity_tables
+from sgcd.storage.atomic import SCHEMA
 from sgcd.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from sgcd.assemble import AssembledRun
     from sgcd.study.reference_sensitivity import ReferenceCase, ScoringContext
-
-SCHEMA = 1
 
 
 def run_references_compare(run: Path, keys: Sequence[str], groups: int, trials: int, seed: int, as_json: bool) -> None:
@@ -69,7 +68,7 @@ async def measure_sensitivity(
         "groups": len(cases),
         "groups without a reference": num_without_reference,
         "not written": dict(causes.most_common()),
-        "calls": endpoint.usage_tracker.pop_metrics() if endpoint else None,
+        "calls": endpoint.usage_tracker.pop_metrics().to_json() if endpoint else None,
         "seed": seed,
         "trials": trials if played else 0,
         "arms": {name: {**metrics, "played": played.get(name)} for name, metrics in arm_metrics.items()},

@@ -11,8 +11,9 @@ import typer
 from sgcd.cli.output import print_json, progress_console, results_console, split_recipe_and_keys
 from sgcd.errors import FolderError, RecipeError
 from sgcd.measure.compare import compare_evaluations, load_first_and_last
-from sgcd.measure.health import run_invalid_reasons, run_warnings
+from sgcd.measure.health import run_warnings
 from sgcd.measure.summary import summarise_evaluation
+from sgcd.measure.validity import run_invalid_reasons
 from sgcd.recipe.schema import (
     RESUMABLE_KEYS,
     Recipe,
@@ -23,6 +24,7 @@ from sgcd.recipe.schema import (
 )
 from sgcd.show.tables import change_table, evaluation_remarks
 from sgcd.show.terminal import Terminal
+from sgcd.storage.atomic import SCHEMA
 from sgcd.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
 
 def resume_run(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
     folder = RunFolder.open(run)
-    if "machine" not in folder.facts:
+    if folder.kind != "training":
         raise FolderError(f"{run}: holds the evaluation of a model, and no run that was trained; name another folder")
     started_recipe = load_recipe(run / "recipe.yaml")
     recipe = load_recipe(path or run / "recipe.yaml", keys)
@@ -117,8 +119,13 @@ def train_and_summarise(recipe: Recipe, folder: RunFolder, context: "AssembledRu
 def summarise_run(folder: RunFolder, split: str) -> dict[str, Any]:
     """What a finished run came to, read from its folder."""
     metrics = folder.read_metrics()
-    step = metrics[-1]["step"] if metrics else 0
-    summary: dict[str, Any] = {"schema": 1, "run": str(folder.path), "policy": str(folder.policy_path), "step": step}
+    step = metrics[-1].step if metrics else 0
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": str(folder.path),
+        "policy": str(folder.policy_path),
+        "step": step,
+    }
     was_evaluated = any(row["split"] == split for row in folder.read_evaluations())
     if was_evaluated:
         start, end = load_first_and_last(folder.path, split)

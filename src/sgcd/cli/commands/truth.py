@@ -10,6 +10,7 @@ from sgcd.credit.settings import SgcdSettings
 from sgcd.errors import RecipeError
 from sgcd.recipe.schema import load_recipe
 from sgcd.show.truth_tables import truth_tables
+from sgcd.storage.atomic import SCHEMA
 
 
 def run_truth(
@@ -37,7 +38,7 @@ def run_truth(
                 if isinstance(part, str):
                     results_console().print()
     if as_json:
-        print_json({"schema": 1, "method": method, "starts": reports})
+        print_json({"schema": SCHEMA, "method": method, "starts": reports})
 
 
 def load_method_settings(method: str, keys: Sequence[str] = ()) -> SgcdSettings:

@@ -21,6 +21,7 @@ from sgcd.learn.settings import (
 )
 from sgcd.learn.training.timers import ModelThread
 from sgcd.measure.settings import EvaluationSettings
+from sgcd.storage.metrics import EndpointUsage, StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 
@@ -52,7 +53,7 @@ class TrainerCallback(Protocol):
 
     def on_phase(self, name: str) -> None: ...
 
-    def on_step(self, row: Mapping[str, Any]) -> None:
+    def on_step(self, row: StepMetrics) -> None:
         """The row of metrics.jsonl."""
         ...
 
@@ -90,7 +91,7 @@ class RunContext:
                 await stack.enter_async_context(self.user_endpoint.connect(self.folder.user_calls_path))
             yield
 
-    def pop_endpoint_usage(self) -> dict[str, Any]:
+    def pop_endpoint_usage(self) -> dict[str, EndpointUsage]:
         """For the row of a step: what each of these models was asked since the last one, and what that cost."""
         endpoints = {"endpoint": self.writer_endpoint, "user": self.user_endpoint}
         return {name: endpoint.usage_tracker.pop_metrics() for name, endpoint in endpoints.items() if endpoint}

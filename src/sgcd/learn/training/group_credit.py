@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from sgcd.contrast.reference import ReferenceResult
 from sgcd.credit.advantage import advantages
@@ -15,6 +14,7 @@ from sgcd.learn.training.credit_metrics import RolloutCredit
 from sgcd.learn.training.teacher_scorer import TeacherBatch
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Floats
+from sgcd.storage.metrics import CreditMetrics, ReferenceMetrics
 
 
 @dataclass(slots=True)
@@ -26,8 +26,9 @@ class StepCredit:
     inputs: list[TeacherInput] = field(default_factory=list[TeacherInput])
     reference_results: list[ReferenceResult] = field(default_factory=list[ReferenceResult])
     """One for each group; empty for a method that needs no reference."""
-    metrics: dict[str, Any] = field(default_factory=dict[str, Any])
-    """For the metrics; empty as well."""
+    reference_metrics: ReferenceMetrics | None = None
+    credit_metrics: CreditMetrics | None = None
+    """Both None for a method that needs no reference."""
 
 
 class GroupCredit:

@@ -8,7 +8,7 @@ from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.scoring.student import score_student_no_grad
 from sgcd.learn.scoring.teacher_inputs import reference_metrics
 from sgcd.learn.training.context import RunContext, TrainConfig
-from sgcd.learn.training.credit_metrics import credit_metrics, shuffled_overlap_metrics
+from sgcd.learn.training.credit_metrics import credit_metrics
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.group_credit import GroupCredit, StepCredit
 from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
@@ -49,7 +49,13 @@ class GradientStep:
                     crediting.add_to(done)
         with clock.phase("credit"):
             if needs:
-                done.metrics = self._told(done, needs.can_change_weights, teaching.reads_shuffled)
+                done.reference_metrics = reference_metrics(done.reference_results, done.inputs)
+                done.credit_metrics = credit_metrics(
+                    done.rollout_credits,
+                    needs.can_change_weights,
+                    method_state=self._living.method.state_dict(),
+                    with_shuffled=teaching.reads_shuffled,
+                )
         return done
 
     async def _initial(self, group: Group, initial: InitialPolicy | None) -> list[Floats] | None:
@@ -75,11 +81,3 @@ class GradientStep:
             ).features[0]
             batch += [(s.rollout, f, s.creditable) for s, f in zip(taught.inputs, features, strict=True) if f]
         method.calibrate(batch)
-
-    def _told(self, done: StepCredit, weighs: bool, shuffled: bool) -> dict[str, Any]:
-        told: dict[str, Any] = {"reference": reference_metrics(done.reference_results, done.inputs)}
-        told["credit"] = credit_metrics(done.rollout_credits, weighs)
-        told["credit"]["method"] = self._living.method.state_dict()
-        if shuffled:
-            told["credit"]["shuffled"] = shuffled_overlap_metrics(done.rollout_credits)
-        return told
