@@ -1,5 +1,6 @@
 """Siblings on the page: six tokens drawn by hand, and every colour and number of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,9 @@ def spell(ids: Any) -> list[str]:
     return [drawn.WORDS[token - 10] for token in ids.tolist()]
 
 
-def shown(**changes: Any) -> Any:
-    scored = {"t-1/0": drawn.scored(-0.5), "t-1/1": drawn.scored(0.5)}
-    given: dict[str, Any] = {
-        "credit_records": scored,
-        "references": (),
-        "decode_tokens": spell,
-        "max_advantage": 1.0,
-        **changes,
-    }
-    return build_task_section("1.0", drawn.siblings(), **given)
+def shown() -> Any:
+    records = {"t-1/0": drawn.scored(-0.5), "t-1/1": drawn.scored(0.5)}
+    return build_task_section("1.0", drawn.siblings(), records, references=(), decode_tokens=spell, max_advantage=1.0)
 
 
 def test_every_token_has_its_colours() -> None:
@@ -114,8 +108,6 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
 def test_what_was_wrong_with_a_call_stands_below_it() -> None:
     turn = drawn.rollout(0, False).turns[0]
     bad = (Turn(0, 3, (*turn.calls, type(turn.calls[0])("find", {}, is_error=True)), "it is never closed"), Turn(4, 6))
-    from dataclasses import replace
-
     group = replace(drawn.siblings(), rollouts=(drawn.rollout(0, False, turns=bad),))
-    task, _ = build_task_section("0", group, {}, (), spell, 1.0)
+    task, _ = build_task_section("0", group, {}, references=(), decode_tokens=spell, max_advantage=1.0)
     assert task.columns[0].cells[0].problems == ("find answered with an error", "could not be read: it is never closed")

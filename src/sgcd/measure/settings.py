@@ -1,4 +1,4 @@
-"""Settings of the measure room: what is measured on held-out tasks, and when."""
+"""Settings of evaluations on held-out tasks."""
 
 from typing import Annotated, Literal
 
@@ -12,7 +12,7 @@ class ModelSettings(ServerSettings):
     """Any chat model with native tool calls, played instead of a policy."""
 
     temperature: Literal["trial"] | None = "trial"
-    """That of each trial, 0 when greedy; null leaves it to the server."""
+    """`trial`: the temperature of each trial, 0 when greedy; null: the server decides."""
 
 
 class EvaluationSettings(Settings):
@@ -21,7 +21,7 @@ class EvaluationSettings(Settings):
     split: Literal["dev", "test"] = "dev"
     """Which held-out tasks; the best checkpoint is chosen on them, so leave test for the end."""
     every: Annotated[int, Field(ge=1)] = 10
-    """Steps between validations."""
+    """Steps between evaluations."""
     tasks: Annotated[int, Field(ge=1)] | None = None
     """How many tasks, from the first on; all when not given."""
     trials: Annotated[int, Field(ge=0)] = 3
@@ -31,4 +31,4 @@ class EvaluationSettings(Settings):
     temperature: Annotated[float, Field(gt=0)] = 1.0
     """Temperature of the sampled trials."""
     model: ModelSettings | None = None
-    """Whom `sgcd evaluate RECIPE` plays these tasks with, without any policy; training never asks it."""
+    """The model that `sgcd evaluate RECIPE` plays these tasks with; training does not use it."""

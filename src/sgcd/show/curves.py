@@ -154,7 +154,8 @@ def time_curve(metrics: Sequence[StepMetrics]) -> Curve | None:
     if sum(remainder) > total / 1000:
         stacked["the rest"] = remainder
     description = ", ".join(f"{name} {100 * sum(values) / total:.0f} %" for name, values in stacked.items())
-    return plot_stack("Time", "seconds of a step, by phase", [row.step for row in rows], stacked, description)
+    steps = [row.step for row in rows]
+    return plot_stack("Time", "seconds of a step, by phase", steps, parts=stacked, description=description)
 
 
 def collect_points(metrics: Sequence[StepMetrics], get_value: Callable[[StepMetrics], float | None]) -> CurvePoints:

@@ -95,7 +95,7 @@ def format_interval(estimate: JsonMapping, sign: str = "") -> str:
 
 
 def format_number(value: float | None, sign: str = "") -> str:
-    """Three places, no zero before the point, and none that is less than nothing."""
+    """Three decimals, without a zero before the point and without a negative zero."""
     return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
 
 

@@ -148,8 +148,9 @@ def _histogram(weight: NDArray[Any], rollout_credits: Sequence[Credit]) -> Weigh
     """Creditable tokens by weight, between the floor and the cap; tokens at exactly one are counted apart."""
     if not rollout_credits or rollout_credits[0].floor == rollout_credits[0].cap:
         return None
-    bounds = (rollout_credits[0].floor, rollout_credits[0].cap)
-    counts, edges = np.histogram(np.clip(weight[weight != 1].astype(np.float64), *bounds), _HISTOGRAM_BINS, bounds)
+    floor, cap = rollout_credits[0].floor, rollout_credits[0].cap
+    values = np.clip(weight[weight != 1].astype(np.float64), floor, cap)
+    counts, edges = np.histogram(values, _HISTOGRAM_BINS, (floor, cap))
     return WeightHistogram(one=int((weight == 1).sum()), edges=edges.round(6).tolist(), counts=counts.tolist())
 
 
