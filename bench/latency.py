@@ -77,8 +77,8 @@ def run_with_delay(mode: str, steps: int, mean: float) -> tuple[float, float, li
         trainer = Trainer(recipe, context, SilentCallback(), folder=folder)
         asyncio.run(trainer.run())
         rows = folder.read_metrics()
-        seconds = sum(row["seconds"]["total"] - row["seconds"]["evaluation"] for row in rows)
-        seconds_waited = sum(row["seconds"]["reference"] for row in rows)
+        seconds = sum(row.seconds["total"] - row.seconds["evaluation"] for row in rows)
+        seconds_waited = sum(row.seconds["reference"] for row in rows)
         return seconds, seconds_waited, writer.latencies, (folder.policy_path / "model.safetensors").read_bytes()
 
 

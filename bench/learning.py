@@ -122,10 +122,10 @@ def seed_summary(path: Path, end: Sequence[Json], start: Sequence[Json]) -> Json
     after, before = summarise_evaluation(end), summarise_evaluation(start)
     steps = sorted({row["step"] for row in folder.read_evaluations()})
     return {
-        "steps": metrics[-1]["step"],
-        "seconds": sum(row["seconds"]["total"] for row in metrics),
-        "rollouts": sum(row["rollouts"] for row in metrics),
-        "broken": sum(row["broken"] for row in metrics),
+        "steps": metrics[-1].step,
+        "seconds": sum(row.seconds["total"] for row in metrics),
+        "rollouts": sum(row.rollouts for row in metrics),
+        "broken": sum(row.broken for row in metrics),
         "curve": [
             [step, sampled_success(summarise_evaluation(load_evaluation(path, _SPLIT, step).rows))] for step in steps
         ],

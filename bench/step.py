@@ -12,7 +12,7 @@ import asyncio
 import json
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from sgcd.assemble import assemble, collect_facts
 from sgcd.learn.training.trainer import Trainer
 from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import dump_recipe
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 _GRPO_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/grpo.yaml"
@@ -29,20 +30,18 @@ _MAX_OTHER_SHARE, _MAX_FOURFOLD_COST = 0.15, 4.4
 _WORK_PHASES = ("sampling", "scoring", "training")
 _EVALUATION_PHASE = "evaluation"
 
-Row = dict[str, Any]
-
 
 class SilentCallback:
     """Watches nothing."""
 
     def on_phase(self, name: str) -> None: ...
 
-    def on_step(self, row: Mapping[str, Any]) -> None: ...
+    def on_step(self, row: StepMetrics) -> None: ...
 
     def on_evaluation(self, summary: Mapping[str, Any]) -> None: ...
 
 
-def run_steps(groups: int, steps: int) -> tuple[float, list[Row]]:
+def run_steps(groups: int, steps: int) -> tuple[float, list[StepMetrics]]:
     """CPU seconds of a run, and its metrics."""
     keys = [f"siblings.groups={groups}", f"steps={steps}", "evaluation.tasks=1", "evaluation.trials=0"]
     recipe = load_recipe(_GRPO_RECIPE, [*keys, f"evaluation.every={steps}", "sampler.slots=512"])
@@ -54,10 +53,10 @@ def run_steps(groups: int, steps: int) -> tuple[float, list[Row]]:
         return time.process_time() - started, folder.read_metrics()
 
 
-def other_share(metrics: list[Row]) -> float:
+def other_share(metrics: Sequence[StepMetrics]) -> float:
     """Of a step's wall time, what is neither sampling nor scoring nor training."""
-    total = sum(row["seconds"]["total"] - row["seconds"][_EVALUATION_PHASE] for row in metrics)
-    return 1 - sum(row["seconds"][name] for row in metrics for name in _WORK_PHASES) / total
+    total = sum(row.seconds["total"] - row.seconds[_EVALUATION_PHASE] for row in metrics)
+    return 1 - sum(row.seconds[name] for row in metrics for name in _WORK_PHASES) / total
 
 
 def main() -> int:
@@ -73,7 +72,7 @@ def main() -> int:
     for _ in range(args.rounds):
         for groups in costs:
             seconds, metrics = run_steps(groups, args.steps)
-            costs[groups].append(seconds / sum(row["rollouts"] for row in metrics))
+            costs[groups].append(seconds / sum(row.rollouts for row in metrics))
             shares += [other_share(metrics)] if groups == 8 else []
     fourfold = 4 * min(costs[32]) / min(costs[8])
     figures = {

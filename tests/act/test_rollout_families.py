@@ -104,6 +104,6 @@ def test_thirty_turns_of_a_rollout_come_back_and_the_turn_with_other_ids_is_coun
 def test_such_turns_stand_in_the_steps_row_and_in_the_record() -> None:
     rollout, _, _ = played(chat("opened"), turns_of(chat("opened")), Limits(turns=4, tokens=4000))
     group = Group(TASK, (rollout, rollout))
-    assert rollout_metrics(CollectedGroups((), (), (group,), 1, TaskCursor(0)))["inexact_turns"] == 2
+    assert rollout_metrics(CollectedGroups((), (), (group,), 1, TaskCursor(0))).inexact_turns == 2
     [back] = groups_from_bytes(*groups_to_bytes(1, [group], [True]), "here")
     assert back.group.rollouts[0].turns == rollout.turns

@@ -91,16 +91,16 @@ def test_ten_thousand_calls_are_all_accounted_for(
     with capsys.disabled():
         print(f"\n{server.requests} calls for {len(groups)} groups in {time.monotonic() - began:.0f} s")
         print(f"the server did: {dict(done.most_common())}")
-        print(f"failed calls: {figures['failures']}")
+        print(f"failed calls: {figures.failures}")
         print(f"answers that were no reference: {dict(refused.most_common())}")
         print(f"references {written}; groups without one: {dict(causes.most_common())}")
 
-    assert figures["calls"] == server.requests >= CALLS
+    assert figures.calls == server.requests >= CALLS
     expected = Counter[str]()
     for kind, count in done.items():
         expected[FAILURES.get(kind, "")] += count
     del expected[""]
-    assert figures["failures"] == dict(expected), "each failure by its kind"
+    assert figures.failures == dict(expected), "each failure by its kind"
     assert refused["malformed empty"] == done["empty"] + done["null"]
     for kind, cause in REFUSED.items():
         assert refused[cause] == sum(done[other] for other, same in REFUSED.items() if same == cause), kind

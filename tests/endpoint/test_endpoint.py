@@ -19,6 +19,7 @@ from sgcd.endpoint.failures import retry_after_seconds
 from sgcd.endpoint.settings import EndpointSettings
 from sgcd.endpoint.usage import RequestFailed
 from sgcd.errors import EndpointError, RecipeError
+from sgcd.storage.metrics import SpentBudget, TokenCounts
 
 KEY = "sk-test-0123456789abcdef"
 ASKED = [{"role": "user", "content": "hello"}]
@@ -55,11 +56,11 @@ def once(kind: str, **more: Any) -> tuple[Any, Any, Server]:
 def test_a_question_has_an_answer_that_is_counted_and_paid_for() -> None:
     text, told, server = once("good", prices={"prompt": 2.0, "answer": 10.0})
     assert json.loads(text)["checks"] == ["find_user", "get_booking"]
-    assert (told["asked"], told["calls"], told["failures"], told["unanswered"]) == (1, 1, {}, {})
-    assert told["tokens"] == {"prompt": 1000, "answer": 100}
-    assert told["money"] == pytest.approx(0.003)
-    assert told["spent"] == {"calls": 1, "tokens": 1100, "money": pytest.approx(0.003)}
-    assert 0 < told["seconds"]["median"] <= told["seconds"]["max"] < 5
+    assert (told.asked, told.calls, told.failures, told.unanswered) == (1, 1, {}, {})
+    assert told.tokens == TokenCounts(prompt=1000, answer=100)
+    assert told.money == pytest.approx(0.003)
+    assert (told.spent.calls, told.spent.tokens, told.spent.money) == (1, 1100, pytest.approx(0.003))
+    assert 0 < told.seconds.median <= told.seconds.max < 5
     request = json.loads(server.heard[0])
     assert request == {"model": "m", "messages": ASKED, "max_completion_tokens": 2048, "temperature": 0.0}
 
@@ -85,16 +86,16 @@ def test_a_question_has_an_answer_that_is_counted_and_paid_for() -> None:
 def test_each_failure_has_its_kind_and_passing_ones_are_tried_again(kind: str, failure: str, calls: int) -> None:
     problem, told, server = once(kind)
     assert isinstance(problem, RequestFailed) and problem.kind == failure
-    assert told["failures"] == {failure: calls}
-    assert told["unanswered"] == {failure: 1}
-    assert (told["calls"], server.requests, told["repeated"]) == (calls, calls, calls - 1)
+    assert told.failures == {failure: calls}
+    assert told.unanswered == {failure: 1}
+    assert (told.calls, server.requests, told.repeated) == (calls, calls, calls - 1)
 
 
 def test_a_server_that_says_nothing_is_not_waited_for() -> None:
     problem, told, _ = once("hang", timeout=0.2, retries=1)
     assert problem.kind == "timeout"
-    assert told["failures"] == {"timeout": 2}
-    assert told["seconds"]["max"] < 2
+    assert told.failures == {"timeout": 2}
+    assert told.seconds.max < 2
 
 
 def test_a_server_that_drips_is_not_waited_for_either() -> None:
@@ -128,8 +129,8 @@ def test_a_failure_that_passes_is_only_counted() -> None:
         made = Endpoint(settings(server.url))
         assert json.loads(using(made, ask))
     told = made.usage_tracker.pop_metrics()
-    assert told["failures"] == {"server": 1, "rate limit": 1}
-    assert (told["unanswered"], told["repeated"], told["calls"]) == ({}, 2, 3)
+    assert told.failures == {"server": 1, "rate limit": 1}
+    assert (told.unanswered, told.repeated, told.calls) == ({}, 2, 3)
 
 
 def test_retry_after_is_honoured_and_one_that_asks_too_much_is_an_end(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -198,7 +199,7 @@ def test_beyond_the_budget_no_call_is_made_and_it_is_said(budget: dict[str, Any]
     assert (server.requests, len(refused)) == (made, 8 - made)
     assert {one.kind for one in refused} == {"budget"}
     assert refused[-1].detail == words
-    assert endpoint.usage_tracker.pop_metrics()["unanswered"] == {"budget": 8 - made}
+    assert endpoint.usage_tracker.pop_metrics().unanswered == {"budget": 8 - made}
 
 
 def test_what_a_run_has_spent_counts_when_it_goes_on(tmp_path: Path) -> None:
@@ -211,7 +212,7 @@ def test_what_a_run_has_spent_counts_when_it_goes_on(tmp_path: Path) -> None:
         using(Endpoint(told), ask, journal)
         third = Endpoint(told)
         using(third, ask, journal)
-        assert third.usage_tracker.pop_metrics()["spent"] == {"calls": 3, "tokens": 2200, "money": 0.0}
+        assert third.usage_tracker.pop_metrics().spent == SpentBudget(calls=3, tokens=2200)
         assert using(Endpoint(told), ask, journal).kind == "budget"
     rows = [json.loads(line) for line in journal.read_text().splitlines()]
     assert [row["outcome"] for row in rows] == ["answered", "server", "answered"]
@@ -234,7 +235,7 @@ def test_the_same_question_is_asked_once_and_another_one_again(tmp_path: Path) -
         using(Endpoint(settings(server.url, cache=told.cache, temperature=1.0)), ask)
         assert server.requests == 3
     figures = again.usage_tracker.pop_metrics()
-    assert (figures["asked"], figures["cached"], figures["calls"]) == (2, 1, 1)
+    assert (figures.asked, figures.cached, figures.calls) == (2, 1, 1)
 
 
 def test_calls_come_back_from_the_cache_as_they_went_in(tmp_path: Path) -> None:
@@ -263,7 +264,7 @@ def test_an_answer_of_an_older_cache_is_still_read(tmp_path: Path) -> None:
         with sqlite3.connect(tmp_path / "answers.db") as file:
             file.execute("UPDATE answers SET answer = ?", ['{"text": "", "calls": [7]}'])
         assert using(made, ask) and server.requests == 2
-        assert made.usage_tracker.pop_metrics()["forgotten"] == 1
+        assert made.usage_tracker.pop_metrics().forgotten == 1
 
 
 @pytest.mark.parametrize(
@@ -329,7 +330,7 @@ def test_a_cache_that_breaks_is_counted_and_the_model_is_asked(tmp_path: Path) -
             return await ask(made)
 
         assert json.loads(using(made, broken))
-        assert made.usage_tracker.pop_metrics()["forgotten"] == 2
+        assert made.usage_tracker.pop_metrics().forgotten == 2
 
 
 def test_without_its_key_nothing_begins(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 RECIPE = "version: 1\nsteps: 2\nmethod:\n  name: METHOD\nevaluation:\n  split: dev\nenvironment:\n  name: lab\n"
@@ -108,5 +109,5 @@ def draw(path: Path, method: str = "sgcd", tasks: tuple[str, ...] = ("t-1",)) ->
             rows = [{"task": task, "text": "checks : none .", "writer": "built-in", "hash": "ab12"} for task in tasks]
             folder.write_references(step, rows)
         folder.write_credit(step, own)
-        folder.append_metrics({**ROW, "step": step, "loss": 0.25 * step})
+        folder.append_metrics(StepMetrics.from_json({**ROW, "step": step, "loss": 0.25 * step}))
     return folder

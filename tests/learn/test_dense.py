@@ -11,6 +11,7 @@ import pytest
 from helpers.small import Watcher, heeding, living, recipe
 from helpers.training_runs import LONG, group, referred
 from sgcd.contrast.reference import ReferenceResult
+from sgcd.credit.methods import Method
 from sgcd.learn.scoring.student import StudentForward
 from sgcd.learn.training import gradient as room
 from sgcd.learn.training.gradient import GradientAccumulator
@@ -18,6 +19,7 @@ from sgcd.learn.training.step import StepCredit, compute_gradients, training_con
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
 from sgcd.records import Features, Group, Rollout
+from sgcd.storage.metrics import CreditMetrics, DivergenceMetrics, ShuffledOverlap, StepMetrics
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"spike": 1.0}}
 
@@ -35,9 +37,10 @@ class There:
 class Done:
     """A step's credit, and its metrics."""
 
-    def __init__(self, credit: StepCredit, metrics: dict[str, Any]) -> None:
+    def __init__(self, credit: StepCredit, method: Method) -> None:
         self.rollout_credits = credit.rollout_credits
-        self.metrics = metrics
+        self.reference_metrics = credit.reference_metrics(method)
+        self.credit_metrics = credit.credit_metrics(method)
 
 
 def deserve(
@@ -65,20 +68,31 @@ def deserve(
                 timer=timer,
             )
         )
-        return Done(done, done.metrics(alive.method))
+        return Done(done, alive.method)
     finally:
         alive.model_thread.shutdown()
 
 
-def row(done: Done) -> dict[str, Any]:
-    return {"reference": done.metrics["reference"], "credit": done.metrics["credit"]}
+def credit(done: Done) -> CreditMetrics:
+    assert done.credit_metrics
+    return done.credit_metrics
+
+
+def shuffled(done: Done) -> ShuffledOverlap:
+    overlap = credit(done).shuffled
+    assert overlap
+    return overlap
+
+
+def row(done: Done) -> StepMetrics:
+    return StepMetrics(step=1, reference=done.reference_metrics, credit=done.credit_metrics)
 
 
 def test_empty_responses_few_tokens_and_groups_of_one_have_weight_one_and_are_counted(tmp_path: Path) -> None:
     groups = [group(LONG, "", "....", "x" * 15, LONG), group(LONG, task="alone")]
     done = deserve(tmp_path, groups)
     assert [len(each.credit.weight) for each in done.rollout_credits] == [42, 0, 4, 15, 42, 42]
-    assert done.metrics["credit"]["reasons"] == {"few_tokens": 3}
+    assert credit(done).reasons == {"few_tokens": 3}
     for each in done.rollout_credits[1:4]:
         assert (each.credit.weight == 1).all()
         assert each.no_segment_reason == "few_tokens"
@@ -90,17 +104,18 @@ def test_empty_responses_few_tokens_and_groups_of_one_have_weight_one_and_are_co
 def test_all_that_was_kept_may_be_empty(tmp_path: Path) -> None:
     done = deserve(tmp_path, [group("", "..")])
     assert [each.credit.weight.tolist() for each in done.rollout_credits] == [[], [1.0, 1.0]]
-    assert done.metrics["credit"]["creditable"] == 0
-    assert done.metrics["credit"]["divergence"] == dict.fromkeys(["mean", "median", "p90", "p99", "max"])
-    assert done.metrics["credit"]["weight"]["mean"] is None
+    assert credit(done).creditable == 0
+    assert credit(done).divergence == DivergenceMetrics()
+    assert credit(done).weight.mean is None
 
 
 def test_a_group_without_a_reference_stands_beside_one_that_has_it(tmp_path: Path) -> None:
     groups = [group(LONG, LONG), group(LONG, LONG, task="u")]
     done = deserve(tmp_path, groups, [referred(groups[0]), referred(groups[1], "")])
     assert [each.features is not None for each in done.rollout_credits] == [True, True, False, False]
-    assert done.metrics["credit"]["reasons"] == {"no_reference": 2}
-    assert done.metrics["reference"]["causes"] == {"writer gave nothing": 1}
+    assert credit(done).reasons == {"no_reference": 2}
+    assert done.reference_metrics
+    assert done.reference_metrics.causes == {"writer gave nothing": 1}
     assert reference_warnings(row(done)) == ["1 of 2 groups without a reference: writer gave nothing"]
     assert all((each.credit.weight == 1).all() for each in done.rollout_credits[2:])
 
@@ -108,9 +123,9 @@ def test_a_group_without_a_reference_stands_beside_one_that_has_it(tmp_path: Pat
 def test_literals_keep_weight_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgcd.contrast.reference.creditable_mask", lambda *_: np.zeros(42, bool))
     done = deserve(tmp_path, [group(LONG, LONG)])
-    assert done.metrics["credit"]["reasons"] == {"few_tokens": 2}
-    assert done.metrics["credit"]["tokens"] == 80
-    assert done.metrics["credit"]["creditable"] == 0
+    assert credit(done).reasons == {"few_tokens": 2}
+    assert credit(done).tokens == 80
+    assert credit(done).creditable == 0
     assert not done.rollout_credits[0].record.creditable.any()  # type: ignore[union-attr]
 
 
@@ -142,18 +157,18 @@ def test_one_number_that_is_none_costs_a_token_and_many_the_rollout(
     with monkeypatch.context() as patched:
         planted(patched, lambda numbers: spoil(numbers, 1))
         done = deserve(tmp_path / "one", [group(LONG, LONG)])
-    assert (done.metrics["credit"]["nonfinite"], done.metrics["credit"]["reasons"]) == (1, {})
+    assert (credit(done).nonfinite, credit(done).reasons) == (1, {})
     assert done.rollout_credits[0].credit.weight[0] == 1
     assert reference_warnings(row(done)) == ["1 token with features that are not finite"]
     with monkeypatch.context() as patched:
         planted(patched, lambda numbers: spoil(numbers, 9))
         done = deserve(tmp_path / "nine", [group(LONG, LONG)])
-    assert done.metrics["credit"]["reasons"] == {"nonfinite": 1}
+    assert credit(done).reasons == {"nonfinite": 1}
     assert (done.rollout_credits[0].credit.weight == 1).all()
     assert reference_warnings(row(done)) == [
         "9 tokens with features that are not finite, 1 rollout without credit for it"
     ]
-    assert np.isfinite(list(done.metrics["credit"]["divergence"].values())).all()
+    assert np.isfinite(list(dict(credit(done).divergence).values())).all()
 
 
 def test_divergences_that_are_all_equal_are_no_spikes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -168,7 +183,7 @@ def test_a_neighbour_is_the_next_group_that_has_a_reference(tmp_path: Path) -> N
     told = [referred(groups[0], "cabin"), referred(groups[1], ""), referred(groups[2], "seat seat seat")]
     done = deserve(tmp_path, groups, told, scoring={"shuffled_every": 1})
     assert [each.shuffled_result is not None for each in done.rollout_credits] == [True, True, False, False, True, True]
-    assert done.metrics["credit"]["shuffled"]["rollouts"] == 4
+    assert done.credit_metrics["shuffled"]["rollouts"] == 4
     alone = deserve(tmp_path / "alone", groups[:1], told[:1], scoring={"shuffled_every": 1})
     assert alone.metrics["credit"]["shuffled"]["rollouts"] == 0
     assert alone.metrics["credit"]["shuffled"]["overlap"] is None
@@ -181,10 +196,10 @@ def test_a_neighbour_is_the_next_group_that_has_a_reference(tmp_path: Path) -> N
 
 def test_the_method_s_threshold_is_chosen_on_the_first_batch(tmp_path: Path) -> None:
     done = deserve(tmp_path, [group(LONG, LONG)], method={**SGCD, "calibrate": True})
-    assert done.metrics["credit"]["method"]["calibration"]["spike"] in (3.0, 4.0, 5.0, 6.0)
+    assert credit(done).method["calibration"]["spike"] in (3.0, 4.0, 5.0, 6.0)
 
 
 def test_nothing_is_said_of_credit_where_no_reference_is_needed(tmp_path: Path) -> None:
     done = deserve(tmp_path, [group(LONG, LONG)], (), method={"name": "grpo"})
-    assert done.metrics == {}
+    assert (done.reference_metrics, done.credit_metrics) == (None, None)
     assert all((each.credit.weight == 1).all() and each.record.features is None for each in done.rollout_credits)

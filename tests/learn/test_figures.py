@@ -35,18 +35,18 @@ def test_counts_by_hand() -> None:
         cursor=TaskCursor(),
     )
     told = rollout_metrics(gathered)
-    assert told["tasks"] == 5
-    assert (told["kept"], told["mixed"], told["rounds"]) == (1, 2, 2)
-    assert (told["uniform_success"], told["uniform_failure"], told["too_few"]) == (1, 1, 1)
-    assert (told["rollouts"], told["broken"]) == (12, 3)
-    assert told["causes"] == {"reply: it hung": 3}
-    assert (told["tokens_sampled"], told["tokens_learnt"]) == (9 * 3 + 3, 6)
-    assert told["success"] == told["reward"] == 5 / 9
-    assert (told["calls"], told["calls_in_error"]) == (4, 0.5)
-    assert told["cuts"] == {"observation": 4, "tokens": 4}
-    assert told["endings"] == {"answered": 7, "token_limit": 2}
-    assert told["audit"]["information"]["without_tool"] == 1
-    assert told["audit"]["action"] == {
+    assert told.tasks == 5
+    assert (told.kept, told.mixed, told.rounds) == (1, 2, 2)
+    assert (told.uniform_success, told.uniform_failure, told.too_few) == (1, 1, 1)
+    assert (told.rollouts, told.broken) == (12, 3)
+    assert told.causes == {"reply: it hung": 3}
+    assert (told.tokens_sampled, told.tokens_learnt) == (9 * 3 + 3, 6)
+    assert told.success == told.reward == 5 / 9
+    assert (told.calls, told.calls_in_error) == (4, 0.5)
+    assert told.cuts == {"observation": 4, "tokens": 4}
+    assert told.endings == {"answered": 7, "token_limit": 2}
+    assert told.audit["information"].without_tool == 1
+    assert told.audit["action"].model_dump() == {
         "successes": 4,
         "without_tool": 3,
         "without_tool_share": 0.75,

@@ -52,7 +52,7 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
         file.name for file in folder.checkpoint_path(4).iterdir()
     )
     assert {row["step"] for row in folder.read_evaluations()} == {0, 2, 4}
-    assert [row["step"] for row in folder.read_metrics()] == [1, 2, 3, 4]
+    assert [row.step for row in folder.read_metrics()] == [1, 2, 3, 4]
     for step in (1, 2, 3, 4):
         groups = folder.read_rollouts(step)
         kept = [rollout.name for group in groups if group.is_kept for rollout in group.group.rollouts]
@@ -67,29 +67,29 @@ def test_a_run_leaves_what_the_design_says(whole: Path) -> None:
 def test_a_row_holds_what_happened(whole: Path) -> None:
     folder = RunFolder.open(whole)
     for row in folder.read_metrics():
-        groups = folder.read_rollouts(row["step"])
+        groups = folder.read_rollouts(row.step)
         rollouts = [rollout for group in groups for rollout in group.group.rollouts]
-        assert row["tasks"] == len(groups) == row["mixed"] + row["uniform_success"] + row["uniform_failure"]
-        assert row["rollouts"] == len(rollouts)
-        assert row["tokens_sampled"] == sum(rollout.num_policy_tokens for rollout in rollouts)
-        assert row["success"] == pytest.approx(sum(rollout.success for rollout in rollouts) / len(rollouts))
-        assert row["ratio"] == pytest.approx(1)  # one update a batch: the policy that learns is the one that played
-        assert row["clip_share"] == 0
-        assert row["sampler_gap_max"] < 1e-4
-        assert row["grad_norm"] > 0
-        assert row["kl"] is None
-        assert row["skipped"] == ""
-        assert row["cuts"]["tokens"] >= row["endings"]["token_limit"]  # an answer to a last turn may be left out too
-        assert sum(seconds for phase, seconds in row["seconds"].items() if phase != "total") == pytest.approx(
-            row["seconds"]["total"], rel=0.01
+        assert row.tasks == len(groups) == row.mixed + row.uniform_success + row.uniform_failure
+        assert row.rollouts == len(rollouts)
+        assert row.tokens_sampled == sum(rollout.num_policy_tokens for rollout in rollouts)
+        assert row.success == pytest.approx(sum(rollout.success for rollout in rollouts) / len(rollouts))
+        assert row.ratio == pytest.approx(1)  # one update a batch: the policy that learns is the one that played
+        assert row.clip_share == 0
+        assert row.sampler_gap_max is not None and row.sampler_gap_max < 1e-4
+        assert row.grad_norm and row.grad_norm > 0
+        assert row.kl is None
+        assert row.skipped == ""
+        assert row.cuts["tokens"] >= row.endings["token_limit"]  # an answer to a last turn may be left out too
+        assert sum(seconds for phase, seconds in row.seconds.items() if phase != "total") == pytest.approx(
+            row.seconds["total"], rel=0.01
         )
-    assert [row["lr"] for row in folder.read_metrics()] == [0.025, 0.05, 0.05, 0.05]
+    assert [row.lr for row in folder.read_metrics()] == [0.025, 0.05, 0.05, 0.05]
 
 
 def test_each_step_goes_on_where_the_one_before_left_off(whole: Path) -> None:
     folder = RunFolder.open(whole)
     cursors = [load_trainer_state(folder.checkpoint_path(step)).cursor for step in (3, 4)]
-    kept = [row["kept"] for row in folder.read_metrics()]
+    kept = [row.kept for row in folder.read_metrics()]
     assert [cursor.num_mixed for cursor in cursors] == [sum(kept[:3]), sum(kept)]
     assert cursors[1].position > cursors[0].position >= sum(kept[:3])
 
@@ -224,8 +224,8 @@ def test_a_step_without_a_mixed_group_is_skipped_and_counted(tmp_path: Path) -> 
         siblings={"groups": 2, "group_size": 3, "rounds": 1, "limits": {"turns": 1, "tokens": 1}},
     )
     (row,) = RunFolder.open(tmp_path / "run").read_metrics()
-    assert row["skipped"] == NO_MIXED_GROUP
-    assert (row["mixed"], row["uniform_failure"], row["loss"]) == (0, 2, None)
+    assert row.skipped == NO_MIXED_GROUP
+    assert (row.mixed, row.uniform_failure, row.loss) == (0, 2, None)
     weights = [
         (tmp_path / "run" / place / "model.safetensors").read_bytes() for place in ("checkpoints/0000", "policy")
     ]
@@ -262,9 +262,9 @@ def test_kl_is_taken_to_the_policy_that_the_run_began_with(tmp_path: Path) -> No
     train(tmp_path / "stopped", surrogate={"kl": 0.1}, steps=2)
     train(tmp_path / "stopped", surrogate={"kl": 0.1})
     rows = RunFolder.open(tmp_path / "run").read_metrics()
-    assert rows[0]["kl"] == pytest.approx(0, abs=1e-9)
-    assert rows[-1]["kl"] > 0
-    assert [row["kl"] for row in RunFolder.open(tmp_path / "stopped").read_metrics()] == [row["kl"] for row in rows]
+    assert rows[0].kl == pytest.approx(0, abs=1e-9)
+    assert rows[-1].kl and rows[-1].kl > 0
+    assert [row.kl for row in RunFolder.open(tmp_path / "stopped").read_metrics()] == [row.kl for row in rows]
 
 
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
@@ -280,8 +280,8 @@ def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     monkeypatch.setattr(room, "optimizer_step", poisoned)
     train(tmp_path / "run", steps=3)
     rows = RunFolder.open(tmp_path / "run").read_metrics()
-    assert [row["skipped"] for row in rows] == ["", "the gradient was not finite", ""]
-    assert rows[1]["grad_norm"] is None
+    assert [row.skipped for row in rows] == ["", "the gradient was not finite", ""]
+    assert rows[1].grad_norm is None
     from safetensors.torch import load_file
 
     weights = load_file(tmp_path / "run" / "policy" / "model.safetensors")

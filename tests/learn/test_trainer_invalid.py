@@ -29,7 +29,7 @@ def said(path: Path) -> str:
     """The last row's verdict, which every output has to repeat."""
     folder = RunFolder.open(path)
     row = folder.read_metrics()[-1]
-    (reason,) = row["invalid"]
+    (reason,) = row.invalid
     assert f"INVALID: {reason}" in step_warnings(row)
     assert any(line.startswith(f"INVALID: {reason.partition(':')[0]}") for line in run_warnings(folder.read_metrics()))
     told = summarise_run(folder, "test")  # nothing is measured there
@@ -45,14 +45,14 @@ def test_features_that_are_all_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     train(tmp_path / "run")
     assert said(tmp_path / "run").startswith("features: the divergence of ")
     train(tmp_path / "zero", method={**SGCD, "gamma": 0})
-    assert [row["invalid"] for row in RunFolder.open(tmp_path / "zero").read_metrics()] == [[], []]
+    assert [row.invalid for row in RunFolder.open(tmp_path / "zero").read_metrics()] == [[], []]
 
 
 def test_weights_that_do_nothing(tmp_path: Path) -> None:
     calm = {**SGCD, "segments": {**SGCD["segments"], "spike": 1e6}}
     train(tmp_path / "run", method=calm)
     assert said(tmp_path / "run").startswith("weights: inert, 0 % of ")
-    assert [bool(row["invalid"]) for row in RunFolder.open(tmp_path / "run").read_metrics()] == [False, True]
+    assert [bool(row.invalid) for row in RunFolder.open(tmp_path / "run").read_metrics()] == [False, True]
 
 
 def shifted(rollout: Rollout, by: int) -> Rollout:
@@ -89,7 +89,7 @@ def test_a_mask_over_what_the_policy_did_not_write(
     train(tmp_path / "run", watcher, method=method, steps=1)
     assert said(tmp_path / "run").startswith("mask: it covers ")
     (row,) = watcher.rows
-    assert row["foreign"] == (row["tokens_learnt"] if how == "a template that shifts" else row["kept"] * 3)
+    assert row.foreign == (row.tokens_learnt if how == "a template that shifts" else row.kept * 3)
 
 
 @pytest.mark.parametrize("how", ["beside the student", "instead of the student"])
@@ -114,7 +114,7 @@ def test_a_teacher_in_the_loss_graph(how: str, tmp_path: Path, monkeypatch: pyte
     train(tmp_path / "run", watcher, steps=1)
     assert said(tmp_path / "run").startswith("graph: ")
     (row,) = watcher.rows
-    assert row["in_graph"] == (1 if how == "beside the student" else row["kept"] * 3)
+    assert row.in_graph == (1 if how == "beside the student" else row.kept * 3)
 
 
 def test_the_watch_counts_rows_and_not_padding() -> None:

@@ -36,32 +36,36 @@ def grpo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Path) -> None:
     folder = RunFolder.open(whole)
     for row in folder.read_metrics():
-        kept = [group.group for group in folder.read_rollouts(row["step"]) if group.is_kept]
-        references = folder.read_references(row["step"])
+        assert row.credit and row.reference
+        kept = [group.group for group in folder.read_rollouts(row.step) if group.is_kept]
+        references = folder.read_references(row.step)
         assert [told["task"] for told in references] == [group.task.id for group in kept]
         assert all(told["text"] and told["hash"] and told["cause"] == "" for told in references)
-        scored = folder.read_credit(row["step"])
+        scored = folder.read_credit(row.step)
         rollouts = [rollout for group in kept for rollout in group.rollouts]
         assert list(scored) == [rollout.name for rollout in rollouts]
-        told, written = row["credit"], [rollout.response_mask for rollout in rollouts]
+        told, written = row.credit, [rollout.response_mask for rollout in rollouts]
         weights = [each.credit.weight for each in scored.values()]
-        assert row["reference"]["groups"] == row["reference"]["written"] == len(kept)
-        assert (told["rollouts"], told["scored"]) == (len(rollouts), len(rollouts))
-        assert told["tokens"] == row["tokens_learnt"] == sum(map(np.sum, written))
-        assert told["credited"] == sum(int((weight > 1).sum()) for weight in weights)
-        assert 0 < told["credited"] <= told["creditable"] <= told["tokens"]
-        assert told["segments"] > 0
-        assert 0 < told["divergence"]["mean"] <= told["divergence"]["max"]
-        assert told["weight"]["mean"] == pytest.approx(
+        assert row.reference.groups == row.reference.written == len(kept)
+        assert (told.rollouts, told.scored) == (len(rollouts), len(rollouts))
+        assert told.tokens == row.tokens_learnt == sum(map(np.sum, written))
+        assert told.credited == sum(int((weight > 1).sum()) for weight in weights)
+        assert 0 < told.credited <= told.creditable <= told.tokens
+        assert told.segments > 0
+        divergence = told.divergence
+        assert divergence.mean and divergence.max
+        assert 0 < divergence.mean <= divergence.max
+        assert told.weight.mean == pytest.approx(
             np.concatenate([w[m] for w, m in zip(weights, written, strict=True)]).astype(float).mean()
         )
-        shares = {name: place["credit"] for name, place in told["where"].items()}
+        shares = {name: place.credit or 0 for name, place in told.where.items()}
         assert sum(shares[name] for name in ("thinking", "call", "answer")) == pytest.approx(1)
-        histogram = told["weight"]["histogram"]
-        assert histogram["one"] + sum(histogram["counts"]) == told["creditable"]
-        assert told["method"]["calibration"]["spike"] in (3.0, 4.0, 5.0, 6.0)
-        assert (row["foreign"], row["in_graph"], row["invalid"]) == (0, 0, [])
-        assert row["seconds"]["teacher"] > 0
+        histogram = told.weight.histogram
+        assert histogram
+        assert histogram.one + sum(histogram.counts) == told.creditable
+        assert told.method["calibration"]["spike"] in (3.0, 4.0, 5.0, 6.0)
+        assert (row.foreign, row.in_graph, row.invalid) == (0, 0, [])
+        assert row.seconds["teacher"] > 0
         for each in scored.values():
             assert each.features is not None
             assert each.creditable is not None
@@ -70,11 +74,13 @@ def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Pat
 
 def test_credit_is_compared_with_that_of_a_neighbour_s_reference_every_so_often(whole: Path) -> None:
     rows = RunFolder.open(whole).read_metrics()
-    assert ["shuffled" in row["credit"] for row in rows] == [False, True, False]
-    told = rows[1]["credit"]["shuffled"]
-    assert told["rollouts"] == rows[1]["credit"]["scored"]
-    assert told["own"] == rows[1]["credit"]["credited"]
-    assert told["both"] <= min(told["own"], told["other"])
+    credit_metrics = [row.credit for row in rows if row.credit]
+    assert [credit.shuffled is not None for credit in credit_metrics] == [False, True, False]
+    told = credit_metrics[1].shuffled
+    assert told
+    assert told.rollouts == credit_metrics[1].scored
+    assert told.own == credit_metrics[1].credited
+    assert told.both <= min(told.own, told.other)
 
 
 def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:
@@ -83,14 +89,14 @@ def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:
     assert policy(tmp_path / "zero") == policy(grpo)
     assert policy(tmp_path / "one") != policy(grpo)
     rows = RunFolder.open(tmp_path / "zero").read_metrics()
-    assert all(row["credit"]["divergence"]["max"] > 0 and not row["invalid"] for row in rows)
+    assert all(row.credit and row.credit.divergence.max and not row.invalid for row in rows)
 
 
 def test_looking_at_neighbours_leaves_no_trace_on_training(tmp_path: Path) -> None:
     for name, every in (("never", 0), ("always", 1)):
         train(tmp_path / name, scoring={"shuffled_every": every})
     assert policy(tmp_path / "never") == policy(tmp_path / "always")
-    assert all("shuffled" not in row["credit"] for row in RunFolder.open(tmp_path / "never").read_metrics())
+    assert all(row.credit and row.credit.shuffled is None for row in RunFolder.open(tmp_path / "never").read_metrics())
 
 
 def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_path: Path) -> None:
@@ -197,12 +203,13 @@ def test_a_writer_that_fails_is_counted_and_said_and_the_step_is_grpo_s(
     assert policy(tmp_path / "run") == policy(grpo)
     folder = RunFolder.open(tmp_path / "run")
     for row in folder.read_metrics():
-        assert row["reference"]["causes"] == {cause: row["kept"]}
-        assert row["credit"]["reasons"] == {"no_reference": row["credit"]["rollouts"]}
-        assert (row["credit"]["scored"], row["credit"]["tokens"], row["invalid"]) == (0, 0, [])
+        assert row.credit and row.reference
+        assert row.reference.causes == {cause: row.kept}
+        assert row.credit.reasons == {"no_reference": row.credit.rollouts}
+        assert (row.credit.scored, row.credit.tokens, row.invalid) == (0, 0, [])
         assert f"2 of 2 groups without a reference: {cause}" in "\n".join(step_warnings(row))
-        assert all(told["cause"].startswith(cause) for told in folder.read_references(row["step"]))
-        assert all(each.features is None for each in folder.read_credit(row["step"]).values())
+        assert all(told["cause"].startswith(cause) for told in folder.read_references(row.step))
+        assert all(each.features is None for each in folder.read_credit(row.step).values())
 
 
 @pytest.mark.parametrize(("window", "rows"), [(70, "none"), (200, "all")])
@@ -219,10 +226,11 @@ def test_a_reference_that_is_too_long_for_the_window_is_cut_or_left_out(window: 
 
     train(tmp_path / "run", prepare=prepare, steps=1)
     (row,) = RunFolder.open(tmp_path / "run").read_metrics()
-    rollouts = row["credit"]["rollouts"]
+    assert row.credit and row.reference
+    rollouts = row.credit.rollouts
     if rows == "all":
-        assert row["reference"]["rollouts"] == row["reference"]["shortened"] == rollouts
+        assert row.reference.rollouts == row.reference.shortened == rollouts
     else:
-        assert row["credit"]["reasons"] == {"no_room": rollouts}
+        assert row.credit.reasons == {"no_room": rollouts}
         assert f"{rollouts} rollouts left the reference no room" in "\n".join(step_warnings(row))
-    assert not row["skipped"]
+    assert not row.skipped

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from sgcd.measure.health import run_warnings, step_warnings
+from sgcd.storage.metrics import StepMetrics
 
 NONE = {"successes": 0, "without_tool": 0, "without_tool_share": None, "tools_per_success": None}
 
@@ -13,9 +14,9 @@ def audit(successes: int, without_tool: int, tools: float | None) -> dict[str, A
     return {**NONE, "successes": successes, "without_tool": without_tool, "tools_per_success": tools}
 
 
-def row(**changes: Any) -> dict[str, Any]:
+def row(**changes: Any) -> StepMetrics:
     """A healthy step: half of the tasks mixed, 64 rollouts."""
-    told: dict[str, Any] = {
+    healthy: dict[str, Any] = {
         "step": 1,
         "tasks": 8,
         "kept": 4,
@@ -37,7 +38,7 @@ def row(**changes: Any) -> dict[str, Any]:
         "entropy": 0.8,
         "sampler_gap_mean": 1e-6,
     }
-    return {**told, **changes}
+    return StepMetrics.from_json({**healthy, **changes})
 
 
 def test_a_healthy_step_and_a_healthy_run_say_nothing() -> None:
@@ -86,10 +87,23 @@ def test_what_is_wrong_with_a_step(changes: dict[str, Any], words: str) -> None:
 
 
 def test_a_step_without_an_update_measured_nothing_and_still_speaks() -> None:
-    idle = row(tasks=0, uniform_failure=0, uniform_success=0, rollouts=0, endings={}, success=None, calls=0)
-    idle.update(calls_in_error=None, skipped="no mixed group", clip_share=None, audit={"action": NONE}, entropy=None)
-    del idle["sampler_gap_mean"]
-    assert step_warnings({**idle, "malformed_turns": 0}) == ["step skipped: no mixed group"]
+    idle = row(
+        tasks=0,
+        uniform_failure=0,
+        uniform_success=0,
+        rollouts=0,
+        endings={},
+        success=None,
+        calls=0,
+        calls_in_error=None,
+        malformed_turns=0,
+        audit={"action": NONE},
+        skipped="no mixed group",
+        clip_share=None,
+        entropy=None,
+        sampler_gap_mean=None,
+    )
+    assert step_warnings(idle) == ["step skipped: no mixed group"]
 
 
 def test_what_a_run_lost() -> None:

@@ -4,17 +4,19 @@ from typing import Any
 
 import pytest
 
-from sgcd.measure.health import invalid_reasons, run_invalid_reasons, scattered_credit_warnings
+from sgcd.measure.health import scattered_credit_warnings
+from sgcd.measure.validity import invalid_reasons, run_invalid_reasons
+from sgcd.storage.metrics import StepMetrics
 
 WEIGHTS = "weights: inert, 0.4 % of 1000 creditable tokens above weight one"
 
 
-def row(step: int, **credit: Any) -> dict[str, Any]:
-    told = {"weighs": True, "creditable": 100, "credited": 10, "tokens": 120, "divergence": {"max": 0.5}, **credit}
-    return {"step": step, "foreign": 0, "in_graph": 0, "credit": told}
+def row(step: int, **credit: Any) -> StepMetrics:
+    healthy = {"weighs": True, "creditable": 100, "credited": 10, "tokens": 120, "divergence": {"max": 0.5}}
+    return StepMetrics.from_json({"step": step, "foreign": 0, "in_graph": 0, "credit": {**healthy, **credit}})
 
 
-def run(steps: int, **credit: Any) -> list[dict[str, Any]]:
+def run(steps: int, **credit: Any) -> list[StepMetrics]:
     return [row(step, **credit) for step in range(1, steps + 1)]
 
 
@@ -47,7 +49,7 @@ def test_nothing_is_judged_without_gamma_or_without_references(credit: dict[str,
     zero = {"credited": 0, "divergence": {"max": 0.0}, **credit}
     assert invalid_reasons(run(10, **zero), is_last=True) == []
     assert invalid_reasons([*run(9, **zero), row(10)], is_last=True) == []
-    assert invalid_reasons([{"step": 1}], is_last=True) == []  # a method that has no credit to tell of
+    assert invalid_reasons([StepMetrics(step=1)], is_last=True) == []  # a method that has no credit to tell of
 
 
 def test_features_are_zero_only_when_all_are() -> None:
@@ -65,14 +67,14 @@ def test_credit_that_is_everywhere_is_warned_of() -> None:
     assert (
         scattered_credit_warnings(run(10, credited=40))
         == scattered_credit_warnings([])
-        == scattered_credit_warnings([{"step": 1}])
+        == scattered_credit_warnings([StepMetrics(step=1)])
         == []
     )
     assert invalid_reasons(run(10, credited=90), is_last=True) == []
 
 
 def test_once_is_too_often_for_a_foreign_token_and_for_a_teacher_in_the_graph() -> None:
-    bad = {**row(2), "foreign": 3, "in_graph": 1}
+    bad = row(2).model_copy(update={"foreign": 3, "in_graph": 1})
     reasons = ["mask: it covers 3 tokens that the policy did not write"]
     reasons += ["graph: 1 row of another context than the policy's in the loss"]
     assert invalid_reasons([row(1), bad], is_last=False) == reasons

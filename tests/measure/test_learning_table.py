@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
@@ -54,20 +55,19 @@ def played(path: Path, seed: int, more: int = 0) -> Path:
         )
     for step in (1, 2):
         audit = {"successes": 0, "without_tool": 0, "tools_per_success": None}
-        folder.append_metrics(
-            {
-                "step": step,
-                "skipped": "no mixed group" if (step, seed) == (1, 1) else "",
-                "seconds": {"total": 30.0},
-                "rollouts": 64,
-                "broken": 0,
-                "causes": {},
-                "success": 0.5,
-                "calls_in_error": 0.1,
-                "entropy": 0.5,
-                "audit": {"information": audit, "action": audit},
-            }
-        )
+        row = {
+            "step": step,
+            "skipped": "no mixed group" if (step, seed) == (1, 1) else "",
+            "seconds": {"total": 30.0},
+            "rollouts": 64,
+            "broken": 0,
+            "causes": {},
+            "success": 0.5,
+            "calls_in_error": 0.1,
+            "entropy": 0.5,
+            "audit": {"information": audit, "action": audit},
+        }
+        folder.append_metrics(StepMetrics.from_json(row))
     return path
 
 

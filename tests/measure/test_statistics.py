@@ -177,9 +177,9 @@ def test_runs_are_compared_honestly(runs: int, tasks: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     a, b = rng.binomial(2, 0.5, (runs + 1, tasks)) / 2, rng.binomial(2, 0.5, (runs + 1, tasks)) / 2
     for matched in (True, False):
-        e = paired_runs_bootstrap(a, b, matched, seed, num_resamples=199)
+        e = paired_runs_bootstrap(a, b, matched, seed=seed, num_resamples=199)
         assert (e.low is None) == bool(e.reason)
-        assert e == paired_runs_bootstrap(a, b, matched, seed, num_resamples=199)
+        assert e == paired_runs_bootstrap(a, b, matched, seed=seed, num_resamples=199)
         assert e.value == pytest.approx(a.mean() - b.mean())
 
 

@@ -9,12 +9,12 @@ import pytest
 from helpers import drawn
 from sgcd.show.curves import build_curves
 from sgcd.show.drawing import trailing_mean
+from sgcd.storage.metrics import StepMetrics
 
-Rows = list[dict[str, Any]]
 
-
-def metrics(steps: int = 3, **changes: Any) -> Rows:
-    return [{**drawn.ROW, "step": step, "loss": 0.1 * step, **changes} for step in range(1, steps + 1)]
+def metrics(steps: int = 3, **changes: Any) -> list[StepMetrics]:
+    rows = ({**drawn.ROW, "step": step, "loss": 0.1 * step, **changes} for step in range(1, steps + 1))
+    return [StepMetrics.from_json(row) for row in rows]
 
 
 EVALUATIONS = [drawn.trial(step, task, "greedy", task < 3 + step) for step in (0, 2) for task in range(8)]
@@ -29,10 +29,8 @@ def test_what_changes_is_drawn_and_the_rest_is_told() -> None:
 
 
 def test_the_credit_of_a_step_is_drawn() -> None:
-    rows = metrics()
-    for row in rows:
-        step = row["step"]
-        row["credit"] = {
+    credit: list[dict[str, Any]] = [
+        {
             "credited": step,
             "creditable": 10,
             "segments": 6,
@@ -42,7 +40,10 @@ def test_the_credit_of_a_step_is_drawn() -> None:
             "divergence": {"mean": 0.1, "p90": None, "p99": step},
             "where": {"call": {"credit": 0.5, "tokens": 0.1}, "answer": {"credit": 0.5 / step, "tokens": 0.9}},
         }
-    rows[0]["credit"] = {}  # a step without a mixed group
+        for step in (1, 2, 3)
+    ]
+    credit[0] = {}  # a step without a mixed group
+    rows = [StepMetrics.from_json({**row.to_json(), "credit": credit[row.step - 1]}) for row in metrics()]
     drawn_, flat = build_curves(rows, [], None)
     titles = ["Training reward", "Loss", "Credited tokens", "Mean weight", "Where credit falls", "Divergence", "Time"]
     assert [curve.title for curve in drawn_] == titles

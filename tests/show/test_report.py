@@ -21,6 +21,7 @@ from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.report import render_page
 from sgcd.show.steps import load_token_decoder, pick_evenly, split_token_texts
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 Attributes = dict[str, str]
@@ -201,7 +202,8 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
     row = {"task": text, "text": text, "writer": text, "hash": text, "literals": [text]}
     folder.write_references(1, [row])
     folder.write_references(2, [{**row, "text": "", "cause": text}])
-    folder.append_metrics({**drawn.ROW, "step": 3, "skipped": text, "broken": 1, "causes": {text: 1}})
+    row = {**drawn.ROW, "step": 3, "skipped": text, "broken": 1, "causes": {text: 1}}
+    folder.append_metrics(StepMetrics.from_json(row))
     folder.facts[text] = {text: text}
     html = render_page(folder)
     html.encode()

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from sgcd.show.tables import format_interval, format_number
 from sgcd.show.terminal import Terminal
+from sgcd.storage.metrics import StepMetrics
 
 AUDIT = {"successes": 0, "without_tool": 0, "without_tool_share": None, "tools_per_success": None}
 ROW: dict[str, Any] = {
@@ -41,7 +42,7 @@ def watch(terminal: bool) -> str:
     with Terminal(console, steps=40) as shown:
         shown.on_evaluation(SUMMARY)
         shown.on_phase("sampling")
-        shown.on_step(ROW)
+        shown.on_step(StepMetrics.from_json(ROW))
         shown.on_phase("scoring")
         if terminal:
             shown.live.refresh()
@@ -68,7 +69,8 @@ def test_in_a_terminal_one_display_moves():
 def test_a_step_that_moved_nothing_says_why():
     out = io.StringIO()
     shown = Terminal(Console(file=out, width=100), steps=40)
-    shown.on_step(ROW | {"mixed": 0, "skipped": "no mixed group", "loss": None, "grad_norm": None})
+    row = ROW | {"mixed": 0, "skipped": "no mixed group", "loss": None, "grad_norm": None}
+    shown.on_step(StepMetrics.from_json(row))
     first, second, *_ = out.getvalue().splitlines()
     assert "0 of 32 tasks mixed  no update" in first
     assert second == "  step skipped: no mixed group"

@@ -1,5 +1,6 @@
 """Siblings on the page: six tokens drawn by hand, and every colour and number of them."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,16 +17,9 @@ def spell(ids: Any) -> list[str]:
     return [drawn.WORDS[token - 10] for token in ids.tolist()]
 
 
-def shown(**changes: Any) -> Any:
-    scored = {"t-1/0": drawn.scored(-0.5), "t-1/1": drawn.scored(0.5)}
-    given: dict[str, Any] = {
-        "credit_records": scored,
-        "references": (),
-        "decode_tokens": spell,
-        "max_advantage": 1.0,
-        **changes,
-    }
-    return build_task_section("1.0", drawn.siblings(), **given)
+def shown() -> Any:
+    records = {"t-1/0": drawn.scored(-0.5), "t-1/1": drawn.scored(0.5)}
+    return build_task_section("1.0", drawn.siblings(), records, references=(), decode_tokens=spell, max_advantage=1.0)
 
 
 def test_every_token_has_its_colours() -> None:
@@ -59,10 +53,10 @@ def test_success_stands_before_failure_and_what_broke_stands_last() -> None:
         (0, "failure", -0.5),
         (2, "broken", None),
     ]
-    assert task.columns[2].ending == "reply: timed out after 60 s"
+    assert task.columns[2].end_reason == "reply: timed out after 60 s"
     assert task.columns[0].facts == (("state", "✓"), ("note", "-"))
-    assert (task.columns[0].weight, task.columns[0].above) == pytest.approx((1.3, 0.4))
-    assert task.asked == (("system", "be kind"), ("user", "please cancel b12"))
+    assert (task.columns[0].mean_weight, task.columns[0].credited_share) == pytest.approx((1.3, 0.4))
+    assert task.prompt_messages == (("system", "be kind"), ("user", "please cancel b12"))
 
 
 def test_a_turn_is_what_was_written_and_what_was_seen_then() -> None:
@@ -79,7 +73,7 @@ def test_a_turn_is_what_was_written_and_what_was_seen_then() -> None:
         ),
         TurnCell((ShownToken("", "yes", "", "k3 w5 p8 d3 s"), ShownToken("", "↵", "\n", "k3 p7")), (), ""),
     )
-    assert task.turns == 2
+    assert task.num_turns == 2
 
 
 def test_numbers_stand_for_the_tokens_that_are_shown() -> None:
@@ -104,9 +98,9 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
     monkeypatch.setattr(siblings, "MAX_OBSERVATION_CHARS", 3)
     task, numbers = shown()
     first, second = task.columns[0].cells
-    assert first.written == (ShownToken("", "so", "", "k1 p7 s"), "2 tokens are not shown")
-    assert second.written == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
-    assert first.seen == "do ... 1 characters cut ... e"
+    assert first.tokens == (ShownToken("", "so", "", "k1 p7 s"), "2 tokens are not shown")
+    assert second.tokens == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
+    assert first.observation == "do ... 1 characters cut ... e"
     assert numbers["1.0.0"]["id"] == [10, 15]
     assert siblings.count_shown_tokens(drawn.siblings()) == 3 * 2
 
@@ -114,8 +108,6 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
 def test_what_was_wrong_with_a_call_stands_below_it() -> None:
     turn = drawn.rollout(0, False).turns[0]
     bad = (Turn(0, 3, (*turn.calls, type(turn.calls[0])("find", {}, is_error=True)), "it is never closed"), Turn(4, 6))
-    from dataclasses import replace
-
     group = replace(drawn.siblings(), rollouts=(drawn.rollout(0, False, turns=bad),))
-    task, _ = build_task_section("0", group, {}, (), spell, 1.0)
+    task, _ = build_task_section("0", group, {}, references=(), decode_tokens=spell, max_advantage=1.0)
     assert task.columns[0].cells[0].problems == ("find answered with an error", "could not be read: it is never closed")

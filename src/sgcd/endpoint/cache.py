@@ -1,4 +1,4 @@
-"""Answers remembered in a file, by the whole request: asked again, a question costs nothing."""
+"""Cache of answers in an SQLite file; the key is the hash of the whole request."""
 
 import sqlite3
 import time
@@ -8,18 +8,18 @@ from sgcd.errors import EndpointError
 
 _CACHE_SCHEMA = 1
 _LOCK_TIMEOUT_SECONDS = 5.0
-"""Seconds in which another process may finish writing."""
+"""How long to wait for another process that writes."""
 
 
 class CompletionCache:
-    """Each answer is one transaction: whole or absent when the process is killed, and others may use the file too."""
+    """Each answer is one transaction, so a killed process leaves it whole or absent; processes can share the file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self._connection: sqlite3.Connection | None = None
 
     def open(self) -> sqlite3.Connection:
-        """Made when it is not there; refused when it is something else."""
+        """Open the file, or create it. Raises EndpointError if it is no cache."""
         if self._connection is None:
             if not self.path.parent.is_dir():
                 raise EndpointError(f"{self.path}: the cache's folder does not exist; make it, or name another file")

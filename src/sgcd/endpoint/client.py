@@ -1,4 +1,4 @@
-"""One OpenAI-compatible chat model: asked, waited for, asked again, remembered, counted, paid for."""
+"""Client for one OpenAI-compatible chat model: retries, response cache, concurrency limit, usage and budget."""
 
 import asyncio
 import json
@@ -14,44 +14,43 @@ from pathlib import Path
 from typing import Any
 
 from sgcd.endpoint.cache import CompletionCache
-from sgcd.endpoint.completion import Completion
+from sgcd.endpoint.completion import Completion, parse_completion
 from sgcd.endpoint.failures import TRANSIENT_FAILURES, AttemptFailed, failure_from_exception
-from sgcd.endpoint.parse_completion import parse_completion
 from sgcd.endpoint.settings import EndpointSettings, ServerSettings
 from sgcd.endpoint.usage import RequestFailed, TokenUsage, UsageTracker
 from sgcd.errors import EndpointError, RecipeError
 
 _MAX_PAUSE_SECONDS = 60.0
-"""Seconds of a pause between calls, unless the server asks for more."""
+"""Longest pause between calls, unless the server wants a longer one."""
 _BYTES_PER_TOKEN = 16
-"""Of an answer, for each token that it may have; whatever is longer is not read to its end."""
+"""A response of more bytes than this for each token that it may have is not read to its end."""
 _MIN_KEY_LENGTH = 8
-"""Characters from which on a key is looked for in answers; a shorter one is a word."""
+"""Shorter keys are not searched for in answers, because they could be words."""
 _ENVELOPE_BYTES = 65_536
-"""Bytes around the answer's text."""
+"""Bytes of a response around the answer's text."""
 
 
 ChatMessage = Mapping[str, Any]
-"""One message of a conversation, as chat completions have it."""
+"""One message in the format of chat completions."""
 
 
 @dataclass(frozen=True, slots=True)
 class RequestOptions:
-    """What goes with a question besides its words.
+    """Options of a request besides its messages.
 
-    >>> How(seed=2**31 + 5).told()
+    >>> RequestOptions(seed=2**31 + 5).to_request()
     {'seed': 5}
     """
 
     temperature: float | None = None
-    """None leaves it to the server."""
+    """None: the server decides."""
     seed: int | None = None
     tools: Sequence[Mapping[str, Any]] = ()
     max_tokens: int | None = None
-    """Of the answer, where fewer are wanted than the settings allow."""
+    """A lower limit for the answer than that of the settings."""
 
     def to_request(self) -> dict[str, Any]:
-        """As a request has it. Some servers take no more than 31 bits of a seed."""
+        """Fields of the request. Some servers accept no more than 31 bits of a seed."""
         fields = {
             "temperature": self.temperature,
             "seed": None if self.seed is None else self.seed % 2**31,
@@ -61,7 +60,7 @@ class RequestOptions:
 
 
 class Endpoint:
-    """Asks one model, from one event loop at a time. Nothing that it says or writes holds the key."""
+    """One model, used from one event loop at a time. No message and no file contains the key."""
 
     def __init__(self, settings: ServerSettings, where: str = "endpoint") -> None:
         self.settings = settings
@@ -79,11 +78,11 @@ class Endpoint:
 
     @property
     def api_key(self) -> str:
-        """From the environment, each time anew; empty where there is none."""
+        """The key in the environment, read at each use; empty without one."""
         return os.environ.get(self.settings.key_env, "").strip() if self.settings.key_env else ""
 
     def describe(self) -> str:
-        """What would be called, in words, without calling it."""
+        """Model, key, budget and cache in words, without a call."""
         key_text = f"key from {self.settings.key_env}" if self.settings.key_env else "no key"
         unset = ", which is NOT SET" if self.settings.key_env and not self.api_key else ""
         cache = f", answers remembered in {self.settings.cache}" if self.settings.cache else ""
@@ -92,8 +91,7 @@ class Endpoint:
         return f"{self.settings.model} at {self.settings.base_url}, {key_text}{unset}, budget {budget or 'none'}{cache}"
 
     def check_ready(self) -> None:
-        """Refuse whatever can be known to be wrong before the first call."""
-
+        """Raise for every problem that can be found before the first call."""
         if self.settings.key_env and not self.api_key:
             raise EndpointError(
                 f"{self.where}: the environment variable {self.settings.key_env} holds no key; set it, or leave "
@@ -106,7 +104,7 @@ class Endpoint:
 
     @asynccontextmanager
     async def connect(self, journal: Path | None = None) -> AsyncGenerator["Endpoint", None]:
-        """May be asked inside; `journal` gets a row for each call. Who leaves waits for no answer."""
+        """Open the client; `journal` gets a row for each call. Leaving does not wait for answers."""
         self.check_ready()
         import openai
 
@@ -133,7 +131,7 @@ class Endpoint:
                 self._cache.close()
             self.usage_tracker.close()
 
-    # -- asking -------------------------------------------------------------------------------------------------------
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     async def complete(
         self,
@@ -141,9 +139,9 @@ class Endpoint:
         schema: Mapping[str, Any] | None = None,
         options: RequestOptions | None = None,
     ) -> Completion:
-        """The model's answer, from the cache where it is known. Raises Unanswered, and nothing else.
+        """Return the model's answer, from the cache if it has one. Raises RequestFailed only.
 
-        `how` stands in for the temperature of the settings.
+        `options` replace the temperature of the settings.
         """
         request = self._build_request(messages, schema, options)
         request_hash = sha256(json.dumps([self.settings.base_url, request], sort_keys=True).encode()).hexdigest()
@@ -181,8 +179,8 @@ class Endpoint:
         return request
 
     async def _complete_with_retries(self, request: Mapping[str, Any], request_hash: str) -> Completion:
-        """Ask until there is an answer, a failure that will not pass, or no repetition left."""
-        # No tokenizer makes more tokens than there are bytes; the rest is for the server's own marks.
+        """Repeat the call until it is answered, fails for good, or no retry is left."""
+        # A text has at most as many tokens as bytes; the 64 are for the template of the server.
         request_text = json.dumps([request["messages"], request.get("tools", [])], ensure_ascii=False)
         request_bytes = request_text.encode(errors="surrogatepass")
         max_usage = TokenUsage(len(request_bytes) + 64, request["max_completion_tokens"])
@@ -206,7 +204,7 @@ class Endpoint:
         return failure.retry_after
 
     async def _attempt(self, request: Mapping[str, Any], request_hash: str, max_usage: TokenUsage) -> Completion:
-        """One call, counted and paid for whatever becomes of it."""
+        """Make one call; it counts against the budget whether it succeeds or not."""
         async with self._slots:
             await self.usage_tracker.reserve(max_usage)
             started, usage, outcome = time.perf_counter(), max_usage, "cancelled"
@@ -221,7 +219,10 @@ class Endpoint:
                 usage = usage if failure.billed else TokenUsage()
                 raise
             finally:
-                await self.usage_tracker.settle(max_usage, usage, outcome, time.perf_counter() - started, request_hash)
+                seconds = time.perf_counter() - started
+                await self.usage_tracker.settle(
+                    max_usage, usage, outcome=outcome, seconds=seconds, request_hash=request_hash
+                )
 
     async def _send(self, request: Mapping[str, Any]) -> tuple[Completion, TokenUsage | None]:
         body = bytearray()
@@ -243,10 +244,10 @@ class Endpoint:
             raise failure_from_exception(problem, response_started) from None
         return parse_completion(bytes(body))
 
-    # -- remembering --------------------------------------------------------------------------------------------------
+    # -- cache --------------------------------------------------------------------------------------------------------
 
     def _load_cached(self, request_hash: str) -> Completion | None:
-        """Whatever is wrong with the cache, the model can still be asked."""
+        """Read the cache. An error in the cache is counted, and the model is called instead."""
         try:
             cached = self._cache.get(request_hash) if self._cache else None
             return Completion.from_json(json.loads(cached)) if cached else None

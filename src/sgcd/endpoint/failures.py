@@ -1,4 +1,4 @@
-"""In how many ways a call can fail, and which of them may pass."""
+"""Kinds of failed calls, and which of them are worth another call."""
 
 import math
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from email.utils import parsedate_to_datetime
 from time import time
 
 TRANSIENT_FAILURES = frozenset({"timeout", "connection", "cut", "rate limit", "server", "unreadable"})
-"""Worth another call. The others are: key, refused, huge, other; and budget, for which no call was made."""
+"""Kinds that are worth another call. The others: key, refused, huge, other; and budget, where no call was made."""
 _STATUS_REASONS = {
     400: "it does not understand the request",
     401: "it does not accept the key",
@@ -18,20 +18,20 @@ _STATUS_REASONS = {
 
 
 class AttemptFailed(Exception):
-    """One call that brought no answer. The detail is ours: what a server writes into an error is never repeated."""
+    """One call without an answer. `detail` never repeats text of the server, which could hold a secret."""
 
-    def __init__(self, kind: str, detail: str, retry_after: float | None = None, billed: bool = False) -> None:
+    def __init__(self, kind: str, detail: str, retry_after: float | None = None, *, billed: bool = False) -> None:
         super().__init__(f"{kind}: {detail}")
         self.kind = kind
         self.detail = detail
         self.retry_after = retry_after
-        """Seconds that the server asks to wait."""
+        """Seconds that the server wants the client to wait."""
         self.billed = billed
-        """Whether tokens may have been used all the same."""
+        """Whether the call may have used tokens."""
 
 
 def failure_from_exception(error: Exception, response_started: bool) -> AttemptFailed:
-    """What an exception amounts to; `reading` says that the server had begun to answer."""
+    """Classify an exception; `response_started`: the server had begun to answer."""
     import openai
 
     if isinstance(error, TimeoutError | openai.APITimeoutError) or "Timeout" in type(error).__name__:
@@ -56,9 +56,9 @@ def failure_from_status(status: int, headers: Mapping[str, str]) -> AttemptFaile
 
 
 def retry_after_seconds(headers: Mapping[str, str]) -> float | None:
-    """Seconds of a retry-after, which may be a number or a date; None where there is none that makes sense.
+    """Seconds of the retry-after header, a number or a date; None without a valid one.
 
-    >>> wait_of({"retry-after": "1.5"}), wait_of({"retry-after": "soon"})
+    >>> retry_after_seconds({"retry-after": "1.5"}), retry_after_seconds({"retry-after": "soon"})
     (1.5, None)
     """
     header = headers.get("retry-after", "").strip()

@@ -33,7 +33,7 @@ class ServerSettings(Settings):
     base_url: Annotated[str, Field(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$", description="http://HOST:PORT/v1")]
     """The server's URL, without a user, a password or a query."""
     model: Annotated[str, Field(min_length=1)]
-    """The model's name, as the server knows it."""
+    """The model's name on the server."""
     key_env: Annotated[str, Field(pattern=r"^([A-Z][A-Z0-9_]*)?$", description="the NAME of a variable")] = ""
     """The environment variable that holds the key, never the key itself; empty for a server that wants none."""
     timeout: Positive = 120.0

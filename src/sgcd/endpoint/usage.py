@@ -1,22 +1,23 @@
-"""What an endpoint was asked and what it came to: counts by kind, latencies, tokens, money; a budget that holds."""
+"""Usage of an endpoint: counts by kind, latencies, tokens and money, and the budget that limits them."""
 
 import asyncio
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 from sgcd.endpoint.settings import BudgetSettings, PriceSettings
 from sgcd.storage.atomic import SCHEMA, append_rows, read_rows
+from sgcd.storage.metrics import CallSeconds, EndpointUsage, SpentBudget, TokenCounts
 
 _MILLION = 1_000_000
 
 
 class RequestFailed(Exception):
-    """A question that no usable answer came to; its kind is what is counted."""
+    """A request without a usable answer; failures are counted by `kind`."""
 
     def __init__(self, kind: str, detail: str) -> None:
         super().__init__(f"{kind}: {detail}")
@@ -28,7 +29,7 @@ class RequestFailed(Exception):
 class TokenUsage:
     """Tokens of one call.
 
-    >>> Use(1000, 200).together
+    >>> TokenUsage(1000, 200).total
     1200
     """
 
@@ -44,7 +45,7 @@ class TokenUsage:
 
 
 class UsageTracker:
-    """Of one run. A call is made only when the worst that it may cost still fits into the budget."""
+    """Counts one run's calls. A call starts only when its highest possible cost still fits into the budget."""
 
     def __init__(self, budget: BudgetSettings, prices: PriceSettings) -> None:
         self.budget = budget
@@ -65,12 +66,12 @@ class UsageTracker:
         self._seconds: list[float] = []
 
     def open_journal(self, path: Path) -> None:
-        """Write a row for each call from now on; what stands there already was spent by this run before it stopped."""
+        """Write a row for each call from now on; rows that exist count as spent before the run stopped."""
         rows = read_rows(path)
         self.num_calls = len(rows)
         self.num_tokens = sum(row["prompt"] + row["answer"] for row in rows)
         self.money = sum(row["money"] for row in rows)
-        append_rows(path, [])  # a torn last line goes
+        append_rows(path, [])  # drops a torn last line
         self._journal = path.open("a", encoding="utf-8")
 
     def close(self) -> None:
@@ -81,7 +82,7 @@ class UsageTracker:
     # -- one call -----------------------------------------------------------------------------------------------------
 
     async def reserve(self, max_usage: TokenUsage) -> None:
-        """Let a call begin, once those in flight leave room for it; refused when there is none without them either."""
+        """Wait until the calls in flight leave room for another. Raises RequestFailed if the budget itself has none."""
         async with self._settled:
             await self._settled.wait_for(
                 lambda: self._over_budget(max_usage, ()) or not self._over_budget(max_usage, self._in_flight)
@@ -91,9 +92,9 @@ class UsageTracker:
             self._in_flight.append(max_usage)
 
     async def settle(
-        self, max_usage: TokenUsage, usage: TokenUsage, outcome: str, seconds: float, request: str
+        self, max_usage: TokenUsage, usage: TokenUsage, *, outcome: str, seconds: float, request_hash: str
     ) -> None:
-        """What a call came to. Where nobody says what it used, the worst is taken for it."""
+        """Count a finished call; `outcome` is empty when it was answered, else the kind of its failure."""
         self._in_flight.remove(max_usage)
         cost = usage.cost(self.prices)
         self.num_calls, self.num_tokens, self.money = (
@@ -110,7 +111,7 @@ class UsageTracker:
         if outcome:
             self._failures[outcome] += 1
         if self._journal:
-            call_row = {"at": round(time.time(), 3), "request": request[:12], "outcome": outcome or "answered"}
+            call_row = {"at": round(time.time(), 3), "request": request_hash[:12], "outcome": outcome or "answered"}
             usage_row = {
                 "seconds": round(seconds, 6),
                 "prompt": usage.prompt_tokens,
@@ -123,7 +124,7 @@ class UsageTracker:
             self._settled.notify_all()
 
     def _over_budget(self, max_usage: TokenUsage, in_flight: Sequence[TokenUsage]) -> str:
-        """Which part of the budget a further call might exceed, in words; empty when it fits."""
+        """Name the part of the budget that a further call might exceed; empty when the call fits."""
         budget, pending = self.budget, [*in_flight, max_usage]
         tokens = self.num_tokens + sum(usage.total for usage in pending)
         money = self.money + sum(usage.cost(self.prices) for usage in pending)
@@ -135,38 +136,41 @@ class UsageTracker:
             return f"{self.money:.4g} was spent, budget.money is {budget.money:g}"
         return ""
 
-    # -- a step's figures ---------------------------------------------------------------------------------------------
+    # -- metrics of a step ---------------------------------------------------------------------------------------------
 
     def count(self, event: str) -> None:
-        """asked; cached: answered without a call; repeated: a call more; forgotten: the cache could not be used."""
+        """Count an event: asked, cached (answered without a call), repeated (a further call), forgotten (no cache)."""
         self._counts[event] += 1
 
     def count_failed(self, kind: str) -> None:
-        """A question stays unanswered."""
+        """Count a request without an answer."""
         self._failed_requests[kind] += 1
 
-    def pop_metrics(self) -> Mapping[str, Any]:
-        """Figures since the last split, and what the run has spent so far."""
-        metrics = {
-            **{name: self._counts[name] for name in ("asked", "cached", "calls", "repeated", "forgotten")},
-            "failures": dict(self._failures.most_common()),
-            "unanswered": dict(self._failed_requests.most_common()),
-            "tokens": {"prompt": self._usage.prompt_tokens, "answer": self._usage.completion_tokens},
-            "money": round(self._money, 9),
-            "seconds": _latency_metrics(self._seconds),
-            "spent": {"calls": self.num_calls, "tokens": self.num_tokens, "money": round(self.money, 9)},
-        }
+    def pop_metrics(self) -> EndpointUsage:
+        """Usage since the previous call of this method, and the totals of the run."""
+        metrics = EndpointUsage(
+            asked=self._counts["asked"],
+            cached=self._counts["cached"],
+            calls=self._counts["calls"],
+            repeated=self._counts["repeated"],
+            forgotten=self._counts["forgotten"],
+            failures=dict(self._failures.most_common()),
+            unanswered=dict(self._failed_requests.most_common()),
+            tokens=TokenCounts(prompt=self._usage.prompt_tokens, answer=self._usage.completion_tokens),
+            money=round(self._money, 9),
+            seconds=_call_seconds(self._seconds),
+            spent=SpentBudget(calls=self.num_calls, tokens=self.num_tokens, money=round(self.money, 9)),
+        )
         self._reset_metrics()
         return metrics
 
 
-def _latency_metrics(seconds: Sequence[float]) -> dict[str, float | None]:
-    """Latencies of calls, the failed ones too."""
+def _call_seconds(seconds: Sequence[float]) -> CallSeconds:
+    if not seconds:
+        return CallSeconds()
     ordered = sorted(seconds)
-    if not ordered:
-        return {"sum": 0.0, "median": None, "p90": None, "max": None}
-    quantiles = {"median": 0.5, "p90": 0.9}
-    values = {
-        name: ordered[min(len(ordered) - 1, int(quantile * len(ordered)))] for name, quantile in quantiles.items()
-    }
-    return {name: round(value, 6) for name, value in {"sum": sum(ordered), **values, "max": ordered[-1]}.items()}
+
+    def quantile(share: float) -> float:
+        return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 6)
+
+    return CallSeconds(sum=round(sum(ordered), 6), median=quantile(0.5), p90=quantile(0.9), max=round(ordered[-1], 6))

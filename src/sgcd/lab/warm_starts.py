@@ -35,6 +35,7 @@ from sgcd.learn.policy.load import Policy, save_policy
 from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.settings import SamplerSettings
 from sgcd.records import Task, TokenIds
+from sgcd.storage.atomic import SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +211,6 @@ def build_warm_starts(
         with ThreadPoolExecutor(1) as executor:
             sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
             gates[name] = asyncio.run(gate.measure_warm_start(model, chat, sampler, start.world))
-        (folder / "gate.json").write_text(json.dumps({"schema": 1, **gates[name]}, indent=1) + "\n")
+        (folder / "gate.json").write_text(json.dumps({"schema": SCHEMA, **gates[name]}, indent=1) + "\n")
         on_progress(f"{name}: {'passes' if gates[name]['passes'] else 'DOES NOT PASS'} the gate; saved in {folder}")
     return gates

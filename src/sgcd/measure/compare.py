@@ -1,4 +1,4 @@
-"""Runs against runs on the same held-out tasks: paired differences, overall and per category, with intervals."""
+"""Compare runs on the same held-out tasks: paired differences with intervals, overall and per category."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -9,7 +9,6 @@ import numpy as np
 
 from sgcd.endpoint.settings import CONNECTION_KEYS
 from sgcd.errors import FolderError
-from sgcd.measure.health import run_invalid_reasons
 from sgcd.measure.statistics import (
     Float64Array,
     mcnemar_test,
@@ -17,8 +16,10 @@ from sgcd.measure.statistics import (
     paired_runs_bootstrap,
     permutation_test,
 )
-from sgcd.measure.trial_rows import MODES, SCHEMA, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
+from sgcd.measure.trial_rows import MODES, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
+from sgcd.measure.validity import run_invalid_reasons
 from sgcd.records import CATEGORIES
+from sgcd.storage.atomic import SCHEMA
 from sgcd.storage.run_folder import RunFolder
 from sgcd.storage.yaml import load_yaml
 
@@ -27,16 +28,16 @@ from sgcd.storage.yaml import load_yaml
 class RunEvaluation:
     """One evaluation of one run.
 
-    >>> Evaluated("runs/a", [{"seed": 1, "step": 40}], {"name": "lab"}).seed
+    >>> RunEvaluation("runs/a", [{"seed": 1, "step": 40}], {"name": "lab"}).seed
     1
     """
 
     run: str
     rows: Sequence[TrialRow]
     environment: Mapping[str, Any]
-    """The recipe's section: tasks of two worlds may have the same ids."""
+    """The recipe's section, because tasks of two environments may have the same ids."""
     invalid: tuple[str, ...] = ()
-    """Why the run proves nothing; see measure/health.py."""
+    """Why the run proves nothing; see measure/validity.py."""
 
     @property
     def seed(self) -> int:
@@ -48,7 +49,7 @@ class RunEvaluation:
 
 
 def load_evaluation(path: Path, split: str | None = None, step: int | None = None) -> RunEvaluation:
-    """The latest evaluation of a run, or the one of a certain split and step."""
+    """Load the latest evaluation of a run, or that of a certain split and step."""
     folder = RunFolder.open(path)
     rows = select_evaluation(folder.read_evaluations(), split, step)
     if not rows:
@@ -59,7 +60,7 @@ def load_evaluation(path: Path, split: str | None = None, step: int | None = Non
 
 
 def load_first_and_last(path: Path, split: str | None = None) -> tuple[RunEvaluation, RunEvaluation]:
-    """What a run was at its start and what it is now, on the tasks that it played both times."""
+    """Load the first and the latest evaluation of a run, on the tasks that both played."""
     first, last = load_evaluation(path, split, 0), load_evaluation(path, split)
     tasks_at_start = {(row["mode"], row["task"]) for row in first.rows}  # `sgcd evaluate` may have added more since
     return first, replace(last, rows=[row for row in last.rows if (row["mode"], row["task"]) in tasks_at_start])
@@ -73,29 +74,33 @@ def compare_evaluations(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation], 
     matched by seed.
     """
     check_comparable(a, b)
-    matched = len(a) == len({evaluation.seed for evaluation in a}) and sorted(
-        evaluation.seed for evaluation in a
-    ) == sorted(evaluation.seed for evaluation in b)
+    seeds_a, seeds_b = [evaluation.seed for evaluation in a], [evaluation.seed for evaluation in b]
+    matched = len(a) == len({*seeds_a}) and sorted(seeds_a) == sorted(seeds_b)
     if matched:
-        a, b = sorted(a, key=lambda evaluation: evaluation.seed), sorted(b, key=lambda evaluation: evaluation.seed)
+        a, b = (sorted(side, key=lambda evaluation: evaluation.seed) for side in (a, b))
     return {
         "schema": SCHEMA,
-        "a": [
-            {"run": evaluation.run, "seed": evaluation.seed, "step": evaluation.step, "invalid": [*evaluation.invalid]}
-            for evaluation in a
-        ],
-        "b": [
-            {"run": evaluation.run, "seed": evaluation.seed, "step": evaluation.step, "invalid": [*evaluation.invalid]}
-            for evaluation in b
-        ],
+        "a": [describe_run(evaluation) for evaluation in a],
+        "b": [describe_run(evaluation) for evaluation in b],
         "split": a[0].rows[0]["split"],
         "matched_by_seed": matched,
-        "modes": {mode: compare_mode(mode, a, b, matched, seed) for mode in MODES if has_mode([*a, *b], mode)},
+        "modes": {
+            mode: compare_mode(mode, a, b, matched=matched, seed=seed) for mode in MODES if has_mode([*a, *b], mode)
+        },
+    }
+
+
+def describe_run(evaluation: RunEvaluation) -> dict[str, Any]:
+    return {
+        "run": evaluation.run,
+        "seed": evaluation.seed,
+        "step": evaluation.step,
+        "invalid": [*evaluation.invalid],
     }
 
 
 def compare_mode(
-    mode: str, a: Sequence[RunEvaluation], b: Sequence[RunEvaluation], matched: bool, seed: int
+    mode: str, a: Sequence[RunEvaluation], b: Sequence[RunEvaluation], *, matched: bool, seed: int
 ) -> dict[str, Any]:
     sides = [[[row for row in evaluation.rows if row["mode"] == mode] for evaluation in side] for side in (a, b)]
     categories = {row["task"]: row["category"] for row in sides[0][0]}
@@ -108,7 +113,7 @@ def compare_mode(
 
     def compare_tasks(tasks: Sequence[str]) -> dict[str, Any]:
         first, second = (np.stack([task_success_rates(rows, tasks) for rows in side]) for side in sides)
-        return compare_task_means(first, second, matched, seed)
+        return compare_task_means(first, second, matched=matched, seed=seed)
 
     return {
         "overall": compare_tasks(usable),
@@ -119,8 +124,8 @@ def compare_mode(
     }
 
 
-def compare_task_means(a: Float64Array, b: Float64Array, matched: bool, seed: int) -> dict[str, Any]:
-    """Of task means, runs x tasks on both sides."""
+def compare_task_means(a: Float64Array, b: Float64Array, *, matched: bool, seed: int) -> dict[str, Any]:
+    """Compare task means; both arrays are runs x tasks."""
     result: dict[str, Any] = {"tasks": a.shape[1], "a": mean_or_none(a), "b": mean_or_none(b), "p": None, "test": ""}
     if len(a) == len(b) == 1:
         is_single_pass = np.isin([a, b], (0, 1)).all()
@@ -128,7 +133,7 @@ def compare_task_means(a: Float64Array, b: Float64Array, matched: bool, seed: in
         result["p"] = mcnemar_test(a[0], b[0]) if is_single_pass else permutation_test(a[0], b[0], seed)
         result["test"] = "McNemar, exact" if is_single_pass else "permutation over tasks"
     else:
-        result["difference"] = paired_runs_bootstrap(a, b, matched, seed).to_json()
+        result["difference"] = paired_runs_bootstrap(a, b, matched, seed=seed).to_json()
     if matched:
         result["runs"] = [
             paired_bootstrap(rates_a, rates_b, seed).to_json() for rates_a, rates_b in zip(a, b, strict=True)
@@ -151,7 +156,7 @@ def has_mode(evaluations: Iterable[RunEvaluation], mode: str) -> bool:
 
 
 def check_comparable(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation]) -> None:
-    """Refuse what was not measured on the same tasks in the same way, and name what differs."""
+    """Raise FolderError if the runs were not measured on the same tasks in the same way; it names the differences."""
     first, *others = [*a, *b]
     for other in others:
         shared_modes = [mode for mode in MODES if has_mode([first, other], mode)]
@@ -185,7 +190,7 @@ def find_setting_differences(first: RunEvaluation, other: RunEvaluation, modes: 
 
 
 def without_connection_keys(setting: Any) -> Any:
-    """A setting of the environment; of a simulated user without the ways by which it is reached."""
+    """A setting of the environment; for a simulated user, without the keys of the connection."""
     if not isinstance(setting, Mapping):
         return setting
     mapping = cast("Mapping[str, Any]", setting)

@@ -9,9 +9,10 @@ from sgcd.act.cohort import PlayContext, play_cohort
 from sgcd.act.environment import TaskSuite
 from sgcd.act.rollout import RolloutSpec
 from sgcd.measure.settings import EvaluationSettings
-from sgcd.measure.trial_rows import SCHEMA, TrialRow
+from sgcd.measure.trial_rows import TrialRow
 from sgcd.records import Call, Rollout, Task
 from sgcd.seeds import derive_seed
+from sgcd.storage.atomic import SCHEMA
 
 _MIN_LOOP_CALLS = 3
 """The same call this many times in a row counts as a loop."""

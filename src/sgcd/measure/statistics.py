@@ -1,4 +1,4 @@
-"""How sure we are: intervals, paired comparisons, and what k trials of a task tell."""
+"""Confidence intervals, paired comparisons, and pass@k and pass^k over the trials of a task."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -13,14 +13,14 @@ Float64Array = NDArray[np.float64]
 CONFIDENCE_LEVEL = 0.95
 NUM_RESAMPLES = 9999
 MIN_TASKS = 5
-"""Tasks that a bootstrap needs to draw from."""
+"""A bootstrap over fewer tasks is refused."""
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A number with its interval; where there is none, `reason` says why.
+    """A number with its interval, or with the `reason` why it has none.
 
-    >>> wilson(0, 0).reason
+    >>> wilson_interval(0, 0).reason
     'nothing was played'
     """
 
@@ -28,7 +28,7 @@ class Estimate:
     low: float | None = None
     high: float | None = None
     kind: str = ""
-    """How the interval was made; empty where there is none."""
+    """The method of the interval; empty without one."""
     reason: str = ""
 
     def to_json(self) -> dict[str, Any]:
@@ -37,14 +37,14 @@ class Estimate:
 
 
 def scipy_stats() -> Any:
-    """scipy.stats, imported when first needed: it takes half a second. It has no types, hence Any."""
+    """Import scipy.stats at first use, because the import takes half a second. It has no types, hence Any."""
     return import_module("scipy.stats")
 
 
 def wilson_interval(successes: int, trials: int, level: float = CONFIDENCE_LEVEL) -> Estimate:
     """Share of successes in independent trials, one for each task, with Wilson's score interval.
 
-    >>> e = wilson(8, 10); round(e.value, 2), round(e.low, 2), round(e.high, 2)
+    >>> e = wilson_interval(8, 10); round(e.value, 2), round(e.low, 2), round(e.high, 2)
     (0.8, 0.49, 0.94)
     """
     if not 0 <= successes <= trials:
@@ -87,7 +87,7 @@ def t_interval(values: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Estimate:
 
 
 def clip_interval(estimate: Estimate, floor: float, ceiling: float) -> Estimate:
-    """The same interval, cut to where the value can lie."""
+    """Cut the interval to the range of possible values."""
     if estimate.low is None or estimate.high is None:
         return estimate
     low, high = max(floor, estimate.low), min(ceiling, estimate.high)
@@ -95,7 +95,12 @@ def clip_interval(estimate: Estimate, floor: float, ceiling: float) -> Estimate:
 
 
 def paired_bootstrap(
-    a: ArrayLike, b: ArrayLike, seed: int = 0, level: float = CONFIDENCE_LEVEL, num_resamples: int = NUM_RESAMPLES
+    a: ArrayLike,
+    b: ArrayLike,
+    seed: int = 0,
+    *,
+    level: float = CONFIDENCE_LEVEL,
+    num_resamples: int = NUM_RESAMPLES,
 ) -> Estimate:
     """Mean over tasks of a's task mean minus b's, with a bootstrap over tasks (BCa).
 
@@ -126,6 +131,7 @@ def paired_runs_bootstrap(
     a: ArrayLike,
     b: ArrayLike,
     matched: bool,
+    *,
     seed: int = 0,
     level: float = CONFIDENCE_LEVEL,
     num_resamples: int = NUM_RESAMPLES,
@@ -161,11 +167,11 @@ def paired_runs_bootstrap(
 
 
 def draw_resample_weights(rng: np.random.Generator, size: int, num_resamples: int) -> Float64Array:
-    """Weights of `size` things in each draw of size - 1 of them with replacement; they sum to one."""
+    """Weights of `size` items in draws of size - 1 items with replacement; each draw's weights sum to one."""
     return rng.multinomial(size - 1, np.full(size, 1 / size), size=num_resamples) / (size - 1)
 
 
-def permutation_test(a: ArrayLike, b: ArrayLike, seed: int = 0, num_resamples: int = NUM_RESAMPLES) -> float | None:
+def permutation_test(a: ArrayLike, b: ArrayLike, seed: int = 0, *, num_resamples: int = NUM_RESAMPLES) -> float | None:
     """Two-sided p of the paired permutation test over tasks; None where no task differs."""
     difference = np.asarray(a, float) - np.asarray(b, float)
     if not np.any(difference):
@@ -210,7 +216,7 @@ def pass_hat_k(successes: Sequence[int], trials: Sequence[int], k: int) -> float
 
 
 def check_counts(successes: Sequence[int], trials: Sequence[int], k: int) -> list[tuple[int, int]]:
-    """(c, n) of every task, refused where k cannot be answered from n trials."""
+    """(c, n) of every task. Raises ValueError where a task has fewer than k trials."""
     pairs = list(zip(successes, trials, strict=True))
     for c, n in pairs:
         if not 0 <= c <= n:

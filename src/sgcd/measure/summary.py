@@ -1,4 +1,4 @@
-"""An evaluation in numbers: rates with intervals, overall and per category, and how the successes came about."""
+"""Summary of an evaluation: rates with intervals, overall and per category, and the use of tools."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -7,7 +7,6 @@ from typing import Any
 from sgcd.measure.statistics import Estimate, clustered_interval, pass_at_k, pass_hat_k, wilson_interval
 from sgcd.measure.trial_rows import (
     MODES,
-    SCHEMA,
     TrialRow,
     count_successes,
     count_successes_and_trials,
@@ -15,6 +14,7 @@ from sgcd.measure.trial_rows import (
     unbroken,
 )
 from sgcd.records import CATEGORIES
+from sgcd.storage.atomic import SCHEMA
 
 Summary = dict[str, Any]
 
@@ -40,7 +40,7 @@ def summarise_evaluation(rows: Sequence[TrialRow], floors: Mapping[str, float] |
 
 
 def summarise_mode(rows: Sequence[TrialRow], floors: Mapping[str, float]) -> Summary:
-    """All that is said of the trials of one mode. Shares and means leave broken trials out; those are counted apart."""
+    """Summarise the trials of one mode. Shares and means leave broken trials out; those are counted apart."""
     unbroken_rows = unbroken(rows)
     return {
         "overall": {**summarise_success(rows), "floor": None},
@@ -124,5 +124,5 @@ def sum_column(rows: Sequence[TrialRow], key: str) -> float:
 
 
 def divide_or_none(amount: float, count: float) -> float | None:
-    """None where there is not a single thing to have a share of."""
+    """None when `count` is zero."""
     return amount / count if count else None

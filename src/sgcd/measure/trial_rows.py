@@ -3,8 +3,6 @@
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-SCHEMA = 1
-
 TrialRow = dict[str, Any]
 """One trial, as JSON.
 

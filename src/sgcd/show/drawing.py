@@ -1,4 +1,4 @@
-"""How a picture is drawn: small, plain, lines or bars over the steps of a run."""
+"""Small pictures over the steps of a run: lines, intervals and stacked bars."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,9 +10,9 @@ from sgcd.show.tables import format_number
 CurvePoints = list[tuple[int, float]]
 RateEstimate = Mapping[str, Any]
 _FIGURE_INCHES = (3.9, 1.9)
-"""Inches; the page scales it."""
+"""The page scales the picture."""
 TRAILING_STEPS = 5
-"""Steps that a trailing mean looks back on."""
+"""Steps in a trailing mean."""
 _FAINT, _RULE = CSS_COLOURS["faint"], CSS_COLOURS["rule"]
 _COLOUR_NAMES = {colour: name for name, colour in CSS_COLOURS.items()}
 LINE_COLOURS = [colour for name, colour in CSS_COLOURS.items() if name.startswith("line-")]
@@ -20,7 +20,7 @@ LINE_COLOURS = [colour for name, colour in CSS_COLOURS.items() if name.startswit
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A picture with its title, a word of explanation, and what each colour stands for."""
+    """A picture with its title, a note, and a legend of (name, CSS colour)."""
 
     title: str
     note: str
@@ -29,11 +29,11 @@ class Curve:
 
 
 def plot_lines(
-    title: str, note: str, lines: Mapping[str, CurvePoints], unit_range: bool = False, with_mean: bool = False
+    title: str, note: str, lines: Mapping[str, CurvePoints], *, unit_range: bool = False, with_mean: bool = False
 ) -> Curve:
-    """One picture, a line for each name.
+    """Draw a line for each name.
 
-    `share`: from zero to one, if the values are. `mean`: they are faint, and their trailing mean is drawn.
+    `unit_range`: the axis runs from zero to one, if all values do. `with_mean`: values are faint below a trailing mean.
     """
     fits_unit_range = all(0 <= value <= 1 for line in lines.values() for _, value in line)
     figure, axes = _new_axes(unit_range and fits_unit_range)
@@ -49,11 +49,13 @@ def plot_lines(
         if len(lines) > 1:
             legend.append((name, colour))
         descriptions.append(f"{name} {values[0]:.3g} at step {steps[0]}, {values[-1]:.3g} at step {steps[-1]}".strip())
-    return _finish_curve(figure, axes, title, note, "; ".join(descriptions), legend)
+    return _finish_curve(
+        figure, axes, title=title, note=note, description="; ".join(descriptions), coloured_names=legend
+    )
 
 
 def plot_intervals(title: str, note: str, rates: Mapping[str, Sequence[tuple[int, RateEstimate]]]) -> Curve:
-    """Rates with their intervals, a line for each name."""
+    """Draw rates with their intervals, a line for each name."""
     figure, axes = _new_axes(unit_range=True)
     descriptions: list[str] = []
     legend: list[tuple[str, str]] = []
@@ -67,13 +69,15 @@ def plot_intervals(title: str, note: str, rates: Mapping[str, Sequence[tuple[int
         legend.append((name, colour))
         (first, start), (last, end) = values[0], values[-1]
         descriptions.append(f"{name} {format_number(start)} at step {first}, {format_number(end)} at step {last}")
-    return _finish_curve(figure, axes, title, note, "; ".join(descriptions), legend)
+    return _finish_curve(
+        figure, axes, title=title, note=note, description="; ".join(descriptions), coloured_names=legend
+    )
 
 
 def plot_stack(
-    title: str, note: str, steps: Sequence[int], parts: Mapping[str, Sequence[float]], description: str
+    title: str, note: str, steps: Sequence[int], *, parts: Mapping[str, Sequence[float]], description: str
 ) -> Curve:
-    """Bars of parts, one on top of the other; the last part of many is grey."""
+    """Draw the parts of each step as bars on top of each other."""
     figure, axes = _new_axes()
     bottoms = [0.0] * len(steps)
     legend: list[tuple[str, str]] = []
@@ -81,11 +85,11 @@ def plot_stack(
         axes.bar(steps, values, bottom=bottoms, width=0.82, color=colour, alpha=0.85, linewidth=0)
         legend.append((name, colour))
         bottoms = [low + height for low, height in zip(bottoms, values, strict=True)]
-    return _finish_curve(figure, axes, title, note, description, legend)
+    return _finish_curve(figure, axes, title=title, note=note, description=description, coloured_names=legend)
 
 
 def trailing_mean(values: Sequence[float]) -> list[float]:
-    """The mean of each value and those just before it."""
+    """The mean of each value and the values just before it."""
     parts = [values[max(0, end - TRAILING_STEPS) : end] for end in range(1, len(values) + 1)]
     return [sum(part) / len(part) for part in parts]
 
@@ -111,7 +115,7 @@ def _new_axes(unit_range: bool = False) -> tuple[Any, Any]:
 
 
 def _finish_curve(
-    figure: Any, axes: Any, title: str, note: str, description: str, coloured_names: Sequence[tuple[str, str]]
+    figure: Any, axes: Any, *, title: str, note: str, description: str, coloured_names: Sequence[tuple[str, str]]
 ) -> Curve:
     from matplotlib.ticker import MaxNLocator
 

@@ -1,4 +1,4 @@
-"""Text as it can be seen: characters that hide, turn the direction of others or break a page are named."""
+"""Make text safe to show: invisible characters and those that change direction are written out by number."""
 
 from unicodedata import category
 
@@ -6,16 +6,16 @@ _NEWLINE_MARK = "↵\n"
 
 
 def escape_text(text: str) -> str:
-    """Line ends and tabs are kept, and all else that leaves no mark is written as ⟨U+202E⟩.
+    """Keep line ends and tabs, and write every other invisible character as ⟨U+202E⟩.
 
-    >>> visible("a" + chr(0x202E) + "b")
+    >>> escape_text("a" + chr(0x202E) + "b")
     'a⟨U+202E⟩b'
     """
     return text if text.isprintable() else "".join(map(_escape_char, text))
 
 
 def escape_token(text: str) -> str:
-    """A token's text: its line ends leave a mark too."""
+    """Escape the text of a token, and mark its line ends."""
     return escape_text(text).replace("\n", _NEWLINE_MARK)
 
 

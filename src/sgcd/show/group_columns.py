@@ -1,4 +1,4 @@
-"""A task's siblings as the page shows them: turn by turn, each token with its colours and its numbers."""
+"""One task on the page: its rollouts turn by turn, each token with its colours and numbers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,27 +12,27 @@ from sgcd.show.token_classes import build_token_classes
 from sgcd.text import cut_middle
 
 TokenDecoder = Callable[[TokenIds], list[str]]
-"""From the ids of a response to the text of each."""
+"""Decode the ids of a response to the text of each token."""
 TokenNumbers = dict[str, Any]
 
 MAX_HEAD_TOKENS, MAX_TAIL_TOKENS = 1_000, 500
-"""Of the tokens that a sibling wrote, how many are shown from its beginning and from its end."""
+"""Tokens of a long rollout that the page shows from its beginning and from its end."""
 MAX_OBSERVATION_CHARS = 1_200
-"""Characters of one observation that are shown."""
+"""Longer observations are shortened."""
 MAX_PROMPT_CHARS = 3_000
-"""Characters of one message of the prompt that are shown."""
+"""Longer messages of the prompt are shortened."""
 _WIDE_TURN_TOKENS = 40
-"""Tokens in a turn from which on siblings need broad columns."""
+"""A turn with more tokens needs broad columns."""
 
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """A token that the policy wrote; `look` names its colour by weight, by divergence, by advantage and by kind."""
+    """A token that the policy wrote."""
 
     before: str
     text: str
     after: str
-    """The space that it begins with and the line end that it ends with are kept out of its colour."""
+    """`before` and `after` are a leading space and a final line end; they have no colour."""
     css_classes: str
 
 
@@ -41,11 +41,11 @@ class TurnCell:
     """One turn of one sibling."""
 
     tokens: tuple[ShownToken | str, ...]
-    """Tokens; a string stands for some that are not shown."""
+    """A string stands for tokens that are not shown."""
     problems: tuple[str, ...]
-    """What was wrong with its calls."""
+    """Problems of its calls."""
     observation: str
-    """What the policy was told next: an observation, and the glue of the template."""
+    """The observation after the turn, with the text of the template around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +60,9 @@ class RolloutColumn:
     facts: tuple[tuple[str, str], ...]
     advantage: float | None
     mean_weight: float | None
-    """The mean over the tokens that it wrote."""
+    """The mean over its policy tokens."""
     credited_share: float | None
-    """The share of them with a weight above one."""
+    """The share of its policy tokens with a weight above one."""
     has_unit_weights: bool
     """Every weight is one."""
     num_policy_tokens: int
@@ -71,7 +71,7 @@ class RolloutColumn:
 
 @dataclass(frozen=True, slots=True)
 class TaskSection:
-    """One task, what it asked, what its siblings did, and the reference that their contrast came to."""
+    """One task: its prompt, its rollouts and its reference."""
 
     task: str
     category: str
@@ -79,7 +79,7 @@ class TaskSection:
     columns: tuple[RolloutColumn, ...]
     num_turns: int
     is_wide: bool
-    """Turns are long."""
+    """Some turn is long."""
     reference: Mapping[str, Any] | None
 
 
@@ -87,13 +87,14 @@ def build_task_section(
     key: str,
     group: Group,
     credit_records: Mapping[str, CreditRecord],
+    *,
     references: Sequence[Mapping[str, Any]],
     decode_tokens: TokenDecoder,
     max_advantage: float,
 ) -> tuple[TaskSection, dict[str, TokenNumbers]]:
-    """A task for the page, and the numbers of its tokens by the key of each column.
+    """Build the section of a task, and the numbers of its tokens by the key of each column.
 
-    `key` begins the keys of its columns; `scale` is the token advantage that has the strongest colour.
+    `key` begins the keys of the columns; `max_advantage` is the token advantage with the strongest colour.
     """
     best_first = sorted(group.rollouts, key=lambda rollout: not rollout.success)
     columns: list[RolloutColumn] = []
@@ -101,7 +102,13 @@ def build_task_section(
     for index, rollout in enumerate((*best_first, *group.broken)):
         credit_record = credit_records.get(rollout.name)
         columns.append(
-            _rollout_column(f"{key}.{index}", rollout, credit_record, decode_tokens(rollout.response), max_advantage)
+            _rollout_column(
+                f"{key}.{index}",
+                rollout,
+                credit_record,
+                token_texts=decode_tokens(rollout.response),
+                max_advantage=max_advantage,
+            )
         )
         numbers[f"{key}.{index}"] = _token_numbers(rollout, credit_record)
     first_rollout = next(iter((*group.rollouts, *group.broken)), None)
@@ -118,7 +125,7 @@ def build_task_section(
 
 
 def count_shown_tokens(group: Group) -> int:
-    """How many tokens the page would show of them."""
+    """Count the tokens of a group that the page would show."""
     return sum(
         min(rollout.num_policy_tokens, MAX_HEAD_TOKENS + MAX_TAIL_TOKENS)
         for rollout in (*group.rollouts, *group.broken)
@@ -126,7 +133,7 @@ def count_shown_tokens(group: Group) -> int:
 
 
 def _rollout_column(
-    key: str, rollout: Rollout, credit_record: CreditRecord | None, token_texts: list[str], max_advantage: float
+    key: str, rollout: Rollout, credit_record: CreditRecord | None, *, token_texts: list[str], max_advantage: float
 ) -> RolloutColumn:
     mask = rollout.response_mask
     weights = None if credit_record is None or not mask.any() else credit_record.credit.weight[mask]
@@ -144,13 +151,15 @@ def _rollout_column(
         has_unit_weights=weights is not None and bool((weights == 1).all()),
         num_policy_tokens=rollout.num_policy_tokens,
         cells=_turn_cells(
-            rollout, token_texts, build_token_classes(rollout, credit_record, max_advantage), shown_mask(mask)
+            rollout,
+            token_texts=token_texts,
+            token_classes=build_token_classes(rollout, credit_record, max_advantage),
         ),
     )
 
 
 def shown_mask(mask: Flags) -> Flags:
-    """Which tokens of a response are shown: all that the policy wrote, or of a long one its head and its tail."""
+    """Mark the shown tokens of a response: all policy tokens, or the head and the tail of a long response."""
     num_written = int(mask.sum())
     if num_written <= MAX_HEAD_TOKENS + MAX_TAIL_TOKENS:
         return mask
@@ -158,13 +167,17 @@ def shown_mask(mask: Flags) -> Flags:
     return mask & ((rank < MAX_HEAD_TOKENS) | (rank >= num_written - MAX_TAIL_TOKENS))
 
 
-def _turn_cells(
-    rollout: Rollout, token_texts: list[str], token_classes: list[str], show_mask: Flags
-) -> tuple[TurnCell, ...]:
+def _turn_cells(rollout: Rollout, *, token_texts: list[str], token_classes: list[str]) -> tuple[TurnCell, ...]:
+    show_mask = shown_mask(rollout.response_mask)
     starts = [turn.start for turn in rollout.turns[1:]] + [len(token_texts)]
     return tuple(
         TurnCell(
-            tokens=_turn_tokens(range(turn.start, turn.stop), token_texts, token_classes, show_mask),
+            tokens=_turn_tokens(
+                range(turn.start, turn.stop),
+                token_texts=token_texts,
+                token_classes=token_classes,
+                show_mask=show_mask,
+            ),
             problems=_call_problems(turn),
             observation=cut_middle(escape_text("".join(token_texts[turn.stop : start])).strip(), MAX_OBSERVATION_CHARS),
         )
@@ -173,7 +186,7 @@ def _turn_cells(
 
 
 def _turn_tokens(
-    positions: range, token_texts: list[str], token_classes: list[str], show_mask: Flags
+    positions: range, *, token_texts: list[str], token_classes: list[str], show_mask: Flags
 ) -> tuple[ShownToken | str, ...]:
     parts: list[ShownToken | str] = []
     num_left_out = 0
@@ -189,7 +202,7 @@ def _turn_tokens(
 
 
 def _shown_token(token_text: str, css_classes: str, is_first: bool) -> ShownToken:
-    """The first one of a turn needs no space before it."""
+    """The first token of a turn needs no space before it."""
     text, after = escape_token(token_text), ""
     if text.endswith("\n"):
         text, after = text[:-1], "\n"
@@ -204,7 +217,7 @@ def _call_problems(turn: Turn) -> tuple[str, ...]:
 
 
 def _token_numbers(rollout: Rollout, credit_record: CreditRecord | None) -> TokenNumbers:
-    """What stands behind each token that is shown, in their order; a number that all share is told once."""
+    """Numbers of the shown tokens, in order; a number that all tokens share is written once."""
     show_mask = shown_mask(rollout.response_mask)
     numbers: TokenNumbers = {"place": np.flatnonzero(show_mask).tolist(), "id": rollout.response[show_mask].tolist()}
     if credit_record is None:
@@ -231,12 +244,12 @@ def _short_numbers(values: Floats) -> Any:
 
 
 def short_number(value: float) -> float | None:
-    """Four digits that count; JSON knows no NaN."""
+    """Round to four significant digits; JSON knows no NaN."""
     return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
 def _prompt_messages(rollout: Rollout) -> tuple[tuple[str, str], ...]:
-    """The messages before the policy's first: who says what."""
+    """(role, text) of the messages before the policy's first."""
     prompt_messages: list[tuple[str, str]] = []
     for message in rollout.messages:
         if message.get("role") == "assistant":

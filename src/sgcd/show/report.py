@@ -1,4 +1,4 @@
-"""sgcd report: a run's folder as one page that needs nothing else: no network, no other file."""
+"""The report of a run: one HTML page that needs no network and no other file."""
 
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ _TEMPLATE_DIR = Path(__file__).parent
 
 
 def write_report(path: Path, steps: Sequence[int] = (), out: Path | None = None) -> Path:
-    """Write the page of a run and say where it is; the same folder gives the same bytes."""
+    """Write the page of a run and return its path; the same folder gives the same bytes."""
     folder = RunFolder.open(path)
     report_path = out or folder.path / "report.html"
     if not report_path.parent.is_dir():
@@ -42,14 +42,14 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     recipe = load_yaml(folder.recipe_text, f"{folder.path}/recipe.yaml")
     split = recipe.get("evaluation", {}).get("split") or next((row["split"] for row in evaluations), None)
     decode_tokens, tokenizer_problem = load_token_decoder(folder)
-    step_sections, numbers, bounds = build_step_sections(folder, metrics, steps, decode_tokens)
+    step_sections, numbers, bounds = build_step_sections(folder, metrics, steps, decode_tokens=decode_tokens)
     columns = [column for step in step_sections for task in step.tasks for column in task.columns]
     pictures, unchanged = build_curves(metrics, evaluations, split)
     health_lines = [escape_text(line) for line in health.run_warnings(metrics)]
     return render_template(
         run=escape_text(folder.path.resolve().name),
         method=escape_text(str(recipe.get("method", {}).get("name", "?"))),
-        step=metrics[-1]["step"] if metrics else 0,
+        step=metrics[-1].step if metrics else 0,
         planned=recipe.get("steps"),
         last=metrics[-1] if metrics else None,
         invalid=[line.removeprefix("INVALID").lstrip(": ") for line in health_lines if line.startswith("INVALID")],
@@ -83,7 +83,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
 
 
 def render_template(**context: Any) -> str:
-    """The template with everything escaped, under a policy that runs only this page's own script and style."""
+    """Fill the template; all values are escaped, and the page's policy allows only its own script and style."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -108,7 +108,7 @@ def render_template(**context: Any) -> str:
 
 
 def held_out_result(folder: RunFolder, split: str | None) -> dict[str, Any]:
-    """Both ends of the run on held-out tasks, or why there is nothing to compare."""
+    """Compare both ends of the run on held-out tasks, or give the reason why that is not possible."""
     if not any(row["split"] == split for row in folder.read_evaluations()):
         return {"reason": "no held-out tasks were played"}
     try:
@@ -126,7 +126,7 @@ def held_out_result(folder: RunFolder, split: str | None) -> dict[str, Any]:
 
 
 def flatten_facts(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Facts of a run, one line each."""
+    """Flatten nested facts to (name, value) pairs, one for each line."""
     lines: list[tuple[str, str]] = []
     for name, value in mapping.items():
         if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""How much the writer of references matters, as tables: credit that stays, and success with the reference."""
+"""Tables of the effect of the writer of references: change of credit, and success with the reference."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from sgcd.show.tables import JsonMapping, build_table, format_interval, format_n
 
 
 def sensitivity_tables(result: JsonMapping) -> Iterator[Table | str]:
-    """Tables, and lines between them, in the order in which they are to be read."""
+    """Yield tables and the lines between them in reading order."""
     yield _credit_table(result["arms"])
     yield (
         f"{result['groups']} groups of steps {', '.join(map(str, result['steps']))}, scored by {result['policy']}; "

@@ -1,6 +1,6 @@
-"""Which steps and tasks the page shows, how many of them it has room for, and how their tokens are spelt."""
+"""Choose the steps and tasks that fit on the page, and decode their tokens."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,13 +11,14 @@ from sgcd.records import CreditRecord, TokenIds
 from sgcd.show import group_columns as shown
 from sgcd.show.escape_text import escape_text
 from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.record_files import StoredGroup
 from sgcd.storage.run_folder import RunFolder
 
 _DEFAULT_NUM_STEPS = 4
-"""How many steps are shown when none is named."""
+"""Steps on a page when the user names none."""
 MAX_PAGE_TOKENS = 40_000
-"""Tokens on one page, at most; the first task of a step is shown in any case."""
+"""Tokens on one page, at most; the first task of a step is always shown."""
 
 
 @dataclass(slots=True)
@@ -25,20 +26,20 @@ class StepSection:
     """One step on the page."""
 
     step: int
-    row: Mapping[str, Any]
+    row: StepMetrics | None
     tasks: list[TaskSection] = field(default_factory=list[TaskSection])
     num_left_out: int = 0
-    """Tasks that the step learnt from and for which the page has no room."""
+    """Tasks that the step learnt from but that do not fit on the page."""
     unused_tasks: list[str] = field(default_factory=list[str])
-    """Tasks that it did not learn from, in words."""
+    """Descriptions of tasks that the step did not learn from."""
     remark: str = ""
 
 
 def build_step_sections(
-    folder: RunFolder, metrics: Sequence[Mapping[str, Any]], steps: Sequence[int], decode_tokens: TokenDecoder
+    folder: RunFolder, metrics: Sequence[StepMetrics], steps: Sequence[int], *, decode_tokens: TokenDecoder
 ) -> tuple[list[StepSection], dict[str, Any], dict[str, float]]:
-    """The chosen steps, the numbers of their tokens, and the bounds of the colours."""
-    rows = {row["step"]: row for row in metrics}
+    """Build the chosen steps, the numbers of their tokens, and the bounds of the colours."""
+    rows = {row.step: row for row in metrics}
     chosen_steps = sorted(set(steps)) or pick_evenly(folder.steps_with_rollouts(), _DEFAULT_NUM_STEPS)
     groups = {step: folder.read_rollouts(step) for step in chosen_steps}
     credit_by_step = {step: read_credit_or_empty(folder, step) for step in chosen_steps}
@@ -51,7 +52,7 @@ def build_step_sections(
     sections: list[StepSection] = []
     numbers: dict[str, Any] = {}
     for step in chosen_steps:
-        sections.append(StepSection(step, rows.get(step, {})))
+        sections.append(StepSection(step, rows.get(step)))
         sections[-1].unused_tasks = [describe_unused_group(group) for group in groups[step] if not group.is_kept]
         kept_groups = [group.group for group in groups[step] if group.is_kept]
         if kept_groups and not credit_by_step[step]:
@@ -65,7 +66,12 @@ def build_step_sections(
                 break
             key = f"{len(sections)}.{index}"
             task, task_numbers = build_task_section(
-                key, kept_group, credit_by_step[step], references, decode_tokens, bounds["advantage"]
+                key,
+                kept_group,
+                credit_by_step[step],
+                references=references,
+                decode_tokens=decode_tokens,
+                max_advantage=bounds["advantage"],
             )
             sections[-1].tasks.append(task)
             numbers |= task_numbers
@@ -73,7 +79,7 @@ def build_step_sections(
 
 
 def read_credit_or_empty(folder: RunFolder, step: int) -> dict[str, CreditRecord]:
-    """Empty where a step learnt nothing or was stopped before it could."""
+    """Read a step's credit; empty if the step learnt nothing or was stopped before that."""
     try:
         return folder.read_credit(step)
     except FolderError:
@@ -81,16 +87,16 @@ def read_credit_or_empty(folder: RunFolder, step: int) -> dict[str, CreditRecord
 
 
 def describe_unused_group(group: StoredGroup) -> str:
-    """A task that a step did not learn from."""
+    """Describe a group that a step did not learn from."""
     num_successes, num_rollouts = sum(rollout.success for rollout in group.group.rollouts), len(group.group.rollouts)
     broken = f", {len(group.group.broken)} broken" if group.group.broken else ""
     return f"{escape_text(group.group.task.id)} ({num_successes} of {num_rollouts} succeeded{broken})"
 
 
 def pick_evenly(steps: Sequence[int], count: int) -> list[int]:
-    """The first, the last, and some evenly between.
+    """Pick the first, the last, and some evenly between.
 
-    >>> spaced(range(1, 41), 4)
+    >>> pick_evenly(range(1, 41), 4)
     [1, 14, 27, 40]
     """
     if len(steps) <= count:
@@ -99,7 +105,7 @@ def pick_evenly(steps: Sequence[int], count: int) -> list[int]:
 
 
 def load_token_decoder(folder: RunFolder) -> tuple[TokenDecoder, str]:
-    """How ids are spelt, by the tokenizer in the run's own folder; without one they are shown as they are, and why."""
+    """Load the tokenizer of the run; without one, ids are shown as numbers, and the second value gives the reason."""
     from sgcd.chat import Chat
 
     candidates = [folder.policy_path, *(folder.checkpoint_path(step) for step in reversed(folder.checkpoint_steps()))]
@@ -114,7 +120,7 @@ def load_token_decoder(folder: RunFolder) -> tuple[TokenDecoder, str]:
 
 
 def split_token_texts(text: str, spans: Any) -> list[str]:
-    """The text of each token. A character that several make together is shown with the first."""
+    """Split a text into tokens. A character made of several tokens goes to the first of them."""
     texts: list[str] = []
     consumed = 0
     for start, stop in spans.tolist():

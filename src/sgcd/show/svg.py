@@ -1,4 +1,4 @@
-"""A figure of matplotlib as an SVG that may stand in a page: no style, no script, and the page's own colours."""
+"""Render a figure of matplotlib as an SVG for the page: no style, no script, and the colours of the page."""
 
 import io
 from collections.abc import Generator
@@ -16,13 +16,13 @@ CSS_COLOURS = {
     "rule": "#030303",
     **{f"line-{number}": f"#0{number}0{number}0{number}" for number in range(4, 10)},
 }
-"""What stands for a colour while matplotlib draws; on the page it is the variable of that name, light or dark."""
+"""Placeholder colours for matplotlib; the page replaces each by its CSS variable of that name, light or dark."""
 _CSS_VARIABLES = {stand_in: f"var(--{name})" for name, stand_in in CSS_COLOURS.items()}
 
 
 @contextmanager
 def default_style() -> Generator[None]:
-    """Figures drawn herein look the same whatever the user's own settings of matplotlib are."""
+    """Draw with matplotlib's defaults, whatever settings the user has."""
     matplotlib: Any = import_module("matplotlib")  # its types are unknown in part
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -31,7 +31,7 @@ def default_style() -> Generator[None]:
 
 
 def render_svg(figure: Any, label: str) -> str:
-    """The same figure is the same text: no date, no version, and ids that follow from the content."""
+    """The same figure gives the same text: no date, no version, and ids derived from the content."""
     out = io.StringIO()
     figure.savefig(out, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     return _clean_svg(ElementTree.fromstring(out.getvalue()), label)
@@ -61,7 +61,7 @@ def _clean_svg(root: ElementTree.Element, label: str) -> str:
 
 
 def _declarations(style: str) -> list[tuple[str, str]]:
-    """A style's declarations as attributes: a strict page takes no inline style."""
+    """Turn a style's declarations into attributes, because the page forbids inline style."""
     attributes: list[tuple[str, str]] = []
     for declaration in filter(None, map(str.strip, style.split(";"))):
         name, value = (part.strip() for part in declaration.split(":", 1))

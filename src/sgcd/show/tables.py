@@ -1,4 +1,4 @@
-"""What a run, an evaluation or a comparison came to, as tables with intervals."""
+"""Tables with intervals for runs, evaluations and comparisons, and the formats of their numbers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,8 +6,8 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from sgcd.measure.health import ENDPOINT_ROLES
 from sgcd.records import CATEGORIES
+from sgcd.storage.metrics import EndpointUsage, StepMetrics
 
 JsonMapping = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ def evaluation_table(summary: JsonMapping) -> Table:
 
 
 def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> Table:
-    """What training did: both ends of a run on the same tasks, and the paired difference."""
+    """The effect of training: both ends of a run on the same tasks, and the paired difference."""
     table = build_table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
     for name in ("start", "end", "difference"):
         table.add_column(name, justify="right", overflow="fold")
@@ -95,7 +95,7 @@ def format_interval(estimate: JsonMapping, sign: str = "") -> str:
 
 
 def format_number(value: float | None, sign: str = "") -> str:
-    """Three places, no zero before the point, and none that is less than nothing."""
+    """Three decimals, without a zero before the point and without a negative zero."""
     return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
 
 
@@ -122,38 +122,39 @@ def _category_summary(mode_summary: JsonMapping, name: str) -> JsonMapping:
     return mode_summary["overall"] if name == "all" else mode_summary["categories"][name]
 
 
-def describe_calls(usage: Mapping[str, Any], role: str = "writer") -> str:
-    """What a model over the network was asked in a step, and what that cost; the writer's is the one without a name."""
-    text = f"{usage['calls']} calls" + (f" of the {role}" if role != "writer" else "")
-    if usage["cached"]:
-        text += f" and {usage['cached']} remembered"
-    return text + (f" for {usage['money']:.4f}" if usage["money"] else "")
+def describe_calls(usage: EndpointUsage, role: str) -> str:
+    """The calls of a step to a model over the network, and their cost; the writer is the model without a name."""
+    text = f"{usage.calls} calls" + (f" of the {role}" if role != "writer" else "")
+    if usage.cached:
+        text += f" and {usage.cached} remembered"
+    return text + (f" for {usage.money:.4f}" if usage.money else "")
 
 
-def describe_usage(rows: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What models over the network were asked in a whole run."""
+def describe_usage(rows: Sequence[StepMetrics]) -> list[str]:
+    """The usage of every model over the network in a whole run."""
     return [
         line
-        for key, role in ENDPOINT_ROLES.items()
-        for line in describe_model_usage(role, [row[key] for row in rows if row.get(key)])
+        for role in ("writer", "user")
+        for line in describe_model_usage(role, [row.endpoint_usage[role] for row in rows if role in row.endpoint_usage])
     ]
 
 
-def describe_model_usage(role: str, usages: Sequence[Mapping[str, Any]]) -> list[str]:
-    """What one of them was asked: counts, tokens, money, latency."""
+def describe_model_usage(role: str, usages: Sequence[EndpointUsage]) -> list[str]:
+    """The usage of one model: counts, tokens, money, latency."""
     if not usages:
         return []
-    counts = ("asked", "cached", "calls", "repeated")
-    num_questions, num_cached, num_calls, num_retries = (sum(usage[name] for usage in usages) for name in counts)
-    prompt_tokens, answer_tokens = (sum(usage["tokens"][name] for usage in usages) for name in ("prompt", "answer"))
-    money = sum(usage["money"] for usage in usages)
-    medians = sorted(usage["seconds"]["median"] for usage in usages if usage["seconds"]["median"] is not None)
+    num_questions, num_cached = sum(usage.asked for usage in usages), sum(usage.cached for usage in usages)
+    num_calls, num_retries = sum(usage.calls for usage in usages), sum(usage.repeated for usage in usages)
+    prompt_tokens = sum(usage.tokens.prompt for usage in usages)
+    answer_tokens = sum(usage.tokens.answer for usage in usages)
+    money = sum(usage.money for usage in usages)
     lines = [
         f"{role}: {num_questions} questions, {num_cached} answered from memory, {num_calls} calls, {num_retries} of "
         "them repetitions",
         f"{role}: {prompt_tokens:,} tokens asked, {answer_tokens:,} answered, {money:.4f} spent",
     ]
+    medians = sorted(usage.seconds.median for usage in usages if usage.seconds.median is not None)
     if medians:
-        longest = max(usage["seconds"]["max"] for usage in usages if usage["seconds"]["max"] is not None)
+        longest = max(usage.seconds.max for usage in usages if usage.seconds.max is not None)
         lines.append(f"{role}: a call took {medians[len(medians) // 2]:.2f} s as a rule, {longest:.2f} s at most")
     return lines

@@ -1,8 +1,6 @@
-"""Live progress of a run: one moving display in a terminal, one plain line for each step anywhere else."""
+"""Live progress of a run: one moving display in a terminal, one plain line for each step elsewhere."""
 
-from collections.abc import Mapping
 from types import TracebackType
-from typing import Any
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -11,13 +9,12 @@ from rich.table import Table
 from rich.text import Text
 
 from sgcd.measure import health
-from sgcd.show.tables import describe_calls, format_interval, format_number
-
-Row = Mapping[str, Any]
+from sgcd.show.tables import JsonMapping, describe_calls, format_interval, format_number
+from sgcd.storage.metrics import StepMetrics
 
 
 class Terminal:
-    """Watches a run. It is told what is on disk already, and shows it.
+    """Shows a run's steps after they are on disk.
 
     A line of a step: `step  3/40  success .430  8 of 13 tasks mixed  loss .013  gradient .310  2.1 s`
     """
@@ -27,7 +24,7 @@ class Terminal:
         self.steps = steps
         self.step = 0
         self.phase = "starting"
-        self.rows: list[Row] = []
+        self.rows: list[StepMetrics] = []
         self.live = Live(console=console, get_renderable=self._display, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> "Terminal":
@@ -43,14 +40,14 @@ class Terminal:
     def on_phase(self, name: str) -> None:
         self.phase = name
 
-    def on_step(self, row: Row) -> None:
-        self.step = row["step"]
+    def on_step(self, row: StepMetrics) -> None:
+        self.step = row.step
         self.rows.append(row)
         if not self.console.is_terminal:
             for line in self._step_lines(row):
                 self.print_line(line)
 
-    def on_evaluation(self, summary: Row) -> None:
+    def on_evaluation(self, summary: JsonMapping) -> None:
         for mode, mode_summary in summary["modes"].items():
             tasks = f"{mode_summary['overall']['tasks']} {summary['split']} tasks"
             self.print_line(
@@ -60,24 +57,18 @@ class Terminal:
     def print_line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
-    def _step_lines(self, row: Row) -> list[str]:
-        """Its numbers on one line, and below it what is wrong with it."""
-        update_text = (
-            "no update"
-            if row["skipped"]
-            else f"loss {format_number(row['loss'])}  gradient {format_number(row['grad_norm'])}"
-        )
-        position = f"step {row['step']:>{len(str(self.steps))}}/{self.steps}"
-        mixed = f"{row['mixed']} of {row['tasks']} tasks mixed"
-        credit = row.get("credit")
-        credit_text = f"  credit on {credit['credited']} of {credit['creditable']} tokens" if credit else ""
-        calls_text = "".join(
-            f"  {describe_calls(row[key], role)}" for key, role in health.ENDPOINT_ROLES.items() if row.get(key)
-        )
-        success = format_number(row["success"])
-        seconds = f"{row['seconds']['total']:.1f} s"
-        line = f"{position}  success {success}  {mixed}  {update_text}{credit_text}{calls_text}  {seconds}"
-        return [line, *(f"  {concern}" for concern in health.step_warnings(row))]
+    def _step_lines(self, row: StepMetrics) -> list[str]:
+        """The step's numbers on one line, and its warnings below."""
+        parts = [
+            f"step {row.step:>{len(str(self.steps))}}/{self.steps}",
+            f"success {format_number(row.success)}",
+            f"{row.mixed} of {row.tasks} tasks mixed",
+            "no update" if row.skipped else f"loss {format_number(row.loss)}  gradient {format_number(row.grad_norm)}",
+            *([f"credit on {row.credit.credited} of {row.credit.creditable} tokens"] if row.credit else []),
+            *(describe_calls(usage, role) for role, usage in row.endpoint_usage.items()),
+            f"{row.seconds['total']:.1f} s",
+        ]
+        return ["  ".join(parts), *(f"  {warning}" for warning in health.step_warnings(row))]
 
     def _display(self) -> RenderableType:
         grid = Table.grid(padding=(0, 1))
@@ -86,9 +77,9 @@ class Terminal:
         return Group(grid, *map(Text, self._step_lines(self.rows[-1]) if self.rows else ()))
 
     def _time_left(self) -> str:
-        """How long the rest will take, by the steps of this sitting."""
+        """The time that the remaining steps will take, by the mean of the steps shown so far."""
         if not self.rows:
             return ""
-        seconds_per_step = sum(row["seconds"]["total"] for row in self.rows) / len(self.rows)
+        seconds_per_step = sum(row.seconds["total"] for row in self.rows) / len(self.rows)
         minutes, seconds = divmod(round(seconds_per_step * (self.steps - self.step)), 60)
         return f"about {minutes}:{seconds:02d} left"

@@ -1,4 +1,4 @@
-"""What a token looks like: names of colours for its weight, its divergence, its advantage and its kind."""
+"""CSS classes of a token: colours by its weight, divergence, advantage and kind."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from sgcd.records import CreditRecord, Floats, Rollout, TokenKind
 
 _NUM_LEVELS = 9
 DIVERGENCE_LEVELS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6)
-"""From these divergences on a token has colour 1, 2, ... 9."""
+"""A token has colour n from the n-th of these divergences on."""
 
 
 def build_token_classes(rollout: Rollout, credit_record: CreditRecord | None, max_advantage: float) -> list[str]:
-    """The colours of every token, as names of classes: w weight above one, v below, d divergence, p and n advantage,
-    k kind, m masked literal. A token without colour has no name for it."""
+    """The classes of every token: w weight above one, v below, d divergence, p and n advantage, k kind,
+    m masked literal. A number from 1 to 9 follows; a value without colour has no class."""
     size = len(rollout.response)
     classes_by_token: list[list[str]] = [[f"k{kind}"] for kind in rollout.token_kinds]
 
@@ -47,12 +47,12 @@ def build_token_classes(rollout: Rollout, credit_record: CreditRecord | None, ma
 
 
 def _levels(values: Floats, max_above: float, max_below: float) -> Any:
-    """From -9 to 9, zero only for zero: where a value stands between nothing and the most there is on its side."""
+    """Levels from -9 to 9, zero only for zero: a value's share of the limit on its side."""
     limits = np.where(values > 0, max_above, max_below)
     fractions = np.divide(np.abs(values), limits, out=np.zeros(len(values)), where=limits > 0)
     return (np.sign(values) * np.ceil(np.minimum(fractions, 1) * _NUM_LEVELS - 1e-6)).astype(int)
 
 
 def token_kind_names() -> dict[int, str]:
-    """Names of what a token can be, by the number in its look."""
+    """Names of token kinds by the number in their class."""
     return {int(kind): kind.name.lower() for kind in TokenKind if kind is not TokenKind.GLUE}

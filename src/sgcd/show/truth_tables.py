@@ -1,4 +1,4 @@
-"""What `sgcd lab truth` found out about a policy and a method, as tables: help, place, direction, shares, gradients."""
+"""Tables of `sgcd lab truth`: success with references, location and direction of credit, shares, gradients."""
 
 from collections.abc import Iterator, Mapping
 
@@ -10,7 +10,7 @@ _REFERENCE_ARMS = ("own", "shuffled", "own - shuffled")
 
 
 def truth_tables(result: JsonMapping) -> Iterator[Table | str]:
-    """Tables, and lines between them, in the order in which they are to be read."""
+    """Yield tables and the lines between them in reading order."""
     sizes, truth = result["sizes"], result["truth"]
     yield _reference_table(result["reference"])
     yield f"{sizes['mixed']} mixed of {sizes['tasks tried']} held-out tasks, {sizes['trials']} trials each"

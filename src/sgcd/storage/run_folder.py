@@ -1,13 +1,16 @@
-"""A run's folder: what is written where, so that a run stopped at any instant goes on as if it had never stopped."""
+"""A run's folder: the names, readers and writers of its files."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from pydantic import ValidationError
 
 from sgcd.errors import FolderError
 from sgcd.records import CreditRecord, Group
 from sgcd.storage.atomic import SCHEMA, Row, append_rows, check_schema, read_rows, remove, to_json_line, write_atomic
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.record_files import (
     StoredGroup,
     credit_from_bytes,
@@ -16,12 +19,17 @@ from sgcd.storage.record_files import (
     groups_to_bytes,
 )
 
+TRAINED_FILE = "trained.json"
+"""In the folder of an exported policy: the step that it was saved after."""
+STATE_FILE = "state.json"
+"""In the folder of a checkpoint: the trainer's state, with the step that it was saved after."""
+RunKind = Literal["training", "endpoint evaluation"]
 _STEP_FOLDERS = ("rollouts", "references", "credit")
-"""Folders whose files are named after a step."""
+"""Folders whose files have the number of a step as their name."""
 
 
 class RunFolder:
-    """The folder is the truth; whatever shows a run only reads it."""
+    """The folder holds everything that is known about a run; reports and terminals only read it."""
 
     def __init__(self, path: Path, facts: Row) -> None:
         self.path = path
@@ -29,7 +37,7 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: Path, recipe_text: str, facts: Mapping[str, Any]) -> "RunFolder":
-        """A new run. The recipe is written last: a folder without it was never born, and may be created again."""
+        """Create a run folder. A folder without `recipe.yaml`, which is written last, can be created again."""
         if path.exists() and (
             not path.is_dir() or any(not _may_be_overwritten(entry.name) for entry in path.iterdir())
         ):
@@ -53,21 +61,32 @@ class RunFolder:
         return cls(path, facts)
 
     @property
+    def kind(self) -> RunKind:
+        """A training run records the machine that it runs on; an evaluation of an endpoint does not."""
+        return "training" if "machine" in self.facts else "endpoint evaluation"
+
+    @property
     def recipe_text(self) -> str:
         return (self.path / "recipe.yaml").read_text()
 
     def replace_recipe(self, text: str) -> None:
-        """For a run that goes on with keys that are free to change."""
+        """Replace the recipe of a resumed run whose changed keys may change."""
         write_atomic(self.path / "recipe.yaml", text.encode())
 
     # -- rows ---------------------------------------------------------------------------------------------------------
 
-    def read_metrics(self) -> list[Row]:
+    def read_metrics(self) -> list[StepMetrics]:
         """One row for each step."""
-        return read_rows(self.path / "metrics.jsonl")
+        path = self.path / "metrics.jsonl"
+        try:
+            return [StepMetrics.from_json(row) for row in read_rows(path)]
+        except ValidationError as problem:
+            error = problem.errors()[0]
+            key = ".".join(map(str, error["loc"]))
+            raise FolderError(f"{path}: {key}: {error['msg']}; the row is not one that sgcd wrote") from problem
 
-    def append_metrics(self, row: Mapping[str, Any]) -> None:
-        append_rows(self.path / "metrics.jsonl", [row])
+    def append_metrics(self, row: StepMetrics) -> None:
+        append_rows(self.path / "metrics.jsonl", [row.to_json()])
 
     def read_evaluations(self) -> list[Row]:
         """One row for each trial."""
@@ -76,10 +95,10 @@ class RunFolder:
     def append_evaluation(self, rows: Iterable[Mapping[str, Any]]) -> None:
         append_rows(self.path / "evaluation.jsonl", rows)
 
-    # -- what was played and what it deserved -------------------------------------------------------------------------
+    # -- rollouts, references and credit -------------------------------------------------------------------------------
 
     def write_rollouts(self, step: int, groups: Sequence[Group], kept: Sequence[bool]) -> None:
-        """Everything that a step played, in the order given, and which groups it learnt from."""
+        """Store all groups that a step played, in their order; `kept` marks those that it learnt from."""
         lines, arrays = groups_to_bytes(step, groups, kept)
         write_atomic(self._step_path("rollouts", step, "safetensors"), arrays)
         write_atomic(self._step_path("rollouts", step, "jsonl"), lines)
@@ -94,7 +113,7 @@ class RunFolder:
         return groups_from_bytes(lines.read_bytes(), arrays.read_bytes(), str(lines))
 
     def write_credit(self, step: int, records: Mapping[str, CreditRecord]) -> None:
-        """What each rollout that was learnt from deserved, by its name."""
+        """Store the credit of each rollout that the step learnt from, by the name of the rollout."""
         write_atomic(self._step_path("credit", step, "safetensors"), credit_to_bytes(records))
 
     def read_credit(self, step: int) -> dict[str, CreditRecord]:
@@ -104,22 +123,22 @@ class RunFolder:
         return credit_from_bytes(path.read_bytes(), str(path))
 
     def write_references(self, step: int, rows: Iterable[Mapping[str, Any]]) -> None:
-        """What the teacher was shown in each group that was learnt from, or why nothing: task, text, hash, cause."""
+        """Store the reference of each group that the step learnt from: task, text, hash, or why there is none."""
         path = self._step_path("references", step, "jsonl")
         write_atomic(path, b"".join(to_json_line({"schema": SCHEMA, "step": step, **row}) for row in rows))
 
     def read_references(self, step: int) -> list[Row]:
-        """None for a method that needs no reference."""
+        """Empty for a method that needs no reference."""
         return read_rows(self._step_path("references", step, "jsonl"))
 
     def steps_with_rollouts(self) -> list[int]:
-        """Steps whose rollouts are still here, oldest first."""
+        """Steps whose rollouts the folder still has, oldest first."""
         return self._steps("rollouts")
 
-    # -- going on -----------------------------------------------------------------------------------------------------
+    # -- resuming -----------------------------------------------------------------------------------------------------
 
     def rewind(self, step: int) -> None:
-        """Drop every record after `step`, and whatever was half written; -1 drops all."""
+        """Drop every record after `step` and every half-written file; -1 drops all."""
         for name in ("metrics.jsonl", "evaluation.jsonl"):
             path = self.path / name
             if path.exists():
@@ -137,7 +156,7 @@ class RunFolder:
         return self.path / "checkpoints" / f"{step:04d}"
 
     def checkpoint_steps(self) -> list[int]:
-        """Steps that can be gone on from, oldest first."""
+        """Steps that a run can resume from, oldest first."""
         folder = self.path / "checkpoints"
         return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit()) if folder.is_dir() else []
 
@@ -147,12 +166,12 @@ class RunFolder:
 
     @property
     def calls_path(self) -> Path:
-        """One row for each call of a model over the network; what was spent is never taken back."""
+        """One row for each call to the writer; `rewind` keeps them, because the money is spent."""
         return self.path / "calls.jsonl"
 
     @property
     def user_calls_path(self) -> Path:
-        """The same for the model that plays the user."""
+        """One row for each call to the model that plays the user."""
         return self.path / "user-calls.jsonl"
 
     @property

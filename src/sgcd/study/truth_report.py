@@ -24,6 +24,7 @@ from sgcd.learn.policy.load import Policy
 from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.settings import SamplerSettings
 from sgcd.records import Group, Task
+from sgcd.storage.atomic import SCHEMA
 from sgcd.study import decision_values as truth
 from sgcd.study.credit_location import (
     measure_credit_location,
@@ -107,7 +108,7 @@ async def build_truth_report(
     )
     on_progress("scores, shares and gradients")
     return {
-        "schema": 1,
+        "schema": SCHEMA,
         "method": settings.model_dump(mode="json"),
         "seed": seed,
         "sizes": {**asdict(sizes), "trials": _NUM_TRIALS, "tasks tried": num_tried, "mixed": len(groups)},

@@ -8,6 +8,7 @@ import typer
 
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
+from sgcd.storage.atomic import SCHEMA
 
 bench_app = typer.Typer(**TYPER_OPTIONS)
 
@@ -27,7 +28,7 @@ def bench(
     figures = measure_figures(rounds, tokens)
     conditions = {"date": date.today().isoformat(), "rounds": rounds, "tokens": tokens}
     answer = {
-        "schema": 1,
+        "schema": SCHEMA,
         "machine": describe_machine(),
         **conditions,
         **{name: figures[name] for name in sorted(figures)},

@@ -8,6 +8,7 @@ import typer
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, results_console, split_recipe_and_keys
 from sgcd.errors import EnvironmentFault, RecipeError
+from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
     from sgcd.learn.policy.load import Policy
@@ -57,7 +58,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
         "facts": facts,
         "memory": memory_fit.to_json(),
     }
-    print_json({"schema": 1, **answer, **describe_endpoints(recipe, context)})
+    print_json({"schema": SCHEMA, **answer, **describe_endpoints(recipe, context)})
 
 
 async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":

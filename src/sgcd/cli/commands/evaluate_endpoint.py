@@ -71,12 +71,13 @@ def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
     """Print the evaluation of a policy or of a model behind an endpoint."""
     from sgcd.measure.health import endpoint_failure_warnings
     from sgcd.show.tables import describe_model_usage, evaluation_remarks, evaluation_table
+    from sgcd.storage.metrics import EndpointUsage
 
     if as_json:
         print_json(summary)
         return
     results_console().print(evaluation_table(summary))
-    endpoint_usages: Mapping[str, Mapping[str, Any]] = summary.get("endpoints", {})
+    endpoint_usages = {role: EndpointUsage(**usage) for role, usage in summary.get("endpoints", {}).items()}
     lines: Sequence[str] = [
         *(f"INVALID: {reason}" for reason in summary["invalid"]),
         *evaluation_remarks(summary),

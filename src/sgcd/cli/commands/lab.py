@@ -12,6 +12,7 @@ from sgcd.cli.commands.truth import truth
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.recipe.lab_recipes import lab_recipe_path
+from sgcd.storage.atomic import SCHEMA
 
 DEMO_METHODS = ("grpo", "sgcd")
 lab_app = typer.Typer(invoke_without_command=True, **TYPER_OPTIONS)
@@ -44,7 +45,7 @@ def run_demo(as_json: bool) -> None:
     comparison = compare_evaluations([sgcd_evaluation], [grpo_evaluation])
     reports = {method: str(write_report(demo_run_path(method, demo_number))) for method in DEMO_METHODS}
     if as_json:
-        print_json({"schema": 1, "runs": runs, "comparison": comparison, "reports": reports})
+        print_json({"schema": SCHEMA, "runs": runs, "comparison": comparison, "reports": reports})
         return
     results_console().print()
     print_comparison(comparison)
@@ -69,7 +70,7 @@ def warm_start(
     console = progress_console()
     gates = build_warm_starts(names or [], out, lambda message: console.print(message, soft_wrap=True))
     if json:
-        print_json({"schema": 1, "gates": gates})
+        print_json({"schema": SCHEMA, "gates": gates})
         return
     for name, gate in gates.items():
         categories = ", ".join(f"{category} {format_number(rate)}" for category, rate in gate["categories"].items())

@@ -12,6 +12,7 @@ from sgcd.cli.commands.check import check_window
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, progress_console, results_console, split_recipe_and_keys
 from sgcd.errors import FolderError, RecipeError
+from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
     from sgcd.learn.training.context import RunContext
@@ -71,7 +72,7 @@ def resume_run(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, A
     from sgcd.storage.run_folder import RunFolder
 
     folder = RunFolder.open(run)
-    if "machine" not in folder.facts:
+    if folder.kind != "training":
         raise FolderError(f"{run}: holds the evaluation of a model, and no run that was trained; name another folder")
     started_recipe = load_recipe(run / "recipe.yaml")
     recipe = load_recipe(path or run / "recipe.yaml", keys)
@@ -132,8 +133,13 @@ def summarise_run(folder: "RunFolder", split: str) -> dict[str, Any]:
     from sgcd.measure.summary import summarise_evaluation
 
     metrics = folder.read_metrics()
-    step = metrics[-1]["step"] if metrics else 0
-    summary: dict[str, Any] = {"schema": 1, "run": str(folder.path), "policy": str(folder.policy_path), "step": step}
+    step = metrics[-1].step if metrics else 0
+    summary: dict[str, Any] = {
+        "schema": SCHEMA,
+        "run": str(folder.path),
+        "policy": str(folder.policy_path),
+        "step": step,
+    }
     was_evaluated = any(row["split"] == split for row in folder.read_evaluations())
     if was_evaluated:
         start, end = load_first_and_last(folder.path, split)

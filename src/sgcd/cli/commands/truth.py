@@ -11,6 +11,7 @@ from sgcd.cli.options import JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.errors import RecipeError
 from sgcd.recipe.lab_recipes import lab_recipe_path
+from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
     from sgcd.credit.settings import SgcdSettings
@@ -45,7 +46,7 @@ def truth(
     given_sizes = {name: number for name, number in (("rollouts", rollouts), ("tasks", tasks)) if number is not None}
     reports = report_truth(starts, settings, given_sizes, seed=seed, print_tables=not json)
     if json:
-        print_json({"schema": 1, "method": method, "starts": reports})
+        print_json({"schema": SCHEMA, "method": method, "starts": reports})
 
 
 def report_truth(

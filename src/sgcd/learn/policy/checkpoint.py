@@ -19,9 +19,9 @@ from sgcd.learn.policy.load import Policy, load_model, save_policy
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, has_adapter, load_adapter
 from sgcd.learn.training.optimizer import MasterAdamW
 from sgcd.storage.atomic import SCHEMA, atomic_folder, check_schema, remove
-from sgcd.storage.run_folder import RunFolder
+from sgcd.storage.run_folder import STATE_FILE, RunFolder
 
-_WEIGHTS_FILE, _OPTIMIZER_FILE, _STATE_FILE = "model.safetensors", "optimizer.safetensors", "state.json"
+_WEIGHTS_FILE, _OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 _MASTER_KEY = "master"
 
 
@@ -64,7 +64,7 @@ def save_checkpoint(
     with atomic_folder(folder.checkpoint_path(state.step)) as path:
         save_policy(policy, path, {"steps": state.step, **(facts or {})})
         save_file(_collect_moments(policy.model, optimizer), path / _OPTIMIZER_FILE)
-        (path / _STATE_FILE).write_text(json.dumps(state_json) + "\n")
+        (path / STATE_FILE).write_text(json.dumps(state_json) + "\n")
 
 
 def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -> TrainerState | None:
@@ -87,8 +87,8 @@ def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -
 
 
 def load_trainer_state(path: Path) -> TrainerState:
-    state_json = json.loads((path / _STATE_FILE).read_text())
-    check_schema(state_json, path / _STATE_FILE)
+    state_json = json.loads((path / STATE_FILE).read_text())
+    check_schema(state_json, path / STATE_FILE)
     best = state_json["best"]
     return TrainerState(
         state_json["step"],
@@ -107,7 +107,7 @@ def link_best(folder: RunFolder, state: TrainerState) -> None:
     if state.best is None:
         return
     best, source = folder.best_path, folder.checkpoint_path(state.best.step)
-    if not source.exists() or ((best / _STATE_FILE).exists() and load_trainer_state(best).step == state.best.step):
+    if not source.exists() or ((best / STATE_FILE).exists() and load_trainer_state(best).step == state.best.step):
         return
     with atomic_folder(best) as path:
         for file in source.rglob("*"):

@@ -3,13 +3,13 @@
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.records import Flags, Group, Reference, Rollout, TokenIds
+from sgcd.storage.metrics import ReferenceMetrics
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,25 +97,25 @@ def with_other_reference(
     ]
 
 
-def reference_metrics(
+def build_reference_metrics(
     reference_results: Sequence[ReferenceResult], teacher_inputs: Sequence[TeacherInput]
-) -> dict[str, Any]:
+) -> ReferenceMetrics:
     """How many groups got a reference, why others did not, and how it went in."""
     with_input = [teacher_input for teacher_input in teacher_inputs if teacher_input.input_ids is not None]
     causes = Counter(result.cause.partition(":")[0] for result in reference_results if result.cause)
-    return {
-        "groups": len(reference_results),
-        "written": sum(result.reference is not None for result in reference_results),
-        "causes": dict(causes.most_common()),
-        "refused": dict(
+    return ReferenceMetrics(
+        groups=len(reference_results),
+        written=sum(result.reference is not None for result in reference_results),
+        causes=dict(causes.most_common()),
+        refused=dict(
             Counter(
                 refusal.partition(":")[0] for result in reference_results for refusal in result.refused
             ).most_common()
         ),
-        "example": next((result.cause for result in reference_results if result.cause), ""),
-        "replaced": sum(result.num_replaced for result in reference_results),
-        "rollouts": len(with_input),
-        "shortened": sum(teacher_input.dropped_lines > 0 for teacher_input in with_input),
-        "no_room": sum(teacher_input.skip_reason == "no_room" for teacher_input in teacher_inputs),
-        "tokens": sum(teacher_input.num_reference_tokens for teacher_input in with_input),
-    }
+        example=next((result.cause for result in reference_results if result.cause), ""),
+        replaced=sum(result.num_replaced for result in reference_results),
+        rollouts=len(with_input),
+        shortened=sum(teacher_input.dropped_lines > 0 for teacher_input in with_input),
+        no_room=sum(teacher_input.skip_reason == "no_room" for teacher_input in teacher_inputs),
+        tokens=sum(teacher_input.num_reference_tokens for teacher_input in with_input),
+    )

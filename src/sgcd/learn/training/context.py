@@ -23,6 +23,7 @@ from sgcd.learn.settings import (
 )
 from sgcd.learn.training.timers import ModelThread
 from sgcd.measure.settings import EvaluationSettings
+from sgcd.storage.metrics import EndpointUsage, StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 
@@ -56,7 +57,7 @@ class TrainerCallback(Protocol):
 
     def on_phase(self, name: str) -> None: ...
 
-    def on_step(self, row: Mapping[str, Any]) -> None:
+    def on_step(self, row: StepMetrics) -> None:
         """The row of metrics.jsonl."""
         ...
 
@@ -101,7 +102,7 @@ class RunContext:
         """Connect the endpoints; each has a journal in the run's folder."""
         return connect_endpoints(self._endpoints, {"endpoint": folder.calls_path, "user": folder.user_calls_path})
 
-    def pop_endpoint_usage(self) -> dict[str, Any]:
+    def pop_endpoint_usage(self) -> dict[str, EndpointUsage]:
         """Calls, tokens and cost of each endpoint since the last step, for its row."""
         return pop_endpoint_metrics(self._endpoints)
 

@@ -1,7 +1,7 @@
-"""A step's credit in numbers (method.md 5, item 10): how much was scored, what stood out, where weight went."""
+"""Metrics of a step's credit (method.md 5, item 10): tokens scored and credited, weights, and their places."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,24 @@ from numpy.typing import NDArray
 
 from sgcd.credit.methods import CreditResult
 from sgcd.records import Credit, CreditRecord, Features, Flags, Floats, Rollout, TokenKind
+from sgcd.storage.metrics import (
+    CreditMetrics,
+    CreditShare,
+    DivergenceMetrics,
+    ShuffledOverlap,
+    WeightHistogram,
+    WeightMetrics,
+)
 
 _TURN_START_TOKENS = 32
-"""Tokens of a turn that count as its beginning: style shows there first."""
+"""Tokens of a turn that count as its beginning, where a difference of style shows first."""
 _HISTOGRAM_BINS = 8
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutCredit:
-    """What a method said of one rollout, and what it had been shown."""
+    """The credit of one rollout, and the features that the method made it from."""
 
     rollout: Rollout
     result: CreditResult
@@ -28,7 +36,7 @@ class RolloutCredit:
     skip_reason: str = ""
     """Why there are no features: no_reference or no_room."""
     shuffled_result: CreditResult | None = None
-    """What it would have said under a neighbour's reference."""
+    """The credit under a neighbour's reference."""
     logprobs: Floats | None = None
     """The trainer's own, of the pass that the rollout was learned in."""
 
@@ -38,105 +46,95 @@ class RolloutCredit:
 
     @property
     def record(self) -> CreditRecord:
-        """For the run's folder."""
+        """The record for the run's folder."""
         if self.features is None:
             return CreditRecord(self.credit)
         return CreditRecord(self.credit, self.features, self.creditable, self.result.segments.saliency)
 
     @property
     def no_segment_reason(self) -> str:
-        """Why there is no segment; empty where there could be one."""
+        """Why the rollout has no segment; empty where it could have one."""
         return self.skip_reason or self.result.segments.reason
 
     @property
     def eligible(self) -> Flags:
-        """Written by the policy, and no masked literal."""
+        """Tokens that the policy wrote and that are no masked literal."""
         return self.rollout.response_mask & self.creditable
 
 
-def credit_metrics(rollout_credits: Sequence[RolloutCredit], can_change_weights: bool) -> dict[str, Any]:
-    """Tokens are those of rollouts that had a reference; `reasons` counts all others, and those without a segment."""
-    scored = [rollout_credit for rollout_credit in rollout_credits if rollout_credit.features]
+def build_credit_metrics(
+    rollout_credits: Sequence[RolloutCredit],
+    can_change_weights: bool,
+    method_state: Mapping[str, Any],
+    *,
+    with_shuffled: bool = False,
+) -> CreditMetrics:
+    """Count tokens of rollouts with a reference; `reasons` counts the others, and those without a segment.
+
+    `with_shuffled`: the method also scored the rollouts under a neighbour's reference.
+    """
+    scored = [entry for entry in rollout_credits if entry.features]
     divergence = _feature_values(scored, "divergence")
-    weight = _concatenate([rollout_credit.credit.weight[rollout_credit.eligible] for rollout_credit in scored])
-    return {
-        "weighs": can_change_weights,
-        "rollouts": len(rollout_credits),
-        "scored": len(scored),
-        "reasons": dict(
-            Counter(
-                rollout_credit.no_segment_reason
-                for rollout_credit in rollout_credits
-                if rollout_credit.no_segment_reason
-            ).most_common()
+    weight = _concatenate([entry.credit.weight[entry.eligible] for entry in scored])
+    reasons = Counter(entry.no_segment_reason for entry in rollout_credits if entry.no_segment_reason)
+    return CreditMetrics(
+        weighs=can_change_weights,
+        rollouts=len(rollout_credits),
+        scored=len(scored),
+        reasons=dict(reasons.most_common()),
+        tokens=sum(entry.rollout.num_policy_tokens for entry in scored),
+        creditable=len(weight),
+        credited=int((weight > 1).sum()),
+        segments=sum(len(entry.result.segments.spans) for entry in scored),
+        nonfinite=sum(entry.result.segments.num_nonfinite for entry in scored),
+        divergence=DivergenceMetrics(mean=_mean(divergence), **_quantiles(divergence)),
+        entropy=_mean(_feature_values(scored, "entropy")),
+        gap=_mean(_feature_values(scored, "teacher_logprob_gap")),
+        weight=WeightMetrics(
+            mean=_mean(_concatenate([entry.credit.weight[entry.rollout.response_mask] for entry in rollout_credits])),
+            clipped=_ratio(sum(entry.result.num_clipped for entry in scored), len(weight)),
+            histogram=_histogram(weight, [entry.credit for entry in scored]),
         ),
-        "tokens": sum(rollout_credit.rollout.num_policy_tokens for rollout_credit in scored),
-        "creditable": len(weight),
-        "credited": int((weight > 1).sum()),
-        "segments": sum(len(rollout_credit.result.segments.spans) for rollout_credit in scored),
-        "nonfinite": sum(rollout_credit.result.segments.num_nonfinite for rollout_credit in scored),
-        "divergence": {"mean": _mean(divergence), **_quantiles(divergence)},
-        "entropy": _mean(_feature_values(scored, "entropy")),
-        "gap": _mean(_feature_values(scored, "teacher_logprob_gap")),
-        "weight": {
-            "mean": _mean(
-                _concatenate(
-                    [
-                        rollout_credit.credit.weight[rollout_credit.rollout.response_mask]
-                        for rollout_credit in rollout_credits
-                    ]
-                )
-            ),
-            "clipped": _ratio(sum(rollout_credit.result.num_clipped for rollout_credit in scored), len(weight)),
-            "histogram": _histogram(weight, [rollout_credit.credit for rollout_credit in scored]),
-        },
-        "where": _credit_by_place(scored),
-    }
+        where=_credit_by_place(scored),
+        method=dict(method_state),
+        shuffled=_shuffled_overlap(rollout_credits) if with_shuffled else None,
+    )
 
 
-def shuffled_overlap_metrics(rollout_credits: Sequence[RolloutCredit]) -> dict[str, Any]:
-    """How far credit is the same under a neighbour's reference: |both| / |either|, over credited tokens."""
+def _shuffled_overlap(rollout_credits: Sequence[RolloutCredit]) -> ShuffledOverlap:
+    """Compare the credited tokens with those under a neighbour's reference: |both| / |either|."""
     pairs = [
-        (rollout_credit.credit.weight > 1, rollout_credit.shuffled_result.signal.credit.weight > 1)
-        for rollout_credit in rollout_credits
-        if rollout_credit.shuffled_result
+        (entry.credit.weight > 1, entry.shuffled_result.signal.credit.weight > 1)
+        for entry in rollout_credits
+        if entry.shuffled_result
     ]
     credited, shuffled_credited = (_concatenate([pair[side] for pair in pairs]).astype(bool) for side in (0, 1))
-    return {
-        "rollouts": len(pairs),
-        "own": int(credited.sum()),
-        "other": int(shuffled_credited.sum()),
-        "both": int((credited & shuffled_credited).sum()),
-        "overlap": _ratio(int((credited & shuffled_credited).sum()), int((credited | shuffled_credited).sum())),
-    }
+    num_both, num_either = int((credited & shuffled_credited).sum()), int((credited | shuffled_credited).sum())
+    return ShuffledOverlap(
+        rollouts=len(pairs),
+        own=int(credited.sum()),
+        other=int(shuffled_credited.sum()),
+        both=num_both,
+        overlap=_ratio(num_both, num_either),
+    )
 
 
-def _credit_by_place(rollout_credits: Sequence[RolloutCredit]) -> dict[str, Any]:
-    """Shares of the weight above one, and beside each the share of the tokens that were written there."""
-    extra_weight = _concatenate(
-        [
-            np.maximum(rollout_credit.credit.weight - 1, 0)[rollout_credit.rollout.response_mask]
-            for rollout_credit in rollout_credits
-        ]
-    )
-    token_kinds = _concatenate(
-        [rollout_credit.rollout.token_kinds[rollout_credit.rollout.response_mask] for rollout_credit in rollout_credits]
-    )
-    turn_start = _concatenate(
-        [
-            _turn_start_mask(rollout_credit.rollout)[rollout_credit.rollout.response_mask]
-            for rollout_credit in rollout_credits
-        ]
-    )
-    places = {kind.name.lower(): token_kinds == kind for kind in TokenKind if kind != TokenKind.GLUE} | {
-        "first": turn_start > 0
-    }
+def _credit_by_place(rollout_credits: Sequence[RolloutCredit]) -> dict[str, CreditShare]:
+    """For each kind of token: its share of the weight above one, and its share of the tokens."""
+
+    def policy_tokens(get_values: Callable[[RolloutCredit], NDArray[Any]]) -> NDArray[Any]:
+        return _concatenate([get_values(entry)[entry.rollout.response_mask] for entry in rollout_credits])
+
+    extra_weight = policy_tokens(lambda entry: np.maximum(entry.credit.weight - 1, 0))
+    token_kinds = policy_tokens(lambda entry: entry.rollout.token_kinds)
+    at_turn_start = policy_tokens(lambda entry: _turn_start_mask(entry.rollout)) > 0
+    places = {kind.name.lower(): token_kinds == kind for kind in TokenKind if kind != TokenKind.GLUE}
     return {
-        name: {
-            "credit": _ratio(extra_weight[selected].sum(), extra_weight.sum()),
-            "tokens": _ratio(selected.sum(), len(selected)),
-        }
-        for name, selected in places.items()
+        name: CreditShare(
+            credit=_ratio(extra_weight[selected].sum(), extra_weight.sum()),
+            tokens=_ratio(selected.sum(), len(selected)),
+        )
+        for name, selected in {**places, "first": at_turn_start}.items()
     }
 
 
@@ -148,20 +146,19 @@ def _turn_start_mask(rollout: Rollout) -> Flags:
     return flags
 
 
-def _histogram(weight: NDArray[Any], rollout_credits: Sequence[Credit]) -> dict[str, Any] | None:
-    """Creditable tokens by weight, between the floor and the cap; those at exactly one are counted by themselves."""
+def _histogram(weight: NDArray[Any], rollout_credits: Sequence[Credit]) -> WeightHistogram | None:
+    """Creditable tokens by weight, between the floor and the cap; tokens at exactly one are counted apart."""
     if not rollout_credits or rollout_credits[0].floor == rollout_credits[0].cap:
         return None
-    bounds = (rollout_credits[0].floor, rollout_credits[0].cap)
-    counts, edges = np.histogram(np.clip(weight[weight != 1].astype(np.float64), *bounds), _HISTOGRAM_BINS, bounds)
-    return {"one": int((weight == 1).sum()), "edges": edges.round(6).tolist(), "counts": counts.tolist()}
+    floor, cap = rollout_credits[0].floor, rollout_credits[0].cap
+    values = np.clip(weight[weight != 1].astype(np.float64), floor, cap)
+    counts, edges = np.histogram(values, _HISTOGRAM_BINS, (floor, cap))
+    return WeightHistogram(one=int((weight == 1).sum()), edges=edges.round(6).tolist(), counts=counts.tolist())
 
 
 def _feature_values(rollout_credits: Sequence[RolloutCredit], name: str) -> NDArray[Any]:
     """A feature at every creditable token where it is finite."""
-    values = _concatenate(
-        [getattr(rollout_credit.features, name)[rollout_credit.eligible] for rollout_credit in rollout_credits]
-    )
+    values = _concatenate([getattr(entry.features, name)[entry.eligible] for entry in rollout_credits])
     return values[np.isfinite(values)]
 
 

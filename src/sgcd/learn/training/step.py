@@ -12,14 +12,15 @@ from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.scoring.batch import ForwardConfig, LossInputs, split_micro_batches
 from sgcd.learn.scoring.logprobs import score_logprobs
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
-from sgcd.learn.scoring.teacher_inputs import TeacherInput, reference_metrics
+from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metrics
 from sgcd.learn.training.context import TrainConfig
-from sgcd.learn.training.credit_metrics import RolloutCredit, credit_metrics, shuffled_overlap_metrics
+from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metrics
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
 from sgcd.learn.training.teacher_scorer import SHUFFLED, ReferenceSource, TeacherBatch, TeacherScorer
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Features, Floats, Group, Teacher
 from sgcd.seeds import derive_seed
+from sgcd.storage.metrics import CreditMetrics, ReferenceMetrics
 
 
 @dataclass(slots=True)
@@ -32,15 +33,16 @@ class StepCredit:
     """One for each group; empty for a method that needs no reference."""
     read_shuffled: bool = False
 
-    def metrics(self, method: Method) -> dict[str, Any]:
-        """For the row of the step; empty for a method without teachers."""
+    def reference_metrics(self, method: Method) -> ReferenceMetrics | None:
+        """For the row of the step; None for a method without teachers."""
+        return build_reference_metrics(self.reference_results, self.inputs) if method.needs else None
+
+    def credit_metrics(self, method: Method) -> CreditMetrics | None:
+        """For the row of the step; None for a method without teachers."""
         if method.needs is None:
-            return {}
-        credit = credit_metrics(self.rollout_credits, method.needs.can_change_weights)
-        credit["method"] = method.state_dict()
-        if self.read_shuffled:
-            credit["shuffled"] = shuffled_overlap_metrics(self.rollout_credits)
-        return {"reference": reference_metrics(self.reference_results, self.inputs), "credit": credit}
+            return None
+        can_change_weights, state = method.needs.can_change_weights, method.state_dict()
+        return build_credit_metrics(self.rollout_credits, can_change_weights, state, with_shuffled=self.read_shuffled)
 
 
 async def compute_gradients(

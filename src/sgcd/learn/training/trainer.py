@@ -20,17 +20,16 @@ from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
 from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import StepTimer, peak_memory, run_in_model_thread
-from sgcd.measure import health
+from sgcd.measure import validity
 from sgcd.measure.evaluate import evaluate_policy, held_out_tasks
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.records import Group
-from sgcd.storage.atomic import SCHEMA, Row, atomic_folder
-from sgcd.storage.run_folder import RunFolder
+from sgcd.storage.atomic import SCHEMA, atomic_folder
+from sgcd.storage.metrics import StepMetrics, UpdateMetrics
+from sgcd.storage.run_folder import TRAINED_FILE, RunFolder
 
 _T = TypeVar("_T")
 NO_MIXED_GROUP = "no mixed group"
-TRAINED_FILE = "trained.json"
-"""Stands beside the policy that comes out, and says after which step."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ class Trainer:
         self.initial_policy: InitialPolicy | None = None
         self.timer = StepTimer(context.model_thread, callback.on_phase)
         self.state = TrainerState()
-        self.recent_metrics: list[Row] = []
+        self.recent_metrics: list[StepMetrics] = []
         """The newest rows of metrics, as many as health judges together."""
 
     async def run(self) -> TrainResult:
@@ -97,18 +96,18 @@ class Trainer:
             update_metrics = await self._update_policy(step, collected.kept, prefetcher)
         self.state = replace(self.state, step=step, cursor=collected.cursor, method=context.method.state_dict())
         await self._evaluate_if_due()
-        row = {
-            "schema": SCHEMA,
-            "step": step,
-            **rollout_metrics(collected),
-            **update_metrics,
-            "peak_memory": peak_memory(),
-        }
-        row["invalid"] = health.invalid_reasons([*self.recent_metrics, row], step == config.steps)
-        row |= context.pop_endpoint_usage()
-        row["seconds"] = self.timer.pop_seconds()
+        row = StepMetrics.build(
+            step=step,
+            rollouts=rollout_metrics(collected),
+            update=update_metrics,
+            peak_memory=peak_memory(),
+            endpoint_usage=context.pop_endpoint_usage(),
+            seconds=self.timer.pop_seconds(),
+        )
+        invalid = validity.invalid_reasons([*self.recent_metrics, row], step == config.steps)
+        row = row.model_copy(update={"invalid": invalid})
         self.folder.append_metrics(row)
-        self.recent_metrics = [*self.recent_metrics, row][-health.WINDOW_STEPS :]
+        self.recent_metrics = [*self.recent_metrics, row][-validity.WINDOW_STEPS :]
         self.callback.on_step(row)
         await self._save_if_due()
 
@@ -123,12 +122,14 @@ class Trainer:
             on_group_done=prefetcher.prefetch,
         )
 
-    async def _update_policy(self, step: int, groups: Sequence[Group], prefetcher: ReferencePrefetcher) -> Row:
-        """Score, credit and learn from what was kept. Without a mixed group there is nothing to learn."""
+    async def _update_policy(
+        self, step: int, groups: Sequence[Group], prefetcher: ReferencePrefetcher
+    ) -> UpdateMetrics:
+        """Score, credit and learn from what was kept. Without a mixed group nothing is learned."""
         config, context = self.config, self.context
         if not groups:
             skipped = StepResult(learning_rate(config.optimizer, step), skipped=NO_MIXED_GROUP)
-            return {**asdict(skipped), "sampler_gap_mean": None, "sampler_gap_max": None, "foreign": 0, "in_graph": 0}
+            return UpdateMetrics(**asdict(skipped))
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         accumulator = GradientAccumulator(
             model=self.model,
@@ -148,7 +149,8 @@ class Trainer:
             initial_policy=self.initial_policy,
         )
         with self.timer.phase("credit"):
-            metrics = step_credit.metrics(context.method)
+            reference_metrics = step_credit.reference_metrics(context.method)
+            credit_metrics = step_credit.credit_metrics(context.method)
         step_result = await self.timer.run_in_model_thread(
             "training", optimizer_step, self.optimizer, accumulator, config.optimizer, step
         )
@@ -156,14 +158,15 @@ class Trainer:
             self._write_credit(step, step_credit)
         logprobs = [credit.logprobs for credit in step_credit.rollout_credits if credit.logprobs is not None]
         mean_mismatch, max_mismatch = sampler_mismatch(rollouts, logprobs)
-        return {
+        return UpdateMetrics(
             **asdict(step_result),
-            "sampler_gap_mean": mean_mismatch,
-            "sampler_gap_max": max_mismatch,
-            "foreign": sum(count_foreign_tokens(rollout, context.policy.chat) for rollout in rollouts),
-            "in_graph": self.audit.count_unexpected(rollouts),
-            **metrics,
-        }
+            sampler_gap_mean=mean_mismatch,
+            sampler_gap_max=max_mismatch,
+            foreign=sum(count_foreign_tokens(rollout, context.policy.chat) for rollout in rollouts),
+            in_graph=self.audit.count_unexpected(rollouts),
+            reference=reference_metrics,
+            credit=credit_metrics,
+        )
 
     def _write_credit(self, step: int, step_credit: StepCredit) -> None:
         records = {credit.rollout.name: credit.record for credit in step_credit.rollout_credits}
@@ -212,7 +215,7 @@ class Trainer:
         self.state = checkpoint.load_checkpoint(self.folder, self.context.policy, self.optimizer) or TrainerState()
         self.context.method.load_state_dict(self.state.method)
         self.folder.rewind(self.state.step if steps else -1)
-        self.recent_metrics = self.folder.read_metrics()[-health.WINDOW_STEPS :]
+        self.recent_metrics = self.folder.read_metrics()[-validity.WINDOW_STEPS :]
         checkpoint.link_best(self.folder, self.state)
 
     async def _save_if_due(self) -> None:
