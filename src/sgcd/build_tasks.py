@@ -93,7 +93,7 @@ def build_endpoint_evaluation(recipe: Recipe) -> EndpointEvaluation:
     settings = recipe.evaluation.model
     if settings is None:
         raise RecipeError(
-            "evaluation.model: missing; to evaluate a model behind an endpoint give its address, such as "
+            "evaluation.model: missing; to evaluate a model behind an endpoint say where it is, such as "
             "evaluation.model='{base_url: http://127.0.0.1:8000/v1, model: NAME}'; to evaluate a policy name its folder"
         )
     user_endpoint = build_user_endpoint(recipe)

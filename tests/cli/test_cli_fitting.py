@@ -32,7 +32,7 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(at_desk: Path, capsys:
     config(hidden_size=2**16, intermediate_size=2**20)
     told = refused(capsys, "check", "recipe.yaml")
     assert "this recipe takes about" in told
-    assert "it does not fit. Less takes policy.lora.rank" in told
+    assert "it does not fit. Less memory is needed with policy.lora.rank" in told
 
 
 @pytest.mark.parametrize("verb", [["check", "recipe.yaml"], ["train", "recipe.yaml", "--run", "A"]])

@@ -67,7 +67,9 @@ def test_attention_is_the_kernel_asked_for(folder: Path) -> None:
 
 
 def test_a_kernel_that_is_not_here_is_refused(folder: Path) -> None:
-    with pytest.raises(PolicyError, match=r"^policy\.attention: flash_attention_2 cannot be used here \(.*\)$"):
+    with pytest.raises(
+        PolicyError, match=r"^policy\.attn_implementation: flash_attention_2 cannot be used here \(.*\)$"
+    ):
         load_policy(folder, "float32", "flash_attention_2")
 
 

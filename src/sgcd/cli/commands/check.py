@@ -109,7 +109,7 @@ def describe_recipe(
     splits = ", ".join(f"{count} {split}" for split, count in facts["tasks"].items())
     has_pad_token = context.policy.chat.tokenizer.pad_token_id is not None
     pad_note = "" if has_pad_token else "; no pad token, the end of a turn stands in for it"
-    user_note = "; the user was not called" if context.user_endpoint else ""
+    user_note = "; the user was not asked" if context.user_endpoint else ""
     return {
         "policy": f"{recipe.policy.start}: {facts['policy']['parameters']:,} parameters, "
         f"{recipe.policy.dtype}{pad_note}",

@@ -31,6 +31,7 @@ def evaluate(
     words: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE", help="With a recipe's file: keys of it to set.")
     ] = None,
+    *,
     split: SplitOption = None,
     trials: Annotated[int | None, typer.Option(min=0, help="Sampled trials of each task.")] = None,
     tasks: Annotated[int | None, typer.Option(min=1, help="How many tasks, from the first on.")] = None,

@@ -19,6 +19,7 @@ def compare_references(
         list[str] | None,
         typer.Argument(metavar="KEY=VALUE", help="Keys of its recipe to set, such as those of another writer."),
     ] = None,
+    *,
     groups: Annotated[int, typer.Option(min=2, help="How many groups of siblings, from the latest step back.")] = 24,
     trials: Annotated[int, typer.Option(min=0, help="In the lab: trials of each task with each reference.")] = 8,
     seed: Annotated[int, typer.Option(help="Seed of the inserted errors and of all rollouts.")] = 0,

@@ -26,6 +26,7 @@ train_app = typer.Typer(**TYPER_OPTIONS)
 def train(
     run: Annotated[Path, typer.Option(help="The run's folder: a new one, or with --resume the one to resume.")],
     words: RecipeWords = None,
+    *,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped, exact to the bit.")] = False,
     json: JsonFlag = False,
 ) -> None:

@@ -27,6 +27,7 @@ def truth(
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="A method of recipes/lab that locates credit.")] = "sgcd",
+    *,
     rollouts: Annotated[
         int | None, typer.Option(min=16, help="Rollouts to compare with the truth, in groups of 8.")
     ] = None,
