@@ -183,15 +183,15 @@ def test_a_neighbour_is_the_next_group_that_has_a_reference(tmp_path: Path) -> N
     told = [referred(groups[0], "cabin"), referred(groups[1], ""), referred(groups[2], "seat seat seat")]
     done = deserve(tmp_path, groups, told, scoring={"shuffled_every": 1})
     assert [each.shuffled_result is not None for each in done.rollout_credits] == [True, True, False, False, True, True]
-    assert done.credit_metrics["shuffled"]["rollouts"] == 4
+    assert shuffled(done).rollouts == 4
     alone = deserve(tmp_path / "alone", groups[:1], told[:1], scoring={"shuffled_every": 1})
-    assert alone.metrics["credit"]["shuffled"]["rollouts"] == 0
-    assert alone.metrics["credit"]["shuffled"]["overlap"] is None
+    assert shuffled(alone).rollouts == 0
+    assert shuffled(alone).overlap is None
     same = [referred(each, "cabin seat") for each in groups]
     twins = deserve(tmp_path / "twins", groups, same, scoring={"shuffled_every": 1})
-    found = twins.metrics["credit"]["shuffled"]
-    assert found["own"] == found["other"] == found["both"] > 0
-    assert found["overlap"] == 1
+    found = shuffled(twins)
+    assert found.own == found.other == found.both > 0
+    assert found.overlap == 1
 
 
 def test_the_method_s_threshold_is_chosen_on_the_first_batch(tmp_path: Path) -> None:
