@@ -2,11 +2,14 @@
 
 from dataclasses import asdict
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 
+from sgcd.act.environment import TaskSuite
 from sgcd.lab import words
-from sgcd.lab.world import Booking, Request, assign_split, booking_from_json, category_of, expected_outcome
+from sgcd.lab.settings import LabSettings
+from sgcd.lab.world import Airline, Booking, Request, booking_from_json, category_of, expected_outcome
 from sgcd.records import CATEGORIES, Category, Task
 
 _SPLIT_SIZES = {"train": 2000, "dev": 400, "test": 400}
@@ -15,11 +18,18 @@ _INTENTS = tuple(words.REQUEST_TEMPLATES)
 _SPLIT_SEEDS = {"train": 1, "dev": 2, "test": 3}
 
 
+def build_lab_task_suite(settings: LabSettings) -> TaskSuite:
+    """The three splits. They share every word, but no record, no pair of a name and an id, no structure of a task."""
+    thoughts = words.thought_pools(settings.chatty, settings.thinking)
+    splits = {split: generate_tasks(split, settings.horizon) for split in _SPLIT_SIZES}
+    return TaskSuite(lambda: Airline(thoughts), splits)
+
+
 @lru_cache(maxsize=16)
 def generate_tasks(split: str, horizon: int = 1) -> tuple[Task, ...]:
     """The tasks of a split, the same on every machine. The first n of them have the categories' shares for every n."""
     rng = np.random.Generator(np.random.Philox(key=_SPLIT_SEEDS[split] * 100 + horizon))
-    pairs = [(n, b) for n in words.CUSTOMER_NAMES for b in words.BOOKING_IDS if assign_split("pair", n, b) == split]
+    pairs = [(n, b) for n in words.CUSTOMER_NAMES for b in words.BOOKING_IDS if _assign_split("pair", n, b) == split]
     order = rng.permutation(len(pairs))
     tasks: list[Task] = []
     counts = dict.fromkeys(CATEGORIES, 0)
@@ -80,7 +90,7 @@ def _draw_requests(
             request, wording = _draw_request(rng), int(rng.integers(3))
             is_first = not requests
             if (
-                assign_split("structure", *_request_structure(request, wording, current_row)) != split
+                _assign_split("structure", *_request_structure(request, wording, current_row)) != split
                 or request.intent in {earlier.intent for earlier in requests}
                 or (
                     request.intent == "upgrade" and current_row.cabin == request.value
@@ -123,3 +133,9 @@ def _draw_other_rows(
         }:
             rows.append(Booking(name, booking, *_draw_attributes(rng)))
     return rows
+
+
+def _assign_split(kind: str, *parts: object) -> str:
+    """The split of a pair or of a structure: it depends on the parts alone. Train has four of six buckets."""
+    digest = sha256("/".join(map(str, (kind, *parts))).encode()).digest()
+    return ("dev", "test", *["train"] * 4)[int.from_bytes(digest[:4], "big") % 6]

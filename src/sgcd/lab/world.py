@@ -2,12 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any
 
-from sgcd.act.environment import InitialMessages, Reply, TaskSuite
+from sgcd.act.environment import InitialMessages, Reply
 from sgcd.lab import words
-from sgcd.lab.settings import LabSettings
 from sgcd.records import Call, Category, ParsedTurn, Task, Verdict
 
 
@@ -240,21 +238,3 @@ TOOL_SCHEMAS: tuple[Mapping[str, Any], ...] = tuple(
     }
     for name, (arguments, description) in words.TOOLS.items()
 )
-
-
-def hash_bucket(*parts: object) -> int:
-    """A number that depends on the parts alone, for cutting the world into splits."""
-    return int.from_bytes(sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
-
-
-def assign_split(kind: str, *parts: object) -> str:
-    return ("dev", "test", *["train"] * 4)[hash_bucket(kind, *parts) % 6]
-
-
-def lab_tasks(settings: LabSettings) -> TaskSuite:
-    """The three splits; they share every word and no record, no pair of a name and an id, no structure of a task."""
-    from sgcd.lab.tasks import generate_tasks
-
-    thoughts = words.thought_pools(settings.chatty, settings.thinking)
-    splits = {split: generate_tasks(split, settings.horizon) for split in ("train", "dev", "test")}
-    return TaskSuite(lambda: Airline(thoughts), splits)
