@@ -209,7 +209,7 @@ def build_warm_starts(
         save_policy(Policy(model, chat), folder, facts)
         with ThreadPoolExecutor(1) as executor:
             sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
-            gates[name] = asyncio.run(gate.measure_warm_start(model, chat, sampler, start.world))
+            gates[name] = asyncio.run(gate.measure_warm_start(model, chat, sampler, world=start.world))
         (folder / "gate.json").write_text(json.dumps({"schema": 1, **gates[name]}, indent=1) + "\n")
         on_progress(f"{name}: {'passes' if gates[name]['passes'] else 'DOES NOT PASS'} the gate; saved in {folder}")
     return gates

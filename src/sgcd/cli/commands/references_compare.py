@@ -108,12 +108,18 @@ async def load_cases(
 def build_scorer(recipe: Recipe, context: "AssembledRun") -> "ScoringContext":
     from sgcd.learn.policy.load import get_context_window
     from sgcd.study.reference_sensitivity import ScoringContext
+    from sgcd.study.score_groups import ScoringOptions
 
-    model: Any = context.policy.model
-    scoring_options = recipe.surrogate, recipe.sampler.temperature, recipe.scoring.tokens, recipe.scoring.bytes
-    return ScoringContext(
-        model, context.reference_builder, context.method, *scoring_options, get_context_window(model.config)
+    model, needs = context.policy.model, context.method.needs
+    assert needs is not None  # run_references_compare refuses other methods
+    options = ScoringOptions(
+        needs=needs,
+        surrogate=recipe.surrogate,
+        temperature=recipe.sampler.temperature,
+        micro_batch_tokens=recipe.scoring.tokens,
+        logits_bytes=recipe.scoring.bytes,
     )
+    return ScoringContext(model, context.reference_builder, context.method, options, get_context_window(model.config))
 
 
 async def measure_arm_success(
@@ -140,7 +146,9 @@ async def measure_arm_success(
         f"playing {len(cases)} tasks, {trials} trials each, with {len(texts)} kinds of references and without any"
     )
     tasks = [case.group.task for case in cases]
-    return await compare_reference_arms(tasks, texts, OWN_ARM, trials, context.policy.chat, context.sampler, seed)
+    return await compare_reference_arms(
+        tasks, texts, OWN_ARM, trials=trials, chat=context.policy.chat, sampler=context.sampler, seed=seed
+    )
 
 
 def latest_policy_path(folder: RunFolder) -> Path | None:
