@@ -98,7 +98,8 @@ async def measure_truths(
         for side in (0, 1)
     ]
     successes = np.array(
-        await play_continuations(states, num_plays, chat, sampler=sampler, seed=seed, on_progress=on_progress), np.int64
+        await play_continuations(states, num_plays, chat=chat, sampler=sampler, seed=seed, on_progress=on_progress),
+        np.int64,
     ).reshape(-1, 2)
     advantage, standard_error = estimate_advantage(successes[:, 1], successes[:, 0], num_plays)
     results: list[Truth] = []
