@@ -12,7 +12,7 @@ from sgcd.chat import Chat
 from sgcd.endpoint.client import Endpoint
 from sgcd.endpoint.endpoint_group import connect_endpoints
 from sgcd.errors import RecipeError
-from sgcd.lab.world import lab_tasks
+from sgcd.lab.tasks import build_lab_task_suite
 from sgcd.measure.evaluate import held_out_tasks, list_trials
 from sgcd.measure.evaluate_endpoint import evaluate_endpoint_model
 from sgcd.measure.settings import ModelSettings
@@ -26,7 +26,7 @@ def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> T
     """Without an endpoint the simulated user greets and leaves, so that no model is called."""
     environment = recipe.environment
     if not isinstance(environment, OwnEnvironmentSettings):
-        return lab_tasks(environment)
+        return build_lab_task_suite(environment)
     user_settings = environment.user
     user: User | None = (
         None

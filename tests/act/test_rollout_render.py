@@ -16,10 +16,10 @@ from sgcd.records import TokenIds
 pytest.importorskip("transformers")
 from sgcd.lab.policy import build_lab_chat
 from sgcd.lab.settings import LabSettings
-from sgcd.lab.world import lab_tasks
+from sgcd.lab.tasks import build_lab_task_suite
 
 CHAT = build_lab_chat()
-STAGE = lab_tasks(LabSettings(name="lab"))
+STAGE = build_lab_task_suite(LabSettings(name="lab"))
 CALLS = ["<call> get_booking booking b12 </call>", "<call> find_user name mia </call>", "<call> get_bookng </call>"]
 
 

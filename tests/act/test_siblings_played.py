@@ -65,7 +65,7 @@ def run_steps(delays: int, slots: int) -> tuple[list[object], list[list[str]]]:
     for number in range(3):
         sampler = ScriptedSampler(words, slots, random.Random(delays))
 
-        config = SiblingsSettings(groups=2, size=4)
+        config = SiblingsSettings(groups=2, group_size=4)
         gathered = asyncio.run(
             collect_mixed_groups(cursor, config, context(Guess, sampler, tasks=tasks), seed=5, step=number)
         )
@@ -93,7 +93,7 @@ def test_how_many_are_sampled_together_does_not_change_what_is_kept():
 )
 async def test_cohorts_are_whole_groups_wherever_a_group_fits(slots: int, sizes: list[int]):
     sampler = ScriptedSampler(words, slots)
-    tasks, config = tasks_of(3), SiblingsSettings(groups=3, size=4, rounds=1)
+    tasks, config = tasks_of(3), SiblingsSettings(groups=3, group_size=4, rounds=1)
     gathered = await collect_mixed_groups(TaskCursor(), config, context(Guess, sampler, tasks=tasks), seed=5, step=0)
     assert sampler.sizes == sizes
     groups = [*gathered.kept, *gathered.extra, *gathered.same_outcome]

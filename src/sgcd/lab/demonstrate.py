@@ -1,4 +1,4 @@
-"""Demonstrations for the warm starts: a script that knows the world plays it, with errors where the decisions are."""
+"""Makes demonstrations for the warm starts: a script plays tasks and errs at their decisions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -25,20 +25,20 @@ from sgcd.records import Call, Message, ParsedTurn, Rollout, Task, TokenIds, Tok
 
 @dataclass(frozen=True, slots=True)
 class ErrorRates:
-    """How often a script errs at each kind of decision."""
+    """A script's error rate at each kind of decision."""
 
     lookup: float
-    """Decides before it has looked the customer up."""
+    """It decides before it looks up the customer."""
     check: float
-    """Leaves out the tool that holds the deciding fact (or takes the other one)."""
+    """It leaves out the tool that returns the deciding fact, or takes the other one."""
     refuse: float
-    """Refuses, or takes another tool, where the policy allows."""
+    """It refuses, or calls another tool, where the policy allows the request."""
     comply: float
-    """Does it where the policy forbids."""
+    """It complies where the policy forbids the request."""
     keep: float
-    """Keeps a case that belongs to a human."""
+    """It keeps a case that belongs to a human."""
     tell: float
-    """Tells something else than the fact that was asked for."""
+    """It does not answer with the requested fact."""
 
 
 NOISY = ErrorRates(lookup=0.1, check=0.42, refuse=0.4, comply=0.5, keep=0.56, tell=0.25)
@@ -48,7 +48,7 @@ CAREFUL = ErrorRates(lookup=0.01, check=0.05, refuse=0.06, comply=0.08, keep=0.0
 
 @dataclass(slots=True)
 class Script:
-    """The next words of an agent that knows the truth and sometimes errs; one object plays one task."""
+    """A scripted agent that knows the truth and errs at given rates; one object plays one task."""
 
     task: Task
     error_rates: ErrorRates
@@ -62,13 +62,14 @@ class Script:
         self.row = booking_from_json(self.task.row["rows"][0])
 
     def next_turn(self) -> str:
+        """The text of the next turn, with thinking in a chatty world."""
         thinking = (
             f"<think> {' '.join(str(self.rng.choice(p)) for p in self.thoughts)} </think> " if self.thoughts else ""
         )
         return thinking + self._decide()
 
     def apply_call(self, call: Call) -> None:
-        """A call was carried out; the script knows what it changed."""
+        """Record an executed call and its change of the row."""
         self.tools_called.add(call.name)
         if call.name in words.WRITE_TOOLS:
             self.row = apply_write(call.name, self.row, [*call.arguments.values()][-1])
@@ -143,7 +144,7 @@ def _call_text(tool: str, *values: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A task played by a script, in words: what was said, what came back after it, and how it ended."""
+    """A task played by a script, as text: turns, calls, replies and verdict."""
 
     task: Task
     opening: InitialMessages
@@ -165,7 +166,7 @@ class Demonstration:
 
 
 async def play_script(task: Task, script: Script, immediate_answer: str = "") -> Demonstration:
-    """Play a task by a script, or by one sentence that answers at once."""
+    """Play a task with a script, or with one sentence that is the answer."""
     world = Airline(script.thoughts)
     opening = await world.open(task, 0)
     texts, calls, replies = list[str](), list[tuple[Call, ...]](), list[tuple[Message, ...]]()
@@ -190,7 +191,7 @@ async def play_script(task: Task, script: Script, immediate_answer: str = "") ->
 
 
 def encode_demonstration(demonstration: Demonstration, chat: Chat) -> Rollout:
-    """A demonstration to the token, as a policy would have sampled it."""
+    """A demonstration as a rollout, with the tokens that a policy would have sampled."""
     encoded_prompt = chat.encode_prompt(
         demonstration.opening.messages, demonstration.opening.tools, demonstration.opening.reference_message
     )
@@ -220,13 +221,13 @@ def encode_demonstration(demonstration: Demonstration, chat: Chat) -> Rollout:
 
 
 def leaky_reference(answer: str) -> str:
-    """The text of a leaky reference: it tells the final answer. Only the lab ever writes one."""
+    """A reference that leaks the final answer. Only the lab writes one."""
     return f"the final answer is : {answer} ."
 
 
 def sft_loss_weights(rollout: Rollout, chat: Chat) -> Sequence[float]:
-    """Weights of the supervised loss: arguments of calls x6, names of tools x2, thinking x0.2 (it is
-    noise), what the policy did not write 0."""
+    """Weight of each token in the supervised loss: call arguments 6, tool names 2, thinking 0.2 (it is noise), other
+    policy tokens 1, all else 0."""
     weights = np.where(
         rollout.token_kinds == TokenKind.THINKING, np.float32(0.2), rollout.response_mask.astype(np.float32)
     )

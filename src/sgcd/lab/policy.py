@@ -1,4 +1,4 @@
-"""The lab's own small policy: whole words as tokens, a prefix-preserving template, a tiny Qwen3."""
+"""Builds the lab's small policy: a word tokenizer, a prefix-preserving template, a tiny Qwen3."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ LAB_CHAT_TEMPLATE = """\
 
 
 def build_lab_tokenizer() -> Any:
-    """One id for each word; what is sampled, decoded and encoded again is the same, always."""
+    """A tokenizer with one id per word, so that decoded ids always encode to the same ids."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -51,14 +51,14 @@ def build_lab_chat() -> Chat:
     return Chat(build_lab_tokenizer(), "the lab's tokenizer")
 
 
-def build_lab_model(seed: int, size: int) -> Any:
-    """A fresh policy: three layers, three heads, 96 wide."""
+def build_lab_model(seed: int, vocab_size: int) -> Any:
+    """A new policy with random weights: three layers, three heads, hidden size 96."""
     import torch
     from transformers import Qwen3Config, Qwen3ForCausalLM
 
     torch.manual_seed(seed)
     config = Qwen3Config(
-        vocab_size=size,
+        vocab_size=vocab_size,
         hidden_size=96,
         intermediate_size=256,
         num_hidden_layers=3,

@@ -1,4 +1,4 @@
-"""Settings of the lab's world."""
+"""Settings of the lab's environment."""
 
 from typing import Annotated, Literal
 
@@ -12,8 +12,8 @@ class LabSettings(Settings):
 
     name: Literal["lab"]
     chatty: Literal["no", "own", "shared"] = "no"
-    """Thinking before every turn: none, random words of their own vocabulary, or words shared with tools and facts."""
+    """Thinking in every turn: none, random words of a vocabulary of their own, or words shared with tools and facts."""
     thinking: Annotated[int, Field(ge=1, le=16)] = 12
-    """How many thinking words a turn has in a chatty world."""
+    """Number of thinking words per turn in a chatty world."""
     horizon: Annotated[int, Field(ge=1, le=4)] = 1
-    """How many requests a user brings, one after the other."""
+    """Number of requests of a user, one after the other."""

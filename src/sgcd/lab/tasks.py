@@ -1,12 +1,15 @@
-"""Tasks of the lab: generated, four categories, three splits that share words and nothing else."""
+"""Generates the lab's tasks: four categories, and three splits that share words and nothing else."""
 
 from dataclasses import asdict
 from functools import lru_cache
+from hashlib import sha256
 
 import numpy as np
 
+from sgcd.act.environment import TaskSuite
 from sgcd.lab import words
-from sgcd.lab.world import Booking, Request, assign_split, booking_from_json, category_of, expected_outcome
+from sgcd.lab.settings import LabSettings
+from sgcd.lab.world import Airline, Booking, Request, booking_from_json, category_of, expected_outcome
 from sgcd.records import CATEGORIES, Category, Task
 
 _SPLIT_SIZES = {"train": 2000, "dev": 400, "test": 400}
@@ -15,11 +18,18 @@ _INTENTS = tuple(words.REQUEST_TEMPLATES)
 _SPLIT_SEEDS = {"train": 1, "dev": 2, "test": 3}
 
 
+def build_lab_task_suite(settings: LabSettings) -> TaskSuite:
+    """The three splits. They share every word, but no record, no pair of a name and an id, no structure of a task."""
+    thoughts = words.thought_pools(settings.chatty, settings.thinking)
+    splits = {split: generate_tasks(split, settings.horizon) for split in _SPLIT_SIZES}
+    return TaskSuite(lambda: Airline(thoughts), splits)
+
+
 @lru_cache(maxsize=16)
 def generate_tasks(split: str, horizon: int = 1) -> tuple[Task, ...]:
-    """The tasks of a split, the same on every machine. The first n of them have the categories' shares for every n."""
+    """The tasks of a split, equal on every machine. The first n tasks have the categories' shares, for every n."""
     rng = np.random.Generator(np.random.Philox(key=_SPLIT_SEEDS[split] * 100 + horizon))
-    pairs = [(n, b) for n in words.CUSTOMER_NAMES for b in words.BOOKING_IDS if assign_split("pair", n, b) == split]
+    pairs = [(n, b) for n in words.CUSTOMER_NAMES for b in words.BOOKING_IDS if _assign_split("pair", n, b) == split]
     order = rng.permutation(len(pairs))
     tasks: list[Task] = []
     counts = dict.fromkeys(CATEGORIES, 0)
@@ -44,7 +54,7 @@ def generate_tasks(split: str, horizon: int = 1) -> tuple[Task, ...]:
 
 
 def task_structure(task: Task) -> tuple[tuple[object, ...], ...]:
-    """What a task is, whoever asks and under which id: intent, wording and all attributes of each request."""
+    """A task without its names and ids: intent, wording and all attributes of each request."""
     row = booking_from_json(task.row["rows"][0])
     structures: list[tuple[object, ...]] = []
     for index, values in enumerate(task.row["requests"]):
@@ -79,12 +89,11 @@ def _draw_requests(
                 return row, requests, utterances
             request, wording = _draw_request(rng), int(rng.integers(3))
             is_first = not requests
+            changes_nothing = request.intent == "upgrade" and current_row.cabin == request.value
             if (
-                assign_split("structure", *_request_structure(request, wording, current_row)) != split
+                _assign_split("structure", *_request_structure(request, wording, current_row)) != split
                 or request.intent in {earlier.intent for earlier in requests}
-                or (
-                    request.intent == "upgrade" and current_row.cabin == request.value
-                )  # what is asked for must change something
+                or changes_nothing
                 or (is_first and category_of(request, current_row) != category)
                 or not current_row.open
             ):
@@ -113,7 +122,7 @@ def _draw_request(rng: np.random.Generator) -> Request:
 def _draw_other_rows(
     rng: np.random.Generator, pairs: list[tuple[str, str]], customer: tuple[str, str]
 ) -> list[Booking]:
-    """Three more rows of the same split: a wrong id finds one of them, or nothing."""
+    """Three more rows of the same split, which a wrong id may find."""
     rows: list[Booking] = []
     while len(rows) < 3:
         name, booking = pairs[int(rng.integers(len(pairs)))]
@@ -123,3 +132,9 @@ def _draw_other_rows(
         }:
             rows.append(Booking(name, booking, *_draw_attributes(rng)))
     return rows
+
+
+def _assign_split(kind: str, *parts: object) -> str:
+    """The split of a pair or of a structure: it depends on the parts alone. Train has four of six buckets."""
+    digest = sha256("/".join(map(str, (kind, *parts))).encode()).digest()
+    return ("dev", "test", *["train"] * 4)[int.from_bytes(digest[:4], "big") % 6]

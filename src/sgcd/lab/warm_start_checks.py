@@ -1,4 +1,4 @@
-"""What a warm start must show before anything is trained from it, on dev: copying, categories, heeding."""
+"""Measures a warm start on dev tasks before it is used: copied arguments, success by category, effect of references."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -22,20 +22,27 @@ from sgcd.records import CATEGORIES, Group, Rollout, Task, TokenIds, TokenKind
 _NUM_TASKS, _NUM_TRIALS = 200, 8
 _REFERENCE_BUDGET = 30720
 MIN_ARGUMENT_PROBABILITY, MIN_CATEGORY_SUCCESS = 0.9, 0.05
-"""The gate: mean probability of every gold argument, sampled success in every category."""
+"""The gate: smallest mean probability of a gold argument, and smallest sampled success in a category."""
 
 
 async def measure_warm_start(
-    model: Any, chat: Chat, sampler: Sampler, world: LabSettings, tasks: int = _NUM_TASKS, trials: int = _NUM_TRIALS
+    model: Any,
+    chat: Chat,
+    sampler: Sampler,
+    *,
+    world: LabSettings,
+    tasks: int = _NUM_TASKS,
+    trials: int = _NUM_TRIALS,
 ) -> dict[str, Any]:
-    """The gate's figures for one warm start, as plain JSON."""
+    """The gate's measurements of one warm start, as plain JSON."""
     arguments = gold_argument_probabilities(model, chat, generate_tasks("dev")[:tasks], world)
     dev_tasks = generate_tasks("dev")[:tasks]
+    without_reference = [""] * len(dev_tasks)
     rollouts_by_task = await play_with_references(
-        dev_tasks, [""] * len(dev_tasks), trials, chat=chat, sampler=sampler, seed=11
+        dev_tasks, without_reference, trials, chat=chat, sampler=sampler, seed=11
     )
     greedy = await play_with_references(
-        dev_tasks, [""] * len(dev_tasks), 1, chat=chat, sampler=sampler, seed=11, temperature=0.0
+        dev_tasks, without_reference, 1, chat=chat, sampler=sampler, seed=11, temperature=0.0
     )
     by_category = {
         category: float(
@@ -66,7 +73,7 @@ async def measure_warm_start(
 async def measure_reference_arms(
     dev_tasks: Sequence[Task], rollouts_by_task: Sequence[Sequence[Rollout]], trials: int, chat: Chat, sampler: Sampler
 ) -> dict[str, Any]:
-    """Success where siblings mix: with the task's reference, without, with the next task's, with a leak."""
+    """Success where siblings are mixed: without a reference, with the own, with the next task's, with a leaky one."""
     mixed = [
         (task, rollouts)
         for task, rollouts in zip(dev_tasks, rollouts_by_task, strict=True)
@@ -76,9 +83,9 @@ async def measure_reference_arms(
     texts = [await _write_reference(task, rollouts, chat) for task, rollouts in mixed]
     answers = [str(next(r for r in rollouts if r.success).messages[-1]["content"]) for _, rollouts in mixed]
     leaky_texts = [leaky_reference(text.rpartition(" </think> ")[2]) for text in answers]
-    # fresh plays for all arms: the siblings that the reference was written from count for none of them
+    # All arms play anew: the siblings that a reference was written from count for no arm.
     arms = {"own": texts, "shuffled": texts[1:] + texts[:1], "leaky": leaky_texts}
-    plays = await play_reference_arms(tasks, arms, trials, chat, sampler, seed=12)
+    plays = await play_reference_arms(tasks, arms, trials, chat=chat, sampler=sampler, seed=12)
     return {
         "tasks": len(tasks),
         **{name: plays.success_estimate(name) for name in plays.arms},
@@ -92,14 +99,14 @@ async def measure_reference_arms(
 
 
 async def _write_reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
-    """What the built-in writer says of mixed siblings, as training would hear it."""
+    """The text that the built-in writer makes of mixed siblings, with leaks masked as in training."""
     result = await build_reference(Group(task, tuple(rollouts)), chat, BuiltInWriter(), budget=_REFERENCE_BUDGET)
     assert result.reference, result.cause
     return result.reference.text
 
 
 def gold_argument_probabilities(model: Any, chat: Chat, tasks: Sequence[Task], world: LabSettings) -> dict[str, float]:
-    """Mean probability of the right value of every argument, along demonstrations without an error."""
+    """Mean probability of the right value of each argument, over demonstrations without an error."""
     import torch
 
     rng = np.random.Generator(np.random.Philox(key=5))
@@ -118,19 +125,19 @@ def gold_argument_probabilities(model: Any, chat: Chat, tasks: Sequence[Task], w
 
 
 def _play_synchronously(task: Task, script: Script) -> Any:
-    """Run a script to its end from code that may itself run inside a loop: the lab's world never waits for anything."""
+    """Play a script from code that may run inside an event loop. The lab's world never awaits anything."""
     coroutine = play_script(task, script)
     try:
         coroutine.send(None)
     except StopIteration as done:
         return done.value
-    raise RuntimeError("the lab's world waited for something")
+    raise RuntimeError("the lab's world awaited something; it must answer at once")
 
 
 def _argument_positions(
     response: TokenIds, kinds: np.ndarray, start: int, stop: int, chat: Chat
 ) -> list[tuple[int, str]]:
-    """Positions of values in a turn's call, and their arguments' names: <call> tool name value ... </call> end."""
+    """Positions of the values in a turn's call, with their names. A call reads: <call> tool name value ... </call>."""
     call = [i for i in range(start, stop) if kinds[i] == TokenKind.CALL]
     return [(i, chat.decode(response[i - 1 : i])) for i in call[3:-2:2]]
 

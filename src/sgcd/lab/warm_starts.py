@@ -1,4 +1,4 @@
-"""The warm starts: supervised on noisy demonstrations of train tasks, some with a reference in their context."""
+"""Trains the warm starts: supervised, on noisy demonstrations of train tasks, some with a reference in the prompt."""
 
 import asyncio
 import json
@@ -40,7 +40,7 @@ from sgcd.storage.atomic import SCHEMA
 
 @dataclass(frozen=True, slots=True)
 class WarmStart:
-    """What one warm start has seen. The shares of examples that carry a reference, by kind; the rest carries none."""
+    """Data of one warm start: shares of the examples by kind of reference; the other examples have none."""
 
     name: str
     world: LabSettings
@@ -51,7 +51,7 @@ class WarmStart:
     longer_share: float = 0.1
     """Share of examples with two requests instead of one."""
     valued_share: float = 0.5
-    """Share of examples whose request names a day, a cabin or, half as often, a number: copying is learnt last."""
+    """Share of examples whose request names a day, a cabin or, half as often, a number. Copying is learnt last."""
     early_valued_share: float = 0.5
     """The same share in the first half of the steps."""
     seed: int = 0
@@ -72,7 +72,7 @@ _PEAK_LR = {"muon": 0.02, "adam": 3e-3}
 
 @dataclass(frozen=True, slots=True)
 class SftExample:
-    """Token ids and a loss weight for each: zero on all that the policy did not write."""
+    """Token ids and a loss weight per token; zero on all but policy tokens."""
 
     ids: TokenIds
     weights: Sequence[float]
@@ -114,7 +114,7 @@ def generate_examples(start: WarmStart, chat: Chat) -> Iterator[SftExample]:
 
 
 def contrast_demonstrations(demonstrations: Sequence[Demonstration]) -> str:
-    """What the built-in writer says of siblings; empty when they do not mix."""
+    """The built-in writer's reference for these siblings; empty if they are not mixed."""
     is_mixed = len({demonstration.verdict.success for demonstration in demonstrations}) == 2
     return compose_reference([demonstration.trace for demonstration in demonstrations]) if is_mixed else ""
 
@@ -138,7 +138,7 @@ def _build_example(demonstration: Demonstration, chat: Chat, text: str) -> SftEx
 def train_warm_start(
     start: WarmStart, steps: int | None = None, on_progress: Callable[[str], None] = print
 ) -> tuple[Any, Chat]:
-    """Fit a fresh policy: Muon on matrices, Adam on the rest; batches of similar length; the rate falls to zero."""
+    """Train a new policy: Muon for matrices, Adam for the rest, similar lengths per batch, learning rate falls to 0."""
     import torch
 
     chat = lab_policy.build_lab_chat()
@@ -172,7 +172,7 @@ def train_warm_start(
 
 
 def _bucket_batches(stream: Iterator[SftExample]) -> Iterator[list[SftExample]]:
-    """Batches of similar length, out of sixteen batches at a time, in a fixed scattered order."""
+    """Batches of similar length: sixteen batches are sorted together and yielded in a fixed scattered order."""
     while True:
         pool = sorted((next(stream) for _ in range(16 * _BATCH_SIZE)), key=lambda example: len(example.ids))
         for index in range(16):
@@ -183,7 +183,7 @@ def _bucket_batches(stream: Iterator[SftExample]) -> Iterator[list[SftExample]]:
 def _pad(batch: list[SftExample], pad: int) -> tuple[Any, Any]:
     import torch
 
-    width = -(-max(len(example.ids) for example in batch) // 16) * 16  # few shapes: each one costs time and memory
+    width = -(-max(len(example.ids) for example in batch) // 16) * 16  # Few shapes: each one costs time and memory.
     ids = torch.full((len(batch), width), pad, dtype=torch.long)
     weights = torch.zeros((len(batch), width))
     for row, example in enumerate(batch):
@@ -195,7 +195,7 @@ def _pad(batch: list[SftExample], pad: int) -> tuple[Any, Any]:
 def build_warm_starts(
     names: Sequence[str], out: Path | None, on_progress: Callable[[str], None] = print
 ) -> dict[str, Any]:
-    """Train, measure and save the warm starts (all when none is named); returns each one's gate."""
+    """Train, measure and save the named warm starts, or all of them. Returns each one's measurements."""
     import torch
 
     unknown = [name for name in names if name not in WARM_STARTS]
@@ -210,7 +210,7 @@ def build_warm_starts(
         save_policy(Policy(model, chat), folder, facts)
         with ThreadPoolExecutor(1) as executor:
             sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
-            gates[name] = asyncio.run(gate.measure_warm_start(model, chat, sampler, start.world))
+            gates[name] = asyncio.run(gate.measure_warm_start(model, chat, sampler, world=start.world))
         (folder / "gate.json").write_text(json.dumps({"schema": SCHEMA, **gates[name]}, indent=1) + "\n")
         on_progress(f"{name}: {'passes' if gates[name]['passes'] else 'DOES NOT PASS'} the gate; saved in {folder}")
     return gates

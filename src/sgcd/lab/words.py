@@ -1,4 +1,4 @@
-"""Every word of the lab: what the world is made of, what is said in it, and what a chatty policy thinks."""
+"""All words of the lab: names and values, requests and answers, and the thinking words of a chatty policy."""
 
 CUSTOMER_NAMES = tuple(
     (
@@ -75,14 +75,14 @@ REFERENCE_WORDS = (
 )
 
 ThoughtPools = tuple[tuple[str, ...], ...]
-"""For each thinking word of a turn, the words that it is drawn from."""
+"""One pool per thinking word of a turn: the word is drawn from its pool."""
 OWN_THOUGHT_POOLS: ThoughtPools = tuple(
     tuple(f"t{position:02d}{letter}" for letter in "abcd") for position in range(16)
 )
 
 
 def shared_thought_pools() -> ThoughtPools:
-    """Four words for each position, out of tools, facts and arguments: their noise falls on parameters that decide."""
+    """Four words per position, from tools, facts and arguments: they share parameters with the decisive tokens."""
     pool = [
         *TOOLS,
         *TIERS,
@@ -99,7 +99,7 @@ def shared_thought_pools() -> ThoughtPools:
 
 
 def thought_pools(chatty: str, count: int) -> ThoughtPools:
-    """The pools that a policy thinks from: none in a plain world."""
+    """The pools of a policy's thinking words; none in a plain world."""
     return {"no": (), "own": OWN_THOUGHT_POOLS, "shared": shared_thought_pools()}[chatty][:count]
 
 
@@ -120,10 +120,10 @@ SPECIAL_TOKENS = (
 
 def build_vocabulary() -> list[str]:
     """All words in a fixed order, special tokens first."""
-    phrases_said = [phrase for phrases in REQUEST_TEMPLATES.values() for phrase in phrases]
+    request_phrases = [phrase for phrases in REQUEST_TEMPLATES.values() for phrase in phrases]
     texts = [
         POLICY_TEXT,
-        *phrases_said,
+        *request_phrases,
         *GREETINGS,
         *FOLLOW_UPS,
         BEFORE_CALL,

@@ -1,19 +1,17 @@
-"""The lab's world: a small airline with a database, typed tools, a written policy, and tasks whose truth is known."""
+"""The lab's environment: an airline with a database, typed tools, a written policy and an exact verifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from typing import Any
 
-from sgcd.act.environment import InitialMessages, Reply, TaskSuite
+from sgcd.act.environment import InitialMessages, Reply
 from sgcd.lab import words
-from sgcd.lab.settings import LabSettings
 from sgcd.records import Call, Category, ParsedTurn, Task, Verdict
 
 
 @dataclass(frozen=True, slots=True)
 class Booking:
-    """One row of the database: a customer and the one trip that is booked.
+    """One row of the database: a customer and the customer's only trip.
 
     >>> Booking("mia", "b12", "silver", "economy", "no", "punctual", "rome").tier
     'silver'
@@ -34,7 +32,7 @@ class Booking:
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What a user wants, and the value that goes with it: a day, a cabin, a number of bags."""
+    """The intent of a user, and its value: a day, a cabin, or a number of bags."""
 
     intent: str
     value: str = ""
@@ -44,7 +42,7 @@ READ_TOOL_OF = {
     **dict.fromkeys(("cancel", "change", "ask_cabin", "ask_insured", "ask_city"), "get_booking"),
     **dict.fromkeys(("voucher", "ask_status"), "get_flight"),
 }
-"""The tool that holds the fact on which a request turns, besides find_user."""
+"""The tool that returns the deciding fact of a request, in addition to find_user."""
 WRITE_TOOL_OF = {
     "cancel": "cancel_booking",
     "change": "change_day",
@@ -63,7 +61,7 @@ _POSSIBLE_ANSWERS = {
 
 
 def is_allowed(request: Request, row: Booking) -> bool:
-    """The written policy (words.POLICY), as the verifier applies it."""
+    """The written policy (`words.POLICY_TEXT`), as the verifier applies it."""
     match request.intent:
         case "cancel":
             return row.insured == "yes"
@@ -80,7 +78,7 @@ def is_allowed(request: Request, row: Booking) -> bool:
 
 
 def apply_write(tool: str, row: Booking, value: str) -> Booking:
-    """The row after a tool that writes."""
+    """The row after a write tool."""
     match tool:
         case "cancel_booking":
             return replace(row, open="")
@@ -95,6 +93,7 @@ def apply_write(tool: str, row: Booking, value: str) -> Booking:
 
 
 def category_of(request: Request, row: Booking) -> Category:
+    """The category of a task whose first request is `request`."""
     if request.intent.startswith("ask_"):
         return "information"
     if request.intent in TRANSFER_INTENTS:
@@ -103,7 +102,7 @@ def category_of(request: Request, row: Booking) -> Category:
 
 
 def expected_outcome(requests: tuple[Request, ...], row: Booking) -> tuple[Booking, bool, tuple[str, ...]]:
-    """The row at the end, whether a human was called, and what must have been told, one phrase for each request."""
+    """The final row, whether a human was called, and the phrase that each answer must contain."""
     is_transferred, phrases = False, list[str]()
     for request in requests:
         if request.intent.startswith("ask_"):
@@ -125,11 +124,10 @@ def booking_from_json(values: Mapping[str, Any]) -> Booking:
 
 
 class Airline:
-    """One play of one task. The user speaks from a script; the database is this object's own.
+    """One play of one task, with its own database and a scripted user.
 
-    In a chatty world every turn begins with thinking: one word out of each pool of `thoughts`, in their order. A turn
-    that thinks otherwise fails the task, so that a policy cannot earn anything by thinking less. Without `thoughts`
-    nobody looks.
+    In a chatty world every turn begins with thinking: one word from each pool of `thoughts`, in order. Any other
+    thinking fails the task, so that thinking less gains nothing. Without `thoughts` thinking is not checked.
     """
 
     def __init__(self, thoughts: words.ThoughtPools | None = None) -> None:
@@ -171,12 +169,12 @@ class Airline:
         state_matches = (
             self.rows[customer.booking] == row and others_unchanged and self.is_transferred == is_transferred
         )
-        phrases_said = len(self.answers) == len(phrases) and all(
+        phrases_match = len(self.answers) == len(phrases) and all(
             f" {phrase} " in f" {answer} " for phrase, answer in zip(phrases, self.answers, strict=True) if phrase
         )
-        success = state_matches and phrases_said and self.has_valid_thoughts
+        success = state_matches and phrases_match and self.has_valid_thoughts
         return Verdict(
-            float(success), success, {"state": state_matches, "told": phrases_said, "thought": self.has_valid_thoughts}
+            float(success), success, {"state": state_matches, "told": phrases_match, "thought": self.has_valid_thoughts}
         )
 
     def private(self) -> tuple[str, ...]:
@@ -188,7 +186,7 @@ class Airline:
         self.rows = {}
 
     def call_tool(self, call: Call) -> str:
-        """A tool's answer; what is wrong with a call comes back as its observation."""
+        """A tool's answer; the answer to a wrong call is an error message."""
         if call.name not in words.TOOLS:
             return f"error : unknown tool {call.name}"
         arguments = [*words.TOOLS[call.name][0]]
@@ -240,21 +238,3 @@ TOOL_SCHEMAS: tuple[Mapping[str, Any], ...] = tuple(
     }
     for name, (arguments, description) in words.TOOLS.items()
 )
-
-
-def hash_bucket(*parts: object) -> int:
-    """A number that depends on the parts alone, for cutting the world into splits."""
-    return int.from_bytes(sha256("/".join(map(str, parts)).encode()).digest()[:4], "big")
-
-
-def assign_split(kind: str, *parts: object) -> str:
-    return ("dev", "test", *["train"] * 4)[hash_bucket(kind, *parts) % 6]
-
-
-def lab_tasks(settings: LabSettings) -> TaskSuite:
-    """The three splits; they share every word and no record, no pair of a name and an id, no structure of a task."""
-    from sgcd.lab.tasks import generate_tasks
-
-    thoughts = words.thought_pools(settings.chatty, settings.thinking)
-    splits = {split: generate_tasks(split, settings.horizon) for split in ("train", "dev", "test")}
-    return TaskSuite(lambda: Airline(thoughts), splits)

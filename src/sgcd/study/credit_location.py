@@ -1,4 +1,4 @@
-"""Whether credit is where the decisions are: scores against decisive tokens, signs against the truth, shares."""
+"""Compares credit with the true decisions: rankings of decisive tokens, signs, and shares of the credit."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 
 from sgcd.credit.methods.sgcd import CreditResult
 from sgcd.credit.segments import measure_scale, normalized_divergence, spike_threshold
-from sgcd.credit.settings import SgcdSettings
+from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.measure.statistics import Float64Array
-from sgcd.records import TokenKind
+from sgcd.records import Features, TokenKind
 from sgcd.study.decision_values import MAX_TOP_PROB
 from sgcd.study.ranking import Ranking, bootstrap_estimates
 from sgcd.study.weightings import (
@@ -22,7 +22,7 @@ from sgcd.study.weightings import (
 )
 
 _TURN_START_TOKENS = 32
-"""Tokens of a turn that count as its beginning: where a hint that only shifts the style would put the credit."""
+"""Tokens of a turn that count as its beginning. A reference that only changes the style would put the credit there."""
 _DECISIVE_BY_CHANCE = 0.0027
 """Two-sided probability beyond three standard errors."""
 _Array = NDArray[Any]
@@ -30,28 +30,39 @@ _POLICY_KINDS = (TokenKind.THINKING, TokenKind.CALL, TokenKind.ANSWER)
 
 
 class PooledTokens:
-    """The tokens of many rollouts in one row: those that the policy wrote, with or without masked literals."""
+    """The policy tokens of many rollouts in one array, with or without masked literals."""
 
     def __init__(self, samples: Sequence[RolloutWithTruth], literals: bool = False) -> None:
         self.samples = samples
-        self._masks = [sample.rollout.response_mask if literals else sample.truth.counted_mask for sample in samples]
-        self.groups = self.collect(lambda sample: np.full(len(sample.rollout.response), sample.group_index))
+        self._masks = [
+            sample.scored.rollout.response_mask if literals else sample.truth.counted_mask for sample in samples
+        ]
+        self.groups = self.collect(
+            lambda sample: np.full(len(sample.scored.rollout.response), sample.scored.group_index)
+        )
         self.decisive = self.collect(lambda sample: sample.truth.decisive_mask)
-        self.kinds = self.collect(lambda sample: sample.rollout.token_kinds)
+        self.kinds = self.collect(lambda sample: sample.scored.rollout.token_kinds)
 
     def collect(self, get_values: Callable[[RolloutWithTruth], _Array]) -> _Array:
         return self.concatenate([get_values(sample) for sample in self.samples])
+
+    def collect_constant(self, get_value: Callable[[RolloutWithTruth], float]) -> _Array:
+        """One value per rollout, repeated for each of its tokens."""
+        return self.collect(lambda sample: np.full(len(sample.scored.rollout.response), get_value(sample)))
+
+    def collect_features(self, reference: int, get_values: Callable[[Features], _Array]) -> _Array:
+        return self.collect(lambda sample: get_values(sample.scored.features_under(reference)))
 
     def concatenate(self, arrays: Sequence[_Array]) -> _Array:
         return np.concatenate([array[mask] for array, mask in zip(arrays, self._masks, strict=True)])
 
 
 def truth_counts(samples: Sequence[RolloutWithTruth]) -> dict[str, Any]:
-    """How much was measured, and how much of it decides."""
+    """Counts of measured and of decisive tokens, by kind."""
     tokens = PooledTokens(samples)
     measured = tokens.collect(lambda sample: sample.truth.measured_mask)
     advantage = np.abs(tokens.collect(lambda sample: sample.truth.advantage)[tokens.decisive])
-    num_policy_tokens = sum(sample.rollout.num_policy_tokens for sample in samples)
+    num_policy_tokens = sum(sample.scored.rollout.num_policy_tokens for sample in samples)
     return {
         "rollouts": len(samples),
         "groups": len(np.unique(tokens.groups)),
@@ -65,33 +76,28 @@ def truth_counts(samples: Sequence[RolloutWithTruth]) -> dict[str, Any]:
 
 
 def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdSettings) -> dict[str, Any]:
-    """AUROC and average precision against decisive tokens, of the own and of the shuffled reference's teacher.
+    """AUROC and average precision of several scores, under the own and under the shuffled reference.
 
-    Negatives are all other tokens; then only those that were measured, which is the harder question; then the question
-    is put of places: are tokens found where this choice or a sibling's, in the very same context, was decisive? Beside
-    the method's own numbers stand two that explain them: the gap knows which token was sampled, the divergence only
-    where; the student's doubt, one minus its largest probability, needs no reference at all.
+    Three questions: "all" ranks decisive tokens against all other tokens; "measured" against other measured tokens,
+    which is harder; "places" also counts a token as positive if a sibling's choice in the same context was decisive.
+    Two scores explain the method's own: the gap depends on the sampled token, the divergence on its context alone; the
+    student's doubt, one minus its largest probability, needs no reference.
     """
     tokens = PooledTokens(samples)
-    credit_results, published_credits = (
-        [assign_credits(variant, arm, samples) for arm in (OWN_REFERENCE, SHUFFLED_REFERENCE)]
-        for variant in (settings, with_published_segments(settings))
-    )
-    logprob_gaps = [
-        tokens.concatenate([item.token_scores.features[arm].teacher_logprob_gap for item in samples])
-        for arm in (OWN_REFERENCE, SHUFFLED_REFERENCE)
-    ]
+    arms = (OWN_REFERENCE, SHUFFLED_REFERENCE)
+
+    def weights(variant: SgcdSettings) -> list[_Array]:
+        credits_by_arm = [assign_credits(variant, arm, samples) for arm in arms]
+        return [tokens.concatenate([result.signal.credit.weight for result in results]) for results in credits_by_arm]
+
     scores = {
-        "divergence": [
-            tokens.concatenate([item.token_scores.features[arm].divergence for item in samples])
-            for arm in (OWN_REFERENCE, SHUFFLED_REFERENCE)
+        "divergence": [tokens.collect_features(arm, lambda features: features.divergence) for arm in arms],
+        "size of the gap": [
+            np.abs(tokens.collect_features(arm, lambda features: features.teacher_logprob_gap)) for arm in arms
         ],
-        "size of the gap": [np.abs(gap) for gap in logprob_gaps],
-        "weight": [tokens.concatenate([item.signal.credit.weight for item in arm]) for arm in credit_results],
-        "weight, published": [
-            tokens.concatenate([item.signal.credit.weight for item in arm]) for arm in published_credits
-        ],
-        "student's doubt": [1 - tokens.collect(lambda item: item.token_scores.top_probs)],
+        "weight": weights(settings),
+        "weight, published": weights(with_published_segments(settings)),
+        "student's doubt": [1 - tokens.collect(lambda sample: sample.top_probs)],
     }
     everywhere, measured = np.ones(len(tokens.groups), bool), tokens.collect(lambda item: item.truth.measured_mask)
     questions = {
@@ -109,18 +115,16 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
 
 
 def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any] | None:
-    """Share of decisive tokens at which a number has the sign of the true advantage; no sign counts half."""
+    """Share of decisive tokens at which a number has the sign of the true advantage; a zero counts half."""
     tokens = PooledTokens(samples)
     if not tokens.decisive.any():
         return None
     signs = {
-        "gap": tokens.concatenate(
-            [sample.token_scores.features[OWN_REFERENCE].teacher_logprob_gap for sample in samples]
+        "gap": tokens.collect_features(OWN_REFERENCE, lambda features: features.teacher_logprob_gap),
+        "shuffled gap": tokens.collect_features(SHUFFLED_REFERENCE, lambda features: features.teacher_logprob_gap),
+        "rollout's advantage": tokens.collect(
+            lambda sample: np.full(len(sample.scored.rollout.response), sample.scored.advantage)
         ),
-        "shuffled gap": tokens.concatenate(
-            [sample.token_scores.features[SHUFFLED_REFERENCE].teacher_logprob_gap for sample in samples]
-        ),
-        "rollout's advantage": tokens.collect(lambda sample: np.full(len(sample.rollout.response), sample.advantage)),
     }
     truth = np.sign(tokens.collect(lambda sample: sample.truth.advantage)[tokens.decisive])
     agree = np.stack([(1 + np.sign(sign[tokens.decisive]) * truth) / 2 for sign in signs.values()])
@@ -135,13 +139,13 @@ def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any
 def measure_credit_shares(
     samples: Sequence[RolloutWithTruth], credit_results: Sequence[CreditResult]
 ) -> dict[str, Any]:
-    """Where the weight above one lies; beside each share, the share of the tokens that lie there anyway."""
+    """Shares of the weight above one by place, each with the share of the tokens at that place."""
     tokens = PooledTokens(samples, literals=True)
     credit = np.maximum(tokens.concatenate([item.signal.credit.weight for item in credit_results]).astype(float) - 1, 0)
     places = {
         "decisive": tokens.decisive,
         "literals": ~tokens.collect(lambda item: item.truth.counted_mask),
-        "boilerplate": tokens.collect(lambda item: item.token_scores.top_probs) >= MAX_TOP_PROB,
+        "boilerplate": tokens.collect(lambda item: item.top_probs) >= MAX_TOP_PROB,
         f"first {_TURN_START_TOKENS} of a turn": tokens.collect(_turn_start_mask),
         **{kind.name.lower(): tokens.kinds == kind for kind in _POLICY_KINDS},
     }
@@ -160,52 +164,38 @@ def measure_credit_shares(
 
 
 def spike_condition_shares(samples: Sequence[RolloutWithTruth], settings: SgcdSettings) -> dict[str, Any] | None:
-    """Of the decisive tokens, the share at which each condition of a spike holds, all of them hold, credit arrives."""
+    """Shares of the decisive tokens that meet each condition of a spike, that meet all, and that have credit."""
     condition_flags: list[_Array] = []
     for sample, credit_result in zip(samples, assign_credits(settings, OWN_REFERENCE, samples), strict=True):
-        decisive, valid, features = (
-            sample.truth.decisive_mask,
-            sample.truth.counted_mask,
-            sample.token_scores.features[OWN_REFERENCE],
-        )
-        if not decisive.any():
-            continue
-        d, h = features.divergence.astype(float), features.entropy.astype(float)
-        scale = measure_scale(d[valid], h[valid], settings.segments)
-        enough_nats, is_spike = (
-            d >= settings.segments.min_divergence,
-            normalized_divergence(d, scale, settings.segments) >= spike_threshold(settings.segments),
-        )
-        confident = h <= scale.max_entropy
-        enough_tokens = np.full(len(d), valid.sum() >= settings.segments.min_tokens)
-        credited = credit_result.segments.saliency > 0
-        condition_flags.append(
-            np.stack(
-                [
-                    enough_tokens,
-                    enough_nats,
-                    is_spike,
-                    confident,
-                    enough_tokens & enough_nats & is_spike & confident,
-                    credited,
-                ]
-            )[:, decisive]
-        )
+        decisive = sample.truth.decisive_mask
+        if decisive.any():
+            conditions = [*_spike_conditions(sample, settings.segments), credit_result.segments.saliency > 0]
+            condition_flags.append(np.stack(conditions)[:, decisive])
+    if not condition_flags:
+        return None
     names = ("enough tokens", "enough nats", "high", "teacher confident", "all of these", "credited")
-    return (
-        dict(zip(names, np.concatenate(condition_flags, axis=1).mean(axis=1).tolist(), strict=True))
-        if condition_flags
-        else None
-    )
+    return dict(zip(names, np.concatenate(condition_flags, axis=1).mean(axis=1).tolist(), strict=True))
+
+
+def _spike_conditions(sample: RolloutWithTruth, settings: SegmentSettings) -> list[_Array]:
+    """Flags by token: enough tokens, enough nats, high divergence, confident teacher, and all four."""
+    counted, features = sample.truth.counted_mask, sample.scored.features_under(OWN_REFERENCE)
+    d, h = features.divergence.astype(float), features.entropy.astype(float)
+    scale = measure_scale(d[counted], h[counted], settings)
+    enough_tokens = np.full(len(d), counted.sum() >= settings.min_tokens)
+    enough_nats = d >= settings.min_divergence
+    is_high = normalized_divergence(d, scale, settings) >= spike_threshold(settings)
+    is_confident = h <= scale.max_entropy
+    return [enough_tokens, enough_nats, is_high, is_confident, enough_tokens & enough_nats & is_high & is_confident]
 
 
 def _decisive_choice_masks(samples: Sequence[RolloutWithTruth]) -> list[_Array]:
-    """Tokens whose choice, or a sibling's after the very same words, was decisive."""
+    """Tokens whose choice was decisive, or a sibling's choice after the same tokens."""
     decisive_contexts: set[tuple[int, bytes]] = set()
     contexts = [
         [
-            (sample.group_index, sample.rollout.response[:place].tobytes())
-            for place in range(len(sample.rollout.response))
+            (sample.scored.group_index, sample.scored.rollout.response[:place].tobytes())
+            for place in range(len(sample.scored.rollout.response))
         ]
         for sample in samples
     ]
@@ -215,8 +205,8 @@ def _decisive_choice_masks(samples: Sequence[RolloutWithTruth]) -> list[_Array]:
 
 
 def _turn_start_mask(sample: RolloutWithTruth) -> _Array:
-    flags = np.zeros(len(sample.rollout.response), bool)
-    for turn in sample.rollout.turns:
+    flags = np.zeros(len(sample.scored.rollout.response), bool)
+    for turn in sample.scored.rollout.turns:
         flags[turn.start : min(turn.stop, turn.start + _TURN_START_TOKENS)] = True
     return flags
 
@@ -230,11 +220,11 @@ def _ranking_estimates(
     rankings = [Ranking.from_scores(score[among], positives) for score in arm_scores]
     names = ("own", "shuffled", "own - shuffled") if len(arm_scores) == 2 else ("own",)
 
-    def figures(weight: Float64Array) -> list[float]:
+    def statistics(weight: Float64Array) -> list[float]:
         by_metric = zip(*(ranking.auroc_and_precision(weight) for ranking in rankings), strict=True)
-        return [figure for row in by_metric for figure in (*row, *(row[0] - shuffled for shuffled in row[1:]))]
+        return [value for row in by_metric for value in (*row, *(row[0] - shuffled for shuffled in row[1:]))]
 
-    estimates = [estimate.to_json() for estimate in bootstrap_estimates(figures, groups[among])]
+    estimates = [estimate.to_json() for estimate in bootstrap_estimates(statistics, groups[among])]
     return {
         "share decisive": float(positives.mean()),
         "auroc": dict(zip(names, estimates[: len(names)], strict=True)),

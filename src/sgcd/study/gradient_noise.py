@@ -1,4 +1,4 @@
-"""How much of a policy gradient points the same way from batch to batch: the cosine of batches' gradients, in pairs."""
+"""Measures how well the policy gradients of different batches agree: the mean cosine over pairs of batches."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,47 +8,40 @@ from numpy.typing import NDArray
 
 from sgcd.learn.scoring.batch import LossInputs
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.training.gradient import GradientAccumulator, fixed_advantages
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_fixed
 from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, scipy_stats
 from sgcd.records import Floats
-from sgcd.study.token_scores import LAB_MICRO_BATCH_TOKENS
+from sgcd.study.score_groups import LAB_FORWARD
 from sgcd.study.weightings import RolloutWithTruth
 
 GroupGradients = NDArray[np.float32]
-"""One row for each group, one column for each parameter."""
+"""One row per group, one column per parameter."""
 BatchPairs = tuple[Float64Array, Float64Array]
-"""Which groups are in the first batch of each pair, and which in the second: [pairs, groups], zeros and ones."""
+"""The groups of the first batch of each pair, and those of the second: [pairs, groups], zeros and ones."""
 _GROUPS_PER_BATCH = 4
-"""Groups in a batch, where there are enough for two batches and one group to leave out."""
+"""Groups per batch, if there are enough for two batches and one group that is left out."""
 _NUM_PAIRS = 20000
 
 
 def measure_gradient_agreement(
     model: Any, samples: Sequence[RolloutWithTruth], weights: Mapping[str, Sequence[Floats]], seed: int = 0
 ) -> dict[str, Any]:
-    """Agreement of batches under each arm's weights, raw and scaled, and how far it is from GRPO's."""
-    groups = sorted({sample.group_index for sample in samples})
+    """Agreement of batches under each weighting, raw and scaled, and its difference from GRPO's."""
+    groups = sorted({sample.scored.group_index for sample in samples})
     size = max(1, min(_GROUPS_PER_BATCH, (len(groups) - 1) // 2))
     pairs = draw_batch_pairs(len(groups), size, np.random.default_rng(seed))
     raw_by_arm, scaled_by_arm = dict[str, Float64Array](), dict[str, Float64Array]()
     for name, arm_weights in weights.items():
-        examples = [
-            LossInputs(
-                sample.rollout, (np.float32(sample.advantage) * weight).astype(np.float32), sample.token_scores.logprobs
+        examples_by_group: list[list[LossInputs]] = [[] for _ in groups]
+        for sample, weight in zip(samples, arm_weights, strict=True):
+            scored = sample.scored
+            token_advantages = (np.float32(scored.advantage) * weight).astype(np.float32)
+            examples_by_group[groups.index(scored.group_index)].append(
+                LossInputs(scored.rollout, token_advantages, scored.logprobs)
             )
-            for sample, weight in zip(samples, arm_weights, strict=True)
-        ]
-        group_gradients = compute_group_gradients(
-            model,
-            [
-                [example for example, sample in zip(examples, samples, strict=True) if sample.group_index == group]
-                for group in groups
-            ],
-        )
-        raw_by_arm[name], scaled_by_arm[name] = (
-            leave_one_out_cosines(group_gradients, pairs),
-            leave_one_out_cosines(scale_like_adam(group_gradients, size), pairs),
-        )
+        group_gradients = compute_group_gradients(model, examples_by_group)
+        raw_by_arm[name] = leave_one_out_cosines(group_gradients, pairs)
+        scaled_by_arm[name] = leave_one_out_cosines(scale_like_adam(group_gradients, size), pairs)
     return {
         "groups": len(groups),
         "batch": size,
@@ -58,15 +51,16 @@ def measure_gradient_agreement(
 
 
 def compute_group_gradients(model: Any, groups: Sequence[Sequence[LossInputs]]) -> GroupGradients:
-    """Each group's sum of token gradients, as training has them (clipped surrogate): a batch's is their sum, scaled."""
+    """Each group's sum of token gradients, from the clipped surrogate; a batch's gradient is their scaled sum."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     group_gradients: list[GroupGradients] = []
     for group in groups:
         model.zero_grad(set_to_none=True)
         num_policy_tokens = sum(example.rollout.num_policy_tokens for example in group)
-        GradientAccumulator(model, SurrogateSettings(), 1.0, LAB_MICRO_BATCH_TOKENS, num_policy_tokens).accumulate(
-            *fixed_advantages(group)
+        accumulator = GradientAccumulator(
+            model=model, surrogate=SurrogateSettings(), num_tokens=num_policy_tokens, config=LAB_FORWARD
         )
+        accumulate_fixed(accumulator, group)
         group_gradients.append(
             num_policy_tokens * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters])
         )
@@ -84,7 +78,7 @@ def draw_batch_pairs(groups: int, size: int, rng: np.random.Generator) -> BatchP
 
 
 def scale_like_adam(group_gradients: GroupGradients, size: int) -> GroupGradients:
-    """Each parameter divided by its root mean square over batches of `size` groups, as Adam does in the long run.
+    """Divide each parameter by its root mean square over batches of `size` groups, which is Adam's long-run scale.
 
     E(sum of n)^2 = n E(s^2) + n (n - 1) (E s)^2 for independent s.
     """
@@ -95,9 +89,9 @@ def scale_like_adam(group_gradients: GroupGradients, size: int) -> GroupGradient
 
 
 def leave_one_out_cosines(group_gradients: GroupGradients, pairs: BatchPairs) -> Float64Array:
-    """The mean cosine over all pairs of batches, then over those without each of the groups in turn.
+    """The mean cosine over all pairs of batches, then over the pairs without group 0, 1, ...
 
-    A batch without a gradient agrees with nothing: its cosine is 0.
+    The cosine of a batch without a gradient is 0.
     """
     gram = (group_gradients @ group_gradients.T).astype(np.float64)
     first, second = pairs
@@ -110,9 +104,9 @@ def leave_one_out_cosines(group_gradients: GroupGradients, pairs: BatchPairs) ->
 
 
 def jackknife_estimate(values: Float64Array) -> Estimate:
-    """A figure of all n groups, `values[0]`, with the jackknife's interval from the n figures that leave one out.
+    """A statistic of all n groups, `values[0]`, with the jackknife interval from n statistics that leave one group out.
 
-    value +- t(n - 1) sqrt((n - 1) / n sum of squared deviations). Differences of figures go in the same way.
+    value +- t(n - 1) sqrt((n - 1) / n sum of squared deviations). The same formula holds for differences.
     """
     value, without = float(values[0]), values[1:]
     count = len(without)

@@ -1,4 +1,4 @@
-"""How well a score finds the decisive tokens: AUROC and average precision, ties counted right, clustered intervals."""
+"""AUROC and average precision of a score against the decisive tokens, with ties and with clustered intervals."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,19 +9,19 @@ from numpy.typing import NDArray
 from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, draw_resample_weights
 
 _NUM_DRAWS = 1000
-WeightedFigures = Callable[[Float64Array], Sequence[float]]
-"""Some figures of tokens that count `weight` times each."""
+WeightedStatistics = Callable[[Float64Array], Sequence[float]]
+"""Computes statistics of tokens, of which each counts `weight` times."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ranking:
-    """Tokens in the order of a score, the highest first; tokens of equal score form one step, and have no order."""
+    """Tokens ordered by a score, highest first. Tokens of equal score form one step and are not ordered."""
 
     is_positive: NDArray[np.bool_]
-    """In that order."""
+    """Positive or negative, in that order."""
     order: NDArray[np.int64]
     step_ends: NDArray[np.int64]
-    """Where each step ends."""
+    """Index of the last token of each step."""
 
     @classmethod
     def from_scores(cls, scores: NDArray[np.float32], is_positive: NDArray[np.bool_]) -> "Ranking":
@@ -31,10 +31,10 @@ class Ranking:
         return cls(is_positive[order], order, step_ends)
 
     def auroc_and_precision(self, weight: Float64Array) -> tuple[float, float]:
-        """(AUROC, average precision), each token counting `weight` times; NaN without a positive or a negative.
+        """(AUROC, average precision) where each token counts `weight` times; NaN without a positive or a negative.
 
-        AUROC = P(score of a positive > score of a negative) + P(equal) / 2. Average precision = over the steps, the
-        recall that a step adds times the precision of all that stands down to its end.
+        AUROC = P(score of a positive > score of a negative) + P(equal) / 2. Average precision = sum over the steps of
+        the recall that a step adds times the precision of all tokens down to its end.
         """
         ordered = weight[self.order]
         hits = _step_sums(np.where(self.is_positive, ordered, 0.0), self.step_ends)
@@ -52,18 +52,18 @@ def _step_sums(weight: Float64Array, step_ends: NDArray[np.int64]) -> Float64Arr
     return np.diff(np.cumsum(weight)[step_ends], prepend=0.0)
 
 
-def bootstrap_estimates(figures: WeightedFigures, clusters: NDArray[np.int64], seed: int = 0) -> list[Estimate]:
-    """Each figure with the percentiles of draws of whole clusters; the draws are the same for all of them.
+def bootstrap_estimates(statistics: WeightedStatistics, clusters: NDArray[np.int64], seed: int = 0) -> list[Estimate]:
+    """Each statistic with percentiles over draws of whole clusters; all statistics share the draws.
 
-    Tokens of one rollout, and rollouts of one task, hang together: only another task is new evidence.
+    Tokens of one rollout and rollouts of one task are correlated, so only another task is new evidence.
     """
     _, cluster_indices = np.unique(clusters, return_inverse=True)
     count = int(cluster_indices.max()) + 1
-    values = [value if np.isfinite(value) else None for value in figures(np.ones(len(cluster_indices)))]
+    values = [value if np.isfinite(value) else None for value in statistics(np.ones(len(cluster_indices)))]
     if count < MIN_TASKS:
         return [Estimate(value, reason=f"too few tasks for a bootstrap: {count}") for value in values]
     draws = draw_resample_weights(np.random.default_rng(seed), count, _NUM_DRAWS)
-    drawn_values = np.array([figures(weights[cluster_indices]) for weights in draws]).T
+    drawn_values = np.array([statistics(weights[cluster_indices]) for weights in draws]).T
     return [_percentile_estimate(value, value_draws) for value, value_draws in zip(values, drawn_values, strict=True)]
 
 

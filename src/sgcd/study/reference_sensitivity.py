@@ -1,4 +1,4 @@
-"""How much credit depends on what a reference says: the same rollouts under other references, token by token."""
+"""Measures how much credit depends on the reference: scores the same rollouts under several references."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,27 +7,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.contrast.leakage.literals import creditable_mask
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.credit.advantage import advantages
-from sgcd.credit.methods import Method
-from sgcd.learn.scoring.student import score_student_no_grad
-from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
-from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_teacher_input
-from sgcd.learn.settings import SurrogateSettings
+from sgcd.credit.methods import CreditInputs, Method
 from sgcd.measure.statistics import clip_interval, scipy_stats, t_interval
-from sgcd.records import Features, Floats, Group, Reference, Rollout
+from sgcd.records import Flags, Floats, Group, Reference, Teacher, TokenIds
+from sgcd.study.score_groups import ScoredRollout, ScoringOptions, score_groups_under_references
 
 _Array = NDArray[Any]
 ArmReferences = Mapping[str, Sequence[Sequence[str]]]
-"""By arm and group: the references that the arm puts in place of the group's own; several where it has variants."""
+"""By arm and group: the references that replace the group's own. There are several if the arm has variants."""
 OWN_ARM = "own"
 
 
 @dataclass(frozen=True, slots=True)
 class ReferenceCase:
-    """Kept siblings, the reference that their credit was read from, and the literals that credit keeps off."""
+    """A kept group, the reference that its credit came from, and the literals that get no credit."""
 
     group: Group
     own_reference: str
@@ -41,18 +38,14 @@ class ScoringContext:
     model: Any
     reference_builder: ReferenceBuilder
     method: Method
-    surrogate: SurrogateSettings
-    temperature: float
-    micro_batch_tokens: int
-    """In one forward pass."""
-    logits_bytes: int
-    """Bytes for logits and what is made of them."""
+    options: ScoringOptions
     window: int
+    """The model's context window in tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class GroupWeights:
-    """A group under one reference, over the tokens that may have credit: end to end, in the order of the rollouts."""
+    """The creditable tokens of a group under one reference, concatenated in the order of the rollouts."""
 
     weight: Floats
     divergence: Floats
@@ -61,82 +54,70 @@ class GroupWeights:
 def score_references(
     context: ScoringContext, cases: Sequence[ReferenceCase], texts: Sequence[Sequence[str]]
 ) -> list[dict[str, GroupWeights]]:
-    """Each group under its own reference and under each of its `texts`, by text; one that has no room is left out."""
-    method, needs = context.method, context.method.needs
-    if needs is None:
-        raise ValueError("a method that reads no reference has nothing to compare")
-    references = [list(dict.fromkeys([case.own_reference, *some])) for case, some in zip(cases, texts, strict=True)]
-    max_references = max(map(len, references), default=0)
-    rollouts = [rollout for case in cases for rollout in case.group.rollouts]
-    flags = [
-        creditable_mask(one, case.literals, context.reference_builder.chat)
-        for case in cases
-        for one in case.group.rollouts
-    ]
-    arms: list[list[TeacherInput]] = []
-    for number in range(max_references):
-        column = [some[number] if number < len(some) else None for some in references]
-        rollout_texts = [text for text, case in zip(column, cases, strict=True) for _ in case.group.rollouts]
-        arms.append([_build_input(*one, context) for one in zip(rollouts, rollout_texts, flags, strict=True)])
-    forward_args = context.temperature, context.micro_batch_tokens
-    teacher_topk: list[list[TeacherTopK | None]] = []
-    for arm in arms:
-        some = [(one.rollout, one.input_ids) for one in arm if one.input_ids is not None]
-        teacher_scores = iter(
-            score_teacher(
-                context.model,
-                [one for one, _ in some],
-                [row for _, row in some],
-                *forward_args,
-                needs.k,
-                context.logits_bytes,
-            )
-        )
-        teacher_topk.append([None if one.input_ids is None else next(teacher_scores) for one in arm])
-    features = score_student_no_grad(
-        context.model, rollouts, teacher_topk, *forward_args, needs.divergence, context.logits_bytes
-    ).features
-    method.calibrate([(r, f, one) for r, f, one in zip(rollouts, features[0], flags, strict=True) if f])
-    group_advantages = [
-        float(gain)
-        for case in cases
-        for gain in advantages(
-            [one.reward for one in case.group.rollouts], context.surrogate.baseline, context.surrogate.scale_by_std
-        )
-    ]
+    """Each group's weights by text, under its own reference and under each of its `texts`.
+
+    A text is left out if it does not fit into the window.
+    """
+    case_texts = [list(dict.fromkeys([case.own_reference, *other])) for case, other in zip(cases, texts, strict=True)]
+    chat = context.reference_builder.chat
+    masks = [creditable_mask(rollout, case.literals, chat) for case in cases for rollout in case.group.rollouts]
+    scored_rollouts = score_groups_under_references(
+        context.model,
+        [case.group for case in cases],
+        [
+            _build_input_ids(context, cases, [texts[number] if number < len(texts) else None for texts in case_texts])
+            for number in range(max(map(len, case_texts), default=0))
+        ],
+        context.options,
+    )
+    creditable = list(zip(scored_rollouts, masks, strict=True))
+    context.method.calibrate([_credit_inputs(scored, mask, 0) for scored, mask in creditable if scored.features[0]])
     results: list[dict[str, GroupWeights]] = []
-    start = 0
-    for case, some in zip(cases, references, strict=True):
-        indices = range(start, start + len(case.group.rollouts))
-        start = indices.stop
-        results.append({})
-        for text, arm_features in zip(some, features, strict=False):
-            if all(arm_features[index] is not None for index in indices):
-                parts = [
-                    _assign_weights(method, rollouts[i], group_advantages[i], arm_features[i], flags[i])
-                    for i in indices
-                ]
-                results[-1][text] = GroupWeights(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    for index, references in enumerate(case_texts):
+        group = [(scored, mask) for scored, mask in creditable if scored.group_index == index]
+        results.append(
+            {
+                text: _group_weights(context.method, group, number)
+                for number, text in enumerate(references)
+                if all(scored.features[number] is not None for scored, _ in group)
+            }
+        )
     return results
 
 
-def _build_input(rollout: Rollout, text: str | None, creditable_flags: Any, context: ScoringContext) -> TeacherInput:
-    reference = None if text is None else Reference(rollout.task, text, "")
-    return build_teacher_input(rollout, reference, creditable_flags, context.reference_builder, context.window)
+def _build_input_ids(
+    context: ScoringContext, cases: Sequence[ReferenceCase], texts: Sequence[str | None]
+) -> list[TokenIds | None]:
+    """The teacher's input ids of each rollout under its group's text; None without a text or without room for it."""
+    builder = context.reference_builder
+    inputs: list[TokenIds | None] = []
+    for case, text in zip(cases, texts, strict=True):
+        for rollout in case.group.rollouts:
+            room = context.window - len(rollout.prompt) - len(rollout.response)
+            fitted = None if text is None else builder.fit_to_window(Reference(rollout.task, text, ""), room)
+            inputs.append(build_teacher_input_ids(rollout, fitted.ids) if fitted else None)
+    return inputs
 
 
-def _assign_weights(
-    method: Method, rollout: Rollout, advantage: float, features: Features | None, creditable_flags: Any
-) -> tuple[Floats, Floats]:
-    eligible = rollout.response_mask & creditable_flags
-    weight = method.assign_credit(rollout, advantage, features, creditable_flags).signal.credit.weight[eligible]
-    return weight, features.divergence[eligible] if features else np.zeros(int(eligible.sum()), np.float32)
+def _credit_inputs(scored: ScoredRollout, mask: Flags, reference: int) -> CreditInputs:
+    features = {Teacher(): scored.features_under(reference)}
+    return CreditInputs(scored.rollout, scored.advantage, features, mask)
+
+
+def _group_weights(method: Method, group: Sequence[tuple[ScoredRollout, Flags]], reference: int) -> GroupWeights:
+    weights, divergences = list[Floats](), list[Floats]()
+    for scored, mask in group:
+        features, eligible = scored.features_under(reference), scored.rollout.response_mask & mask
+        result = method.assign_credit(_credit_inputs(scored, mask, reference))
+        weights.append(result.signal.credit.weight[eligible])
+        divergences.append(features.divergence[eligible])
+    return GroupWeights(np.concatenate(weights), np.concatenate(divergences))
 
 
 def compare_arm(
     weights: Sequence[Mapping[str, GroupWeights]], cases: Sequence[ReferenceCase], arm: Sequence[Sequence[str]]
 ) -> dict[str, Any]:
-    """One arm against the groups' own references; every group counts the same, and so does each of its variants."""
+    """Compare one arm with the groups' own references. Groups count equally, and so do the variants of a group."""
     is_same, pairs = list[float](), list[list[tuple[GroupWeights, GroupWeights]]]()
     for by_text, case, texts in zip(weights, cases, arm, strict=True):
         variants = [text for text in texts if text in by_text]
@@ -163,7 +144,7 @@ def mean_over_groups(
 ) -> dict[str, Any]:
     """The mean over groups of each group's mean over its variants, with Student's t interval over groups.
 
-    Groups that have no such figure are left out; how many are in it stands beside.
+    Groups without a value are left out; "groups" is the number of the others.
     """
     means: list[float] = []
     for variants in pairs:
@@ -173,9 +154,9 @@ def mean_over_groups(
 
 
 def credit_overlap(weights: _Array, other_weights: _Array) -> float | None:
-    """Jaccard: tokens credited under both over tokens credited under either; None where none is.
+    """Jaccard index: tokens credited under both over tokens credited under either; None if there are none.
 
-    >>> overlap(np.array([1.0, 2.0, 1.5]), np.array([1.0, 1.0, 1.2]))
+    >>> credit_overlap(np.array([1.0, 2.0, 1.5]), np.array([1.0, 1.0, 1.2]))
     0.5
     """
     credited, other_credited = weights > 1, other_weights > 1
@@ -184,9 +165,9 @@ def credit_overlap(weights: _Array, other_weights: _Array) -> float | None:
 
 
 def rank_correlation(first: _Array, second: _Array) -> float | None:
-    """Spearman's rank correlation; None where one side does not vary.
+    """Spearman's rank correlation of the finite pairs; None if one side does not vary.
 
-    >>> round(ranks(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 5.0])), 2)
+    >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 5.0])), 2)
     0.5
     """
     finite = np.isfinite(first) & np.isfinite(second)
@@ -197,5 +178,6 @@ def rank_correlation(first: _Array, second: _Array) -> float | None:
 
 
 def finite_mean(values: _Array) -> float | None:
+    """The mean of the finite values; None if there are none."""
     finite = values[np.isfinite(values)].astype(np.float64)
     return float(finite.mean()) if len(finite) else None

@@ -1,65 +1,68 @@
-"""Ways of weighting the same rollouts, side by side: the method, its extensions, their shuffled controls, the truth."""
+"""Weights the same rollouts in several ways: the method, its variants, shuffled controls, and the true weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import CreditResult, Sgcd
-from sgcd.credit.settings import SegmentSettings
-from sgcd.credit.settings import SgcdSettings as SgcdSettings
-from sgcd.records import Flags, Floats, Rollout
+from sgcd.credit.settings import SegmentSettings, SgcdSettings
+from sgcd.records import Flags, Floats, Teacher
 from sgcd.study.decision_values import Truth
-from sgcd.study.token_scores import TokenScores
+from sgcd.study.score_groups import ScoredRollout
 
 _ATTENUATING_FLOOR = 0.2
-"""Of the weights that also attenuate."""
+"""Smallest weight of the variants that also attenuate."""
 _ORACLE_CAP = 2.0
-"""What a decisive token weighs where the truth gives the weights."""
+"""Weight of a decisive token where the truth gives the weights."""
 OWN_REFERENCE, SHUFFLED_REFERENCE = 0, 1
-"""Which of the texts that a teacher was shown."""
+"""Numbers of the two references under which each rollout is scored."""
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutWithTruth:
-    """One rollout and all that is known of it."""
+    """One rollout with its scores and the true advantage of its tokens."""
 
-    rollout: Rollout
-    group_index: int
-    """Which siblings it is one of."""
-    advantage: float
-    token_scores: TokenScores
+    scored: ScoredRollout
+    top_probs: Floats
+    """The student's largest probability at each token."""
     truth: Truth
 
     @property
     def creditable_mask(self) -> Flags:
-        return self.truth.counted_mask | ~self.rollout.response_mask
+        return self.truth.counted_mask | ~self.scored.rollout.response_mask
 
 
-def assign_credits(settings: SgcdSettings, arm: int, samples: Sequence[RolloutWithTruth]) -> list[CreditResult]:
-    """What the method says of each rollout when its teacher was shown text number `arm`."""
+def assign_credits(settings: SgcdSettings, reference: int, samples: Sequence[RolloutWithTruth]) -> list[CreditResult]:
+    """The method's credit of each rollout under reference number `reference`."""
     method = Sgcd(settings)
     return [
         method.assign_credit(
-            sample.rollout, sample.advantage, sample.token_scores.features[arm], sample.creditable_mask
+            CreditInputs(
+                sample.scored.rollout,
+                sample.scored.advantage,
+                {Teacher(): sample.scored.features_under(reference)},
+                sample.creditable_mask,
+            )
         )
         for sample in samples
     ]
 
 
 def with_published_segments(settings: SgcdSettings) -> SgcdSettings:
-    """The same method with the published rule for segments."""
+    """The same method with the paper's segment settings."""
     return settings.model_copy(update={"segments": SegmentSettings()})
 
 
 def build_weights(base_settings: SgcdSettings, samples: Sequence[RolloutWithTruth]) -> dict[str, list[Floats]]:
-    """A weight for each token of each rollout, under every arm.
+    """The weight of each token of each rollout, by name of the weighting.
 
-    "decisive" is no method, since none may give a weight of zero: it says what is left without all other tokens.
+    "decisive" is a control and not a method: it gives weight zero to all tokens that are not decisive.
     """
 
-    def method_weights(settings: SgcdSettings, arm: int) -> list[Floats]:
-        return [sample.signal.credit.weight for sample in assign_credits(settings, arm, samples)]
+    def method_weights(settings: SgcdSettings, reference: int) -> list[Floats]:
+        return [result.signal.credit.weight for result in assign_credits(settings, reference, samples)]
 
     def truth_weights(high: float, low: float) -> list[Floats]:
         return [np.where(sample.truth.decisive_mask, high, low).astype(np.float32) for sample in samples]
@@ -73,7 +76,7 @@ def build_weights(base_settings: SgcdSettings, samples: Sequence[RolloutWithTrut
         "sgcd floor": base_settings.model_copy(update={"floor": _ATTENUATING_FLOOR}),
     }
     return {
-        "grpo": [np.ones(len(sample.rollout.response), np.float32) for sample in samples],
+        "grpo": [np.ones(len(sample.scored.rollout.response), np.float32) for sample in samples],
         **{name: method_weights(settings, OWN_REFERENCE) for name, settings in variants.items()},
         **{
             name.replace("sgcd", "shuffled"): method_weights(settings, SHUFFLED_REFERENCE)

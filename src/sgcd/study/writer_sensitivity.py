@@ -12,6 +12,7 @@ from sgcd.errors import FolderError
 from sgcd.lab.reference_effect import compare_reference_arms
 from sgcd.learn.policy.load import get_context_window
 from sgcd.learn.training.context import RunContext
+from sgcd.learn.training.step import scoring_config
 from sgcd.recipe.schema import Recipe
 from sgcd.storage.run_folder import RunFolder
 from sgcd.study.reference_sensitivity import (
@@ -22,6 +23,7 @@ from sgcd.study.reference_sensitivity import (
     compare_arm,
     score_references,
 )
+from sgcd.study.score_groups import ScoringOptions
 
 ProgressPrinter = Callable[[str], None]
 
@@ -60,7 +62,7 @@ async def measure_sensitivity(
         "groups": len(cases),
         "groups without a reference": num_without_reference,
         "not written": dict(causes.most_common()),
-        "calls": endpoint.usage_tracker.pop_metrics() if endpoint else None,
+        "calls": endpoint.usage_tracker.pop_metrics().to_json() if endpoint else None,
         "seed": sizes.seed,
         "trials": sizes.trials if played else 0,
         "arms": {name: {**metrics, "played": played.get(name)} for name, metrics in arm_metrics.items()},
@@ -93,15 +95,13 @@ async def load_cases(
 
 
 def build_scorer(recipe: Recipe, context: RunContext) -> ScoringContext:
-    model: Any = context.policy.model
+    model, needs = context.policy.model, context.method.needs
+    assert needs is not None  # the command refuses other methods
     return ScoringContext(
         model=model,
         reference_builder=context.reference_builder,
         method=context.method,
-        surrogate=recipe.surrogate,
-        temperature=recipe.sampler.temperature,
-        micro_batch_tokens=recipe.scoring.micro_batch_tokens,
-        logits_bytes=recipe.scoring.logits_bytes,
+        options=ScoringOptions(needs, recipe.surrogate, scoring_config(recipe)),
         window=get_context_window(model.config),
     )
 
@@ -124,5 +124,12 @@ async def measure_arm_success(
         f"playing {len(cases)} tasks, {sizes.trials} trials each, with {len(texts)} kinds of references and without any"
     )
     tasks = [case.group.task for case in cases]
-    chat, sampler = context.policy.chat, context.sampler
-    return await compare_reference_arms(tasks, texts, OWN_ARM, sizes.trials, chat, sampler, sizes.seed)
+    return await compare_reference_arms(
+        tasks,
+        texts,
+        OWN_ARM,
+        trials=sizes.trials,
+        chat=context.policy.chat,
+        sampler=context.sampler,
+        seed=sizes.seed,
+    )

@@ -19,7 +19,7 @@ from sgcd.lab.world import Airline
 from sgcd.records import Floats, Rollout, TokenIds
 from sgcd.study import decision_values as truth
 from sgcd.study.continuations import BranchPoint, play_continuations
-from sgcd.study.decision_values import Truth, estimate_advantage, measure_truths, undecided_positions
+from sgcd.study.decision_values import MeasuredRollout, Truth, estimate_advantage, measure_truths, undecided_positions
 
 CHAT = policy.build_lab_chat()
 TASK = next(task for task in generate_tasks("dev") if task.category == "no_action")
@@ -97,14 +97,11 @@ def judged() -> tuple[list[Rollout], list[Truth], Room]:
     rollouts, room = [played(seed) for seed in range(12)], Room()
     found = asyncio.run(
         measure_truths(
-            [TASK] * 12,
-            rollouts,
-            [tops(r) for r in rollouts],
-            [r.response_mask for r in rollouts],
+            [MeasuredRollout(TASK, rollout, tops(rollout), rollout.response_mask) for rollout in rollouts],
             CHAT,
             room,
-            0,
-            truth.NUM_CONTINUATIONS,
+            seed=0,
+            num_plays=truth.NUM_CONTINUATIONS,
         )
     )
     return rollouts, found, room

@@ -10,8 +10,8 @@ import pytest
 from sgcd.lab import policy, words
 from sgcd.lab.demonstrate import NOISY, PERFECT, Script, encode_demonstration, play_script, sft_loss_weights
 from sgcd.lab.settings import LabSettings
-from sgcd.lab.tasks import generate_tasks, task_structure
-from sgcd.lab.world import Airline, Booking, Request, is_allowed, lab_tasks
+from sgcd.lab.tasks import build_lab_task_suite, generate_tasks, task_structure
+from sgcd.lab.world import Airline, Booking, Request, is_allowed
 from sgcd.records import Call, ParsedTurn, Task, TokenKind
 
 SPLITS = ("train", "dev", "test")
@@ -140,7 +140,7 @@ def test_a_script_without_errors_solves_every_task_and_renders_to_its_ids(chatty
     chat = policy.build_lab_chat()
     settings = LabSettings.model_validate({"name": "lab", "chatty": chatty, "horizon": horizon})
     rng = np.random.default_rng(0)
-    for task in lab_tasks(settings).splits["dev"][:60]:
+    for task in build_lab_task_suite(settings).splits["dev"][:60]:
         rollout = encode_demonstration(
             asyncio.run(play_script(task, Script(task, PERFECT, rng, words.thought_pools(chatty, settings.thinking)))),
             chat,

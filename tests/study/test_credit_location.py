@@ -9,7 +9,7 @@ from sgcd.credit.settings import SgcdSettings
 from sgcd.records import Features, Rollout, Verdict
 from sgcd.study.credit_location import measure_credit_location, spike_condition_shares
 from sgcd.study.decision_values import Truth
-from sgcd.study.token_scores import TokenScores
+from sgcd.study.score_groups import ScoredRollout
 from sgcd.study.weightings import RolloutWithTruth, build_weights, with_published_segments
 
 SIZE, AT = 10, 3
@@ -34,8 +34,8 @@ def judged(choice: int, group: int, decisive: bool, advantage: float) -> Rollout
         turns=(), messages=(), tools=(),
         end_reason="answered", verdict=Verdict(1.0, True),
     )  # fmt: skip
-    shown = TokenScores(np.where(here, np.float32(0.5), np.float32(1)), np.zeros(SIZE, np.float32), (seen, seen))
-    return RolloutWithTruth(rollout, group, 1.0, shown, Truth(true, error, ones))
+    scored = ScoredRollout(rollout, group, 1.0, np.zeros(SIZE, np.float32), (seen, seen))
+    return RolloutWithTruth(scored, np.where(here, np.float32(0.5), np.float32(1)), Truth(true, error, ones))
 
 
 THREE = [judged(50, 0, True, 0.6), judged(51, 0, False, -0.1), judged(50, 1, False, 0.0)]
