@@ -1,6 +1,7 @@
-"""Tables in the log, and the page of performance, are what their commands make of the figures that are kept."""
+"""The generated tables of docs/log and docs/performance.md equal what their commands make of the kept figures."""
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+LOG = ROOT / "docs/log"
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,19 @@ def bench() -> Any:
 
 
 def between(script: Any) -> str:
-    log = (ROOT / "docs/log.md").read_text(encoding="utf-8")
-    assert log.count(script.BEGIN) == log.count(script.END) == 1
-    return log.split(script.BEGIN)[1].split(script.END)[0].strip()
+    """The generated table on the page that the script writes; no other page of the log has its markers."""
+    pages = [path for path in LOG.glob("*.md") if script.BEGIN in path.read_text(encoding="utf-8")]
+    assert pages == [script.LOG_PATH]
+    text = script.LOG_PATH.read_text(encoding="utf-8")
+    assert text.count(script.BEGIN) == text.count(script.END) == 1
+    return text.split(script.BEGIN)[1].split(script.END)[0].strip()
+
+
+def test_the_index_names_every_page_and_none_is_long():
+    pages = {path.name: path.read_text(encoding="utf-8") for path in LOG.glob("*.md")}
+    named = set(re.findall(r"^\| \[([\w-]+\.md)\]", pages["README.md"], re.MULTILINE))
+    assert named == pages.keys() - {"README.md"}
+    assert max(len(text.splitlines()) for text in pages.values()) <= 120
 
 
 @pytest.mark.parametrize("name", ["learning", "truth"])
