@@ -28,16 +28,17 @@ from sgcd.assemble import assemble
 from sgcd.contrast.trace import Trace
 from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.learn.training.trainer import Trainer
-from sgcd.recipe.schema import dump_recipe, load_recipe
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import dump_recipe
 from sgcd.storage.run_folder import RunFolder
 
-_SGCD_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/sgcd.storage.yaml"
+_SGCD_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/sgcd.yaml"
 _MAX_EXPOSED_SHARE = 0.10
 _LATENCY_SIGMA = 0.4
 _RECIPE_KEYS = (
     "siblings.groups=12",
     "sampler.slots=64",
-    "scoring.shuffled=0",
+    "scoring.shuffled_every=0",
     "evaluation.tasks=1",
     "evaluation.trials=0",
 )
@@ -86,7 +87,7 @@ def measure_exposed_latency(steps: int, mean: float) -> dict[str, Any]:
     torch.set_num_threads(1)
     run_with_delay("lockstep", 1, 0.0)  # warm
     results: dict[str, Any] = {}
-    for mode in ("lockstep", "free"):
+    for mode in ("lockstep", "continuous"):
         seconds_without, waited_without, _, policy = run_with_delay(mode, steps, 0.0)
         seconds_with, waited_with, latencies, delayed_policy = run_with_delay(mode, steps, mean)
         results[mode] = {
@@ -115,7 +116,7 @@ def main() -> int:
     if args.json:
         print(json.dumps({"schema": 1, "steps": args.steps, "mean": args.mean, "B8": result}, indent=1))
     else:
-        for mode in ("lockstep", "free"):
+        for mode in ("lockstep", "continuous"):
             mode_result = result[mode]
             print(
                 f"{mode}: {mode_result['calls']} calls of {mode_result['latencies']:.1f} s, "

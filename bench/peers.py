@@ -30,7 +30,7 @@ from sgcd.bench.timing import ALLOCATOR_ENV, WARMUP_ROUNDS, measure_peak_memory,
 from sgcd.cli.commands.bench import describe_machine, format_case
 
 _RESULTS_PATH = Path(__file__).resolve().parents[1] / "docs/peers.json"
-SGCD_ARM, LOW_MEMORY_ARM = "SGCD", "SGCD with scoring.bytes 64 MiB"
+SGCD_ARM, LOW_MEMORY_ARM = "SGCD", "SGCD with scoring.logits_bytes 64 MiB"
 PEER_ARMS = (SGCD_ARM, LOW_MEMORY_ARM, GRPO, COMPLETION, SDPO)
 ARM_LOGITS_BYTES = {SGCD_ARM: 2**30, LOW_MEMORY_ARM: 2**26}
 _NOTE = """Without Triton TRL's fused head makes logits of the prompt as well, and all of them twice; "over the

@@ -136,7 +136,7 @@ def peers_section(peers: Json | None) -> Json:
 
 def latency_section(latency: Json | None) -> Json:
     """B8, for each sampler mode."""
-    modes, b8 = ("lockstep", "free"), (latency or {}).get("B8")
+    modes, b8 = ("lockstep", "continuous"), (latency or {}).get("B8")
     title = f"{_WAITED_TITLE}, by the run's own clock"
     if latency is None or b8 is None:
         cases = [build_case_json(mode, None, 0.1, False) for mode in modes]

@@ -62,7 +62,7 @@ def build_conversations(tasks: int, siblings: int) -> list[Conversation]:
     return scripts
 
 
-def sampler_arm(model: Any, scripts: list[Conversation], mode: Literal["lockstep", "free"]) -> Callable[[], None]:
+def sampler_arm(model: Any, scripts: list[Conversation], mode: Literal["lockstep", "continuous"]) -> Callable[[], None]:
     async def play_one(cohort: Any, index: int) -> None:
         session = cohort.session(index, index)
         for turn in scripts[index]:
@@ -111,7 +111,9 @@ def generate_arm(model: Any, scripts: list[Conversation]) -> Callable[[], None]:
     return play
 
 
-def measure_sampling(rounds: int, tasks: int, siblings: int, mode: Literal["lockstep", "free"]) -> dict[str, float]:
+def measure_sampling(
+    rounds: int, tasks: int, siblings: int, mode: Literal["lockstep", "continuous"]
+) -> dict[str, float]:
     scripts = build_conversations(tasks, siblings)
     num_tokens = sum(turn.num_tokens for turns in scripts for turn in turns)
     model = lab.build_lab_model(0, lab.build_lab_chat().vocab_size).eval()
@@ -134,7 +136,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--siblings", type=int, default=8)
-    parser.add_argument("--mode", choices=["lockstep", "free"], default="lockstep")
+    parser.add_argument("--mode", choices=["lockstep", "continuous"], default="lockstep")
     args = parser.parse_args()
     torch.set_num_threads(1)
     result = measure_sampling(args.rounds, args.tasks, args.siblings, args.mode)

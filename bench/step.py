@@ -19,7 +19,8 @@ from typing import Any
 import torch
 
 from sgcd.assemble import assemble
-from sgcd.recipe.schema import dump_recipe, load_recipe
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import dump_recipe
 from sgcd.storage.run_folder import RunFolder
 
 _GRPO_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/grpo.yaml"

@@ -22,7 +22,8 @@ from sgcd.learn.policy import load as policy
 from sgcd.learn.training.context import TrainConfig
 from sgcd.learn.training.trainer import Trainer
 from sgcd.recipe.keys import RecipeKey, list_keys
-from sgcd.recipe.schema import Recipe, dump_recipe, load_recipe
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import Recipe, dump_recipe
 from sgcd.settings import Settings
 from sgcd.storage.run_folder import RunFolder
 
@@ -43,7 +44,12 @@ BASES = {
         "evaluation.model={base_url: 'http://127.0.0.1:9/v1', model: m, pause: 0.001, retries: 1, prices: {prompt: 1}}"
     ],
 }
-LEARNT = ["environment={name: lab}", "policy.start=lab:plain", "method={name: sgcd}", "siblings={groups: 2, size: 8}"]
+LEARNT = [
+    "environment={name: lab}",
+    "policy.start=lab:plain",
+    "method={name: sgcd}",
+    "siblings={groups: 2, group_size: 8}",
+]
 """A policy that has learnt to heed a reference: without one there are no segments, and nobody asks how they are cut."""
 TEXTS = {
     "policy.start": "other",
@@ -52,7 +58,7 @@ TEXTS = {
     "environment.dev": "train.jsonl",
     "environment.test": "train.jsonl",
     "environment.system": "please be kind",
-    "scoring.bytes": 2**20,
+    "scoring.logits_bytes": 2**20,
     "reference.writer.base_url": "http://127.0.0.1:10/v1",
     "reference.writer.model": "other",
     "reference.writer.key_env": "OTHER",

@@ -21,7 +21,7 @@ from sgcd.cli.commands import references_compare as rewriting
 from sgcd.cli.commands import references_show as reading
 from sgcd.cli.commands import train as training
 from sgcd.cli.output import split_recipe_and_keys
-from sgcd.recipe.schema import load_recipe
+from sgcd.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"

@@ -68,7 +68,7 @@ def test_what_was_measured_apart_is_on_the_page_with_its_place(bench: Any):
         **taken,
         "steps": 4,
         "mean": 1.0,
-        "B8": {"target": 0.1, "lockstep": mode, "free": {**mode, "exposed": 0.2}},
+        "B8": {"target": 0.1, "lockstep": mode, "continuous": {**mode, "exposed": 0.2}},
     }
     told = bench["performance_table"].page({**taken, "rounds": 1, "tokens": 9}, peers, latency)
     place = "Measured on 2026-01-02: P, 2 cores, no GPU, S, torch 2, trl 1, threads: 1."
@@ -79,7 +79,7 @@ def test_what_was_measured_apart_is_on_the_page_with_its_place(bench: Any):
         "| SGCD, vocabulary 32,000, 96 written | 1.23 | 5 |",
         "| other, vocabulary 32,000, 96 written | 2.00 |  |",
         "| lockstep | 0.0984 | at most 0.1 | pass |",
-        "| free | 0.2 | at most 0.1 | **miss** |",
+        "| continuous | 0.2 | at most 0.1 | **miss** |",
     ):
         assert f"\n{line}\n" in told
     assert "4 steps, 38 and 38 calls of 1 s on average. By the difference of two walls 0.14 and 0.14." in told

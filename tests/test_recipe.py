@@ -8,8 +8,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sgcd.errors import RecipeError
-from sgcd.recipe.keys import list_keys, nearest_keys
-from sgcd.recipe.schema import RESUMABLE_KEYS, Recipe, document_recipe, dump_recipe, load_recipe, recipe_differences
+from sgcd.recipe.keys import list_keys
+from sgcd.recipe.load import load_recipe, suggest_keys
+from sgcd.recipe.reference_page import document_recipe
+from sgcd.recipe.schema import RESUMABLE_KEYS, Recipe, dump_recipe, recipe_differences
 
 LAB = Path("recipes/lab/grpo.yaml")
 SMALL = 'version: 1\nsteps: 3\npolicy: {start: "lab:plain"}\nenvironment: {name: lab}\nmethod: {name: grpo}\n'
@@ -28,7 +30,7 @@ def test_the_lab_s_twins_differ_by_their_method_alone():
     grpo, sgcd = load_recipe(LAB), load_recipe(LAB.with_name("sgcd.yaml"))
     assert {each.key.partition(".")[0] for each in recipe_differences(grpo, sgcd)} == {"method"}
     assert sgcd.model_copy(update={"method": grpo.method}) == grpo
-    few = {"tokens": 8, "confident": 1.0, "reset": 1}
+    few = {"min_tokens": 8, "entropy_quantile": 1.0, "quiet_tokens": 1}
     assert sgcd.method.model_dump(exclude_defaults=True) == {"name": "sgcd", "k": 20, "segments": few}
 
 
@@ -43,7 +45,7 @@ def test_the_lab_recipe_is_read_whole():
         ("optimizer.lr=1e-4", lambda r: r.optimizer.lr, 1e-4),
         ("optimizer.lr=1", lambda r: r.optimizer.lr, 1.0),
         ("seed=12", lambda r: r.seed, 12),
-        ("surrogate.std=false", lambda r: r.surrogate.std, False),
+        ("surrogate.scale_by_std=false", lambda r: r.surrogate.scale_by_std, False),
         ("surrogate.clip_high=0.3", lambda r: r.surrogate.clip_high, 0.3),
         ("evaluation.tasks=null", lambda r: r.evaluation.tasks, None),
         ("evaluation.tasks=", lambda r: r.evaluation.tasks, None),
@@ -69,11 +71,14 @@ def test_the_last_of_two_overrides_wins():
         ("surrogate.clp=0.3", "surrogate.clp=0.3: no such key; did you mean surrogate.clip?"),
         ("lr=1e-4", "did you mean optimizer.lr?"),
         ("optimiser.lr=1e-4", "optimiser.lr=0.0001: no such key; did you mean optimizer.lr?"),
-        ("tokens=9", "did you mean scoring.tokens or optimizer.tokens or siblings.limits.tokens?"),
+        (
+            "tokens=9",
+            "did you mean scoring.micro_batch_tokens or optimizer.micro_batch_tokens or siblings.limits.tokens?",
+        ),
         ("surrogate.xyzzy=1", "expected one of surrogate.ratio, surrogate.clip, "),
         ("surrogate.clip=1.0", "surrogate.clip: expected a number, at least 0 and below 1, got 1.0"),
         ("surrogate.clip=.nan", "surrogate.clip: expected a number, at least 0 and below 1, got NaN"),
-        ("siblings.size=1", "siblings.size: expected a whole number, at least 2, got 1"),
+        ("siblings.group_size=1", "siblings.group_size: expected a whole number, at least 2, got 1"),
         ("seed=true", "seed: expected a whole number, at least 0, got true"),
         ('seed="1"', 'seed: expected a whole number, at least 0, got "1"'),
         ("steps=3.0", "steps: expected a whole number, at least 1, got 3.0"),
@@ -130,15 +135,16 @@ def test_every_problem_is_in_the_one_line():
 
 def test_an_anchor_shares_text_and_not_what_is_laid_over_it():
     text = SMALL + "scoring: &s {tokens: 5}\noptimizer: *s\n"
-    recipe = load_recipe(text, ["scoring.tokens=6"])
-    assert (recipe.scoring.tokens, recipe.optimizer.tokens) == (6, 5)
+    recipe = load_recipe(text, ["scoring.micro_batch_tokens=6"])
+    assert (recipe.scoring.micro_batch_tokens, recipe.optimizer.micro_batch_tokens) == (6, 5)
 
 
 @pytest.mark.parametrize("key", sorted({key.path for key in list_keys(Recipe) if "." in key.path}))
 def test_a_key_with_a_letter_dropped_is_guessed(key: str):
     section, _, leaf = key.rpartition(".")
     if len(leaf) > 3:
-        assert key in nearest_keys(f"{section}.{leaf[:-2]}{leaf[-1]}", list_keys(Recipe))
+        paths = [known.path for known in list_keys(Recipe)]
+        assert key in suggest_keys(f"{section}.{leaf[:-2]}{leaf[-1]}", paths)
 
 
 def test_dump_writes_every_key_in_the_order_of_the_recipe():
@@ -188,7 +194,9 @@ def test_what_a_resumed_run_may_change_are_keys_of_the_recipe():
 
 
 def test_the_reference_in_the_docs_is_the_one_that_the_fields_give():
-    assert Path("docs/recipe.md").read_text() == document_recipe(), "run: python -m sgcd.recipe.schema > docs/recipe.md"
+    assert Path("docs/recipe.md").read_text() == document_recipe(), (
+        "run: python -m sgcd.recipe.reference_page > docs/recipe.md"
+    )
 
 
 def test_every_key_is_documented():

@@ -145,12 +145,12 @@ def assemble(recipe: Recipe, threads: int | None = None) -> AssembledRun:
     task_suite = build_task_suite(recipe, user_endpoint)
     policy = load_trainable_policy(recipe.policy, recipe.seed)
     check_head(policy.model)
-    check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.bytes)
+    check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.logits_bytes)
     thread = ModelThread()
     sampler = TorchSampler(policy.model, policy.chat, recipe.sampler, thread)
     method, endpoint = build_method(recipe), build_writer_endpoint(recipe)
     writer = LanguageModelWriter(endpoint) if endpoint else BuiltInWriter()
-    contrast = ReferenceBuilder(writer, policy.chat, recipe.reference.budget, recipe.reference.least)
+    contrast = ReferenceBuilder(writer, policy.chat, recipe.reference.budget, recipe.reference.min_tokens)
     return AssembledRun(
         recipe, task_suite, policy, sampler, method, contrast, thread, endpoint if method.needs else None, user_endpoint
     )

@@ -50,8 +50,14 @@ def test_a_misspelt_key_names_the_right_one(capsys: Capture):
     [
         (["check"], "check RECIPE"),
         (["check", "nowhere.yaml"], "nowhere.yaml: expected a recipe's YAML file"),
-        (["check", "recipe.yaml", "siblings.size=1"], "siblings.size: expected a whole number, at least 2, got 1"),
-        (["check", "recipe.yaml", "scoring.bytes=1000"], "scoring.bytes: 1,000 do not hold one row of logits"),
+        (
+            ["check", "recipe.yaml", "siblings.group_size=1"],
+            "siblings.group_size: expected a whole number, at least 2, got 1",
+        ),
+        (
+            ["check", "recipe.yaml", "scoring.logits_bytes=1000"],
+            "scoring.logits_bytes: 1,000 do not hold one row of logits",
+        ),
         (["check", "recipe.yaml", "policy.start=nowhere"], "policy.start: nowhere is not a folder"),
         (["check", "recipe.yaml", "policy.start=lab:moon"], "no warm start 'moon'"),
         (["check", "recipe.yaml", "environment.tasks=nowhere.jsonl"], "environment.tasks: nowhere.jsonl"),

@@ -15,7 +15,7 @@ from sgcd.show.sensitivity_tables import sensitivity_tables
 from sgcd.storage.atomic import read_rows, to_json_line
 
 Capture = pytest.CaptureFixture[str]
-LAB = ["recipes/lab/sgcd.yaml", "steps=1", "siblings.groups=3", "siblings.size=6", "evaluation.tasks=1"]
+LAB = ["recipes/lab/sgcd.yaml", "steps=1", "siblings.groups=3", "siblings.group_size=6", "evaluation.tasks=1"]
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from sgcd.cli import main
 from sgcd.show.truth_tables import truth_tables
 from sgcd.study import decision_values as truth
 
-SMALL = ["lab", "truth", "plain", "method.segments.full=5", "--tasks", "6", "--rollouts", "40", "--json"]
+SMALL = ["lab", "truth", "plain", "method.segments.saturation=5", "--tasks", "6", "--rollouts", "40", "--json"]
 Capture = pytest.CaptureFixture[str]
 
 
@@ -40,7 +40,7 @@ def test_the_counts_are_those_that_were_asked_for(found: dict[str, Any]):
     assert found["reference"]["tasks"] == found["sizes"]["mixed"] == 6
     assert (found["truth"]["rollouts"], found["truth"]["groups"]) == (40, 5)
     assert found["definition"] == {"top below": 0.98, "continuations": 8, "errors": 3.0}
-    assert (found["method"]["k"], found["method"]["segments"]["full"]) == (20, 5)
+    assert (found["method"]["k"], found["method"]["segments"]["saturation"]) == (20, 5)
     assert (found["gradients"]["groups"], found["gradients"]["batch"]) == (5, 2)
     kinds = found["truth"]["measured"]
     assert 0 < kinds["all"] == kinds["thinking"] + kinds["call"] + kinds["answer"] < found["truth"]["tokens"]

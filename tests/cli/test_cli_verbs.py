@@ -10,7 +10,7 @@ import pytest
 
 from sgcd.cli import expand_multi_value_options, main
 from sgcd.cli.commands import lab as labs
-from sgcd.recipe.schema import load_recipe
+from sgcd.recipe.load import load_recipe
 
 Capture = pytest.CaptureFixture[str]
 

@@ -31,7 +31,7 @@ def test_the_smallest_that_credits_at_most_fifteen_percent(shares: tuple[float, 
 
     assert calibrate(credited, SegmentSettings()) == Calibration(spike, share)
     assert [s.spike for s in tried] == [3.0, 4.0, 5.0, 6.0][: len(tried)]
-    assert all(s.spike is not None and s.full == 2 * s.spike for s in tried)
+    assert all(s.spike is not None and s.saturation == 2 * s.spike for s in tried)
     assert tried[-1].spike == spike
 
 

@@ -103,7 +103,7 @@ def test_golden(change: Callable[[Drawn], None], credited: list[int], spans: lis
 def test_golden_short_spans():
     x = Drawn()
     x.d[10] = 0.4
-    got = x.segments(SegmentSettings(longest=4))
+    got = x.segments(SegmentSettings(max_tokens=4))
     assert np.flatnonzero(got.saliency).tolist() == at((10, 13))
 
 
@@ -229,7 +229,7 @@ def test_the_absolute_scale_counts_nats():
 def test_what_is_set_replaces_what_the_scale_says():
     x = Drawn()
     x.d[10] = 0.45
-    one = x.segments(SegmentSettings(scale="absolute", spike=0.4, full=0.9, quiet=0.0, reset=3))
+    one = x.segments(SegmentSettings(scale="absolute", spike=0.4, saturation=0.9, quiet=0.0, quiet_tokens=3))
     assert [(s.start, s.stop, pytest.approx(s.saliency)) for s in one.spans] == [(10, 13, 0.5)]
     assert x.segments(SegmentSettings(scale="absolute", spike=0.5)).spans == ()
 

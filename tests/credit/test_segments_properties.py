@@ -68,7 +68,7 @@ def word_by_word(x: Tokens, o: SegmentSettings) -> list[float]:
     d, h = [float(v) for v in x.d], [float(v) for v in x.h]
     valid = [t for t in range(size) if x.mask[t] and x.free[t] and math.isfinite(d[t]) and math.isfinite(h[t])]
     s = [0.0] * size
-    if len(valid) < o.tokens or len({d[t] for t in valid}) == 1:
+    if len(valid) < o.min_tokens or len({d[t] for t in valid}) == 1:
         return s
     lower = lambda values: sorted(values)[(len(values) - 1) // 2]  # noqa: E731
     med = lower([d[t] for t in valid])
@@ -78,12 +78,12 @@ def word_by_word(x: Tokens, o: SegmentSettings) -> list[float]:
     z_hi, z_sat, z_lo = 3.0, 6.0, 1.0
     if o.scale == "absolute":
         z, z_hi, z_sat, z_lo = {t: d[t] for t in valid}, 0.3, 0.6, 0.02
-    hcap = float(np.quantile([h[t] for t in valid], o.confident, method="inverted_cdf"))
+    hcap = float(np.quantile([h[t] for t in valid], o.entropy_quantile, method="inverted_cdf"))
     hmed = lower([h[t] for t in valid])
-    hstep = max(o.rise, 1.4826 * lower([abs(h[t] - hmed) for t in valid]))
+    hstep = max(o.entropy_rise, 1.4826 * lower([abs(h[t] - hmed) for t in valid]))
 
     def anchor(t: int) -> bool:
-        return t in z and z[t] >= z_hi and d[t] >= o.least and h[t] <= hcap
+        return t in z and z[t] >= z_hi and d[t] >= o.min_divergence and h[t] <= hcap
 
     t = 0
     while t < size:
@@ -96,7 +96,7 @@ def word_by_word(x: Tokens, o: SegmentSettings) -> list[float]:
         inside = [h[a]]
         low = 0
         t += 1
-        while t < size and x.mask[t] and x.turns[t] == x.turns[a] and t - a < o.longest:
+        while t < size and x.mask[t] and x.turns[t] == x.turns[a] and t - a < o.max_tokens:
             if t not in z:
                 t += 1
                 continue
@@ -105,7 +105,7 @@ def word_by_word(x: Tokens, o: SegmentSettings) -> list[float]:
             if h[t] - sum(inside) / len(inside) > hstep:
                 break
             low = low + 1 if z[t] <= z_lo else 0
-            if low >= o.reset:
+            if low >= o.quiet_tokens:
                 break
             s[t] = v
             inside.append(h[t])
@@ -141,7 +141,7 @@ def test_spans_are_disjoint_short_and_inside_one_turn(x: Tokens, o: SegmentSetti
     for span in got.spans:
         here = slice(span.start, span.stop)
         covered[here] += 1
-        assert 1 <= span.stop - span.start <= o.longest
+        assert 1 <= span.stop - span.start <= o.max_tokens
         assert len(set(x.turns[here])) == 1
         assert x.mask[here].all()
         assert set(got.saliency[here]) <= {np.float32(span.saliency), np.float32(0)}
@@ -158,7 +158,7 @@ def test_no_credit_without_a_spike(x: Tokens):
     if finite.size:
         z = normalized_divergence(finite, measure_scale(finite, finite, DEFAULT_SETTINGS), DEFAULT_SETTINGS)
         above = np.nextafter(max(z.max(), 0.0), np.inf)
-        assert not x.segments(SegmentSettings(spike=float(above), tokens=1)).spans
+        assert not x.segments(SegmentSettings(spike=float(above), min_tokens=1)).spans
     calm = x._replace(d=np.minimum(x.d, np.float32(0.099)))  # a NaN stays one
     assert not calm.segments().spans
     assert not calm.segments(ABSOLUTE).spans
@@ -170,7 +170,7 @@ def test_another_unit_of_divergence_changes_nothing(x: Tokens, factor: float):
     """Powers of two, so that no rounding stands between the two sides."""
     before = x.segments()
     scaled = x._replace(d=x.d * np.float32(factor))
-    after = scaled.segments(SegmentSettings(least=0.1 * factor, spread=0.02 * factor))
+    after = scaled.segments(SegmentSettings(min_divergence=0.1 * factor, spread=0.02 * factor))
     assert after.saliency.tolist() == before.saliency.tolist()
 
 

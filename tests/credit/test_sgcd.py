@@ -198,8 +198,8 @@ def test_the_name_alone_is_the_published_rule():
         *(False, False, False),
     )
     s = method.segments
-    assert (s.spike, s.full, s.quiet, s.least, s.spread) == (None, None, None, 0.1, 0.02)
-    assert (s.reset, s.longest, s.rise, s.confident, s.tokens) == (8, 64, 0.3, 0.9, 16)
+    assert (s.spike, s.saturation, s.quiet, s.min_divergence, s.spread) == (None, None, None, 0.1, 0.02)
+    assert (s.quiet_tokens, s.max_tokens, s.entropy_rise, s.entropy_quantile, s.min_tokens) == (8, 64, 0.3, 0.9, 16)
     assert Sgcd(method).needs == Needs(100, "reverse_kl", can_change_weights=True)
     assert not options(gamma=0).needs.can_change_weights
     assert Grpo().needs is None

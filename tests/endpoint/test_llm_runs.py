@@ -16,7 +16,7 @@ from sgcd.cli import main
 KEY = "sk-test-0123456789abcdef"
 RECIPE = Path(__file__).parents[2] / "recipes/lab/sgcd-llm.yaml"
 LAB = ("siblings.groups=3", "evaluation.tasks=2", "evaluation.trials=0", "evaluation.every=99", "sampler.slots=48")
-DESK = ("method={name: sgcd, k: 5, segments: {tokens: 4}}", "steps=2", "evaluation.every=9")
+DESK = ("method={name: sgcd, k: 5, segments: {min_tokens: 4}}", "steps=2", "evaluation.every=9")
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +148,7 @@ def watching(run: Path, do: Any) -> Iterator[None]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["lockstep", "free"])
+@pytest.mark.parametrize("mode", ["lockstep", "continuous"])
 def test_a_server_dies_in_mid_run_and_comes_back(mode: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     run = tmp_path / "run"
     servers = [Server().__enter__()]

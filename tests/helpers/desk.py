@@ -56,7 +56,7 @@ seed: 3
 steps: 3
 policy: {start: policy}
 environment: {name: own, class: "front:Desk", tasks: train.jsonl, dev: dev.jsonl}
-siblings: {groups: 2, size: 4, limits: {turns: 2, tokens: 32}}
+siblings: {groups: 2, group_size: 4, limits: {turns: 2, tokens: 32}}
 sampler: {slots: 16}
 method: {name: grpo}
 optimizer: {lr: 0.02}

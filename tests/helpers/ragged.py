@@ -32,7 +32,7 @@ SHAPE: Any = {
 }
 PROMPT = np.array([5, 6, 7], np.int32)
 ENDLESS: Any = SimpleNamespace(end_id=-1, end_ids=(-1,))
-both = pytest.mark.parametrize("mode", ["lockstep", "free"])
+both = pytest.mark.parametrize("mode", ["lockstep", "continuous"])
 
 
 def policy(dtype: torch.dtype = torch.float64, architecture: str = "qwen3") -> Any:

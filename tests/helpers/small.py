@@ -91,7 +91,9 @@ def stepped(
     heat: float = 1.0,
 ) -> StepResult:
     """One optimiser step on such a batch."""
-    return optimizer_step(optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.tokens), told, number)
+    return optimizer_step(
+        optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.micro_batch_tokens), told, number
+    )
 
 
 class Brevity:
@@ -126,7 +128,7 @@ def recipe(**changes: Any) -> Recipe:
         "steps": 4,
         "policy": {"start": "lab:plain"},
         "environment": {"name": "lab"},
-        "siblings": {"groups": 2, "size": 3, "limits": {"turns": 1, "tokens": 60}},
+        "siblings": {"groups": 2, "group_size": 3, "limits": {"turns": 1, "tokens": 60}},
         "sampler": {"slots": 6},
         "method": {"name": "grpo"},
         "optimizer": {"lr": 0.05, "warmup": 2},
@@ -167,5 +169,5 @@ def living(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = Non
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
     sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)
-    contrast = ReferenceBuilder(BuiltInWriter(), CHAT, plan.reference.budget, plan.reference.least)
+    contrast = ReferenceBuilder(BuiltInWriter(), CHAT, plan.reference.budget, plan.reference.min_tokens)
     return RunContext(stage, Policy(fresh, CHAT), sampler, method_of(plan), contrast, thread, folder)

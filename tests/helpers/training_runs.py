@@ -14,8 +14,8 @@ from sgcd.learn.training.trainer import Trainer, TrainResult
 from sgcd.records import Group, Reference, Task, Turn, Verdict
 from sgcd.storage.run_folder import RunFolder
 
-SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"tokens": 4}}
-STEPS: dict[str, Any] = {"steps": 2, "evaluation": {"every": 9, "trials": 1}, "scoring": {"shuffled": 2}}
+SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"min_tokens": 4}}
+STEPS: dict[str, Any] = {"steps": 2, "evaluation": {"every": 9, "trials": 1}, "scoring": {"shuffled_every": 2}}
 
 
 LONG = "x" * 20 + ".." + "x" * 20

@@ -13,7 +13,9 @@ from sgcd.study.token_scores import TokenScores
 from sgcd.study.weightings import RolloutWithTruth, build_weights, with_published_segments
 
 SIZE, AT = 10, 3
-FEW = SgcdSettings.model_validate({"name": "sgcd", "segments": {"tokens": 8, "confident": 1.0, "reset": 1}})
+FEW = SgcdSettings.model_validate(
+    {"name": "sgcd", "segments": {"min_tokens": 8, "entropy_quantile": 1.0, "quiet_tokens": 1}}
+)
 
 
 def judged(choice: int, group: int, decisive: bool, advantage: float) -> RolloutWithTruth:

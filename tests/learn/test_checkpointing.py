@@ -46,14 +46,16 @@ def gradient(policy: Any) -> tuple[float, torch.Tensor, int]:
 
 def test_layers_that_are_computed_again_give_the_same_bits_and_hold_less(folder: Path) -> None:
     loss, found, held = gradient(load_trainable_policy(PolicySettings(start=str(folder))).model)
-    again, same, less = gradient(load_trainable_policy(PolicySettings(start=str(folder), checkpointing=True)).model)
+    again, same, less = gradient(
+        load_trainable_policy(PolicySettings(start=str(folder), gradient_checkpointing=True)).model
+    )
     assert loss == again
     assert torch.equal(found, same)
     assert less < held
 
 
 def test_layers_are_in_training_mode_only_while_they_are_trained(folder: Path) -> None:
-    policy = load_trainable_policy(PolicySettings(start=str(folder), checkpointing=True)).model
+    policy = load_trainable_policy(PolicySettings(start=str(folder), gradient_checkpointing=True)).model
     with gradient_checkpointing(policy):
         assert [each.training for each in policy.modules()].count(True) == policy.config.num_hidden_layers
     assert not any(each.training for each in policy.modules())

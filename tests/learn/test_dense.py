@@ -41,7 +41,7 @@ def deserve(
     heeding(alive.policy.model)
     dense = GradientStep(plan, alive, StepTimer(alive.model_thread, Watcher().on_phase))
     count = sum(each.num_policy_tokens for siblings in groups for each in siblings.rollouts)
-    gradient = GradientAccumulator(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.tokens, count)
+    gradient = GradientAccumulator(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.micro_batch_tokens, count)
     there: Any = There([referred(each) for each in groups] if told is None else told)
     try:
         return asyncio.run(dense.compute_gradients(step, groups, there, gradient))
@@ -145,14 +145,14 @@ def test_divergences_that_are_all_equal_are_no_spikes(tmp_path: Path, monkeypatc
 def test_a_neighbour_is_the_next_group_that_has_a_reference(tmp_path: Path) -> None:
     groups = [group(LONG, LONG, task=name) for name in "abc"]
     told = [referred(groups[0], "cabin"), referred(groups[1], ""), referred(groups[2], "seat seat seat")]
-    done = deserve(tmp_path, groups, told, scoring={"shuffled": 1})
+    done = deserve(tmp_path, groups, told, scoring={"shuffled_every": 1})
     assert [each.shuffled_result is not None for each in done.rollout_credits] == [True, True, False, False, True, True]
     assert done.metrics["credit"]["shuffled"]["rollouts"] == 4
-    alone = deserve(tmp_path / "alone", groups[:1], told[:1], scoring={"shuffled": 1})
+    alone = deserve(tmp_path / "alone", groups[:1], told[:1], scoring={"shuffled_every": 1})
     assert alone.metrics["credit"]["shuffled"]["rollouts"] == 0
     assert alone.metrics["credit"]["shuffled"]["overlap"] is None
     same = [referred(each, "cabin seat") for each in groups]
-    twins = deserve(tmp_path / "twins", groups, same, scoring={"shuffled": 1})
+    twins = deserve(tmp_path / "twins", groups, same, scoring={"shuffled_every": 1})
     found = twins.metrics["credit"]["shuffled"]
     assert found["own"] == found["other"] == found["both"] > 0
     assert found["overlap"] == 1

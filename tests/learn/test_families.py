@@ -63,7 +63,7 @@ def test_the_engine_samples_what_a_plain_forward_says(name: str) -> None:
 def test_free_sampling_moves_rows_with_all_that_belongs_to_them(name: str, thread: Executor) -> None:
     model = family(name)
     lockstep = [played.context for played in play(sampler_of(model, thread))]
-    assert [played.context for played in play(sampler_of(model, thread, "free"), 1)] == lockstep
+    assert [played.context for played in play(sampler_of(model, thread, "continuous"), 1)] == lockstep
 
 
 @each_family
@@ -112,7 +112,7 @@ def test_splitting_leaves_loss_and_gradient_as_they_are(name: str) -> None:
 )
 def test_three_steps_of_a_whole_run(name: str, tmp_path: Path) -> None:
     """From prompts to a saved policy, with the lab's words; what was sampled is what is scored."""
-    brief = {"groups": 2, "size": 3, "limits": {"turns": 1, "tokens": 16}}
+    brief = {"groups": 2, "group_size": 3, "limits": {"turns": 1, "tokens": 16}}
     measured = {"every": 9, "trials": 1, "tasks": 1}
     plan = recipe(steps=3, siblings=brief, optimizer={"lr": 1e-3}, evaluation=measured, checkpoint={"every": 3})
     alive = living(tmp_path / "run", plan, policy=family(name, CHAT.vocab_size, torch.float32))

@@ -22,7 +22,7 @@ from sgcd.learn.training.optimizer import build_optimizer
 from sgcd.storage.run_folder import RunFolder
 
 LORA = LoraSettings(rank=3, alpha=6)
-SETTINGS = OptimizerSettings(lr=0.02, tokens=30)
+SETTINGS = OptimizerSettings(lr=0.02, micro_batch_tokens=30)
 ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
 EXAMPLES = [
     LossInputs(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32)) for each in ROLLOUTS
@@ -140,7 +140,7 @@ def test_layers_are_computed_again_under_an_adapter_too(tmp_path: Path) -> None:
     found: list[torch.Tensor] = []
     for again in (False, True):
         policy = load_trainable_policy(
-            PolicySettings(start=str(tmp_path), lora=LORA, checkpointing=again), seed=5
+            PolicySettings(start=str(tmp_path), lora=LORA, gradient_checkpointing=again), seed=5
         ).model
         step(policy, build_optimizer(policy, SETTINGS), 1)
         found.append(logits(policy))

@@ -16,7 +16,7 @@ from sgcd.learn.training.master_weights import MasterAdamW
 from sgcd.learn.training.optimizer import build_optimizer
 from sgcd.storage.run_folder import RunFolder
 
-SETTINGS = OptimizerSettings(lr=1e-5, tokens=20)
+SETTINGS = OptimizerSettings(lr=1e-5, micro_batch_tokens=20)
 EXAMPLES = [
     LossInputs(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
     for each in (rollout("xx.xx", sibling=index) for index in range(4))

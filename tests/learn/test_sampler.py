@@ -100,12 +100,12 @@ def test_lockstep_does_not_depend_on_what_the_sampler_did_before(thread: Executo
 def test_free_samples_what_lockstep_samples(model: Any, thread: Executor) -> None:
     lockstep = [played.context for played in play(sampler_of(model, thread))]
     for timing in range(3):
-        assert [played.context for played in play(sampler_of(model, thread, "free"), timing)] == lockstep
+        assert [played.context for played in play(sampler_of(model, thread, "continuous"), timing)] == lockstep
 
 
 def test_free_plays_several_cohorts_side_by_side(model: Any, thread: Executor) -> None:
     """Each at a temperature of its own; the third waits until there is room."""
-    sampler = sampler_of(model, thread, "free", slots=16)
+    sampler = sampler_of(model, thread, "continuous", slots=16)
 
     async def main() -> tuple[list[Played], ...]:
         return await asyncio.gather(play_with(sampler, 1), play_with(sampler, 2, 0.0), play_with(sampler, 3))

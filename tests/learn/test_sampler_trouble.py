@@ -112,7 +112,7 @@ def test_a_cancelled_session_leaves_the_free_batch_at_once(thread: Executor) -> 
             return forward(**kwargs)
 
         model.forward = counts
-        async with TorchSampler(model, ENDLESS, SamplerSettings(mode="free"), thread).cohort(2) as cohort:
+        async with TorchSampler(model, ENDLESS, SamplerSettings(mode="continuous"), thread).cohort(2) as cohort:
             first = asyncio.create_task(cohort.session(0, 0).sample(PROMPT, 400))
             second = asyncio.create_task(cohort.session(1, 1).sample(PROMPT, 200))
             await asyncio.wait_for(fifth.wait(), 60)

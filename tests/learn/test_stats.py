@@ -108,7 +108,7 @@ def test_a_budget_cuts_and_changes_nothing(room: int) -> None:
 
 def test_a_budget_too_small_for_one_row_is_refused() -> None:
     hidden, head = drawn(2000, 2)
-    with pytest.raises(RecipeError, match=r"scoring.bytes: 47,999 do not hold one row .* needs at least 48,000"):
+    with pytest.raises(RecipeError, match=r"scoring.logits_bytes: 47,999 do not hold one row .* needs at least 48,000"):
         topk_stats(hidden, head, observed_of(2000, 2), 3, 1.0, 47_999)
 
 

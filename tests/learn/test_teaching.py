@@ -38,12 +38,12 @@ class Awaited:
 
 
 def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
-    plan = recipe(method=SGCD, scoring={"shuffled": 0}, **changes)
+    plan = recipe(method=SGCD, scoring={"shuffled_every": 0}, **changes)
     alive = living(path / "run", plan)
     heeding(alive.policy.model)
     dense = GradientStep(plan, alive, StepTimer(alive.model_thread, Watcher().on_phase))
     count = sum(each.num_policy_tokens for siblings in GROUPS for each in siblings.rollouts)
-    gradient = GradientAccumulator(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.tokens, count)
+    gradient = GradientAccumulator(alive.policy.model, plan.surrogate, 1.0, plan.optimizer.micro_batch_tokens, count)
     try:
         return asyncio.run(asyncio.wait_for(dense.compute_gradients(1, GROUPS, awaited, gradient), 20))
     finally:

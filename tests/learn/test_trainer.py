@@ -113,7 +113,12 @@ def test_validation_leaves_no_trace_on_training(whole: Path, tmp_path: Path) -> 
 
 def test_the_policy_learns(tmp_path: Path) -> None:
     watcher = Watcher()
-    train(tmp_path / "run", watcher, steps=8, siblings={"groups": 2, "size": 6, "limits": {"turns": 1, "tokens": 60}})
+    train(
+        tmp_path / "run",
+        watcher,
+        steps=8,
+        siblings={"groups": 2, "group_size": 6, "limits": {"turns": 1, "tokens": 60}},
+    )
     first, *_, last = watcher.summaries
     assert (first["step"], last["step"]) == (0, 8)
     rates = [summary["modes"]["sampled"]["overall"]["value"] for summary in (first, last)]
@@ -214,7 +219,9 @@ def test_more_steps_end_as_a_longer_run_does(whole: Path, tmp_path: Path) -> Non
 
 def test_a_step_without_a_mixed_group_is_skipped_and_counted(tmp_path: Path) -> None:
     train(
-        tmp_path / "run", steps=1, siblings={"groups": 2, "size": 3, "rounds": 1, "limits": {"turns": 1, "tokens": 1}}
+        tmp_path / "run",
+        steps=1,
+        siblings={"groups": 2, "group_size": 3, "rounds": 1, "limits": {"turns": 1, "tokens": 1}},
     )
     (row,) = RunFolder.open(tmp_path / "run").read_metrics()
     assert row["skipped"] == NO_MIXED_GROUP

@@ -1,20 +1,18 @@
-"""Settings of the act room."""
+"""Settings of environments and of groups of siblings."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sgcd.endpoint.settings import ServerSettings
-from sgcd.settings import Settings
-
-Count = Annotated[int, Field(ge=1)]
+from sgcd.settings import Count, Positive, Settings
 
 
 class UserSettings(ServerSettings):
-    """A language model that plays the person whom a row's `user` describes."""
+    """A language model that plays the person described by a row's `user`."""
 
     temperature: Annotated[float, Field(ge=0, le=2)] | None = 1.0
-    """At which the user is sampled, with a seed of its own in each rollout; null leaves it to the server."""
+    """Temperature of the user model, which has its own seed in each rollout; null leaves it to the server."""
 
 
 class OwnEnvironmentSettings(Settings):
@@ -26,11 +24,11 @@ class OwnEnvironmentSettings(Settings):
     tasks: str
     """JSON lines, one training task each: id, category, and what the class's reset() takes."""
     dev: str | None = None
-    """JSON lines of held-out tasks for validation; without it nothing is validated."""
+    """JSON lines of held-out tasks for validation; without them there is no validation."""
     test: str | None = None
     """JSON lines of held-out tasks that training never looks at."""
     system: str = ""
-    """The system message, authored by the harness."""
+    """The system message."""
     success: float = 1.0
     """The reward from which on a rollout counts as a success."""
     user: UserSettings | None = None
@@ -45,19 +43,19 @@ class Limits(Settings):
     tokens: Count = 512
     """Tokens of the response, the policy's and the environment's together."""
     observation: Count = 12000
-    """Characters of one observation that the policy gets to see; the rest is cut from the middle."""
-    seconds: Annotated[float, Field(gt=0)] = 60.0
-    """Time for a single answer of the environment; past it the rollout is broken."""
+    """Characters of one observation that the policy sees; a longer one loses its middle."""
+    seconds: Positive = 60.0
+    """Time limit for one answer of the environment; a rollout that exceeds it is broken."""
 
 
 class SiblingsSettings(Settings):
-    """How many rollouts of how many tasks make a step, and how long mixed groups are looked for."""
+    """How many rollouts of how many tasks make a step, and how long a step searches for mixed groups."""
 
     groups: Count = 8
     """Mixed groups in a step."""
-    size: Annotated[int, Field(ge=2)] = 8
+    group_size: Annotated[int, Field(ge=2)] = 8
     """Rollouts of one task."""
     rounds: Count = 10
-    """How often new tasks are taken before the step goes on with what it has."""
+    """How often a step takes new tasks before it continues with the mixed groups it has."""
     limits: Limits = Limits()
     """What a single rollout may use."""

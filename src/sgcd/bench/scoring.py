@@ -110,7 +110,7 @@ def measure_memory() -> dict[str, Any]:
             1,
         ),
     ]
-    note = f"scoring.bytes is {_SMALL_LOGITS_BYTES:,} here. {describe_slowdown()}" + (
+    note = f"scoring.logits_bytes is {_SMALL_LOGITS_BYTES:,} here. {describe_slowdown()}" + (
         "" if torch.cuda.is_available() else " " + _NO_CUDA_NOTE
     )
     return {"B3": summarize_cases("peak of memory", cases, note)}

@@ -83,12 +83,12 @@ def build_random_groups(num_groups: int, group_size: int, num_turns: int) -> lis
 def build_bench_recipe(logits_bytes: int = LOGITS_BYTES) -> Recipe:
     settings = {"version": 1, "steps": 1, "policy": {"start": "none"}, "environment": {"name": "lab"}}
     return Recipe.model_validate(
-        {**settings, "method": {"name": "grpo"}, "scoring": {"shuffled": 0, "bytes": logits_bytes}}
+        {**settings, "method": {"name": "grpo"}, "scoring": {"shuffled_every": 0, "logits_bytes": logits_bytes}}
     )
 
 
 def build_bench_contrast(recipe: Recipe) -> ReferenceBuilder:
-    return ReferenceBuilder(BuiltInWriter(), CHAT, recipe.reference.budget, recipe.reference.least)
+    return ReferenceBuilder(BuiltInWriter(), CHAT, recipe.reference.budget, recipe.reference.min_tokens)
 
 
 def build_bench_references(groups: list[Group]) -> list[ReferenceResult]:
@@ -150,7 +150,7 @@ def build_step_arms(
             gradient_args = (
                 recipe.surrogate,
                 recipe.sampler.temperature,
-                recipe.optimizer.tokens,
+                recipe.optimizer.micro_batch_tokens,
                 num_policy_tokens,
                 logits_bytes,
             )

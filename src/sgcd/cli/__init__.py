@@ -269,7 +269,7 @@ def truth(
         typer.Argument(
             metavar="START KEY=VALUE",
             help="Warm starts (plain, chatty, chatty-shared; plain when none is named) or folders of policies, and "
-            "keys of the method to set, such as method.segments.reset=1.",
+            "keys of the method to set, such as method.segments.quiet_tokens=1.",
         ),
     ] = None,
     method: Annotated[str, typer.Option(help="A method of recipes/lab that locates credit.")] = "sgcd",

@@ -46,8 +46,8 @@ def check_memory(recipe: Recipe) -> MemoryFit:
     if memory_fit.estimate.total > memory_fit.available_bytes:
         raise RecipeError(
             f"this recipe takes {memory_fit.describe()}; it does not fit. Less takes policy.lora.rank, "
-            "policy.checkpointing, "
-            "policy.dtype=bfloat16, a smaller optimizer.tokens, sampler.slots or siblings.limits.tokens"
+            "policy.gradient_checkpointing, "
+            "policy.dtype=bfloat16, a smaller optimizer.micro_batch_tokens, sampler.slots or siblings.limits.tokens"
         )
     return memory_fit
 
@@ -60,15 +60,15 @@ def build_memory_inputs(recipe: Recipe, prompt_tokens: int) -> "MemoryInputs":
     policy, siblings = recipe.policy, recipe.siblings
     return MemoryInputs(
         dtype=getattr(torch, policy.dtype),
-        attn_implementation=policy.attention,
-        gradient_checkpointing=policy.checkpointing,
+        attn_implementation=policy.attn_implementation,
+        gradient_checkpointing=policy.gradient_checkpointing,
         lora=policy.lora,
         num_slots=recipe.sampler.slots,
         max_length=prompt_tokens + siblings.limits.tokens,
-        group_size=siblings.size,
-        training_tokens=recipe.optimizer.tokens,
-        scoring_tokens=recipe.scoring.tokens,
-        logits_bytes=recipe.scoring.bytes,
+        group_size=siblings.group_size,
+        training_tokens=recipe.optimizer.micro_batch_tokens,
+        scoring_tokens=recipe.scoring.micro_batch_tokens,
+        logits_bytes=recipe.scoring.logits_bytes,
         has_kl_term=recipe.surrogate.kl > 0,
     )
 

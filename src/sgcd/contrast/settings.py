@@ -1,11 +1,11 @@
-"""Settings of the contrast room: how siblings become a reference."""
+"""Settings of the reference: who writes it and how long it may be."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
 from sgcd.endpoint.settings import EndpointSettings
-from sgcd.settings import Settings
+from sgcd.settings import Count, Settings
 
 
 class BuiltInWriterSettings(Settings):
@@ -21,13 +21,13 @@ class LlmWriterSettings(EndpointSettings):
 
 
 class ReferenceSettings(Settings):
-    """How siblings become a reference. A method that needs none, such as GRPO, never asks for one."""
+    """How siblings become a reference. A method without references, such as GRPO, ignores this section."""
 
     writer: Annotated[BuiltInWriterSettings | LlmWriterSettings, Field(discriminator="name")] = BuiltInWriterSettings(
         name="built-in"
     )
     """Who writes it."""
-    budget: Annotated[int, Field(ge=1)] = 30720
-    """Tokens of siblings that the writer reads; where they have more, as many of each outcome as fit are chosen."""
-    least: Annotated[int, Field(ge=1)] = 64
-    """A reference that had to be cut to the model's window is left out when fewer tokens of it remain."""
+    budget: Count = 30720
+    """Tokens of siblings that the writer reads; of a longer group, as many siblings of each outcome as fit."""
+    min_tokens: Count = 64
+    """A reference that was cut to the model's window is dropped when it keeps fewer tokens than this."""

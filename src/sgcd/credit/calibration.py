@@ -27,7 +27,7 @@ class Calibration:
 
     def apply_to(self, settings: SegmentSettings) -> SegmentSettings:
         """The settings with this spike (z_hi), saliency one at twice it (z_sat = 2 z_hi)."""
-        return settings.model_copy(update={"spike": self.spike, "full": 2 * self.spike})
+        return settings.model_copy(update={"spike": self.spike, "saturation": 2 * self.spike})
 
 
 def calibrate(credited_share: Callable[[SegmentSettings], float], settings: SegmentSettings) -> Calibration:

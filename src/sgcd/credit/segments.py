@@ -90,7 +90,7 @@ def segment(
     finite = np.isfinite(d) & np.isfinite(h)
     valid = policy_mask & is_creditable & finite
     count, nonfinite = int(valid.sum()), int((policy_mask & ~finite).sum())
-    if count < settings.tokens:
+    if count < settings.min_tokens:
         return Segments(np.zeros(size, np.float32), (), count, nonfinite, "few_tokens")
     valid_divergence = d[valid]
     if valid_divergence.min() == valid_divergence.max():
@@ -126,9 +126,9 @@ def measure_scale(d: Doubles, h: Doubles, settings: SegmentSettings) -> Divergen
     median = _lower_median(d)
     deviations = np.abs(d - median)
     spread = max(1.4826 * _lower_median(deviations), 1.2533 * float(deviations.mean()), settings.spread)
-    rank = max(math.ceil(settings.confident * h.size) - 1, 0)
+    rank = max(math.ceil(settings.entropy_quantile * h.size) - 1, 0)
     max_entropy = float(np.partition(h, rank)[rank])
-    entropy_rise = max(settings.rise, 1.4826 * _lower_median(np.abs(h - _lower_median(h))))
+    entropy_rise = max(settings.entropy_rise, 1.4826 * _lower_median(np.abs(h - _lower_median(h))))
     return DivergenceScale(median, spread, max_entropy, entropy_rise)
 
 
@@ -141,7 +141,7 @@ def spike_mask(
     z: Doubles, d: Doubles, h: Doubles, valid: Flags, scale: DivergenceScale, settings: SegmentSettings
 ) -> Flags:
     """Where a span may start: a spike, of enough nats, at which the teacher is confident."""
-    return valid & (z >= spike_threshold(settings)) & (d >= settings.least) & (h <= scale.max_entropy)
+    return valid & (z >= spike_threshold(settings)) & (d >= settings.min_divergence) & (h <= scale.max_entropy)
 
 
 def find_spans(
@@ -153,8 +153,8 @@ def find_spans(
     positions = np.flatnonzero(starts)
     if not positions.size:
         return ()
-    saturation = 2 * spike_threshold(settings) if settings.full is None else settings.full
-    limits = np.minimum(ends[np.searchsorted(ends, positions, side="right")], positions + settings.longest)
+    saturation = 2 * spike_threshold(settings) if settings.saturation is None else settings.saturation
+    limits = np.minimum(ends[np.searchsorted(ends, positions, side="right")], positions + settings.max_tokens)
     spans: list[Span] = []
     search_from = 0
     for start, limit in zip(positions.tolist(), limits.tolist(), strict=True):
@@ -185,7 +185,7 @@ def _segment_end(
         if entropy - entropy_sum / num_tokens > entropy_rise:
             return last + 1, t
         num_quiet = num_quiet + 1 if height <= quiet else 0
-        if num_quiet >= settings.reset:
+        if num_quiet >= settings.quiet_tokens:
             return last + 1, t
         last, entropy_sum, num_tokens = t, entropy_sum + entropy, num_tokens + 1
     return last + 1, len(z)

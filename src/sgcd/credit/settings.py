@@ -1,15 +1,11 @@
-"""Settings of the credit room: which method says what a token deserves."""
+"""Settings of the methods that assign credit to tokens."""
 
 from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sgcd.settings import Settings
+from sgcd.settings import Count, NonNegative, Positive, Settings, Share
 
-Count = Annotated[int, Field(ge=1)]
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(gt=0, le=1)]
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 Scale = Literal["published", "absolute"]
 
@@ -21,43 +17,43 @@ class GrpoSettings(Settings):
 
 
 class SegmentSettings(Settings):
-    """How spikes of the divergence become segments; the defaults are the published rule, completed."""
+    """How spikes of the divergence become segments; the defaults complete the published rule."""
 
     scale: Scale = "published"
-    """What a spike counts: published, robust deviations above the rollout's own median; absolute, nats."""
+    """Unit of a spike: published, robust deviations above the rollout's median; absolute, nats."""
     spike: Positive | None = None
     """A token this high starts a segment (z_hi): 3, or 0.3 nat on the absolute scale, when not given."""
-    full: Positive | None = None
+    saturation: Positive | None = None
     """A spike this high has saliency one, lower ones in proportion (z_sat); twice the spike when not given."""
-    quiet: NotNegative | None = None
+    quiet: NonNegative | None = None
     """A token this low is quiet (z_lo): 1, or 0.02 nat on the absolute scale, when not given."""
-    least: NotNegative = 0.1
-    """Nats of divergence that a spike has at least, whatever the scale (d_min): noise is no credit."""
+    min_divergence: NonNegative = 0.1
+    """Least divergence of a spike in nats, on either scale (d_min): noise earns no credit."""
     spread: Positive = 0.02
-    """Nats that a robust deviation is worth at least (sigma_min)."""
-    reset: Count = 8
+    """Least size of one robust deviation in nats (sigma_min)."""
+    quiet_tokens: Count = 8
     """This many quiet tokens in a row end a segment (r)."""
-    longest: Count = 64
-    """Tokens in a segment at most (L_max)."""
-    rise: NotNegative = 0.3
-    """Nats by which the teacher's entropy may exceed the segment's mean before the segment ends, at least (h_min)."""
-    confident: Share = 0.9
+    max_tokens: Count = 64
+    """Most tokens in a segment (L_max)."""
+    entropy_rise: NonNegative = 0.3
+    """Least rise of the teacher's entropy above the segment's mean, in nats, that ends the segment (h_min)."""
+    entropy_quantile: Share = 0.9
     """A spike counts where the teacher's entropy is within this quantile of the rollout's."""
-    tokens: Count = 16
+    min_tokens: Count = 16
     """A rollout with fewer creditable tokens has no segments (N_min)."""
 
 
 class SgcdSettings(Settings):
-    """The advantage, concentrated where a teacher that was shown the siblings' contrast disagrees (2606.12634)."""
+    """The advantage, concentrated where a teacher that reads the siblings' contrast disagrees (2606.12634)."""
 
     name: Literal["sgcd"]
     divergence: Divergence = "reverse_kl"
     """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     k: Count = 100
-    """Tokens of the teacher's own that are told apart; the observed token joins them, the rest is one outcome."""
+    """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
     segments: SegmentSettings = SegmentSettings()
     """How spikes of the divergence become segments."""
-    gamma: NotNegative = 1.0
+    gamma: NonNegative = 1.0
     """Weight gained at saliency one; 0 is GRPO to the last bit."""
     cap: Annotated[float, Field(gt=1)] = 2.0
     """Weights stay at or below it."""

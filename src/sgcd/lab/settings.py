@@ -8,7 +8,7 @@ from sgcd.settings import Settings
 
 
 class LabSettings(Settings):
-    """The lab: a small airline whose tasks are generated, and whose verifier knows."""
+    """The lab: a small airline with generated tasks and an exact verifier."""
 
     name: Literal["lab"]
     chatty: Literal["no", "own", "shared"] = "no"

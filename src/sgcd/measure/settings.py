@@ -1,34 +1,32 @@
-"""Settings of the measure room: what is measured on held-out tasks, and when."""
+"""Settings of the evaluation on held-out tasks."""
 
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from sgcd.endpoint.settings import ServerSettings
-from sgcd.settings import Settings
+from sgcd.settings import Count, NonNegativeCount, Positive, Settings
 
 
 class ModelSettings(ServerSettings):
-    """Any chat model with native tool calls, played instead of a policy."""
+    """Any chat model with native tool calls, evaluated instead of a policy."""
 
     temperature: Literal["trial"] | None = "trial"
-    """That of each trial, 0 when greedy; null leaves it to the server."""
+    """trial: the temperature of each trial, 0 for the greedy one; null leaves it to the server."""
 
 
 class EvaluationSettings(Settings):
     """Held-out evaluation: before the first step, every so often, and after the last."""
 
     split: Literal["dev", "test"] = "dev"
-    """Which held-out tasks; the best checkpoint is chosen on them, so leave test for the end."""
-    every: Annotated[int, Field(ge=1)] = 10
+    """The held-out tasks. They choose the best checkpoint, so keep test for the end."""
+    every: Count = 10
     """Steps between validations."""
-    tasks: Annotated[int, Field(ge=1)] | None = None
-    """How many tasks, from the first on; all when not given."""
-    trials: Annotated[int, Field(ge=0)] = 3
+    tasks: Count | None = None
+    """How many tasks, from the first on; null is all."""
+    trials: NonNegativeCount = 3
     """Sampled trials of each task."""
     greedy: bool = True
     """Also play each task once at temperature zero."""
-    temperature: Annotated[float, Field(gt=0)] = 1.0
+    temperature: Positive = 1.0
     """Temperature of the sampled trials."""
     model: ModelSettings | None = None
-    """Whom `sgcd evaluate RECIPE` plays these tasks with, without any policy; training never asks it."""
+    """The model that `sgcd evaluate RECIPE` evaluates; training never calls it."""

@@ -131,12 +131,12 @@ def _choices(section: RecipeKey) -> Sequence[str]:
     return tuple(section.schema.get("discriminator", {}).get("mapping", {}))
 
 
-def nearest_keys(path: str, known: Sequence[RecipeKey]) -> tuple[str, ...]:
-    """The right keys that `path` may have been meant for: its own last word elsewhere, or else the closest spelling."""
-    closeness = {key.path: _closeness(path, key.path) for key in known if not path.startswith(f"{key.path}.")}
-    elsewhere = [candidate for candidate in closeness if _last_word(candidate) == _last_word(path)]
+def nearest_keys(path: str, known_paths: Sequence[str]) -> tuple[str, ...]:
+    """The keys that `path` may stand for: its own last word in other sections, or else the closest spelling."""
+    closeness = {known: _closeness(path, known) for known in known_paths if not path.startswith(f"{known}.")}
+    elsewhere = [known for known in closeness if _last_word(known) == _last_word(path)]
     if elsewhere:
-        elsewhere.sort(key=lambda candidate: -_similarity(path, candidate))
+        elsewhere.sort(key=lambda known: -_similarity(path, known))
         return tuple(elsewhere[:1] if _similarity(path, elsewhere[0]) >= 0.8 else elsewhere[:3])
     best = max(closeness, key=closeness.__getitem__)
     return (best,) if closeness[best] >= (0.6 if _parent_path(best) == _parent_path(path) else 0.7) else ()

@@ -173,11 +173,11 @@ def spike_condition_shares(samples: Sequence[RolloutWithTruth], settings: SgcdSe
         d, h = features.divergence.astype(float), features.entropy.astype(float)
         scale = measure_scale(d[valid], h[valid], settings.segments)
         enough_nats, is_spike = (
-            d >= settings.segments.least,
+            d >= settings.segments.min_divergence,
             normalized_divergence(d, scale, settings.segments) >= spike_threshold(settings.segments),
         )
         confident = h <= scale.max_entropy
-        enough_tokens = np.full(len(d), valid.sum() >= settings.segments.tokens)
+        enough_tokens = np.full(len(d), valid.sum() >= settings.segments.min_tokens)
         credited = credit_result.segments.saliency > 0
         condition_flags.append(
             np.stack(

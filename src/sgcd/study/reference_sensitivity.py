@@ -101,7 +101,7 @@ def score_references(
         float(gain)
         for case in cases
         for gain in advantages(
-            [one.reward for one in case.group.rollouts], context.surrogate.baseline, context.surrogate.std
+            [one.reward for one in case.group.rollouts], context.surrogate.baseline, context.surrogate.scale_by_std
         )
     ]
     results: list[dict[str, GroupWeights]] = []

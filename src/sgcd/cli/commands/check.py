@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 from sgcd.cli.output import print_json, results_console, split_recipe_and_keys
 from sgcd.endpoint.client import Endpoint
 from sgcd.errors import RecipeError
-from sgcd.recipe.schema import Recipe, load_recipe
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import Recipe
 from sgcd.records import Rollout
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from sgcd.cli.output import progress_console
 from sgcd.errors import FolderError, RecipeError
 from sgcd.measure.health import run_invalid_reasons
 from sgcd.measure.summary import summarise_evaluation
-from sgcd.recipe.schema import Recipe, load_recipe
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import Recipe
 from sgcd.storage.run_folder import RunFolder
 
 _SAVED_POLICY_KEYS = ("policy.lora.rank=0",)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.errors import FolderError, RecipeError
-from sgcd.recipe.schema import Recipe, load_recipe
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import Recipe
 from sgcd.show.sensitivity_tables import sensitivity_tables
 from sgcd.storage.run_folder import RunFolder
 
@@ -110,7 +111,12 @@ def build_scorer(recipe: Recipe, context: "AssembledRun") -> "ScoringContext":
     from sgcd.study.reference_sensitivity import ScoringContext
 
     model: Any = context.policy.model
-    scoring_options = recipe.surrogate, recipe.sampler.temperature, recipe.scoring.tokens, recipe.scoring.bytes
+    scoring_options = (
+        recipe.surrogate,
+        recipe.sampler.temperature,
+        recipe.scoring.micro_batch_tokens,
+        recipe.scoring.logits_bytes,
+    )
     return ScoringContext(
         model, context.reference_builder, context.method, *scoring_options, get_context_window(model.config)
     )

@@ -7,7 +7,7 @@ from sgcd.chat import Chat
 from sgcd.cli.commands.references_compare import latest_policy_path
 from sgcd.cli.output import results_console
 from sgcd.errors import FolderError
-from sgcd.recipe.schema import load_recipe
+from sgcd.recipe.load import load_recipe
 from sgcd.records import CreditRecord, Group, Rollout
 from sgcd.storage.atomic import Row
 from sgcd.storage.run_folder import RunFolder

@@ -13,14 +13,8 @@ from sgcd.errors import FolderError, RecipeError
 from sgcd.measure.compare import compare_evaluations, load_first_and_last
 from sgcd.measure.health import run_invalid_reasons, run_warnings
 from sgcd.measure.summary import summarise_evaluation
-from sgcd.recipe.schema import (
-    RESUMABLE_KEYS,
-    Recipe,
-    dump_recipe,
-    load_recipe,
-    may_change_on_resume,
-    recipe_differences,
-)
+from sgcd.recipe.load import load_recipe
+from sgcd.recipe.schema import RESUMABLE_KEYS, Recipe, dump_recipe, may_change_on_resume, recipe_differences
 from sgcd.show.tables import change_table, evaluation_remarks
 from sgcd.show.terminal import Terminal
 from sgcd.storage.run_folder import RunFolder

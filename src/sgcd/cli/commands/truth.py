@@ -8,7 +8,7 @@ from sgcd.cli.commands.lab import lab_recipe_path
 from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.credit.settings import SgcdSettings
 from sgcd.errors import RecipeError
-from sgcd.recipe.schema import load_recipe
+from sgcd.recipe.load import load_recipe
 from sgcd.show.truth_tables import truth_tables
 
 
@@ -45,7 +45,7 @@ def load_method_settings(method: str, keys: Sequence[str] = ()) -> SgcdSettings:
     foreign_key = next((key for key in keys if not key.startswith("method.")), None)
     if foreign_key:
         raise RecipeError(
-            f"lab truth: {foreign_key}: only keys of the method can be set, such as method.segments.reset=1"
+            f"lab truth: {foreign_key}: only keys of the method can be set, such as method.segments.quiet_tokens=1"
         )
     path = lab_recipe_path(method)
     settings = load_recipe(path, list(keys)).method if path.is_file() else None

@@ -33,13 +33,15 @@ class Policy:
 def load_trainable_policy(settings: PolicySettings, seed: int = 0) -> Policy:
     """The policy of a recipe, where it is to live, ready to be sampled and trained."""
     device = select_device(settings.device)
-    policy = load_policy(settings.start, settings.dtype, settings.attention)
+    policy = load_policy(settings.start, settings.dtype, settings.attn_implementation)
     if settings.lora.rank:
         add_adapter(policy.model, settings.lora, derive_seed(seed, "lora"))
-    if settings.checkpointing:
+    if settings.gradient_checkpointing:
         if not policy.model.supports_gradient_checkpointing:
             model_type = policy.model.config.model_type
-            raise PolicyError(f"policy.checkpointing: {model_type} cannot compute a layer again; leave it at false")
+            raise PolicyError(
+                f"policy.gradient_checkpointing: {model_type} cannot compute a layer again; leave it at false"
+            )
         legacy_enable: Any = policy.model.gradient_checkpointing_enable
         getattr(policy.model, "activation_checkpointing_enable", legacy_enable)({"use_reentrant": False})
     policy.model.to(device)  # pyright: ignore[reportArgumentType]
@@ -133,7 +135,7 @@ def load_model(folder: Path, dtype: str, attn_implementation: str | None = None)
             )
     except ImportError as problem:
         raise PolicyError(
-            f"policy.attention: {attn_implementation} cannot be used here ({get_first_line(problem)})"
+            f"policy.attn_implementation: {attn_implementation} cannot be used here ({get_first_line(problem)})"
         ) from problem
     except Exception as problem:  # transformers and safetensors raise a dozen kinds for what a folder can have wrong
         raise PolicyError(

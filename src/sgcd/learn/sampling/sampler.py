@@ -30,7 +30,7 @@ class TorchSampler:
         self.end_ids = chat.end_ids
         self.vocab_size: int = model.config.get_text_config().vocab_size
         self.context_window = get_context_window(model.config)
-        self._continuous_batcher = ContinuousBatcher(self._engine, executor) if settings.mode == "free" else None
+        self._continuous_batcher = ContinuousBatcher(self._engine, executor) if settings.mode == "continuous" else None
         self._num_free_slots = settings.slots
         self._slots_freed = asyncio.Condition()
 

@@ -46,7 +46,7 @@ class GroupCredit:
         self._initial = initial
         self._clock = clock
         rewards = [rollout.reward for rollout in taught.group.rollouts]
-        self._advantage = advantages(rewards, trust.baseline, trust.std)
+        self._advantage = advantages(rewards, trust.baseline, trust.scale_by_std)
         self._deserved: dict[int, RolloutCredit] = {}
         self._logp: dict[int, Floats] = {}
 

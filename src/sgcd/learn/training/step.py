@@ -57,7 +57,7 @@ class GradientStep:
         if initial is None:
             return None
         scoring = self._plan.scoring
-        how = self._plan.sampler.temperature, scoring.tokens, scoring.bytes
+        how = self._plan.sampler.temperature, scoring.micro_batch_tokens, scoring.logits_bytes
         return await self._clock.run_in_model_thread("scoring", initial.score_logprobs, group.rollouts, *how)
 
     async def _calibrate(self, whole: Sequence[TeacherBatch]) -> None:
@@ -69,7 +69,7 @@ class GradientStep:
         assert method.needs is not None
         batch: list[Any] = []
         for taught in whole:
-            how = heat, scoring.tokens, method.needs.divergence, scoring.bytes
+            how = heat, scoring.micro_batch_tokens, method.needs.divergence, scoring.logits_bytes
             features = score_student_no_grad(
                 self._model, taught.group.rollouts, taught.teacher_topk[:1], *how
             ).features[0]

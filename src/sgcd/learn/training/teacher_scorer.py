@@ -60,7 +60,7 @@ class TeacherScorer:
         self._clock = clock
         self._model: Any = living.policy.model
         self._window = get_context_window(self._model.config)
-        every = plan.scoring.shuffled
+        every = plan.scoring.shuffled_every
         self.reads_shuffled = bool(every) and step % every == 0
         """Whether neighbours' references are read as well in this step."""
         self._tasks: list[asyncio.Task[TeacherBatch]] = []
@@ -122,6 +122,6 @@ class TeacherScorer:
     def _lessons(self, seen: Sequence[TeacherInput], needs: Needs) -> list[TeacherTopK | None]:
         shown = [each.rollout for each in seen if each.input_ids is not None]
         rows = [each.input_ids for each in seen if each.input_ids is not None]
-        how = self._temperature, self._scoring.tokens, needs.k, self._scoring.bytes
+        how = self._temperature, self._scoring.micro_batch_tokens, needs.k, self._scoring.logits_bytes
         given = iter(score_teacher(self._model, shown, rows, *how))
         return [None if each.input_ids is None else next(given) for each in seen]

@@ -111,7 +111,7 @@ class Trainer:
 
     async def _collect_groups(self, step: int, prefetcher: ReferencePrefetcher) -> CollectedGroups:
         context, config = self.context, self.config
-        group_size, limits = config.siblings.size, config.siblings.limits
+        group_size, limits = config.siblings.group_size, config.siblings.limits
 
         async def play_tasks(tasks: Sequence[Any]) -> GroupStream:
             chat = context.policy.chat
@@ -136,9 +136,9 @@ class Trainer:
         gradient_args = (
             config.surrogate,
             config.sampler.temperature,
-            config.optimizer.tokens,
+            config.optimizer.micro_batch_tokens,
             num_tokens,
-            config.scoring.bytes,
+            config.scoring.logits_bytes,
         )
         gradient = GradientAccumulator(self.model, *gradient_args)
         step_credit = await self.gradient_step.compute_gradients(

@@ -144,7 +144,6 @@ def check_logits_bytes(vocab_size: int, logits_bytes: int, itemsize: int = 4) ->
     """Refuse a budget that does not hold one row and its statistics."""
     if logits_bytes < 3 * vocab_size * itemsize:
         raise RecipeError(
-            f"scoring.bytes: {logits_bytes:,} do not hold one row of logits; a vocabulary of {vocab_size:,} needs at "
-            "least "
-            f"{3 * vocab_size * itemsize:,}"
+            f"scoring.logits_bytes: {logits_bytes:,} do not hold one row of logits; a vocabulary of "
+            f"{vocab_size:,} needs at least {3 * vocab_size * itemsize:,}"
         )

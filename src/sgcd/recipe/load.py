@@ -1,0 +1,98 @@
+"""Reads a recipe from YAML and key=value overrides, checks it as a whole, and names each problem by its key."""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from pydantic import ValidationError
+
+from sgcd.errors import RecipeError
+from sgcd.recipe.aliases import RENAMED_KEYS, rename_old_names, rename_override
+from sgcd.recipe.keys import RecipeKey, list_keys, nearest_keys, path_of_location
+from sgcd.recipe.schema import MODEL_SECTIONS, Recipe
+from sgcd.storage.yaml import apply_override, load_yaml, short_json
+
+_RECIPE_VERSION = 1
+_SECRET_KEYS = ("key_env", "base_url")
+"""A person may type a password here, or under a misspelt name beside these, so no message repeats the value."""
+_logger = logging.getLogger(__name__)
+
+
+def load_recipe(source: Path | str, overrides: Sequence[str] = ()) -> Recipe:
+    """The recipe in a file (a Path) or in a text (a str), with each `a.b=c` applied to it, checked as a whole."""
+    where = str(source) if isinstance(source, Path) else "recipe"
+    data, notices = load_yaml(source, where), list[str]()
+    rename_old_names(data, where, notices)
+    for override in overrides:
+        apply_override(data, rename_override(override, notices))
+        rename_old_names(data, where, notices)
+    version: object = data.get("version", _RECIPE_VERSION)
+    if version != _RECIPE_VERSION or version is True:
+        raise RecipeError(
+            f"{where}: version: this sgcd reads version {_RECIPE_VERSION} of the format, got {short_json(version)}"
+        )
+    try:
+        recipe = Recipe.model_validate_json(json.dumps(data), strict=True)
+    except ValidationError as error:
+        known = list_keys(Recipe)
+        problems = dict.fromkeys(
+            _describe_error(cast(Mapping[str, Any], detail), data, known) for detail in error.errors()
+        )
+        raise RecipeError(f"{where}: {'; '.join(problems)}") from None
+    if notices:
+        _logger.warning("; ".join(dict.fromkeys(notices)))
+    return recipe
+
+
+def _describe_error(error: Mapping[str, Any], data: Mapping[str, Any], known: Sequence[RecipeKey]) -> str:
+    """One of pydantic's errors in a user's terms: the key, what it expects, what it got."""
+    path, kind = path_of_location(error["loc"], known), str(error["type"])
+    if kind == "extra_forbidden":
+        return _describe_unknown_key(path, error["input"], data, known)
+    if kind == "json_invalid":
+        return "holds text that is not valid Unicode"
+    if kind.startswith("union_tag_"):
+        path += ".name"
+    expected = " or ".join(dict.fromkeys(key.expected for key in known if key.path == path))
+    if kind in {"missing", "union_tag_not_found"}:
+        return f"{path}: missing; expected {expected}"
+    actual = "something else" if path.rpartition(".")[2] in _SECRET_KEYS else short_json(_value_at(data, path))
+    return f"{path}: expected {expected}, got {actual}"
+
+
+def _describe_unknown_key(path: str, value: Any, data: Mapping[str, Any], known: Sequence[RecipeKey]) -> str:
+    while isinstance(value, dict) and len(cast(dict[str, Any], value)) == 1:
+        [(inner, value)] = cast(dict[str, Any], value).items()
+        path = f"{path}.{inner}"
+    for key in known:
+        if key.path == path and key.variant:
+            return f"{path}: only exists with {key.variant[0]}={key.variant[1]}"
+    known = [key for key in known if key.variant is None or _value_at(data, key.variant[0]) == key.variant[1]]
+    entry = f"{path}={short_json(value)}"
+    if path.startswith((*(f"{section}." for section in MODEL_SECTIONS), "evaluation.model.")):
+        entry = path  # its value may be a server's key
+    candidates = suggest_keys(path, [key.path for key in known])
+    if candidates:
+        return f"{entry}: no such key; did you mean {' or '.join(candidates)}?"
+    section = path.rpartition(".")[0]
+    while section and all(key.path != section for key in known):
+        section = section.rpartition(".")[0]
+    section_keys = dict.fromkeys(key.path for key in known if key.path.rpartition(".")[0] == section)
+    return f"{entry}: no such key; expected one of {', '.join(section_keys)}"
+
+
+def suggest_keys(path: str, known_paths: Sequence[str]) -> list[str]:
+    """The keys that an unknown one may stand for. A misspelt old name leads to the new name."""
+    longer = [known for known in known_paths if known.startswith(f"{path}_")]
+    old_paths = [old for old, new in RENAMED_KEYS.items() if new in known_paths]
+    nearest = longer or nearest_keys(path, [*known_paths, *old_paths])
+    return [*dict.fromkeys(RENAMED_KEYS.get(candidate, candidate) for candidate in nearest)]
+
+
+def _value_at(data: Mapping[Any, Any], path: str) -> Any:
+    value: Any = data
+    for part in path.split("."):
+        value = cast(Mapping[Any, Any], value).get(part) if isinstance(value, Mapping) else None
+    return value
