@@ -3,15 +3,16 @@
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from sgcd.act.environment import TaskSuite
-from sgcd.act.environments.own import own_tasks
-from sgcd.act.settings import OwnEnvironmentSettings
+from sgcd.act.settings import UserSettings
 from sgcd.act.user import EndpointUser, SilentUser, User
 from sgcd.endpoint.client import Endpoint
 from sgcd.errors import RecipeError
+from sgcd.lab.settings import LabSettings
 from sgcd.lab.world import lab_tasks
 from sgcd.measure.evaluate import held_out_tasks, list_trials
 from sgcd.measure.evaluate_endpoint import evaluate_endpoint_model
@@ -22,11 +23,14 @@ from sgcd.records import Rollout
 
 
 def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> TaskSuite:
-    """Without an endpoint a simulated user is nobody: it greets and leaves, so that nothing is called."""
+    """The tasks of the recipe's environment: `name: own` is `own_tasks` in act/environments/own.py.
+
+    Without an endpoint the simulated user greets and leaves, so that no model is called.
+    """
     environment = recipe.environment
-    if not isinstance(environment, OwnEnvironmentSettings):
+    if isinstance(environment, LabSettings):
         return lab_tasks(environment)
-    user_settings = environment.user
+    user_settings = _user_settings(recipe)
     user: User | None = (
         None
         if user_settings is None
@@ -34,15 +38,18 @@ def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> T
         if user_endpoint
         else SilentUser()
     )
-    return own_tasks(environment, user)
+    module = import_module(f"sgcd.act.environments.{environment.name}")
+    return getattr(module, f"{environment.name}_tasks")(environment, user)
 
 
 def build_user_endpoint(recipe: Recipe) -> Endpoint | None:
     """The endpoint of the simulated user, where the recipe has one."""
-    environment = recipe.environment
-    if not isinstance(environment, OwnEnvironmentSettings) or environment.user is None:
-        return None
-    return Endpoint(environment.user, "environment.user")
+    user_settings = _user_settings(recipe)
+    return Endpoint(user_settings, "environment.user") if user_settings else None
+
+
+def _user_settings(recipe: Recipe) -> UserSettings | None:
+    return getattr(recipe.environment, "user", None)
 
 
 @dataclass(frozen=True, slots=True)

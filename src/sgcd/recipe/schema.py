@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import Field
 
-from sgcd.act.settings import OwnEnvironmentSettings, SiblingsSettings
+from sgcd.act.settings import EnvironmentSettings, SiblingsSettings
 from sgcd.contrast.settings import ReferenceSettings
 from sgcd.credit.settings import MethodSettings
 from sgcd.endpoint.settings import CONNECTION_KEYS
@@ -33,7 +33,7 @@ class Recipe(Settings):
     steps: Count
     """Optimiser steps."""
     policy: PolicySettings
-    environment: Annotated[LabSettings | OwnEnvironmentSettings, Field(discriminator="name")]
+    environment: Annotated[LabSettings | EnvironmentSettings, Field(discriminator="name")]
     siblings: SiblingsSettings = SiblingsSettings()
     sampler: SamplerSettings = SamplerSettings()
     reference: ReferenceSettings = ReferenceSettings()
