@@ -75,7 +75,7 @@ def describe_recipe(recipe: Recipe, context: "AssembledRun", rehearsal: Rollout)
         * bool(context.user_endpoint),
         "method": recipe.method.name,
         **describe_endpoints(recipe, context),
-        "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.size} rollouts, learning rate "
+        "training": f"{recipe.steps} steps of {groups.groups} mixed groups of {groups.group_size} rollouts, learning rate "
         f"{recipe.optimizer.lr:g}",
         "evaluation": evaluation_text
         if context.num_trials()
