@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
-LOG = ROOT / "docs/log"
+DOCS, LOG = ROOT / "docs", ROOT / "docs/log"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +36,17 @@ def test_the_index_names_every_page_and_none_is_long():
     named = set(re.findall(r"^\| \[([\w-]+\.md)\]", pages["README.md"], re.MULTILINE))
     assert named == pages.keys() - {"README.md"}
     assert max(len(text.splitlines()) for text in pages.values()) <= 120
+
+
+@pytest.mark.parametrize(
+    "page", [*LOG.glob("*.md"), DOCS / "decisions.md", DOCS / "contributing.md"], ids=lambda page: page.stem
+)
+def test_every_path_on_a_page_exists(page: Path):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+    paths = re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing + [path for path in paths if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("name", ["learning", "truth"])
