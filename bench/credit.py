@@ -1,4 +1,4 @@
-"""What does credit cost where Python decides? A step of SGCD beside a step of GRPO, and segments and weights alone.
+"""Measures what credit costs with the lab's small policy: a step of SGCD and of GRPO, and segments and weights alone.
 
     python bench/credit.py [--json] [--rounds 5]
 

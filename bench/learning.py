@@ -1,5 +1,5 @@
-"""Does the lab learn? Trains several seeds of both methods in every world, compares each run with its own start and
-SGCD with GRPO, and writes the table.
+"""Trains several seeds of both methods in each world, compares each run with its start and SGCD with GRPO, and writes
+the table.
 
     python bench/learning.py [--seeds 1 2 3] [--worlds plain chatty chatty-shared] [--methods grpo sgcd] [--jobs 1]
 
@@ -85,7 +85,7 @@ def main() -> int:
 
 
 def run_training(world: str, method: str, seed: int, path: Path, keys: Sequence[str]) -> int:
-    """One run through the command line, as anyone would start it; a stopped one is resumed, a finished one is done."""
+    """Trains one run through the command line. A stopped run is resumed; a finished one is left as it is."""
     sgcd = [sys.executable, "-c", "import sys; from sgcd.cli import main; sys.exit(main())"]
     command = [*sgcd, "train", str(_ROOT / _RECIPES / f"{method}.yaml"), "--run", str(path)]
     command += ["--resume"] if (path / "recipe.yaml").exists() else []
@@ -145,7 +145,7 @@ def sampled_success(summary: Json) -> float | None:
 
 
 def run_facts(path: Path) -> Json:
-    """What the runs have in common of what it takes to repeat them."""
+    """Versions, commit and machine of the runs."""
     all_facts = RunFolder.open(path).facts
     return {key: all_facts[key] for key in ("versions", "commit", "machine") if key in all_facts}
 

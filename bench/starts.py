@@ -1,4 +1,4 @@
-"""The gate of every warm start, from the gate.json beside its weights, as a table in docs/log/warm-starts.md.
+"""Writes the table of docs/log/warm-starts.md from the gate.json of each warm start.
 
 python bench/starts.py
 """
@@ -31,7 +31,7 @@ def table() -> str:
 
 
 def gate_lines(gates: dict[str, Json]) -> list[str]:
-    """What the gate asks for: every argument's mean probability above .9, every category above .05."""
+    """The gate needs each argument's mean probability above .9 and each category above .05."""
     lines = _markdown_row(
         "start", "passes", "sampled", "greedy", *first_gate(gates)["categories"], *first_gate(gates)["arguments"]
     )

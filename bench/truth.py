@@ -1,4 +1,4 @@
-"""SGCD held against the lab's truth in every world: figures in docs/truth.json, tables in docs/log/credit-tables.md.
+"""Compares SGCD with the lab's truth in each world: figures in docs/truth.json, tables in docs/log/credit-tables.md.
 
     python bench/truth.py [--starts plain chatty chatty-shared] [--from FILE ...]
 
