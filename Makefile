@@ -12,7 +12,16 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The slow tests by subject, for .ci/run. `lab` also takes every folder that no other suite names.
+RUNS := tests/cli $(wildcard tests/test_*.py)
+CONTRAST := tests/contrast tests/measure tests/show
+NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/__pycache__
+LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint,$(wildcard tests/*))
+SLOW := $(BIN)/python -m pytest -m slow
+NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
+
 .PHONY: setup lab test integration peers learning truth bench performance peers-bench latency-bench
+.PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
 
 setup: $(STAMP)
 
@@ -36,8 +45,24 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: setup
-	$(BIN)/python -m pytest -m slow
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
+
+integration-runs: setup
+	$(SLOW) $(RUNS) $(NONE_IS_FINE)
+
+integration-learn: setup
+	$(SLOW) tests/learn $(NONE_IS_FINE)
+
+integration-endpoint: setup
+	$(SLOW) tests/endpoint $(NONE_IS_FINE)
+
+integration-contrast: setup
+	$(SLOW) $(CONTRAST) $(NONE_IS_FINE)
+
+integration-lab: setup
+	$(SLOW) $(LAB) $(NONE_IS_FINE)
+
+integration-peers: setup
 	@if $(MAKE) --no-print-directory peers 2>&1; then \
 	  echo "$(PEERS)/python -m pytest tests/peers -m ''" && $(PEERS)/python -m pytest tests/peers -m ''; \
 	else echo "SKIPPED tests/peers: .venv-trl, the environment with TRL, could not be made (make peers)"; fi

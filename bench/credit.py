@@ -1,4 +1,4 @@
-"""What does credit cost where Python decides? A step of SGCD beside a step of GRPO, and segments and weights alone.
+"""Measures what credit costs with the lab's small policy: a step of SGCD and of GRPO, and segments and weights alone.
 
     python bench/credit.py [--json] [--rounds 5]
 
@@ -26,10 +26,11 @@ from sgcd.bench.step import (
     teacher_overhead,
 )
 from sgcd.bench.timing import min_cpu_seconds
+from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.lab import policy as lab
-from sgcd.records import Features, Rollout
+from sgcd.records import Features, Rollout, Teacher
 
 _MAX_CREDIT_SECONDS = 1.5
 """Seconds that credit may take."""
@@ -47,7 +48,7 @@ def build_credit_task(rollouts: int = 64, tokens: int = 16_384) -> Callable[[], 
 
     def assign_all() -> None:
         for recorded, features in batch:
-            method.assign_credit(recorded, 1.0, features, recorded.response_mask)
+            method.assign_credit(CreditInputs(recorded, 1.0, {Teacher(): features}, recorded.response_mask))
 
     return assign_all
 

@@ -32,7 +32,7 @@ from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import dump_recipe
 from sgcd.storage.run_folder import RunFolder
 
-_SGCD_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/sgcd.storage.yaml"
+_SGCD_RECIPE = Path(__file__).resolve().parents[1] / "recipes/lab/sgcd.yaml"
 _MAX_EXPOSED_SHARE = 0.10
 _LATENCY_SIGMA = 0.4
 _RECIPE_KEYS = (

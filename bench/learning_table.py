@@ -1,4 +1,4 @@
-"""The table of what the lab learnt, in Markdown, from the figures in docs/learning.json alone."""
+"""Renders the tables of docs/log/learning.md from docs/learning.json."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,7 +24,7 @@ def table(result: Json) -> str:
 
 
 def method_results(result: Json) -> list[tuple[str, Json]]:
-    """Each world and method, as one name, with what was found."""
+    """Each world and method as one name, with its results."""
     return [
         (f"{world}, {method}", method_result)
         for world, world_result in result["worlds"].items()

@@ -1,4 +1,4 @@
-"""What scoring costs, on one page: figures are measured and kept, and docs/performance.md is made of what is kept.
+"""Measures the cost of scoring, keeps the figures, and renders docs/performance.md from the kept figures.
 
     python bench/performance.py [--rounds 5] [--tokens 512] [--from FILE] [--latency | --page]
 
@@ -52,7 +52,7 @@ def run_sgcd_bench(args: argparse.Namespace) -> Json:
 
 
 def run_latency_bench() -> Json:
-    """A figure beyond its target is a figure too."""
+    """Runs bench/latency.py; its exit status does not matter, because a missed target is a result too."""
     command = [sys.executable, _ROOT / "bench/latency.py", "--json"]
     result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
     return {"schema": result["schema"], "machine": describe_machine(), "date": date.today().isoformat(), **result}

@@ -1,4 +1,4 @@
-"""The tables of what the lab's truth says of SGCD, in Markdown, from the figures in docs/truth.json alone."""
+"""Renders the tables of docs/log/credit-tables.md from docs/truth.json."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

@@ -25,6 +25,7 @@ from sgcd.recipe.keys import RecipeKey, list_keys
 from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import Recipe, dump_recipe
 from sgcd.settings import Settings
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.provenance import environment_changes
 from sgcd.storage.run_folder import RunFolder
 
@@ -79,7 +80,7 @@ TEXTS = {
 
 class Nobody:
     def on_phase(self, name: str) -> None: ...
-    def on_step(self, row: Mapping[str, Any]) -> None: ...
+    def on_step(self, row: StepMetrics) -> None: ...
     def on_evaluation(self, summary: Mapping[str, Any]) -> None: ...
 
 

@@ -1,6 +1,7 @@
-"""Tables in the log, and the page of performance, are what their commands make of the figures that are kept."""
+"""The generated tables of docs/log and docs/performance.md equal what their commands make of the kept figures."""
 
 import json
+import re
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).parents[1]
+DOCS, LOG = ROOT / "docs", ROOT / "docs/log"
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,30 @@ def bench() -> Any:
 
 
 def between(script: Any) -> str:
-    log = (ROOT / "docs/log.md").read_text(encoding="utf-8")
-    assert log.count(script.BEGIN) == log.count(script.END) == 1
-    return log.split(script.BEGIN)[1].split(script.END)[0].strip()
+    """The generated table on the page that the script writes; no other page of the log has its markers."""
+    pages = [path for path in LOG.glob("*.md") if script.BEGIN in path.read_text(encoding="utf-8")]
+    assert pages == [script.LOG_PATH]
+    text = script.LOG_PATH.read_text(encoding="utf-8")
+    assert text.count(script.BEGIN) == text.count(script.END) == 1
+    return text.split(script.BEGIN)[1].split(script.END)[0].strip()
+
+
+def test_the_index_names_every_page_and_none_is_long():
+    pages = {path.name: path.read_text(encoding="utf-8") for path in LOG.glob("*.md")}
+    named = set(re.findall(r"^\| \[([\w-]+\.md)\]", pages["README.md"], re.MULTILINE))
+    assert named == pages.keys() - {"README.md"}
+    assert max(len(text.splitlines()) for text in pages.values()) <= 120
+
+
+@pytest.mark.parametrize(
+    "page", [*LOG.glob("*.md"), DOCS / "decisions.md", DOCS / "contributing.md"], ids=lambda page: page.stem
+)
+def test_every_path_on_a_page_exists(page: Path):
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\(((?!http)[^)#]+)\)", text)
+    paths = re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`", text)
+    missing = [link for link in links if not (page.parent / link).exists()]
+    assert missing + [path for path in paths if not (ROOT / path).exists()] == []
 
 
 @pytest.mark.parametrize("name", ["learning", "truth"])
@@ -62,12 +85,12 @@ def test_what_was_measured_apart_is_on_the_page_with_its_place(bench: Any):
     place = "Measured on 2026-01-02: P, 2 cores, no GPU, S, torch 2, trl 1, threads: 1."
     assert told.count(place) == 2
     for line in (
-        "| SGCD over TRL's GRPO, time | 1.7 | at most 1.4 | **fail** |",
-        "The least of 5 rounds, in turn. So.",
+        "| SGCD over TRL's GRPO, time | 1.7 | at most 1.4 | **miss** |",
+        "The minimum of 5 rounds; the arms alternate. So.",
         "| SGCD, vocabulary 32,000, 96 written | 1.23 | 5 |",
         "| other, vocabulary 32,000, 96 written | 2.00 |  |",
         "| lockstep | 0.0984 | at most 0.1 | pass |",
-        "| continuous | 0.2 | at most 0.1 | **fail** |",
+        "| continuous | 0.2 | at most 0.1 | **miss** |",
     ):
         assert f"\n{line}\n" in told
     assert "4 steps, 38 and 38 calls of 1 s on average. By the difference of two walls 0.14 and 0.14." in told
@@ -75,22 +98,26 @@ def test_what_was_measured_apart_is_on_the_page_with_its_place(bench: Any):
 
 def test_what_was_not_measured_apart_is_said_so(bench: Any):
     told = bench["performance_table"].page({"machine": MACHINE, "date": "", "rounds": 1, "tokens": 9}, None, None)
-    assert told.count("not measured") == 5
+    assert told.count("| not measured |") == 5
     assert "`make peers-bench` measures it." in told
     assert "`make latency-bench` measures it." in told
 
 
-def test_what_was_not_measured_or_not_reached_is_said_so(bench: Any):
+def test_a_verdict_is_strict_and_no_amount_is_negative(bench: Any):
     cases = [
         {"name": "a", "figure": None, "target": 1.35, "least": False, "pass": None},
         {"name": "b", "figure": 1.5, "target": 1.25, "least": False, "pass": False},
         {"name": "c", "figure": 46.1, "target": 50, "least": True, "pass": True},
+        {"name": "d", "figure": 50.0, "target": 50, "least": True, "pass": True},
+        {"name": "e, GB", "figure": -4.9e-05, "target": 1, "least": False, "pass": True},
     ]
     told = bench["performance_table"].section("B0", {"title": "what it is", "cases": cases, "note": "so"})
     assert told[4:] == [
         "| a | not measured | at most 1.35 |  |",
-        "| b | 1.5 | at most 1.25 | **fail** |",
-        "| c | 46.1 | at least 50 | pass |",
+        "| b | 1.5 | at most 1.25 | **miss** |",
+        "| c | 46.1 | at least 50 | near |",
+        "| d | 50 | at least 50 | pass |",
+        "| e, GB | none measurable | at most 1 | pass |",
         "",
         "so",
         "",

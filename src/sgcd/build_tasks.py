@@ -1,17 +1,18 @@
 """Builds a recipe's tasks, its simulated user and its endpoint evaluation, without torch."""
 
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from sgcd.act.environment import TaskSuite
-from sgcd.act.environments.own import own_tasks
 from sgcd.act.rollout import RolloutSpec, count_prompt_tokens
-from sgcd.act.settings import OwnEnvironmentSettings
+from sgcd.act.settings import UserSettings
 from sgcd.act.user import EndpointUser, SilentUser, User
 from sgcd.chat import Chat
 from sgcd.endpoint.client import Endpoint
 from sgcd.endpoint.endpoint_group import connect_endpoints
 from sgcd.errors import RecipeError
+from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import build_lab_task_suite
 from sgcd.measure.evaluate import held_out_tasks, list_trials
 from sgcd.measure.evaluate_endpoint import evaluate_endpoint_model
@@ -23,11 +24,14 @@ from sgcd.seeds import derive_seed
 
 
 def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> TaskSuite:
-    """Without an endpoint the simulated user greets and leaves, so that no model is called."""
+    """The tasks of the recipe's environment: `name: own` is `own_tasks` in act/environments/own.py.
+
+    Without an endpoint the simulated user greets and leaves, so that no model is called.
+    """
     environment = recipe.environment
-    if not isinstance(environment, OwnEnvironmentSettings):
+    if isinstance(environment, LabSettings):
         return build_lab_task_suite(environment)
-    user_settings = environment.user
+    user_settings = _user_settings(recipe)
     user: User | None = (
         None
         if user_settings is None
@@ -35,15 +39,18 @@ def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> T
         if user_endpoint
         else SilentUser()
     )
-    return own_tasks(environment, user)
+    module = import_module(f"sgcd.act.environments.{environment.name}")
+    return getattr(module, f"{environment.name}_tasks")(environment, user)
 
 
 def build_user_endpoint(recipe: Recipe) -> Endpoint | None:
-    """The simulated user's endpoint, where the recipe has a user."""
-    environment = recipe.environment
-    if not isinstance(environment, OwnEnvironmentSettings) or environment.user is None:
-        return None
-    return Endpoint(environment.user, "environment.user")
+    """The endpoint of the simulated user, where the recipe has one."""
+    user_settings = _user_settings(recipe)
+    return Endpoint(user_settings, "environment.user") if user_settings else None
+
+
+def _user_settings(recipe: Recipe) -> UserSettings | None:
+    return getattr(recipe.environment, "user", None)
 
 
 def count_trials(recipe: Recipe, task_suite: TaskSuite) -> int:

@@ -74,7 +74,7 @@ def step(
     rounds: int = 10,
 ) -> CollectedGroups:
     config = SiblingsSettings(groups=groups, rounds=rounds)
-    sampler = cast(Sampler, SimpleNamespace(slots=script.together * config.size))
+    sampler = cast(Sampler, SimpleNamespace(slots=script.together * config.group_size))
     context = PlayContext(task_suite=stage_of(object, tasks), chat=CHAT, sampler=sampler, limits=config.limits)
     with patch("sgcd.act.siblings.play_groups", script.play_groups):
         return asyncio.run(collect_mixed_groups(cursor, config, context, seed=7, step=0))

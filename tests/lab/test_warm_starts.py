@@ -37,5 +37,5 @@ def test_a_start_speaks_the_words_of_the_lab(name: str) -> None:
 def test_the_table_in_the_log_is_the_one_that_the_gates_give(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "bench"))
     starts = import_module("starts")
-    log = (ROOT / "docs/log.md").read_text(encoding="utf-8")
+    log = starts.LOG_PATH.read_text(encoding="utf-8")
     assert log.split(starts.BEGIN)[1].split(starts.END)[0].strip() == starts.table()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
+from helpers.scoring import teacher_of
 from sgcd.bench.step import (
     CHAT,
     TOP_K,
@@ -21,7 +22,6 @@ from sgcd.bench.step import (
     build_teacher_rollouts,
 )
 from sgcd.credit.divergence import dense_features
-from sgcd.learn.scoring.teacher import score_teacher
 
 GROUPS, SIBLINGS, TURNS = 2, 2, 2
 
@@ -90,7 +90,7 @@ def test_the_teacher_of_sdpo_is_ours(theirs: Any, batch: dict[str, Any]) -> None
     played = build_random_groups(GROUPS, SIBLINGS, TURNS)
     rollouts = [rollout for group in played for rollout in group.rollouts]
     rows = [np.concatenate([row.prompt, row.response]) for row in build_teacher_rollouts(played)]
-    lessons = score_teacher(build_small_qwen(CHAT.vocab_size), rollouts, rows, 1.0, 2**15, TOP_K)
+    lessons = teacher_of(build_small_qwen(CHAT.vocab_size), rollouts, rows, 1.0, 2**15, TOP_K)
     ids, logp = (torch.cat(parts) for parts in zip(*((each.topk_ids, each.logprobs) for each in lessons), strict=True))
     ids, order = ids.long().sort()
     assert torch.equal(ids, top.indices.sort().values)

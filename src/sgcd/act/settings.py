@@ -35,6 +35,10 @@ class OwnEnvironmentSettings(Settings):
     """A simulated user: it answers whenever the policy calls no tool; null: such a turn is the policy's last."""
 
 
+EnvironmentSettings = OwnEnvironmentSettings
+"""The union of this room's environments. `name: own` is played by act/environments/own.py."""
+
+
 class Limits(Settings):
     """What a single rollout may use."""
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import Field
 
-from sgcd.act.settings import OwnEnvironmentSettings, SiblingsSettings
+from sgcd.act.settings import EnvironmentSettings, SiblingsSettings
 from sgcd.contrast.settings import ReferenceSettings
 from sgcd.credit.settings import MethodSettings
 from sgcd.endpoint.settings import CONNECTION_KEYS
@@ -36,7 +36,7 @@ class Recipe(Settings):
     """permuted deals the advantages of a group anew among its rollouts, by seed: what a method learns then, it does not
     learn from the verifier."""
     policy: PolicySettings
-    environment: Annotated[LabSettings | OwnEnvironmentSettings, Field(discriminator="name")]
+    environment: Annotated[LabSettings | EnvironmentSettings, Field(discriminator="name")]
     siblings: SiblingsSettings = SiblingsSettings()
     sampler: SamplerSettings = SamplerSettings()
     reference: ReferenceSettings = ReferenceSettings()
