@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sgcd.learn.training.reference_prefetcher import ReferencePrefetcher
+from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 
 from helpers.group import LAB, pair
 from helpers.misbehaving import KINDS, Server

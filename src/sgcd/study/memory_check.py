@@ -8,9 +8,8 @@ import torch
 
 from sgcd.build_tasks import first_prompt_tokens
 from sgcd.errors import PolicyError, RecipeError
-from sgcd.learn.policy.load import get_context_window, read_policy_config, select_device
+from sgcd.learn.policy.load import get_context_window, read_policy_config, resolve_model, select_device
 from sgcd.learn.policy.memory_estimate import MemoryEstimate, MemoryInputs, estimate_memory, get_available_memory
-from sgcd.learn.policy.resolve import resolve_model
 from sgcd.recipe.schema import Recipe
 
 
