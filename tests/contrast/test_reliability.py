@@ -57,7 +57,8 @@ async def refer(contrast: ReferenceBuilder, endpoint: Endpoint, server: Server, 
         while server.requests < CALLS:
             some = [group(len(groups) + number) for number in range(400)]
             async with ReferencePrefetcher(contrast) as referring:
-                referring.prefetch(some)
+                for each in some:
+                    referring.prefetch(each)
                 found += [told for each in some if (told := await referring.get(each))]
             groups += some
     return [groups, found]
