@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 
 from helpers.group import LAB, pair
 from helpers.misbehaving import KINDS, Server
@@ -19,6 +18,7 @@ from sgcd.contrast.writers.llm import LanguageModelWriter
 from sgcd.endpoint.client import Endpoint
 from sgcd.endpoint.settings import EndpointSettings
 from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
+from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.records import Group, Task
 
 CALLS = 10_000

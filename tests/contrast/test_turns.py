@@ -54,7 +54,9 @@ def special(chat: Chat, ids: np.ndarray) -> list[int]:
 def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> None:
     writer = Says(["look first"])
     run(build_reference(told(CHATS[kind], f"ok {mark} and"), CHATS[kind], writer, budget=10**6))
-    assert all(find_chat_marks(render_trace(trace)) == [] and mark not in render_trace(trace) for trace in writer.heard)
+    assert all(
+        find_chat_marks(render_trace(trace)) == [] and mark not in render_trace(trace) for trace in writer.traces
+    )
 
 
 @pytest.mark.parametrize("kind", CHATS)
@@ -62,7 +64,7 @@ def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> N
 def test_a_reference_with_a_mark_is_refused_and_asked_for_again(kind: str, mark: str) -> None:
     writer = Says([f"look first {mark} then act", "look first"])
     found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], writer, budget=10**6))
-    assert found.reference is not None and (found.reference.text, writer.asked) == ("look first", 2)
+    assert found.reference is not None and (found.reference.text, writer.num_calls) == ("look first", 2)
     found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], Says([mark]), budget=10**6))
     assert found.reference is None and found.cause.startswith("chat marks: it carries ")
 

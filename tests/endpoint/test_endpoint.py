@@ -56,7 +56,7 @@ def once(kind: str, **more: Any) -> tuple[Any, Any, Server]:
 def test_a_question_has_an_answer_that_is_counted_and_paid_for() -> None:
     text, told, server = once("good", prices={"prompt": 2.0, "answer": 10.0})
     assert json.loads(text)["checks"] == ["find_user", "get_booking"]
-    assert (told.asked, told.calls, told.failures, told.unanswered) == (1, 1, {}, {})
+    assert (told.requests, told.calls, told.failures, told.unanswered) == (1, 1, {}, {})
     assert told.tokens == TokenCounts(prompt=1000, answer=100)
     assert told.money == pytest.approx(0.003)
     assert (told.spent.calls, told.spent.tokens, told.spent.money) == (1, 1100, pytest.approx(0.003))
@@ -235,7 +235,7 @@ def test_the_same_question_is_asked_once_and_another_one_again(tmp_path: Path) -
         using(Endpoint(settings(server.url, cache=told.cache, temperature=1.0)), ask)
         assert server.requests == 3
     figures = again.usage_tracker.pop_metrics()
-    assert (figures.asked, figures.cached, figures.calls) == (2, 1, 1)
+    assert (figures.requests, figures.cached, figures.calls) == (2, 1, 1)
 
 
 def test_calls_come_back_from_the_cache_as_they_went_in(tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ def _pieces() -> tuple[dict[str, int], list[Any]]:
     inner.pre_tokenizer = _pre()
     trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     inner.train_from_iterator([TEXT] * 4 + ["\n\n", "\n"] * 8, trainer)
-    told = loads(inner.to_str())["model"]
-    return told["vocab"], [tuple(pair) for pair in told["merges"]]
+    model_json = loads(inner.to_str())["model"]
+    return model_json["vocab"], [tuple(pair) for pair in model_json["merges"]]
 
 
 def tokenizer(special: Sequence[str], added: Sequence[str] = ()) -> Any:
@@ -111,13 +111,13 @@ def call(chat: Chat, **arguments: Any) -> str:
     """A call of find as the family writes it."""
     from json import dumps
 
-    plain = dumps(arguments, ensure_ascii=False)
+    arguments_json = dumps(arguments, ensure_ascii=False)
     if chat.call_format.name == "Qwen3.5":
-        told = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in arguments.items())
-        return f"<tool_call>\n<function=find>\n{told}</function>\n</tool_call>"
+        parameters = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in arguments.items())
+        return f"<tool_call>\n<function=find>\n{parameters}</function>\n</tool_call>"
     if chat.call_format.name == "Llama 3":
-        return f'{{"name": "find", "parameters": {plain}}}'
-    return f'<tool_call>\n{{"name": "find", "arguments": {plain}}}\n</tool_call>'
+        return f'{{"name": "find", "parameters": {arguments_json}}}'
+    return f'<tool_call>\n{{"name": "find", "arguments": {arguments_json}}}\n</tool_call>'
 
 
 @dataclass

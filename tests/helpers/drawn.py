@@ -5,7 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
+from sgcd.credit_records import Credit, CreditRecord, Features
+from sgcd.records import Call, Group, Rollout, Task, Turn, Verdict
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
@@ -44,7 +45,7 @@ WORDS = [" so", " call", " b12", " done", " yes", "\n"]
 
 
 def rollout(sibling: int, success: bool, task: str = "t-1", **changes: Any) -> Rollout:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": task,
         "category": "action",
         "sibling": sibling,
@@ -67,7 +68,7 @@ def rollout(sibling: int, success: bool, task: str = "t-1", **changes: Any) -> R
         "end_reason": "answered",
         "verdict": Verdict(float(success), success, {"state": success, "note": None}),
     }
-    return Rollout(**{**told, **changes})
+    return Rollout(**{**fields, **changes})
 
 
 def scored(advantage: float, task: str = "t-1") -> CreditRecord:

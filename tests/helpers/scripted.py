@@ -156,7 +156,7 @@ class ScriptedEnvironment:
 
     def __init__(self, *replies: Any, opening: Any = OPENING, verdict: Any = WON, private: Any = ("b12",)):
         self.replies, self.opening, self.verdict, self.secret = list(replies), opening, verdict, private
-        self.heard: list[ParsedTurn] = []
+        self.turns: list[ParsedTurn] = []
         self.closed = 0
 
     async def _give(self, value: Any) -> Any:
@@ -170,7 +170,7 @@ class ScriptedEnvironment:
         return await self._give(self.opening)
 
     async def reply(self, turn: ParsedTurn) -> Reply:
-        self.heard.append(turn)
+        self.turns.append(turn)
         return await self._give(self.replies.pop(0) if self.replies else Reply(done=True))
 
     async def verify(self) -> Verdict:

@@ -14,8 +14,9 @@ import pytest
 
 from helpers import drawn
 from sgcd.cli import main
+from sgcd.credit_records import CreditRecord, Features
 from sgcd.measure import health
-from sgcd.records import CreditRecord, Features, Verdict
+from sgcd.records import Verdict
 from sgcd.show import report, steps
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text

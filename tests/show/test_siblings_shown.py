@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from helpers import drawn
-from sgcd.records import Credit, CreditRecord, Turn
+from sgcd.credit_records import Credit, CreditRecord
+from sgcd.records import Turn
 from sgcd.show import group_columns as siblings
 from sgcd.show.group_columns import ShownToken, TurnCell, build_task_section
 from sgcd.show.token_classes import build_token_classes

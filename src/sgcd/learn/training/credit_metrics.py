@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.methods import CreditResult
-from sgcd.records import Credit, CreditRecord, Features, Flags, Floats, Rollout, TokenKind
+from sgcd.credit_records import Credit, CreditRecord, Features
+from sgcd.records import Flags, Floats, Rollout, TokenKind
 from sgcd.storage.metrics import (
     CreditMetrics,
     CreditShare,
