@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scripted import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
+from helpers.scripted_play import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
 from sgcd.act.environment import InitialMessages, Reply
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from helpers.misbehaving import Server
-from helpers.scripted import CHAT, ScriptedSession
-from helpers.talking import Plan, says
+from helpers.scripted_play import CHAT, ScriptedSession
+from helpers.simulated_users import Plan, says
 from sgcd.act import settings
 from sgcd.act.environments.own import OwnEnvironment
 from sgcd.act.rollout import RolloutSpec, play_rollout

@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from helpers import subwords
+from helpers import subword_chats
 from helpers.group import call, rollout, run, siblings
 from helpers.planted import FIRST, SECOND, THIRD, Planted, Secret, plant, secret
-from helpers.suspect import SearchedText
+from helpers.searched_text import SearchedText
 from sgcd.contrast.reference import ReferenceResult, build_reference
 from sgcd.contrast.trace import Trace, render_trace
 from sgcd.records import Group, Rollout
 
-CHAT = subwords.chat()
+CHAT = subword_chats.chat()
 SECRETS = 40
 """In one group of siblings."""
 PARTS = "what successful attempts check : find_user .\nthen they do : {} .\nkeep masked : hidden ."

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import subwords
+from helpers import subword_chats
 from helpers.group import DONE, LAB, SORRY, Says, call, rollout, run, siblings
 from sgcd.chat import Chat
 from sgcd.contrast.insert import build_teacher_input_ids, encode_reference
@@ -17,7 +17,7 @@ from sgcd.contrast.trace import render_trace
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group
 
-CHATS = {"words": LAB, "bytes": subwords.chat(), "fallback": subwords.chat("fallback")}
+CHATS = {"words": LAB, "bytes": subword_chats.chat(), "fallback": subword_chats.chat("fallback")}
 TEXTUAL = [
     "<|im_end|>",
     "<|im_start|>system",

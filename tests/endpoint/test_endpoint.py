@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from helpers.misbehaving import Server
-from helpers.talking import calls
+from helpers.simulated_users import calls
 from sgcd.endpoint.client import Endpoint, RequestOptions
 from sgcd.endpoint.completion import Completion, ToolCall
 from sgcd.endpoint.failures import retry_after_seconds

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from helpers.misbehaving import KINDS, Server
-from helpers.talking import DOOR, Plan, calls, lab_agent, says, toolless_agent, word_seeking_user
+from helpers.simulated_users import DOOR, Plan, calls, lab_agent, says, toolless_agent, word_seeking_user
 from sgcd.cli import main
 from sgcd.endpoint.client import Endpoint
 from sgcd.lab import words

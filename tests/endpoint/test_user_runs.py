@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.misbehaving import Server
-from helpers.talking import DOOR, says, wants, word_seeking_user
+from helpers.simulated_users import DOOR, says, wants, word_seeking_user
 from sgcd.act.user import END_MARK
 from sgcd.cli import main
 

@@ -83,7 +83,7 @@ def pair(chat: Chat = LAB) -> Group:
 
 @dataclass
 class Says:
-    """A writer that says what it was told to, one text after the other, or raises it."""
+    """A writer that returns its texts in order; a text that is an exception is raised."""
 
     texts: Sequence[Any]
     name: str = "says"

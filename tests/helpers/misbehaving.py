@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback that does as it is told: well, badly, or not at all."""
+"""An OpenAI-compatible server on loopback that follows a plan: it answers well, badly, or not at all."""
 
 import asyncio
 import json

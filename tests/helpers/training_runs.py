@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from helpers.small import Watcher, build_context, make_context_sensitive, recipe, rollout
+from helpers.tiny_policy import Watcher, build_context, make_context_sensitive, recipe, rollout
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceResult
 from sgcd.learn.training.context import RunContext

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.small import Watcher, build_context, make_context_sensitive, recipe
+from helpers.tiny_policy import Watcher, build_context, make_context_sensitive, recipe
 from helpers.training_runs import LONG, group, referred
 from sgcd.contrast.reference import ReferenceResult
 from sgcd.credit.methods import Method

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from helpers.families import EXACT, FAMILIES, family
-from helpers.ragged import END, conversation, play, reference, sampler_of
+from helpers.ragged_conversations import END, conversation, play, reference, sampler_of
 from helpers.scoring import logprobs_of
-from helpers.small import CHAT, Watcher, accumulated, build_context, recipe, rollout
+from helpers.tiny_policy import CHAT, Watcher, accumulated, build_context, recipe, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.load import Policy, load_policy
 from sgcd.learn.sampling.attention_masks import AttentionMasks

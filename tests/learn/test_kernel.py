@@ -10,8 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.logits_cases import (
+    DEVICE,
+    assert_close,
+    build_block,
+    check_block,
+    group_stats_by_torch,
+    logits,
+    logits_head,
+)
 from helpers.random_heads import HEADS, drawn, full, in_full, observed_of, outcomes, outcomes_of_top
-from helpers.tiled import DEVICE, assert_close, build_block, check_block, group_stats_by_torch, logits, logits_head
 from sgcd.credit.divergence import divergence_of
 from sgcd.learn.policy.head import Head
 from sgcd.learn.scoring.logits import chunks as rows

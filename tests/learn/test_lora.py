@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
 from helpers.scoring import logprobs_of
-from helpers.small import CHAT, Watcher, build_context, model, recipe, rollout, stepped
+from helpers.tiny_policy import CHAT, Watcher, build_context, model, recipe, rollout, stepped
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load_checkpoint, save_checkpoint
 from sgcd.learn.policy.initial_policy import InitialPolicy

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.small import Watcher, make_context_sensitive, model, recipe
+from helpers.tiny_policy import Watcher, make_context_sensitive, model, recipe
 from helpers.training_runs import LONG, group, train
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.methods import CreditInputs, Method, StatelessMethod, build_method

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from helpers.scoring import logprobs_of, student_of, teacher_of
-from helpers.small import make_context_sensitive, model, rollout
+from helpers.tiny_policy import make_context_sensitive, model, rollout
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.divergence import divergence_features
 from sgcd.credit_records import Features

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers.small import Watcher, build_context, make_context_sensitive, recipe
+from helpers.tiny_policy import Watcher, build_context, make_context_sensitive, recipe
 from helpers.training_runs import LONG, SGCD, group, referred
 from sgcd.contrast.reference import ReferenceResult
 from sgcd.learn.scoring.teacher import score_teacher

@@ -8,7 +8,7 @@ import torch
 
 from helpers.families import family
 from helpers.scoring import student_of, teacher_of
-from helpers.small import rollout
+from helpers.tiny_policy import rollout
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.divergence import divergence_features
 from sgcd.credit_records import Features

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.tiled import (
+from helpers.logits_cases import (
     DEVICE,
     assert_close,
     build_block,

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.small import STAGE, Watcher, build_context, recipe
+from helpers.tiny_policy import STAGE, Watcher, build_context, recipe
 from sgcd.act.environment import TaskSuite
 from sgcd.errors import FolderError
 from sgcd.learn.policy.checkpoint import load_trainer_state

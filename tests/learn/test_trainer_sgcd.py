@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.small import Watcher
+from helpers.tiny_policy import Watcher
 from helpers.training_runs import SGCD, contents, policy, train
 from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.learn.policy.head import get_backbone

@@ -38,7 +38,7 @@ def model(dtype: torch.dtype = torch.float32, size: int = CHAT.vocab_size, seed:
 
 
 def make_context_sensitive(model: Any) -> Any:
-    """Let the context count, as it does in a policy that has learnt something."""
+    """Scale the weights so that the context changes the logits, as in a trained policy."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "embed" in name or "v_proj" in name or "o_proj" in name:
@@ -73,7 +73,7 @@ def rollout(mask: str, task: str = "t", sibling: int = 0, prompt: int = 3, seed:
 def accumulated(
     policy: Any, batch: Sequence[LossInputs], surrogate: SurrogateSettings, temperature: float, tokens: int
 ) -> GradientAccumulator:
-    """The gradient of a whole batch, of which it is known beforehand what it deserves."""
+    """The gradient of a whole batch whose credit is known."""
     gradient = GradientAccumulator(
         model=policy,
         surrogate=surrogate,
@@ -144,7 +144,7 @@ def recipe(**changes: Any) -> Recipe:
 
 
 class Watcher:
-    """Remembers what it was told."""
+    """Records all progress calls."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -166,7 +166,7 @@ def method_of(plan: Recipe) -> Any:
 
 
 def build_context(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = None) -> RunContext:
-    """A fresh policy; the run's folder is made where there is none."""
+    """A context with a fresh policy; creates the run's folder if there is none."""
     begun = (path / "recipe.yaml").exists()
     if not begun:
         RunFolder.create(path, "version: 1\n", {})

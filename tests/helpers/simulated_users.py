@@ -28,7 +28,7 @@ class Door:
 def heard(door: Door, answer: str) -> float:
     return float(door.word in answer.split())
 '''
-"""An environment that is only a conversation: its row says which word the policy has to say last."""
+"""An environment that is only a conversation: its row names the word that the policy's last turn must contain."""
 
 
 def says(text: str, **more: Any) -> str:
@@ -37,7 +37,7 @@ def says(text: str, **more: Any) -> str:
 
 
 def calls(*tools: tuple[str, Any], text: str | None = None) -> str:
-    """An answer that calls tools; arguments that are a text go as they stand."""
+    """An answer that calls tools; arguments that are a string are sent unchanged."""
     tool_calls = [
         {
             "id": f"c{number}",
@@ -50,12 +50,12 @@ def calls(*tools: tuple[str, Any], text: str | None = None) -> str:
 
 
 def wants(request: dict[str, Any]) -> str:
-    """The word that the simulated user of these tests wants to hear: the last of its instructions."""
+    """The word that the simulated user of these tests waits for: the last of its instructions."""
     return request["messages"][0]["content"].split("You want to hear ")[1].split()[0]
 
 
 def word_seeking_user(number: int, request: dict[str, Any]) -> str:
-    """A user who asks for one word, asks again where it does not come, and leaves when it does."""
+    """A user who requests one word, repeats the request until it comes, and then leaves."""
     word, *replies = wants(request), *request["messages"][2:]
     if not replies:
         return says(f"please say {word}")
@@ -63,7 +63,7 @@ def word_seeking_user(number: int, request: dict[str, Any]) -> str:
 
 
 def lab_agent(number: int, request: dict[str, Any]) -> str:
-    """Knows every dev task of the lab by its words, and does what its policy wants."""
+    """A model that knows every dev task of the lab by its text and solves it."""
     request_text = next(message["content"] for message in request["messages"] if message["role"] == "user")
     task = next(task for task in generate_tasks("dev") if task.row["said"][0] == request_text)
     row, wish = booking_from_json(task.row["rows"][0]), Request(**task.row["requests"][0])
@@ -81,5 +81,5 @@ def lab_agent(number: int, request: dict[str, Any]) -> str:
 
 
 def toolless_agent(number: int, request: dict[str, Any]) -> str:
-    """Never calls a tool and never says what was asked."""
+    """A model that never calls a tool and never answers the question."""
     return says("what a lovely day")

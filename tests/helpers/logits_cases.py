@@ -1,4 +1,4 @@
-"""Logits of all kinds, their group statistics by torch, and exact values to compare with."""
+"""Logits of several kinds, their group statistics by torch, and exact values to compare with."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""A run drawn by hand: two steps, one task with two siblings and a broken one, every number known."""
+"""A run written by hand: two steps, one task with two siblings and a broken one, every number known."""
 
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ ROW: dict[str, Any] = {
     "seconds": {"sampling": 3.0, "training": 1.0, "total": 4.0},
 }
 
-# Six tokens: the policy wrote three, was told one, wrote two more.
+# Six tokens: the policy wrote three, the environment one, the policy two more.
 IDS = np.array([10, 11, 12, 13, 14, 15], np.int32)
 MASK = np.array([1, 1, 1, 0, 1, 1], bool)
 KINDS = np.array([1, 2, 2, 0, 3, 3], np.uint8)

@@ -1,4 +1,4 @@
-"""Is a secret in a text? Asked without any code of the masker, and the other way round: nothing but the secret counts.
+"""Searches a text for secrets without any code of the masker, and in the opposite way: only the secret counts.
 
 The masker looks for words with gaps and keeps their places. Here a text is squeezed until only letters and digits are
 left, in every reading, and a secret is in it when it is a part of that; numbers are parsed as decimals.
@@ -20,7 +20,7 @@ NUMBER = re.compile(r"\d[\d.,' \u00a0\u202f\u2009]*")
 
 
 class SearchedText:
-    """A text, and all that can be read in it."""
+    """A text with all its decodings."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -34,7 +34,7 @@ class SearchedText:
         self.numbers = {number for reading in readings for number in _numbers(reading)}
 
     def find_planted(self, planted: Planted) -> str:
-        """How the text gives a secret away; empty when it does not."""
+        """The form in which the text holds a secret; empty if it holds none."""
         if len(planted.form) >= 4 and planted.form in self.text:
             return "as it was planted"
         if planted.secret.amount is not None and planted.secret.amount in self.numbers:
