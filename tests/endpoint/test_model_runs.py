@@ -56,7 +56,7 @@ def test_a_model_that_knows_the_lab_solves_it_by_its_own_calls(capsys: Capture) 
     }  # fmt: skip
     assert (told["model"], told["split"], told["invalid"]) == ("clerk", "dev", [])
     assert told["endpoints"]["model"]["calls"] == server.requests == told["endpoints"]["model"]["asked"]
-    heard = [json.loads(body) for body in server.heard]
+    heard = [json.loads(body) for body in server.bodies]
     assert {request["temperature"] for request in heard} == {0.0, 1.0}
     assert {len(request["tools"]) for request in heard} == {len(words.TOOLS)}
     assert {request["max_completion_tokens"] for request in heard} == {224, 214}  # what is left of the limit
@@ -186,7 +186,7 @@ def played(capture: Capture, *answers: str) -> tuple[dict[str, Any], list[dict[s
     run = f"run-{len(list(Path().iterdir()))}"
     _, server = evaluated(capture, plan, "--tasks", "1", "--trials", "0", "--run", run)
     [row], [talk] = lines(Path(run, "evaluation.jsonl")), lines(Path(run, "talks.jsonl"))
-    return row, talk["messages"], [json.loads(body) for body in server.heard]
+    return row, talk["messages"], [json.loads(body) for body in server.bodies]
 
 
 @pytest.mark.parametrize(
@@ -243,14 +243,14 @@ def test_what_it_writes_is_limited_as_its_server_counts(capsys: Capture) -> None
     with Server(lambda n, r: calls(("find_user", {"name": "mia"}))) as server:
         told = (str(LAB), model(server.url), "siblings.limits.tokens=45", "--tasks", "1", "--trials", "0")
         assert main(["evaluate", *told, "--run", "run"]) == 0
-        assert [json.loads(body)["max_completion_tokens"] for body in server.heard] == [45, 35, 25]
+        assert [json.loads(body)["max_completion_tokens"] for body in server.bodies] == [45, 35, 25]
     [row] = lines(Path("run/evaluation.jsonl"))
     assert (row["ending"], row["turns"], row["tokens"]) == ("token_limit", 3, 30)
 
 
 def test_a_server_that_knows_no_temperature_is_told_none(capsys: Capture) -> None:
     _, server = evaluated(capsys, lab_agent, *FEW, temperature=None)
-    assert not [body for body in server.heard if "temperature" in body]
+    assert not [body for body in server.bodies if "temperature" in body]
 
 
 def test_an_own_environment_with_a_user_is_played_too(at_desk: Path, capsys: Capture) -> None:

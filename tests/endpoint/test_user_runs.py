@@ -86,7 +86,7 @@ def test_a_run_talks_to_its_users_and_repeated_asks_nothing(at_desk: Path, capsy
         assert main(["train", *told, "--run", "first"]) == 0
         made = server.requests
         assert made > 40
-        heard = [json.loads(body) for body in server.heard]
+        heard = [json.loads(body) for body in server.bodies]
     assert main(["train", *told, "--run", "again"]) == 0, "the server is gone, and nobody misses it"
     assert records(Path("first")) == records(Path("again"))
     rows, again = lines(Path("first/metrics.jsonl")), lines(Path("again/metrics.jsonl"))

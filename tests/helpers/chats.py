@@ -127,7 +127,7 @@ class Played:
     prompt: TokenIds
     response: TokenIds
     messages: list[Message]
-    said: list[ParsedTurn]
+    parsed_turns: list[ParsedTurn]
     exact: list[bool]
 
     @property
@@ -139,7 +139,7 @@ def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[M
     """The policy says `turns`; `replies` stand between them. A last turn that was cut has no end of turn."""
     opened = chat.encode_prompt(OPENING, TOOLS, 0)
     parts, messages = list[TokenIds](), [*opened.messages]
-    said, exact = list[ParsedTurn](), list[bool]()
+    parsed_turns, exact = list[ParsedTurn](), list[bool]()
     for number, turn in enumerate(turns):
         stopped = not (cut and number == len(turns) - 1)
         ids = (
@@ -147,9 +147,9 @@ def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[M
             if stopped and not chat.has_end_token(turn)
             else turn
         )
-        read, kinds = chat.parse_turn(ids, TOOLS)
+        parsed, kinds = chat.parse_turn(ids, TOOLS)
         assert len(kinds) == len(ids)
-        said.append(read)
+        parsed_turns.append(parsed)
         exact.append(chat.roundtrips(ids))
         messages.append(chat.turn_message(ids, stopped))
         parts.append(ids)
@@ -157,4 +157,4 @@ def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[M
             glue, clean = chat.encode_reply(replies[number])
             parts.append(glue)
             messages += clean
-    return Played(opened.token_ids, np.concatenate(parts).astype(np.int32), messages, said, exact)
+    return Played(opened.token_ids, np.concatenate(parts).astype(np.int32), messages, parsed_turns, exact)

@@ -20,8 +20,8 @@ DONE, SORRY = "it is done thank you and goodbye", "sorry this is not allowed by 
 
 
 def rollout(
-    said: Sequence[str],
-    heard: Sequence[str] = (),
+    turn_texts: Sequence[str],
+    replies: Sequence[str] = (),
     success: bool = True,
     sibling: int = 0,
     ending: EndReason = "answered",
@@ -34,16 +34,16 @@ def rollout(
     messages, turns = [*opened.messages], list[Turn]()
     pieces: list[tuple[TokenIds, TokenKinds]] = []
     length = 0
-    for number, text in enumerate(said):
+    for number, text in enumerate(turn_texts):
         ids = np.append(chat.encode_policy_text(text), np.int32(chat.end_id)).astype(np.int32)
         turn, kinds = chat.parse_turn(ids)
-        calls = tuple(replace(call, is_error=[*failed, *[False] * len(said)][number]) for call in turn.calls)
+        calls = tuple(replace(call, is_error=[*failed, *[False] * len(turn_texts)][number]) for call in turn.calls)
         turns.append(Turn(length, length + len(ids), calls, turn.malformed))
         messages.append(chat.turn_message(ids, True))
         pieces.append((ids, kinds))
-        if number < len(heard):
+        if number < len(replies):
             glue, clean = chat.encode_reply(
-                ({"role": "tool", "content": heard[number]},), add_generation_prompt=number + 1 < len(said)
+                ({"role": "tool", "content": replies[number]},), add_generation_prompt=number + 1 < len(turn_texts)
             )
             messages.extend(clean)
             pieces.append((glue, np.full(len(glue), TokenKind.GLUE, np.uint8)))
@@ -62,7 +62,7 @@ def rollout(
 
 
 def siblings(*rollouts: Rollout) -> Group:
-    return Group(TASK, tuple(replace(one, sibling=at) for at, one in enumerate(rollouts)))
+    return Group(TASK, tuple(replace(member, sibling=at) for at, member in enumerate(rollouts)))
 
 
 def call(tool: str, *pairs: str) -> str:

@@ -51,7 +51,6 @@ class EndpointUsage(_Metrics):
     """Requests to one model over the network since the previous row, and their cost."""
 
     requests: int = Field(default=0, validation_alias="asked", serialization_alias="asked")
-    """JSON key: asked."""
     cached: int = 0
     """Requests that the cache answered."""
     calls: int = 0
@@ -145,9 +144,9 @@ class DivergenceMetrics(_Metrics):
 
 
 class WeightHistogram(_Metrics):
-    """Creditable tokens by weight; `one` counts those whose weight is exactly one, which no bin holds."""
+    """Creditable tokens by weight; `num_unit` counts those whose weight is exactly one, which no bin holds."""
 
-    one: int = 0
+    num_unit: int = Field(default=0, validation_alias="one", serialization_alias="one")
     edges: list[float] = []
     counts: list[int] = []
 
@@ -172,11 +171,11 @@ class ShuffledOverlap(_Metrics):
     """Credited tokens under a group's own reference and under another group's."""
 
     rollouts: int = 0
-    own: int = 0
-    other: int = 0
-    both: int = 0
+    own_tokens: int = Field(default=0, validation_alias="own", serialization_alias="own")
+    shuffled_tokens: int = Field(default=0, validation_alias="other", serialization_alias="other")
+    common_tokens: int = Field(default=0, validation_alias="both", serialization_alias="both")
     overlap: float | None = None
-    """both / either"""
+    """common / either"""
 
 
 class CreditMetrics(_Metrics):

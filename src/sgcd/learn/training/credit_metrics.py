@@ -113,9 +113,9 @@ def _shuffled_overlap(rollout_credits: Sequence[RolloutCredit]) -> ShuffledOverl
     num_both, num_either = int((credited & shuffled_credited).sum()), int((credited | shuffled_credited).sum())
     return ShuffledOverlap(
         rollouts=len(pairs),
-        own=int(credited.sum()),
-        other=int(shuffled_credited.sum()),
-        both=num_both,
+        own_tokens=int(credited.sum()),
+        shuffled_tokens=int(shuffled_credited.sum()),
+        common_tokens=num_both,
         overlap=_ratio(num_both, num_either),
     )
 
