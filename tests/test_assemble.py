@@ -241,7 +241,7 @@ def test_changing_any_key_of_a_method_changes_the_method(key: RecipeKey):
     assert key.variant is not None
     recipe = load_recipe(Path("recipe.yaml"), [f"method={{name: {key.variant[1]}}}"])
     other = changed(recipe, key.path, another(key.schema, key.path, at(recipe, key.path)))
-    assert list(told(build_method(other))) != list(told(build_method(recipe)))
+    assert list(told(build_method(other.method))) != list(told(build_method(recipe.method)))
 
 
 def fields_of(model: type[Settings]) -> Iterator[tuple[str, str]]:
@@ -262,7 +262,8 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         seen.add((type(self).__name__, name))
         return object.__getattribute__(self, name)
 
-    for base, overrides in {**BASES, "sgcd": LEARNT}.items():
+    others = {name: [*LEARNT, f"method={{name: {name}, k: 5}}"] for name in ("opd", "direct_sd")}
+    for base, overrides in {**BASES, "sgcd": LEARNT, **others}.items():
         recipe = load_recipe(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=2"])
         with monkeypatch.context() as patched:
             patched.setattr(

@@ -3,6 +3,7 @@
 import ast
 import json
 import re
+import runpy
 import shlex
 import shutil
 import sys
@@ -78,6 +79,8 @@ def drawn() -> set[str]:
 def test_the_picture_of_the_house_is_the_house():
     files = {path.relative_to(HOUSE).as_posix() for path in HOUSE.rglob("*.py") if path.stat().st_size}
     assert drawn() == {path for path in files if not path.endswith("settings.py") or path == "settings.py"}
+    script = runpy.run_path(str(ROOT / "docs/write_architecture.py"))
+    assert script["render"](ARCHITECTURE) == ARCHITECTURE, "run: python docs/write_architecture.py"
 
 
 @pytest.mark.parametrize(
@@ -147,7 +150,7 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     monkeypatch.setattr(training, "resume_run", resumed)
     monkeypatch.setattr(training, "print_run_summary", nothing)
     monkeypatch.setattr(checking, "check_recipe", lambda *_, **__: worked.append("check"))
-    monkeypatch.setattr(evaluating, "evaluate_policy", lambda *_, **__: worked.append("evaluate"))
+    monkeypatch.setattr(evaluating, "run_policy_evaluation", lambda *_, **__: worked.append("evaluate"))
     monkeypatch.setattr(evaluating, "run_endpoint_evaluation", lambda *_, **__: worked.append("evaluate"))
     monkeypatch.setattr(comparing, "compare_runs", lambda *_: worked.append("compare"))
     monkeypatch.setattr(comparing, "print_comparison", nothing)

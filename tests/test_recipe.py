@@ -150,7 +150,9 @@ def test_a_key_with_a_letter_dropped_is_guessed(key: str):
 def test_dump_writes_every_key_in_the_order_of_the_recipe():
     text = dump_recipe(load_recipe(LAB))
     assert load_recipe(text) == load_recipe(LAB)
-    assert text.startswith("version: 1\nseed: 0\nsteps: 40\npolicy:\n  start: lab:plain\n  dtype: float32\n")
+    assert text.startswith(
+        "version: 1\nseed: 0\nsteps: 40\ncontrol: none\npolicy:\n  start: lab:plain\n  dtype: float32\n"
+    )
     assert 'chatty: "no"' in text  # PyYAML would read it as false
     assert "clip_high: null" in text
 

@@ -182,10 +182,10 @@ def test_a_record_that_does_not_fit_stops_the_run(capsys: Capture, monkeypatch: 
     from sgcd.credit.methods.grpo import Grpo
     from sgcd.credit_records import Credit, Signal
 
-    def signal(self: Grpo, rollout: Any, *_: Any, **__: Any) -> Signal:
-        return Signal(Credit(advantage=float("inf"), weight=rollout.response_mask.astype("float32")))
+    def assign_credit(self: Grpo, inputs: Any) -> Signal:
+        return Signal(Credit(advantage=float("inf"), weight=inputs.rollout.response_mask.astype("float32")))
 
-    monkeypatch.setattr(Grpo, "signal", signal)
+    monkeypatch.setattr(Grpo, "assign_credit", assign_credit)
     assert main(["train", "recipe.yaml", "--run", "A", "steps=1"]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "sgcd: credit: the advantage must be finite, got inf"
     assert Path("A/rollouts/0001.jsonl").exists(), "what was played is on disk"

@@ -116,11 +116,11 @@ def word_by_word(x: Tokens, o: SegmentSettings) -> list[float]:
 options = st.builds(
     SegmentSettings,
     scale=st.sampled_from(["published", "absolute"]),
-    reset=st.sampled_from([1, 3, 8]),
-    longest=st.sampled_from([1, 5, 64]),
-    confident=st.sampled_from([0.5, 0.9, 1.0]),
-    rise=st.sampled_from([0.0, 0.3]),
-    tokens=st.sampled_from([1, 16]),
+    quiet_tokens=st.sampled_from([1, 3, 8]),
+    max_tokens=st.sampled_from([1, 5, 64]),
+    entropy_quantile=st.sampled_from([0.5, 0.9, 1.0]),
+    entropy_rise=st.sampled_from([0.0, 0.3]),
+    min_tokens=st.sampled_from([1, 16]),
 )
 
 

@@ -122,8 +122,8 @@ def test_three_steps_of_a_whole_run(name: str, tmp_path: Path) -> None:
         asyncio.run(Trainer(plan, alive, watcher, folder=RunFolder.open(tmp_path / "run")).run())
     finally:
         alive.model_thread.shutdown()
-    assert [row["step"] for row in watcher.rows] == [1, 2, 3]
-    gaps = [row["sampler_gap_max"] for row in watcher.rows if row["sampler_gap_max"] is not None]
+    assert [row.step for row in watcher.rows] == [1, 2, 3]
+    gaps = [row.sampler_gap_max for row in watcher.rows if row.sampler_gap_max is not None]
     assert gaps
     assert max(gaps) < 2e-4
     again = load_policy(tmp_path / "run" / "policy", "float32").model

@@ -163,8 +163,8 @@ def test_a_whole_run_moves_the_adapter_alone(tmp_path: Path) -> None:
         asyncio.run(Trainer(plan, alive, watcher, folder=RunFolder.open(tmp_path / "run")).run())
     finally:
         alive.model_thread.shutdown()
-    assert watcher.rows[0]["kl"] == 0
-    assert watcher.rows[1]["kl"] > 0
-    assert all(row["sampler_gap_max"] < 1e-4 for row in watcher.rows)
+    assert watcher.rows[0].kl == 0
+    assert (watcher.rows[1].kl or 0) > 0
+    assert all((row.sampler_gap_max or 0) < 1e-4 for row in watcher.rows)
     plain = load_policy(tmp_path / "run" / "policy", "float32").model
     assert torch.allclose(logits(plain), logits(alive.policy.model), atol=2e-6)

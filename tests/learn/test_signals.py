@@ -161,7 +161,7 @@ def test_a_run_trains_is_stopped_and_ends_the_same(tmp_path: Path, method: dict[
     every: dict[str, Any] = {"method": method, "checkpoint": {"every": 1}}
     watcher = Watcher()
     train(tmp_path / "whole", watcher, steps=3, **every)
-    assert any(row["loss"] is not None for row in watcher.rows)
+    assert any(row.loss is not None for row in watcher.rows)
     train(tmp_path / "stopped", steps=2, **every)
     train(tmp_path / "stopped", steps=3, **every)
     weights = [(tmp_path / name / "policy/model.safetensors").read_bytes() for name in ("whole", "stopped")]
@@ -196,7 +196,7 @@ def test_a_teacher_is_scored_once_however_many_ask(tmp_path: Path, monkeypatch: 
         object.__setattr__(alive, "method", AsksForBoth(alive.method))
 
     train(tmp_path / "run", watcher, prepare, steps=1, scoring={"shuffled_every": 1})
-    assert len(passes) == 2 * watcher.rows[0]["kept"] > 0
+    assert len(passes) == 2 * watcher.rows[0].kept > 0
 
 
 def test_advantages_are_dealt_anew_among_siblings_by_seed() -> None:

@@ -3,9 +3,9 @@
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from sgcd.endpoint.client import Endpoint
+from sgcd.storage.metrics import EndpointUsage
 
 
 def check_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
@@ -25,6 +25,6 @@ async def connect_endpoints(
         yield
 
 
-def pop_endpoint_metrics(endpoints: Mapping[str, Endpoint]) -> dict[str, Any]:
+def pop_endpoint_metrics(endpoints: Mapping[str, Endpoint]) -> dict[str, EndpointUsage]:
     """Calls, tokens and cost of each endpoint since the last call of this function."""
     return {name: endpoint.usage_tracker.pop_metrics() for name, endpoint in endpoints.items()}

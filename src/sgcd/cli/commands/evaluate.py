@@ -80,7 +80,7 @@ def run_policy_evaluation(target: Path, keys: list[str], recipe_path: Path | Non
         folder.append_evaluation(rows)
     summary = summarise_evaluation(rows) | {"invalid": run_invalid_reasons(folder.read_metrics()) if folder else []}
     user = context.user_endpoint
-    usage = {"endpoints": {"user": user.usage_tracker.pop_metrics()}} if user else {}
+    usage = {"endpoints": {"user": user.usage_tracker.pop_metrics().to_json()}} if user else {}
     print_evaluation(summary | usage, as_json)
 
 

@@ -43,7 +43,7 @@ def run_endpoint_evaluation(recipe: "Recipe", run: Path | None, as_json: bool) -
     if folder:
         folder.append_evaluation([row for row, _ in trials])
         append_rows(folder.path / "talks.jsonl", [conversation_row(row, rollout) for row, rollout in trials])
-    usage = pop_endpoint_metrics(evaluation.endpoints)
+    usage = {name: part.to_json() for name, part in pop_endpoint_metrics(evaluation.endpoints).items()}
     extras = {"invalid": [], "model": evaluation.settings.model, "endpoints": usage}
     print_evaluation(summarise_evaluation([row for row, _ in trials]) | extras, as_json)
 
