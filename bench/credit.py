@@ -29,8 +29,9 @@ from sgcd.bench.timing import min_cpu_seconds
 from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
+from sgcd.credit_records import Features, Teacher
 from sgcd.lab import policy as lab
-from sgcd.records import Features, Rollout, Teacher
+from sgcd.records import Rollout
 
 _MAX_CREDIT_SECONDS = 1.5
 """Seconds that credit may take."""

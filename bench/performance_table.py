@@ -86,10 +86,10 @@ def verdict(case: Json) -> str:
     >>> verdict({"figure": 1.34, "target": 1.7, "least": True})
     'miss'
     """
-    figure, target, least = case["figure"], case["target"], case["least"]
+    figure, target, is_minimum = case["figure"], case["target"], case["least"]
     if figure is None:
         return ""
-    shortfall = (target - figure if least else figure - target) / target
+    shortfall = (target - figure if is_minimum else figure - target) / target
     if shortfall <= 0:
         return "pass"
     return "near" if shortfall <= _TOLERANCE else "miss"
@@ -120,7 +120,7 @@ def format_figure(figure: float | None) -> str:
 def peers_section(peers: Json | None) -> Json:
     """B6, with the seconds and bytes of each step in its note."""
     if peers is None:
-        cases = [build_case_json(name, None, target, least) for name, target, least in _PEER_CASES]
+        cases = [build_case_json(name, None, target, is_minimum) for name, target, is_minimum in _PEER_CASES]
         return {"title": "a step beside TRL's", "cases": cases, "note": "`make peers-bench` measures it."}
     b6, lines = peers["B6"], [" ".join(measured_on(peers)), ""]
     lines += [f"The minimum of {peers['rounds']} rounds; the arms alternate. {b6['note']}", ""]
@@ -149,5 +149,5 @@ def latency_section(latency: Json | None) -> Json:
     return {"title": title, "cases": cases, "note": note}
 
 
-def build_case_json(name: str, figure: float | None, target: float, least: bool) -> Json:
-    return {"name": name, "figure": figure, "target": target, "least": least}
+def build_case_json(name: str, figure: float | None, target: float, is_minimum: bool) -> Json:
+    return {"name": name, "figure": figure, "target": target, "least": is_minimum}

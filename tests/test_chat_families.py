@@ -64,7 +64,7 @@ def test_thirty_turns_come_back_to_the_token(family: str) -> None:
 @EVERY
 def test_thirty_turns_are_read_as_they_were_meant(family: str) -> None:
     turns, replies = thirty_turns(chat(family))
-    said = converse(chat(family), [chat(family).encode_policy_text(turn) for turn in turns], replies).said
+    said = converse(chat(family), [chat(family).encode_policy_text(turn) for turn in turns], replies).parsed_turns
     looks, both, answers, broken, silent, last = said[:6]
     assert (looks.thinking, looks.calls, looks.malformed) == ("I look", (Call("find", {"who": "Mia"}),), "")
     assert (both.thinking, both.malformed) == ("two of them, 東京", "")
@@ -83,7 +83,7 @@ def test_other_ids_for_the_same_text_are_counted_and_the_text_comes_back(family:
     assert played.exact == [False, True]
     text, ids = rendered(family, played.messages)
     assert text == here.decode(np.array(played.ids, np.int32)) and ids != played.ids
-    assert played.said[0] == played.said[1]
+    assert played.parsed_turns[0] == played.parsed_turns[1]
 
 
 @EVERY
@@ -101,7 +101,7 @@ def test_whatever_is_sampled_and_heard_the_text_comes_back(family: str, data: st
     assert text == here.decode(np.array(played.ids, np.int32))
     if all(played.exact):
         assert ids == played.ids
-    for said, turn in zip(played.said, turns, strict=True):
+    for said, turn in zip(played.parsed_turns, turns, strict=True):
         assert here.turn_text(turn) == here.decode(turn)
         assert not (said.calls and said.malformed)
 

@@ -7,11 +7,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import subwords
+from helpers import subword_chats
 from sgcd.chat import Chat
 from sgcd.lab import policy
 
-CHATS = {"words": policy.build_lab_chat(), "bytes": subwords.chat("bytes"), "fallback": subwords.chat("fallback")}
+CHATS = {
+    "words": policy.build_lab_chat(),
+    "bytes": subword_chats.chat("bytes"),
+    "fallback": subword_chats.chat("fallback"),
+}
 EVERY = pytest.mark.parametrize("chat", CHATS.values(), ids=CHATS)
 
 

@@ -14,7 +14,7 @@ import pytest
 import typer
 
 from helpers.misbehaving import Server
-from helpers.talking import says
+from helpers.simulated_users import says
 from sgcd.cli import main
 from sgcd.cli.commands import check as checking
 from sgcd.cli.commands import compare as comparing

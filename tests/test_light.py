@@ -9,6 +9,7 @@ import pytest
 LIGHT = [
     "sgcd.errors",
     "sgcd.records",
+    "sgcd.credit_records",
     "sgcd.settings",
     "sgcd.recipe.schema",
     "sgcd.chat",

@@ -13,6 +13,8 @@ from sgcd.storage.metrics import (
     ShuffledOverlap,
     StepMetrics,
     UpdateMetrics,
+    WeightHistogram,
+    WeightMetrics,
 )
 from sgcd.storage.run_folder import RunFolder
 
@@ -39,8 +41,25 @@ def test_absent_sections_are_left_out_and_absent_values_are_null() -> None:
     assert row["kl"] is None
     credit = StepMetrics(step=1, credit=CreditMetrics()).to_json()["credit"]
     assert "shuffled" not in credit
-    shuffled = CreditMetrics(shuffled=ShuffledOverlap(own=3))
+    shuffled = CreditMetrics(shuffled=ShuffledOverlap(own_tokens=3))
     assert StepMetrics(step=1, credit=shuffled).to_json()["credit"]["shuffled"]["own"] == 3
+
+
+def test_renamed_attributes_keep_their_keys() -> None:
+    usage = EndpointUsage.model_validate({"asked": 3, "calls": 2})
+    assert usage.requests == 3
+    row = StepMetrics(
+        step=1,
+        endpoint=usage,
+        credit=CreditMetrics(
+            weight=WeightMetrics(histogram=WeightHistogram(num_unit=4)),
+            shuffled=ShuffledOverlap(own_tokens=5, shuffled_tokens=6, common_tokens=7),
+        ),
+    ).to_json()
+    assert row["endpoint"]["asked"] == 3
+    assert row["credit"]["weight"]["histogram"]["one"] == 4
+    assert row["credit"]["shuffled"] == {"rollouts": 0, "own": 5, "other": 6, "both": 7, "overlap": None}
+    assert StepMetrics.from_json(row).to_json() == row
 
 
 def test_rows_of_other_versions_are_read() -> None:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load, save
 
+from sgcd.credit_records import Credit, CreditRecord, Features
 from sgcd.errors import FolderError, RecordError
-from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
+from sgcd.records import Call, Group, Rollout, Task, Turn, Verdict
 from sgcd.storage.atomic import append_rows, atomic_folder, read_rows, remove, write_atomic
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.record_files import groups_from_bytes, groups_to_bytes

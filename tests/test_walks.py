@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from helpers.small import Watcher
+from helpers.tiny_policy import Watcher
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = f"{ROOT.as_posix()}/src/sgcd/"

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sgcd.credit.advantage import advantages
-    from sgcd.credit.divergence import dense_features, divergence_of, entropy_of, server_outcomes
+    from sgcd.credit.divergence import divergence_features, divergence_of, entropy_of, server_outcomes
     from sgcd.credit.segments import Segments, segment
     from sgcd.credit.settings import SegmentSettings
     from sgcd.credit.weights import drop_disagreeing_segments, weigh
+    from sgcd.credit_records import Credit
     from sgcd.errors import SgcdError
-    from sgcd.records import Credit
 
 __all__ = [
     "Credit",
@@ -21,7 +21,7 @@ __all__ = [
     "Segments",
     "SgcdError",
     "advantages",
-    "dense_features",
+    "divergence_features",
     "divergence_of",
     "drop_disagreeing_segments",
     "entropy_of",
@@ -32,7 +32,7 @@ __all__ = [
 
 _HOME = {
     "advantages": "credit.advantage",
-    "dense_features": "credit.divergence",
+    "divergence_features": "credit.divergence",
     "divergence_of": "credit.divergence",
     "entropy_of": "credit.divergence",
     "server_outcomes": "credit.divergence",
@@ -42,7 +42,7 @@ _HOME = {
     "drop_disagreeing_segments": "credit.weights",
     "weigh": "credit.weights",
     "SgcdError": "errors",
-    "Credit": "records",
+    "Credit": "credit_records",
 }
 
 

@@ -1,4 +1,4 @@
-"""The nouns: what passes from room to room, each with an example, each checked for length where it is made."""
+"""The records of playing and contrasting: tasks, turns, rollouts, groups and references."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.errors import RecordError
-from sgcd.settings import Divergence, TeacherContext, TeacherModel
 
 TokenIds = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -21,7 +20,7 @@ CATEGORIES: tuple[Category, ...] = ("action", "information", "transfer", "no_act
 
 
 class TokenKind(IntEnum):
-    """What a token of a response is. Everything that the policy did not write is GLUE."""
+    """The kind of a token of a response. Every token that the policy did not write is GLUE."""
 
     GLUE = 0
     THINKING = 1
@@ -48,7 +47,7 @@ class Call:
     """One tool call as it was read from sampled tokens.
 
     >>> Call(name="get_booking", arguments={"booking": "b12"})
-    Call(name='get_booking', arguments={'booking': 'b12'}, failed=False)
+    Call(name='get_booking', arguments={'booking': 'b12'}, is_error=False)
     """
 
     name: str
@@ -59,9 +58,9 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class ParsedTurn:
-    """What the policy said in one turn, as the chat read it from the sampled tokens.
+    """The content of one turn of the policy, parsed from the sampled tokens.
 
-    >>> Said(thinking="", text="your cabin is basic", calls=()).malformed
+    >>> ParsedTurn(thinking="", text="your cabin is basic", calls=()).malformed
     ''
     """
 
@@ -69,7 +68,7 @@ class ParsedTurn:
     text: str
     calls: tuple[Call, ...]
     malformed: str = ""
-    """Why a call could not be read; empty when all was well."""
+    """Why a call could not be read; empty if every call could."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,18 +83,18 @@ class Turn:
     stop: int
     calls: tuple[Call, ...] = ()
     malformed: str = ""
-    """Why a call in this turn could not be read, in words; empty when all was well."""
+    """Why a call in this turn could not be read, in words; empty if every call could."""
     roundtrips: bool = True
     """Whether the tokenizer makes these very ids of the turn's text; the template gives back the text in any case."""
     text: str | None = None
-    """What the turn says outside thinking and calls; None in rollouts of sgcd 0.1, which did not record it."""
+    """The text outside thinking and calls; None in rollouts of sgcd 0.1, which did not record it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the verifier says of a rollout that was played to its end.
+    """The verifier's judgement of a rollout that was played to its end.
 
-    >>> Verdict(reward=1.0, success=True, facts={"state": True, "told": True}).success
+    >>> Verdict(reward=1.0, success=True, facts={"state": True}).success
     True
     """
 
@@ -114,11 +113,12 @@ class Rollout:
     A response of seven tokens, of which the policy wrote the first four and the last:
 
     >>> import numpy as np
-    >>> r = Rollout(task="t1", category="action", sibling=0, seed=1, prompt=np.array([1, 2], np.int32), insert_at=1,
-    ...     response=np.array([5, 6, 7, 8, 3, 4, 9], np.int32), mask=np.array([1, 1, 1, 1, 0, 0, 1], bool),
-    ...     kinds=np.array([2, 2, 2, 2, 0, 0, 3], np.uint8), sampled_logp=np.zeros(7, np.float32),
-    ...     turns=(Turn(0, 4), Turn(6, 7)), messages=(), tools=(), ending="answered", verdict=Verdict(1.0, True))
-    >>> r.written, r.success
+    >>> r = Rollout(task="t1", category="action", sibling=0, seed=1, prompt=np.array([1, 2], np.int32),
+    ...     reference_position=1, response=np.array([5, 6, 7, 8, 3, 4, 9], np.int32),
+    ...     response_mask=np.array([1, 1, 1, 1, 0, 0, 1], bool), token_kinds=np.array([2, 2, 2, 2, 0, 0, 3], np.uint8),
+    ...     sampling_logprobs=np.zeros(7, np.float32), turns=(Turn(0, 4), Turn(6, 7)), messages=(), tools=(),
+    ...     end_reason="answered", verdict=Verdict(1.0, True))
+    >>> r.num_policy_tokens, r.success
     (5, True)
     """
 
@@ -151,7 +151,7 @@ class Rollout:
     private: tuple[str, ...] = ()
     """Literals that the environment declared private, for masking."""
     private_kinds: Mapping[str, str] = field(default_factory=dict[str, str])
-    """By the literal what it is, such as card or account, where the environment says so."""
+    """The kind of a literal, such as card or account, where the environment declares it."""
 
     def __post_init__(self) -> None:
         for name in ("response_mask", "token_kinds", "sampling_logprobs"):
@@ -172,7 +172,7 @@ class Rollout:
 
     @property
     def num_policy_tokens(self) -> int:
-        """How many tokens the policy wrote."""
+        """Number of tokens that the policy wrote."""
         return int(self.response_mask.sum())
 
     @property
@@ -204,7 +204,7 @@ class Group:
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What the contrast between siblings says about a task, in words; shown to the teacher alone.
+    """A text about a task, written from the contrast between siblings; only the teacher reads it.
 
     >>> Reference(task="t1", text="checks : get_booking", writer="built-in").hash
     'd1bb98691560'
@@ -221,160 +221,6 @@ class Reference:
         from hashlib import sha256
 
         return sha256(self.text.encode()).hexdigest()[:12]
-
-
-@dataclass(frozen=True, slots=True)
-class Features:
-    """What scoring leaves behind: three numbers for each token of a response, in no way tied to the model.
-
-    >>> import numpy as np
-    >>> zero = np.zeros(3, np.float32)
-    >>> Features(divergence=zero, entropy=zero, gap=zero).length
-    3
-    """
-
-    divergence: Floats
-    """d, between student and teacher over the teacher's top-K, the observed token and the tail."""
-    entropy: Floats
-    """H of the teacher over the same outcomes."""
-    teacher_logprob_gap: Floats
-    """log q(y) - log p(y) of the sampled token."""
-
-    def __post_init__(self) -> None:
-        for name in ("entropy", "teacher_logprob_gap"):
-            check_length("features", name, getattr(self, name), len(self.divergence))
-
-    @property
-    def length(self) -> int:
-        return len(self.divergence)
-
-
-@dataclass(frozen=True, slots=True)
-class Credit:
-    """A rollout's advantage times a positive, bounded weight for each token: it cannot flip a sign, exceed its cap or
-    carry a gradient.
-
-    >>> import numpy as np
-    >>> Credit(advantage=-0.5, weight=np.array([1.0, 2.0, 1.0], np.float32), cap=2.0).token_advantage
-    array([-0.5, -1. , -0.5], dtype=float32)
-    """
-
-    advantage: float
-    weight: Floats
-    cap: float = 1.0
-    floor: float = 1.0
-
-    def __post_init__(self) -> None:
-        if type(self.weight) is not np.ndarray or self.weight.dtype != np.float32:
-            raise RecordError(f"credit: weight must be a float32 numpy array, got {type(self.weight).__name__}")
-        if not np.isfinite(self.advantage):
-            raise RecordError(f"credit: the advantage must be finite, got {self.advantage}")
-        if not 0 < self.floor <= 1 <= self.cap:
-            raise RecordError(f"credit: expected 0 < floor <= 1 <= cap, got floor {self.floor} and cap {self.cap}")
-        if self.weight.size and not (
-            np.float32(self.floor) <= self.weight.min() <= self.weight.max() <= np.float32(self.cap)
-        ):
-            raise RecordError(
-                f"credit: weights must lie in [{self.floor}, {self.cap}], "
-                f"got [{self.weight.min()}, {self.weight.max()}]"
-            )
-
-    @property
-    def token_advantage(self) -> Floats:
-        return (np.float32(self.advantage) * self.weight).astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class Teacher:
-    """What reads a rollout again: a model, and what its prompt holds besides the rollout's own.
-
-    >>> Teacher() == Teacher(context="reference", model="current")
-    True
-    """
-
-    context: TeacherContext = "reference"
-    """The group's credit reference, the reference of the next group that has one, or nothing."""
-    model: TeacherModel = "current"
-    """The policy as it is now, or as it was when the run began."""
-
-
-@dataclass(frozen=True, slots=True)
-class Imitation:
-    """A divergence against a teacher that becomes part of the loss: coefficient * sum_t weight_t D_t / tokens.
-
-    D_t is taken over the teacher's top K, the observed token and the tail, and only the student has a gradient.
-
-    >>> import numpy as np
-    >>> Imitation(Teacher(), coefficient=0.1, weight=np.ones(3, np.float32)).divergence
-    'reverse_kl'
-    """
-
-    teacher: Teacher
-    coefficient: float
-    weight: Floats
-    """One number, zero or more, for each token of the response."""
-    divergence: Divergence = "reverse_kl"
-
-    def __post_init__(self) -> None:
-        if not (np.isfinite(self.coefficient) and np.isfinite(self.weight).all() and (self.weight >= 0).all()):
-            raise RecordError("imitation: coefficient and weights must be finite, and weights zero or more")
-
-
-@dataclass(frozen=True, slots=True)
-class Signal:
-    """What a method says of one rollout: credit, and besides it only what the method declares.
-
-    GRPO and SGCD return credit alone: their weights cannot flip a sign, exceed a cap or carry a gradient.
-
-    >>> import numpy as np
-    >>> credit = Credit(advantage=1.0, weight=np.ones(2, np.float32))
-    >>> Signal(credit, pull=np.array([0.5, -2.0], np.float32)).token_advantage
-    array([ 1.5, -1. ], dtype=float32)
-    """
-
-    credit: Credit
-    pull: Floats | None = None
-    """A signed number for each token, added to the advantage."""
-    imitate: Imitation | None = None
-
-    def __post_init__(self) -> None:
-        num_tokens = len(self.credit.weight)
-        if self.pull is not None:
-            check_length("signal", "pull", self.pull, num_tokens)
-            if not np.isfinite(self.pull).all():
-                raise RecordError("signal: pull must be finite at every token")
-        if self.imitate is not None:
-            check_length("signal", "imitate.weight", self.imitate.weight, num_tokens)
-
-    @property
-    def token_advantage(self) -> Floats:
-        advantage = self.credit.token_advantage
-        return advantage if self.pull is None else (advantage + self.pull).astype(np.float32)
-
-
-@dataclass(frozen=True, slots=True)
-class CreditRecord:
-    """What one rollout deserved and the numbers it was read from; None where nothing was scored.
-
-    >>> import numpy as np
-    >>> Scored(Credit(advantage=1.0, weight=np.ones(3, np.float32))).features is None
-    True
-    """
-
-    credit: Credit
-    features: Features | None = None
-    creditable: Flags | None = None
-    """False on masked literals: they keep weight one."""
-    saliency: Floats | None = None
-    """How much a token belongs to a segment, between 0 and 1."""
-
-    def __post_init__(self) -> None:
-        tokens = len(self.credit.weight)
-        if self.features is not None:
-            check_length("scored", "features", self.features.divergence, tokens)
-        for name in ("creditable", "saliency"):
-            if getattr(self, name) is not None:
-                check_length("scored", name, getattr(self, name), tokens)
 
 
 def check_length(record: str, name: str, array: NDArray[Any], expected: int) -> None:

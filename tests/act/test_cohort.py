@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import pytest
 
-from helpers.scripted import CHAT, TASK, ScriptedEnvironment, ScriptedSession, tasks_of
+from helpers.scripted_play import CHAT, TASK, ScriptedEnvironment, ScriptedSession, tasks_of
 from sgcd.act.cohort import PlayContext, gather_or_cancel, play_cohort
 from sgcd.act.environment import SampledTurn, Sampler, TaskSuite
 from sgcd.act.rollout import RolloutSpec, play_rollout

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers.scripted import CHAT, ScriptedSession
+from helpers.scripted_play import CHAT, ScriptedSession
 from sgcd.act import settings
 from sgcd.act.environments import worker_thread as aside
 from sgcd.act.environments.own import OwnEnvironment

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scripted import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
+from helpers.scripted_play import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
 from sgcd.act.environment import InitialMessages, Reply
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
@@ -86,7 +86,7 @@ async def test_a_malformed_call_is_answered_in_words(said: str, observed: str, c
     assert rollout.turns[0].malformed == observed.removeprefix("error : ")
     assert rollout.turns[0].calls == calls
     assert rollout.turns[1].malformed == ""
-    assert [heard.text for heard in environment.heard] == ["found"]
+    assert [heard.text for heard in environment.turns] == ["found"]
 
 
 async def test_an_unknown_tool_to_the_token():
@@ -136,7 +136,7 @@ async def test_the_token_limit_cuts_a_turn_which_is_then_not_carried_out():
     assert (rollout.end_reason, rollout.truncations, rollout.reward) == ("token_limit", {"tokens": 1}, 0.0)
     assert (rollout.turns[0].calls, rollout.turns[0].malformed) == ((), "")
     assert rollout.messages[-1] == {"role": "assistant", "content": "<call> look name", "unfinished": True}
-    assert environment.heard == []
+    assert environment.turns == []
 
 
 @pytest.mark.parametrize(

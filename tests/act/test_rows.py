@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from helpers.scripted import CHAT, ScriptedSession
+from helpers.scripted_play import CHAT, ScriptedSession
 from sgcd.act import settings
 from sgcd.act.environments.own import own_tasks
 from sgcd.act.rollout import RolloutSpec, play_rollout

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers.scripted import CHAT, stage_of, tasks_of
+from helpers.scripted_play import CHAT, stage_of, tasks_of
 from sgcd.act.cohort import PlayContext
 from sgcd.act.environment import Sampler
 from sgcd.act.settings import SiblingsSettings

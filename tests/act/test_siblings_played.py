@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from helpers.scripted import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
+from helpers.scripted_play import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
 from sgcd.act.cohort import PlayContext, play_cohort
 from sgcd.act.environment import InitialMessages, Reply
 from sgcd.act.rollout import RolloutSpec

@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from helpers.misbehaving import Server
-from helpers.scripted import CHAT, ScriptedSession
-from helpers.talking import Plan, says
+from helpers.scripted_play import CHAT, ScriptedSession
+from helpers.simulated_users import Plan, says
 from sgcd.act import settings
 from sgcd.act.environments.own import OwnEnvironment
 from sgcd.act.rollout import RolloutSpec, play_rollout
@@ -83,7 +83,7 @@ async def talked(plan: Plan, *turns: str, **more: Any) -> tuple[Rollout, list[di
         made = endpoint(server.url, **asked)
         async with made.connect():
             rollout = await played(EndpointUser(made, 1.0), *turns, **more)
-        return rollout, [json.loads(body) for body in server.heard], dict(made.usage_tracker.pop_metrics())
+        return rollout, [json.loads(body) for body in server.bodies], dict(made.usage_tracker.pop_metrics())
 
 
 def script(*words: str) -> Plan:

@@ -180,7 +180,7 @@ def test_what_a_recipe_names_is_checked_before_anything_is_trained(capsys: Captu
 @pytest.mark.usefixtures("at_desk")
 def test_a_record_that_does_not_fit_stops_the_run(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
     from sgcd.credit.methods.grpo import Grpo
-    from sgcd.records import Credit, Signal
+    from sgcd.credit_records import Credit, Signal
 
     def assign_credit(self: Grpo, inputs: Any) -> Signal:
         return Signal(Credit(advantage=float("inf"), weight=inputs.rollout.response_mask.astype("float32")))

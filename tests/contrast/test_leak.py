@@ -11,15 +11,15 @@ from typing import Any
 
 import pytest
 
-from helpers import subwords
+from helpers import subword_chats
 from helpers.group import call, rollout, run, siblings
 from helpers.planted import FIRST, SECOND, THIRD, Planted, Secret, plant, secret
-from helpers.suspect import Suspect
+from helpers.searched_text import SearchedText
 from sgcd.contrast.reference import ReferenceResult, build_reference
 from sgcd.contrast.trace import Trace, render_trace
 from sgcd.records import Group, Rollout
 
-CHAT = subwords.chat()
+CHAT = subword_chats.chat()
 SECRETS = 40
 """In one group of siblings."""
 PARTS = "what successful attempts check : find_user .\nthen they do : {} .\nkeep masked : hidden ."
@@ -132,13 +132,13 @@ def let_out(groups: int, seed: int) -> Counted:
         found: ReferenceResult = run(build_reference(made.group, CHAT, writer, budget=10**9))
         assert writer.asked, found.cause
         kept = json.dumps(found.to_json(), ensure_ascii=False) + (found.reference.text if found.reference else "")
-        out, stored = Suspect("\n".join(writer.asked[::3])), Suspect(kept)
+        out, stored = SearchedText("\n".join(writer.asked[::3])), SearchedText(kept)
         again = "\n".join(writer.asked)
         counted.leaks += [
             f"group {number}: {one.secret} as {one.form!r} ({one.how}) in {where}: {how}"
             for where, suspect, some in (("a request", out, made.planted), ("a reference", stored, slips))
             for one in some
-            if (how := suspect.tells(one) or (one.form in again and len(one.form) > 3 and "in another view"))
+            if (how := suspect.find_planted(one) or (one.form in again and len(one.form) > 3 and "in another view"))
         ]
         through, harmless = intact(made.harmless, "\n".join(writer.asked[::3]))
         counted.through, counted.harmless = counted.through + through, counted.harmless + harmless
@@ -190,8 +190,8 @@ def test_the_checker_sees_what_is_not_masked() -> None:
     seen = Counter[bool]()
     for _ in range(400):
         one = plant(secret(rng), rng)
-        seen[bool(Suspect(f"it is {one.form} .").tells(one))] += 1
-        assert not Suspect("it is hidden .").tells(one)
+        seen[bool(SearchedText(f"it is {one.form} .").find_planted(one))] += 1
+        assert not SearchedText("it is hidden .").find_planted(one)
     assert seen[False] == 0
 
 
@@ -200,4 +200,4 @@ def test_the_checker_sees_the_secret_itself_however_it_is_written() -> None:
     for _ in range(400):
         one = plant(secret(rng), rng)
         other = Planted(Secret(one.secret.value, one.secret.kind), "nothing that stands there", "")
-        assert Suspect(f"it is {one.form} .").tells(other), one
+        assert SearchedText(f"it is {one.form} .").find_planted(other), one

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import subwords
+from helpers import subword_chats
 from helpers.group import LAB, TASK, call, pair, rollout, siblings
 from sgcd.chat import Chat
 from sgcd.contrast.leakage.literals import completing_values, creditable_mask, find_literals, find_secret_literals
@@ -123,7 +123,7 @@ def test_every_token_of_a_literal_is_taken_out_of_credit_wherever_it_stands() ->
 
 
 def test_a_literal_of_several_tokens_is_taken_out_whole() -> None:
-    chat = subwords.chat()
+    chat = subword_chats.chat()
     one = rollout(["it is NEW york , b12345 , not newyorker"], chat=chat)
     assert "".join(flagged(one, Literals.from_texts(["New York", "b12345"]), chat)) == "NEWyorkb12345"
     assert len(flagged(one, Literals.from_texts(["b12345"]), chat)) > 2
@@ -142,7 +142,7 @@ def test_values_too_short_for_literals_count_where_they_completed_the_task() -> 
 @pytest.mark.parametrize("kind", ["bytes", "fallback"])
 def test_flags_are_false_exactly_where_a_secret_is_touched(kind: str, secret: str, seed: int) -> None:
     """Held against a character-by-character reading of the definition."""
-    chat, rng = subwords.chat(kind), random.Random(seed)  # pyright: ignore[reportArgumentType]
+    chat, rng = subword_chats.chat(kind), random.Random(seed)  # pyright: ignore[reportArgumentType]
     written = " ".join(rng.choice([secret, f"the{secret}", "booking", "😀", f'"{secret}"']) for _ in range(6))
     one = rollout([written], chat=chat)
     text, spans = chat.decode_with_spans(one.response)

@@ -64,7 +64,7 @@ def test_mixed_siblings_have_a_reference() -> None:
 def test_siblings_that_do_not_mix_have_none_and_no_writer_is_asked(group: Group) -> None:
     writer = Says(["text"])
     assert referred(writer, group).cause == "not mixed"
-    assert writer.asked == 0
+    assert writer.num_calls == 0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_siblings_that_do_not_mix_have_none_and_no_writer_is_asked(group: Group)
 def test_whatever_a_writer_does_is_a_cause(said: Any, cause: str) -> None:
     writer = Says([said])
     found = referred(writer)
-    assert (found.reference, found.cause, writer.asked) == (None, cause, 1)
+    assert (found.reference, found.cause, writer.num_calls) == (None, cause, 1)
     assert set(found.literals.placeholders) == {"mia", "b12"}  # credit keeps off them all the same
 
 
@@ -94,13 +94,13 @@ def test_siblings_too_long_for_the_budget_have_none() -> None:
     writer = Says(["text"])
     found = referred(writer, budget=5)
     assert found.cause == "too long: not even one success and one failure fit into 5 tokens"
-    assert writer.asked == 0
+    assert writer.num_calls == 0
 
 
 def test_the_budget_is_counted_in_the_policys_tokens() -> None:
     writer = Says(["text"])
     referred(writer)
-    exactly = sum(len(LAB.encode_text(render_trace(trace))) for trace in writer.heard)
+    exactly = sum(len(LAB.encode_text(render_trace(trace))) for trace in writer.traces)
     assert referred(writer, budget=exactly).selection == "all"
     assert referred(writer, budget=exactly - 1).selection != "all"
 
@@ -109,7 +109,7 @@ def test_nothing_that_a_writer_reads_holds_a_literal() -> None:
     writer = Says(["text"])
     group = pair()
     referred(writer, group)
-    told = "".join(map(render_trace, writer.heard))
+    told = "".join(map(render_trace, writer.traces))
     assert "mia" not in told
     assert "b12" not in told
     assert "name=hidden" in told
@@ -124,17 +124,17 @@ def test_a_few_slips_are_replaced_and_more_are_a_leak(slips: int) -> None:
         assert found.reference is not None
         assert found.num_replaced == slips == found.reference.text.count("hidden")
         assert not found.literals.find(found.reference.text)
-        assert writer.asked == 1
+        assert writer.num_calls == 1
     else:
         assert (found.reference, found.cause) == (None, "leak: 6 literals, more than 5 in one reference")
-        assert (writer.asked, found.num_replaced) == (3, 6)
+        assert (writer.num_calls, found.num_replaced) == (3, 6)
 
 
 def test_a_leak_is_asked_again_twice() -> None:
     leak = "the gold_actions are these"
     found = referred(writer := Says([leak, leak, "they check first"]))
     assert found.reference is not None and found.reference.text == "they check first"
-    assert writer.asked == 3
+    assert writer.num_calls == 3
     named = "leak: it names gold_actions, which only a verifier knows"
     assert writer.refused == found.refused == (named, named)
     found = referred(Says([leak]))
@@ -147,9 +147,9 @@ def test_a_writer_that_says_it_may_do_better_is_asked_again_and_told_why() -> No
     assert found.reference is not None and found.reference.text == "they check first"
     assert writer.refused == found.refused == ("malformed json: no object",) * 2
     found = referred(writer := Says([sorry]))
-    assert (found.cause, len(found.refused), writer.asked) == ("malformed json: no object", 3, 3)
+    assert (found.cause, len(found.refused), writer.num_calls) == ("malformed json: no object", 3, 3)
     found = referred(writer := Says([WriterFailed("unanswered timeout: three times")]))
-    assert (found.cause, found.refused, writer.asked) == ("unanswered timeout: three times", (), 1)
+    assert (found.cause, found.refused, writer.num_calls) == ("unanswered timeout: three times", (), 1)
 
 
 def test_names_of_the_verifiers_facts_are_a_leak_and_everyday_words_are_not() -> None:
@@ -260,7 +260,7 @@ def test_no_secret_is_in_what_is_asked_or_kept(secrets: list[str], seed: int) ->
     )
     writer = Says([f"they see {dressed()} , {dressed()} ."])
     found = referred(writer, replace(group, rollouts=heard))
-    for trace in writer.heard:
+    for trace in writer.traces:
         assert not found.literals.find(render_trace(trace))
         assert trace.turns[0].replies[0].strip("is .'\"\u201c\u201d") == "hidden"
     assert found.reference is not None

@@ -54,4 +54,4 @@ def test_who_reads_fewer_siblings_sees_the_literals_of_none() -> None:
     writer = Says([...])
     texts = run(write_without_each(ReferenceBuilder(writer, LAB, 10**6, 1), [three()], CauseCounts()))
     assert len(texts[0]) == 2
-    assert all(not trace.turns or "b12" not in str(trace) for trace in writer.heard)
+    assert all(not trace.turns or "b12" not in str(trace) for trace in writer.traces)

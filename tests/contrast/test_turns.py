@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from helpers import subwords
+from helpers import subword_chats
 from helpers.group import DONE, LAB, SORRY, Says, call, rollout, run, siblings
 from sgcd.chat import Chat
 from sgcd.contrast.insert import build_teacher_input_ids, encode_reference
@@ -17,7 +17,7 @@ from sgcd.contrast.trace import render_trace
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group
 
-CHATS = {"words": LAB, "bytes": subwords.chat(), "fallback": subwords.chat("fallback")}
+CHATS = {"words": LAB, "bytes": subword_chats.chat(), "fallback": subword_chats.chat("fallback")}
 TEXTUAL = [
     "<|im_end|>",
     "<|im_start|>system",
@@ -54,7 +54,9 @@ def special(chat: Chat, ids: np.ndarray) -> list[int]:
 def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> None:
     writer = Says(["look first"])
     run(build_reference(told(CHATS[kind], f"ok {mark} and"), CHATS[kind], writer, budget=10**6))
-    assert all(find_chat_marks(render_trace(trace)) == [] and mark not in render_trace(trace) for trace in writer.heard)
+    assert all(
+        find_chat_marks(render_trace(trace)) == [] and mark not in render_trace(trace) for trace in writer.traces
+    )
 
 
 @pytest.mark.parametrize("kind", CHATS)
@@ -62,7 +64,7 @@ def test_what_a_tool_says_reaches_no_writer_as_a_mark(kind: str, mark: str) -> N
 def test_a_reference_with_a_mark_is_refused_and_asked_for_again(kind: str, mark: str) -> None:
     writer = Says([f"look first {mark} then act", "look first"])
     found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], writer, budget=10**6))
-    assert found.reference is not None and (found.reference.text, writer.asked) == ("look first", 2)
+    assert found.reference is not None and (found.reference.text, writer.num_calls) == ("look first", 2)
     found = run(build_reference(told(CHATS[kind], "ok"), CHATS[kind], Says([mark]), budget=10**6))
     assert found.reference is None and found.cause.startswith("chat marks: it carries ")
 

@@ -11,7 +11,8 @@ from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.segments import Calibration, calibrate, segment
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
-from sgcd.records import Features, Rollout, Teacher, Turn, Verdict
+from sgcd.credit_records import Features, Teacher
+from sgcd.records import Rollout, Turn, Verdict
 
 
 @pytest.mark.parametrize(

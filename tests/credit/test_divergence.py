@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgcd.credit.divergence import (
-    dense_features,
+    divergence_features,
     divergence_of,
     entropy_of,
     observed_logprob_of,
@@ -40,7 +40,7 @@ def full_kl(student: np.ndarray, teacher: np.ndarray) -> np.ndarray:
 
 
 def one_row(student: np.ndarray, teacher: np.ndarray, y: int, k: int, kind: str = "reverse_kl") -> tuple[float, ...]:
-    return tuple(float(x[0]) for x in dense_features(student, teacher, np.array([y]), k=k, divergence=kind))  # type: ignore[arg-type]
+    return tuple(float(x[0]) for x in divergence_features(student, teacher, np.array([y]), k=k, divergence=kind))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_ties_at_rank_k_go_to_the_lower_id():
 def test_nan_is_never_among_the_top_and_its_row_alone_is_lost():
     teacher = np.array([[np.nan, 3.0, 2.0, 1.0], [0.0, 3.0, 2.0, 1.0]])
     assert top_ids(teacher, 2).tolist() == [[1, 2], [1, 2]]
-    d, h, gap = dense_features(np.ones((2, 4)), teacher, np.array([1, 1]), k=2)
+    d, h, gap = divergence_features(np.ones((2, 4)), teacher, np.array([1, 1]), k=2)
     for feature in (d, h, gap):
         assert np.isfinite(feature).tolist() == [False, True]
 
@@ -138,7 +138,7 @@ def test_masked_logits_have_no_mass_and_do_no_harm():
 @pytest.mark.parametrize("kind", KINDS)
 def test_equal_contexts_give_exactly_zero(kind: str):
     student, _, y = logits(5, tokens=200)
-    d, h, gap = dense_features(student, student.copy(), y, k=4, divergence=kind)  # type: ignore[arg-type]
+    d, h, gap = divergence_features(student, student.copy(), y, k=4, divergence=kind)  # type: ignore[arg-type]
     assert not d.any()
     assert not gap.any()
     assert (h > 0).all()
@@ -147,7 +147,7 @@ def test_equal_contexts_give_exactly_zero(kind: str):
 def test_rounding_never_makes_a_divergence_negative():
     student = logits(1, tokens=500)[0].astype(np.float32)
     teacher = student + np.random.default_rng(2).normal(0, 1e-6, student.shape).astype(np.float32)
-    d = dense_features(student, teacher, np.zeros(500, int), k=4)[0]
+    d = divergence_features(student, teacher, np.zeros(500, int), k=4)[0]
     assert ((d >= 0) & (d < 1e-5)).all()
     assert d.any()
 
@@ -156,7 +156,7 @@ def test_rounding_never_makes_a_divergence_negative():
 @given(seeds, st.integers(1, 14))
 def test_between_zero_and_the_full_divergence(seed: int, k: int):
     student, teacher, y = logits(seed)
-    d = dense_features(student, teacher, y, k=k)[0]
+    d = divergence_features(student, teacher, y, k=k)[0]
     full = full_kl(student, teacher)
     assert (d >= 0).all()
     assert (d <= full + 1e-9).all()
@@ -186,7 +186,7 @@ def test_forward_is_reverse_with_the_roles_exchanged_and_jsd_is_bounded(seed: in
 @given(seeds)
 def test_a_larger_support_never_lowers_the_divergence(seed: int):
     student, teacher, y = logits(seed)
-    rising = np.array([dense_features(student, teacher, y, k=k)[0] for k in range(1, 13)])
+    rising = np.array([divergence_features(student, teacher, y, k=k)[0] for k in range(1, 13)])
     assert (np.diff(rising, axis=0) >= -1e-9).all()
     ids = top_ids(teacher, 3)
     inside = ids[:, 0]  # nothing observed beyond the top
@@ -199,7 +199,7 @@ def test_a_larger_support_never_lowers_the_divergence(seed: int):
 @given(seeds, st.floats(-50, 50), st.floats(-50, 50))
 def test_a_constant_on_the_logits_changes_nothing(seed: int, a: float, b: float):
     student, teacher, y = logits(seed)
-    here, there = dense_features(student, teacher, y, k=4), dense_features(student + a, teacher + b, y, k=4)
+    here, there = divergence_features(student, teacher, y, k=4), divergence_features(student + a, teacher + b, y, k=4)
     for before, after in zip(here, there, strict=True):
         assert after == pytest.approx(before, abs=1e-9)
 
@@ -209,8 +209,8 @@ def test_a_constant_on_the_logits_changes_nothing(seed: int, a: float, b: float)
 def test_other_names_for_the_tokens_change_nothing(seed: int):
     student, teacher, y = logits(seed)
     order = np.random.default_rng(seed).permutation(student.shape[1])
-    renamed = dense_features(student[:, order], teacher[:, order], np.argsort(order)[y], k=4)
-    for before, after in zip(dense_features(student, teacher, y, k=4), renamed, strict=True):
+    renamed = divergence_features(student[:, order], teacher[:, order], np.argsort(order)[y], k=4)
+    for before, after in zip(divergence_features(student, teacher, y, k=4), renamed, strict=True):
         assert after == pytest.approx(before, abs=1e-9)
 
 
@@ -218,7 +218,7 @@ def test_other_names_for_the_tokens_change_nothing(seed: int):
 @given(seeds, st.integers(1, 12))
 def test_entropy_lies_between_zero_and_that_of_equal_outcomes(seed: int, k: int):
     student, teacher, y = logits(seed)
-    h = dense_features(student, teacher, y, k=k)[1]
+    h = divergence_features(student, teacher, y, k=k)[1]
     assert ((h >= 0) & (h <= math.log(k + 2) + 1e-12)).all()
 
 
@@ -262,9 +262,9 @@ def test_torch_says_what_numpy_says(kind: str, dtype: str):
     torch = pytest.importorskip("torch")
     student, teacher, y = logits(11, tokens=40, size=60)
     rows = [torch.tensor(row, dtype=getattr(torch, dtype)) for row in (student, teacher)]
-    theirs = dense_features(rows[0], rows[1], torch.tensor(y), k=9, divergence=kind)  # type: ignore[arg-type]
+    theirs = divergence_features(rows[0], rows[1], torch.tensor(y), k=9, divergence=kind)  # type: ignore[arg-type]
     wide = [row.to(torch.float64).numpy() for row in rows]
-    ours = dense_features(wide[0], wide[1], y, k=9, divergence=kind)  # type: ignore[arg-type]
+    ours = divergence_features(wide[0], wide[1], y, k=9, divergence=kind)  # type: ignore[arg-type]
     close = 1e-12 if dtype == "float64" else 2e-6
     for got, expected in zip(theirs, ours, strict=True):
         assert got.dtype == (torch.float64 if dtype == "float64" else torch.float32)
@@ -275,7 +275,7 @@ def test_torch_says_what_numpy_says(kind: str, dtype: str):
 
 def test_torch_and_numpy_agree_on_empty_slots_and_servers():
     torch = pytest.importorskip("torch")
-    got = dense_features(torch.tensor(STUDENT), torch.tensor(TEACHER), torch.tensor([1]), k=9)
+    got = divergence_features(torch.tensor(STUDENT), torch.tensor(TEACHER), torch.tensor([1]), k=9)
     assert [float(x[0]) for x in got] == pytest.approx(one_row(STUDENT, TEACHER, 1, 9))
     top, ids, y = np.log([[0.6, 0.3]]), np.array([[1, 4]]), np.array([2])
     ours = server_outcomes(top, ids, y, observed_logprobs=np.log([0.05]))
@@ -288,6 +288,6 @@ def test_torch_and_numpy_agree_on_empty_slots_and_servers():
 def test_the_inputs_are_left_as_they_were():
     student, teacher, y = logits(2)
     copies = student.copy(), teacher.copy(), y.copy()
-    dense_features(student, teacher, y, k=4)
+    divergence_features(student, teacher, y, k=4)
     for now, before in zip((student, teacher, y), copies, strict=True):
         assert now.tolist() == before.tolist()

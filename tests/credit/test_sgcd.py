@@ -15,8 +15,9 @@ from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import MethodSettings
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
+from sgcd.credit_records import Features
 from sgcd.errors import RecordError
-from sgcd.records import Features, Flags, Rollout, Turn, Verdict
+from sgcd.records import Flags, Rollout, Turn, Verdict
 
 PUBLISHED = Sgcd(SgcdSettings(name="sgcd"))
 

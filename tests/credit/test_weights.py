@@ -8,8 +8,8 @@ from hypothesis.extra import numpy as arrays
 
 from sgcd.credit.segments import Segments, Span
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
+from sgcd.credit_records import Credit
 from sgcd.errors import RecordError
-from sgcd.records import Credit
 
 quick = settings(max_examples=150, deadline=None)
 anything = arrays.arrays(np.float64, st.integers(0, 40), elements=st.floats(width=64))

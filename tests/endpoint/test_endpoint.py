@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from helpers.misbehaving import Server
-from helpers.talking import calls
+from helpers.simulated_users import calls
 from sgcd.endpoint.client import Endpoint, RequestOptions
 from sgcd.endpoint.completion import Completion, ToolCall
 from sgcd.endpoint.failures import retry_after_seconds
@@ -56,12 +56,12 @@ def once(kind: str, **more: Any) -> tuple[Any, Any, Server]:
 def test_a_question_has_an_answer_that_is_counted_and_paid_for() -> None:
     text, told, server = once("good", prices={"prompt": 2.0, "answer": 10.0})
     assert json.loads(text)["checks"] == ["find_user", "get_booking"]
-    assert (told.asked, told.calls, told.failures, told.unanswered) == (1, 1, {}, {})
+    assert (told.requests, told.calls, told.failures, told.unanswered) == (1, 1, {}, {})
     assert told.tokens == TokenCounts(prompt=1000, answer=100)
     assert told.money == pytest.approx(0.003)
     assert (told.spent.calls, told.spent.tokens, told.spent.money) == (1, 1100, pytest.approx(0.003))
     assert 0 < told.seconds.median <= told.seconds.max < 5
-    request = json.loads(server.heard[0])
+    request = json.loads(server.bodies[0])
     assert request == {"model": "m", "messages": ASKED, "max_completion_tokens": 2048, "temperature": 0.0}
 
 
@@ -235,7 +235,7 @@ def test_the_same_question_is_asked_once_and_another_one_again(tmp_path: Path) -
         using(Endpoint(settings(server.url, cache=told.cache, temperature=1.0)), ask)
         assert server.requests == 3
     figures = again.usage_tracker.pop_metrics()
-    assert (figures.asked, figures.cached, figures.calls) == (2, 1, 1)
+    assert (figures.requests, figures.cached, figures.calls) == (2, 1, 1)
 
 
 def test_calls_come_back_from_the_cache_as_they_went_in(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_calls_come_back_from_the_cache_as_they_went_in(tmp_path: Path) -> None:
         assert server.requests == 2, "another seed is another question"
         assert [call.name for call in first.calls] == ["look", "leave"]
         assert (first.calls[1].arguments, first.finish_reason, first.num_tokens) == ("{", "tool_calls", 10)
-        request = json.loads(server.heard[0])
+        request = json.loads(server.bodies[0])
     assert (request["seed"], request["tools"], request["max_completion_tokens"]) == (5, [*how.tools], 99)
     assert "temperature" not in request, "what is asked in another way is asked in that way alone"
 
@@ -365,7 +365,7 @@ def test_no_key_but_its_own_is_sent_and_none_is_ever_said(
     kept = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file())
     assert KEY not in said
     assert KEY.encode() not in kept
-    assert "another-key" not in said + "".join(server.heard)
+    assert "another-key" not in said + "".join(server.bodies)
 
 
 def test_an_answer_knows_whether_it_is_whole() -> None:
@@ -380,7 +380,7 @@ def test_a_server_is_told_the_structure_in_the_way_it_understands(structure: str
     with Server() as server:
         made = Endpoint(settings(server.url, structure=structure, temperature=None))
         using(made, lambda made: made.complete(ASKED, {"type": "object"}))
-        request = json.loads(server.heard[0])
+        request = json.loads(server.bodies[0])
     assert request.get("response_format", {}).get("type") == expected
     assert "temperature" not in request
 

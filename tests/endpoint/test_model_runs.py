@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from helpers.misbehaving import KINDS, Server
-from helpers.talking import DOOR, Plan, babbler, calls, clerk, says, visitor
+from helpers.simulated_users import DOOR, Plan, calls, lab_agent, says, toolless_agent, word_seeking_user
 from sgcd.cli import main
 from sgcd.endpoint.client import Endpoint
 from sgcd.lab import words
@@ -45,7 +45,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_model_that_knows_the_lab_solves_it_by_its_own_calls(capsys: Capture) -> None:
-    told, server = evaluated(capsys, clerk)
+    told, server = evaluated(capsys, lab_agent)
     assert set(told["modes"]) == {"greedy", "sampled"}
     for mode, trials in (("greedy", 12), ("sampled", 24)):
         assert told["modes"][mode]["overall"] | {"value": 1.0, "trials": trials} == told["modes"][mode]["overall"]
@@ -56,7 +56,7 @@ def test_a_model_that_knows_the_lab_solves_it_by_its_own_calls(capsys: Capture) 
     }  # fmt: skip
     assert (told["model"], told["split"], told["invalid"]) == ("clerk", "dev", [])
     assert told["endpoints"]["model"]["calls"] == server.requests == told["endpoints"]["model"]["asked"]
-    heard = [json.loads(body) for body in server.heard]
+    heard = [json.loads(body) for body in server.bodies]
     assert {request["temperature"] for request in heard} == {0.0, 1.0}
     assert {len(request["tools"]) for request in heard} == {len(words.TOOLS)}
     assert {request["max_completion_tokens"] for request in heard} == {224, 214}  # what is left of the limit
@@ -69,14 +69,14 @@ def test_a_model_that_knows_the_lab_solves_it_by_its_own_calls(capsys: Capture) 
 
 
 def test_a_babbler_solves_nothing(capsys: Capture) -> None:
-    told, _ = evaluated(capsys, babbler)
+    told, _ = evaluated(capsys, toolless_agent)
     assert told["modes"]["greedy"]["overall"]["value"] == 0.0
     assert told["modes"]["sampled"]["overall"]["value"] == 0.0
     assert told["modes"]["sampled"]["mean_tokens"] == 10
 
 
 def test_it_reads_like_a_policys_evaluation(capsys: Capture) -> None:
-    with Server(clerk) as server:
+    with Server(lab_agent) as server:
         told = (str(LAB), model(server.url, prices={"prompt": 2.0}), *FEW)
         assert main(["evaluate", *told]) == 0
     said = capsys.readouterr()
@@ -89,7 +89,7 @@ def test_it_reads_like_a_policys_evaluation(capsys: Capture) -> None:
 
 
 def test_repeated_it_is_free_and_the_same(capsys: Capture) -> None:
-    first, server = evaluated(capsys, clerk, cache="answers.db")
+    first, server = evaluated(capsys, lab_agent, cache="answers.db")
     made = server.requests
     with Server(lambda number, request: "broken", port=server.port) as dead:
         assert main(["evaluate", str(LAB), model(dead.url, cache="answers.db"), "--json", *FEW]) == 0
@@ -101,8 +101,8 @@ def test_repeated_it_is_free_and_the_same(capsys: Capture) -> None:
 
 
 def test_a_folder_keeps_it_for_comparisons(capsys: Capture, tmp_path: Path) -> None:
-    evaluated(capsys, clerk, *FEW, "--run", "good")
-    evaluated(capsys, babbler, *FEW, "--run", "bad")
+    evaluated(capsys, lab_agent, *FEW, "--run", "good")
+    evaluated(capsys, toolless_agent, *FEW, "--run", "bad")
     rows = lines(Path("good/evaluation.jsonl"))
     assert len(rows) == 36
     assert {row["model"] for row in rows} == {"clerk"}
@@ -160,7 +160,7 @@ def test_a_server_that_does_everything_wrong_is_counted_to_the_call(capfd: pytes
     kinds = [kind for kind in KINDS if kind != "good"]
 
     def plan(number: int, request: dict[str, Any]) -> str:
-        return kinds[number // 3 % len(kinds)] if number % 3 == 0 else clerk(number, request)
+        return kinds[number // 3 % len(kinds)] if number % 3 == 0 else lab_agent(number, request)
 
     with Server(plan) as server:
         typed = (model(server.url, retries=0, timeout=3, concurrency=32), "--tasks", "200", "--trials", "3", "--json")
@@ -186,7 +186,7 @@ def played(capture: Capture, *answers: str) -> tuple[dict[str, Any], list[dict[s
     run = f"run-{len(list(Path().iterdir()))}"
     _, server = evaluated(capture, plan, "--tasks", "1", "--trials", "0", "--run", run)
     [row], [talk] = lines(Path(run, "evaluation.jsonl")), lines(Path(run, "talks.jsonl"))
-    return row, talk["messages"], [json.loads(body) for body in server.heard]
+    return row, talk["messages"], [json.loads(body) for body in server.bodies]
 
 
 @pytest.mark.parametrize(
@@ -243,14 +243,14 @@ def test_what_it_writes_is_limited_as_its_server_counts(capsys: Capture) -> None
     with Server(lambda n, r: calls(("find_user", {"name": "mia"}))) as server:
         told = (str(LAB), model(server.url), "siblings.limits.tokens=45", "--tasks", "1", "--trials", "0")
         assert main(["evaluate", *told, "--run", "run"]) == 0
-        assert [json.loads(body)["max_completion_tokens"] for body in server.heard] == [45, 35, 25]
+        assert [json.loads(body)["max_completion_tokens"] for body in server.bodies] == [45, 35, 25]
     [row] = lines(Path("run/evaluation.jsonl"))
     assert (row["ending"], row["turns"], row["tokens"]) == ("token_limit", 3, 30)
 
 
 def test_a_server_that_knows_no_temperature_is_told_none(capsys: Capture) -> None:
-    _, server = evaluated(capsys, clerk, *FEW, temperature=None)
-    assert not [body for body in server.heard if "temperature" in body]
+    _, server = evaluated(capsys, lab_agent, *FEW, temperature=None)
+    assert not [body for body in server.bodies if "temperature" in body]
 
 
 def test_an_own_environment_with_a_user_is_played_too(at_desk: Path, capsys: Capture) -> None:
@@ -263,7 +263,7 @@ def test_an_own_environment_with_a_user_is_played_too(at_desk: Path, capsys: Cap
 
     def plan(number: int, request: dict[str, Any]) -> str:
         if request["model"] == "u":
-            return visitor(number, request)
+            return word_seeking_user(number, request)
         said = [message for message in request["messages"] if message["role"] == "user"]
         return says("yes") if len(said) > 1 else calls(("find_user", {"name": "mia"})) if len(
             request["messages"]) == 2 else says("who are you")  # fmt: skip
@@ -362,7 +362,7 @@ sys.meta_path.insert(0, Without())
 from sgcd.cli import main
 sys.exit(main())
 """
-    with Server(clerk) as server:
+    with Server(lab_agent) as server:
         typed = ["evaluate", str(LAB), model(server.url), "--tasks", "3", "--trials", "0"]
         done = subprocess.run([sys.executable, "-c", script, *typed], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from helpers.talking import DOOR
+from helpers.simulated_users import DOOR
 from sgcd.cli import main
 from sgcd.learn.policy.load import resolve_model
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from helpers.misbehaving import Server
-from helpers.talking import DOOR, says, visitor, wants
+from helpers.simulated_users import DOOR, says, wants, word_seeking_user
 from sgcd.act.user import END_MARK
 from sgcd.cli import main
 
@@ -64,7 +64,7 @@ def no_key(place: Path, said: str) -> int:
 def test_check_names_the_user_and_calls_nobody(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with Server(visitor) as server:
+    with Server(word_seeking_user) as server:
         told = ("recipe.yaml", *KEYS, user(server.url, budget={"calls": 9}))
         assert main(["check", *told]) == 0
         said = capsys.readouterr().out
@@ -81,12 +81,12 @@ def test_check_names_the_user_and_calls_nobody(
 
 
 def test_a_run_talks_to_its_users_and_repeated_asks_nothing(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(visitor) as server:
+    with Server(word_seeking_user) as server:
         told = ("recipe.yaml", *KEYS, user(server.url, cache="answers.db", prices={"prompt": 2.0}))
         assert main(["train", *told, "--run", "first"]) == 0
         made = server.requests
         assert made > 40
-        heard = [json.loads(body) for body in server.heard]
+        heard = [json.loads(body) for body in server.bodies]
     assert main(["train", *told, "--run", "again"]) == 0, "the server is gone, and nobody misses it"
     assert records(Path("first")) == records(Path("again"))
     rows, again = lines(Path("first/metrics.jsonl")), lines(Path("again/metrics.jsonl"))
@@ -119,7 +119,7 @@ def test_a_run_talks_to_its_users_and_repeated_asks_nothing(at_desk: Path, capsy
 
 
 def test_by_which_way_a_user_is_reached_may_change_and_who_it_is_may_not(capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(visitor) as server:
+    with Server(word_seeking_user) as server:
         told = ("recipe.yaml", *KEYS, user(server.url))
         assert main(["train", *told, "--run", "run", "steps=1"]) == 0
         assert main(["train", "--run", "run", "--resume", "environment.user.model=v"]) == 2
@@ -148,7 +148,7 @@ def test_a_server_that_fails_at_times_breaks_those_rollouts_and_no_other(capsys:
     failing = {0: "reset", 1: "broken", 2: "hang"}
 
     def plan(number: int, request: dict[str, Any]) -> str:
-        return failing.get(request["seed"] % 8) or visitor(number, request)
+        return failing.get(request["seed"] % 8) or word_seeking_user(number, request)
 
     with Server(plan) as server:
         told = ("recipe.yaml", *KEYS, user(server.url, retries=0, timeout=0.4))
@@ -165,7 +165,7 @@ def test_a_server_that_fails_at_times_breaks_those_rollouts_and_no_other(capsys:
 
 
 def test_a_spent_budget_breaks_what_comes_after_it(capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(visitor) as server:
+    with Server(word_seeking_user) as server:
         told = ("recipe.yaml", *KEYS, user(server.url, budget={"calls": 20}), "steps=1", "siblings.rounds=1")
         assert main(["train", *told, "--run", "run", "evaluation.tasks=1"]) == 0
         assert server.requests == 20
@@ -173,7 +173,7 @@ def test_a_spent_budget_breaks_what_comes_after_it(capsys: pytest.CaptureFixture
 
 
 def test_a_trained_policy_is_evaluated_with_users(capsys: pytest.CaptureFixture[str]) -> None:
-    with Server(visitor) as server:
+    with Server(word_seeking_user) as server:
         assert main(["train", "recipe.yaml", *KEYS, user(server.url), "--run", "run", "steps=1"]) == 0
         capsys.readouterr()
         assert main(["evaluate", "run", "--json"]) == 0

@@ -69,8 +69,8 @@ def _pieces() -> tuple[dict[str, int], list[Any]]:
     inner.pre_tokenizer = _pre()
     trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
     inner.train_from_iterator([TEXT] * 4 + ["\n\n", "\n"] * 8, trainer)
-    told = loads(inner.to_str())["model"]
-    return told["vocab"], [tuple(pair) for pair in told["merges"]]
+    model_json = loads(inner.to_str())["model"]
+    return model_json["vocab"], [tuple(pair) for pair in model_json["merges"]]
 
 
 def tokenizer(special: Sequence[str], added: Sequence[str] = ()) -> Any:
@@ -111,13 +111,13 @@ def call(chat: Chat, **arguments: Any) -> str:
     """A call of find as the family writes it."""
     from json import dumps
 
-    plain = dumps(arguments, ensure_ascii=False)
+    arguments_json = dumps(arguments, ensure_ascii=False)
     if chat.call_format.name == "Qwen3.5":
-        told = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in arguments.items())
-        return f"<tool_call>\n<function=find>\n{told}</function>\n</tool_call>"
+        parameters = "".join(f"<parameter={name}>\n{value}\n</parameter>\n" for name, value in arguments.items())
+        return f"<tool_call>\n<function=find>\n{parameters}</function>\n</tool_call>"
     if chat.call_format.name == "Llama 3":
-        return f'{{"name": "find", "parameters": {plain}}}'
-    return f'<tool_call>\n{{"name": "find", "arguments": {plain}}}\n</tool_call>'
+        return f'{{"name": "find", "parameters": {arguments_json}}}'
+    return f'<tool_call>\n{{"name": "find", "arguments": {arguments_json}}}\n</tool_call>'
 
 
 @dataclass
@@ -127,7 +127,7 @@ class Played:
     prompt: TokenIds
     response: TokenIds
     messages: list[Message]
-    said: list[ParsedTurn]
+    parsed_turns: list[ParsedTurn]
     exact: list[bool]
 
     @property
@@ -139,7 +139,7 @@ def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[M
     """The policy says `turns`; `replies` stand between them. A last turn that was cut has no end of turn."""
     opened = chat.encode_prompt(OPENING, TOOLS, 0)
     parts, messages = list[TokenIds](), [*opened.messages]
-    said, exact = list[ParsedTurn](), list[bool]()
+    parsed_turns, exact = list[ParsedTurn](), list[bool]()
     for number, turn in enumerate(turns):
         stopped = not (cut and number == len(turns) - 1)
         ids = (
@@ -147,9 +147,9 @@ def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[M
             if stopped and not chat.has_end_token(turn)
             else turn
         )
-        read, kinds = chat.parse_turn(ids, TOOLS)
+        parsed, kinds = chat.parse_turn(ids, TOOLS)
         assert len(kinds) == len(ids)
-        said.append(read)
+        parsed_turns.append(parsed)
         exact.append(chat.roundtrips(ids))
         messages.append(chat.turn_message(ids, stopped))
         parts.append(ids)
@@ -157,4 +157,4 @@ def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[M
             glue, clean = chat.encode_reply(replies[number])
             parts.append(glue)
             messages += clean
-    return Played(opened.token_ids, np.concatenate(parts).astype(np.int32), messages, said, exact)
+    return Played(opened.token_ids, np.concatenate(parts).astype(np.int32), messages, parsed_turns, exact)

@@ -91,11 +91,11 @@ def build(folder: Path) -> Path:
             pad_token_id=words.pad_id,
         )
     )
-    said = {"<|end|>": 0.6, "yes": 0.3, "no": 0.3, "<call>": 0.15, "</call>": 0.1}
+    word_shares = {"<|end|>": 0.6, "yes": 0.3, "no": 0.3, "<call>": 0.15, "</call>": 0.1}
     with torch.no_grad():
         model.model.embed_tokens.weight[:, 0] = 4.0  # the same everywhere, so its column of the head acts as a bias
         model.lm_head.weight.zero_()
-        for word, share in said.items():
+        for word, share in word_shares.items():
             model.lm_head.weight[words.tokenizer.convert_tokens_to_ids(word), 0] = log(words.vocab_size * share) / 4.0
     save_policy(Policy(model.eval(), words), folder / "policy", {})
     (folder / "front.py").write_text(CLASS)

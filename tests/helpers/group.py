@@ -20,8 +20,8 @@ DONE, SORRY = "it is done thank you and goodbye", "sorry this is not allowed by 
 
 
 def rollout(
-    said: Sequence[str],
-    heard: Sequence[str] = (),
+    turn_texts: Sequence[str],
+    replies: Sequence[str] = (),
     success: bool = True,
     sibling: int = 0,
     ending: EndReason = "answered",
@@ -34,22 +34,22 @@ def rollout(
     messages, turns = [*opened.messages], list[Turn]()
     pieces: list[tuple[TokenIds, TokenKinds]] = []
     length = 0
-    for number, text in enumerate(said):
+    for number, text in enumerate(turn_texts):
         ids = np.append(chat.encode_policy_text(text), np.int32(chat.end_id)).astype(np.int32)
-        told, kinds = chat.parse_turn(ids)
-        calls = tuple(replace(call, is_error=[*failed, *[False] * len(said)][number]) for call in told.calls)
-        turns.append(Turn(length, length + len(ids), calls, told.malformed))
+        turn, kinds = chat.parse_turn(ids)
+        calls = tuple(replace(call, is_error=[*failed, *[False] * len(turn_texts)][number]) for call in turn.calls)
+        turns.append(Turn(length, length + len(ids), calls, turn.malformed))
         messages.append(chat.turn_message(ids, True))
         pieces.append((ids, kinds))
-        if number < len(heard):
+        if number < len(replies):
             glue, clean = chat.encode_reply(
-                ({"role": "tool", "content": heard[number]},), add_generation_prompt=number + 1 < len(said)
+                ({"role": "tool", "content": replies[number]},), add_generation_prompt=number + 1 < len(turn_texts)
             )
             messages.extend(clean)
             pieces.append((glue, np.full(len(glue), TokenKind.GLUE, np.uint8)))
         length = sum(len(ids) for ids, _ in pieces)
     kinds = np.concatenate([np.zeros(0, np.uint8), *(kinds for _, kinds in pieces)])
-    whole: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": "t1", "category": "action", "sibling": sibling, "seed": sibling,
         "prompt": opened.token_ids, "reference_position": opened.reference_position,
         "response": np.concatenate([np.zeros(0, np.int32), *(ids for ids, _ in pieces)]),
@@ -58,11 +58,11 @@ def rollout(
         "turns": tuple(turns), "messages": tuple(messages), "tools": (), "end_reason": ending,
         "verdict": Verdict(float(success), success),
     }  # fmt: skip
-    return Rollout(**{**whole, **more})
+    return Rollout(**{**fields, **more})
 
 
 def siblings(*rollouts: Rollout) -> Group:
-    return Group(TASK, tuple(replace(one, sibling=at) for at, one in enumerate(rollouts)))
+    return Group(TASK, tuple(replace(member, sibling=at) for at, member in enumerate(rollouts)))
 
 
 def call(tool: str, *pairs: str) -> str:
@@ -74,26 +74,26 @@ def pair(chat: Chat = LAB) -> Group:
     good = [call("find_user", "name", "mia"), call("get_booking", "booking", "b12"), SORRY]
     bad = [call("find_user", "name", "mia"), call("cancel_booking", "booking", "b12"), DONE]
     user, booking = "user mia tier gold booking b12", "booking b12 cabin basic insured no city oslo"
-    told = ("mia", "b12")
+    literals = ("mia", "b12")
     return siblings(
-        rollout(good, [user, booking], True, chat=chat, private=told),
-        rollout(bad, [user, "done cancel_booking"], False, chat=chat, private=told),
+        rollout(good, [user, booking], True, chat=chat, private=literals),
+        rollout(bad, [user, "done cancel_booking"], False, chat=chat, private=literals),
     )
 
 
 @dataclass
 class Says:
-    """A writer that says what it was told to, one text after the other, or raises it."""
+    """A writer that returns its texts in order; a text that is an exception is raised."""
 
     texts: Sequence[Any]
     name: str = "says"
-    asked: int = 0
+    num_calls: int = 0
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
         self.refused = refused
-        text = self.texts[min(self.asked, len(self.texts) - 1)]
-        self.asked += 1
-        self.heard = traces
+        text = self.texts[min(self.num_calls, len(self.texts) - 1)]
+        self.num_calls += 1
+        self.traces = traces
         if isinstance(text, BaseException):
             raise text
         return compose_reference(traces) if text is ... else text

@@ -1,4 +1,4 @@
-"""An OpenAI-compatible server on loopback that does as it is told: well, badly, or not at all."""
+"""An OpenAI-compatible server on loopback that follows a plan: it answers well, badly, or not at all."""
 
 import asyncio
 import json
@@ -29,7 +29,7 @@ def completion(text: str | None, finish: str = "stop") -> dict[str, Any]:
     return {"id": "1", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
 
 
-def said(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
+def answer_body(message: dict[str, Any], finish: str = "stop") -> dict[str, Any]:
     """A short answer: this message, or one that ended for its own reason."""
     finish = message.pop("finish", "tool_calls" if message.get("tool_calls") else finish)
     usage = {"prompt_tokens": 50, "completion_tokens": 10, "total_tokens": 60}
@@ -46,7 +46,7 @@ class Server:
         self.port = port
         self.answer = answer
         self.done: Counter[str] = Counter()
-        self.heard: list[str] = []
+        self.bodies: list[str] = []
         """The body of every request."""
         self.wait = 0.0
         """Seconds before each answer."""
@@ -99,7 +99,7 @@ class Server:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
                 headers = dict(line.lower().split(": ", 1) for line in head.split("\r\n")[1:] if ": " in line)
                 body = await reader.readexactly(int(headers.get("content-length", 0)))
-                self.heard.append(body.decode())
+                self.bodies.append(body.decode())
                 request = json.loads(body)
                 kind = self.plan(self.requests, request)
                 self.done[kind] += 1
@@ -133,7 +133,7 @@ class Server:
             extra = "Retry-After: 0.02\r\n" if kind == "limit now" else ""
             self._send(writer, statuses[kind], {"error": {"message": f"no, {authorization}"}}, extra)
         elif kind.startswith("{"):
-            self._send(writer, 200, said(json.loads(kind)))
+            self._send(writer, 200, answer_body(json.loads(kind)))
         elif kind in texts:
             self._send(writer, 200, completion(texts[kind], "length" if kind == "long" else "stop"))
         elif kind == "not json":
@@ -166,7 +166,7 @@ class Server:
             await asyncio.sleep(0.01)
         return False
 
-    def _send(self, writer: asyncio.StreamWriter, status: int, said: Any, extra: str = "") -> None:
-        body = said if isinstance(said, bytes) else json.dumps(said).encode()
+    def _send(self, writer: asyncio.StreamWriter, status: int, answer: Any, extra: str = "") -> None:
+        body = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n{extra}Content-Length: {len(body)}\r\n\r\n"
         writer.write(head.encode() + body)

@@ -29,14 +29,14 @@ def drawn(size: int, count: int, seed: int = 0, dtype: torch.dtype = torch.float
     return hidden.to(dtype), Head(weight.to(dtype), bias, **how)
 
 
-def full(hidden: Tensor, head: Head, heat: float) -> Tensor:
+def full(hidden: Tensor, head: Head, temperature: float) -> Tensor:
     """Log-probabilities of the whole vocabulary, in float64, from the same numbers."""
     z = hidden.double() @ head.weight.double().t()
     if head.bias is not None:
         z = z + head.bias.double()
     z = z * head.scale
     z = z if head.cap is None else head.cap * torch.tanh(z / head.cap)
-    return (z / heat).log_softmax(-1)
+    return (z / temperature).log_softmax(-1)
 
 
 def observed_of(size: int, count: int) -> Tensor:

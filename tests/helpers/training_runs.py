@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from helpers.small import Watcher, heeding, living, recipe, rollout
+from helpers.tiny_policy import Watcher, build_context, make_context_sensitive, recipe, rollout
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceResult
 from sgcd.learn.training.context import RunContext
@@ -50,23 +50,23 @@ def train(
     path: Path, watcher: Watcher | None = None, prepare: Callable[[RunContext], None] | None = None, **changes: Any
 ) -> TrainResult:
     plan = recipe(**{"method": SGCD, **STEPS, **changes})
-    alive = living(path, plan)
-    heeding(alive.policy.model)
+    context = build_context(path, plan)
+    make_context_sensitive(context.policy.model)
     if prepare:
-        prepare(alive)
+        prepare(context)
     try:
-        return asyncio.run(Trainer(plan, alive, watcher or Watcher(), folder=RunFolder.open(path)).run())
+        return asyncio.run(Trainer(plan, context, watcher or Watcher(), folder=RunFolder.open(path)).run())
     finally:
-        alive.model_thread.shutdown()
+        context.model_thread.shutdown()
 
 
 def contents(path: Path) -> dict[str, bytes]:
     """Every file of a run, but for times and memory."""
-    there = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
+    files = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
     rows = [dict(row) for row in RunFolder.open(path).read_metrics()]
     for row in rows:
         del row["seconds"], row["peak_memory"]
-    return {**there, "metrics.jsonl": repr(rows).encode()}
+    return {**files, "metrics.jsonl": repr(rows).encode()}
 
 
 def policy(path: Path) -> bytes:

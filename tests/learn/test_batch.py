@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from helpers.scoring import logprobs_of
-from helpers.small import accumulated, model, rollout
+from helpers.tiny_policy import accumulated, model, rollout
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.batch import LossInputs, PaddedBatch, pack_policy_tokens, pad_batch, split_micro_batches

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.small import CHAT, model
+from helpers.tiny_policy import CHAT, model
 from sgcd.act.siblings import TaskCursor
 from sgcd.errors import FolderError
 from sgcd.learn.policy.checkpoint import (

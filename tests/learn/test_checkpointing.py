@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.small import CHAT, accumulated, model, rollout
+from helpers.tiny_policy import CHAT, accumulated, model, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
 from sgcd.learn.scoring.batch import LossInputs

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers.small import Watcher, heeding, living, recipe
+from helpers.tiny_policy import Watcher, build_context, make_context_sensitive, recipe
 from helpers.training_runs import LONG, group, referred
 from sgcd.contrast.reference import ReferenceResult
 from sgcd.credit.methods import Method
+from sgcd.credit_records import Features
 from sgcd.learn.scoring.student import StudentForward
 from sgcd.learn.training import gradient as room
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
-from sgcd.records import Features, Group, Rollout
+from sgcd.records import Group, Rollout
 from sgcd.storage.metrics import CreditMetrics, DivergenceMetrics, ShuffledOverlap, StepMetrics
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"spike": 1.0}}
@@ -47,8 +48,8 @@ def deserve(
     path: Path, groups: Sequence[Group], told: Sequence[ReferenceResult] | None = None, step: int = 1, **changes: Any
 ) -> Done:
     plan = recipe(method=changes.pop("method", SGCD), **changes)
-    alive = living(path / "run", plan)
-    heeding(alive.policy.model)
+    alive = build_context(path / "run", plan)
+    make_context_sensitive(alive.policy.model)
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
     count = sum(each.num_policy_tokens for siblings in groups for each in siblings.rollouts)
     gradient = GradientAccumulator(
@@ -190,7 +191,7 @@ def test_a_neighbour_is_the_next_group_that_has_a_reference(tmp_path: Path) -> N
     same = [referred(each, "cabin seat") for each in groups]
     twins = deserve(tmp_path / "twins", groups, same, scoring={"shuffled_every": 1})
     found = shuffled(twins)
-    assert found.own == found.other == found.both > 0
+    assert found.own_tokens == found.shuffled_tokens == found.common_tokens > 0
     assert found.overlap == 1
 
 

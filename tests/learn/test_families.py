@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from helpers.families import EXACT, FAMILIES, family
-from helpers.ragged import END, conversation, play, reference, sampler_of
+from helpers.ragged_conversations import END, conversation, play, reference, sampler_of
 from helpers.scoring import logprobs_of
-from helpers.small import CHAT, Watcher, accumulated, living, recipe, rollout
+from helpers.tiny_policy import CHAT, Watcher, accumulated, build_context, recipe, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.load import Policy, load_policy
 from sgcd.learn.sampling.attention_masks import AttentionMasks
@@ -116,7 +116,7 @@ def test_three_steps_of_a_whole_run(name: str, tmp_path: Path) -> None:
     brief = {"groups": 2, "group_size": 3, "limits": {"turns": 1, "tokens": 16}}
     measured = {"every": 9, "trials": 1, "tasks": 1}
     plan = recipe(steps=3, siblings=brief, optimizer={"lr": 1e-3}, evaluation=measured, checkpoint={"every": 3})
-    alive = living(tmp_path / "run", plan, policy=family(name, CHAT.vocab_size, torch.float32))
+    alive = build_context(tmp_path / "run", plan, policy=family(name, CHAT.vocab_size, torch.float32))
     watcher = Watcher()
     try:
         asyncio.run(Trainer(plan, alive, watcher, folder=RunFolder.open(tmp_path / "run")).run())

@@ -4,7 +4,7 @@ import time
 from dataclasses import replace
 from typing import Any
 
-from helpers.small import rollout
+from helpers.tiny_policy import rollout
 from sgcd.act.siblings import CollectedGroups, TaskCursor
 from sgcd.learn.training.rollout_metrics import rollout_metrics
 from sgcd.learn.training.timers import PHASES, ModelThread, StepTimer, peak_memory

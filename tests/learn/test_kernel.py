@@ -10,8 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from helpers.logits_cases import (
+    DEVICE,
+    assert_close,
+    build_block,
+    check_block,
+    group_stats_by_torch,
+    logits,
+    logits_head,
+)
 from helpers.random_heads import HEADS, drawn, full, in_full, observed_of, outcomes, outcomes_of_top
-from helpers.tiled import DEVICE, bare, by_torch, logits, near, right, seen
 from sgcd.credit.divergence import divergence_of
 from sgcd.learn.policy.head import Head
 from sgcd.learn.scoring.logits import chunks as rows
@@ -51,25 +59,25 @@ def wide(size: int, count: int, dtype: torch.dtype = torch.float32, seed: int = 
 @pytest.mark.parametrize("kind", ["plain", "ties", "peaked", "holes", "far"])
 @pytest.mark.parametrize(("size", "count"), [(1, 2), (127, 1), (128, 3), (129, 2), (4096, 2), (5003, 3)])
 def test_three_numbers_for_every_group(kind: str, size: int, count: int) -> None:
-    raw, head = logits(size, count, size, kind), bare(size)
+    raw, head = logits(size, count, size, kind), logits_head(size)
     before = raw.clone()
     found = kernel.compute_group_stats(raw, head, 1.0)
-    near(found, by_torch(raw, head, 1.0), 2e-5)
+    assert_close(found, group_stats_by_torch(raw, head, 1.0), 2e-5)
     assert torch.equal(raw, before)
     observed = torch.full((count,), size // 2, device=DEVICE)
-    right(seen(raw, head, observed, 1.0, found), raw, 20, 2e-5)
+    check_block(build_block(raw, head, observed, 1.0, found), raw, 20, 2e-5)
 
 
 @pytest.mark.parametrize("how", [{"scale": 0.5}, {"cap": 7.0}, {"scale": 1.5, "cap": 30.0}])
 def test_scale_cap_and_temperature_are_applied(how: dict[str, float]) -> None:
-    raw, head = logits(700, 3, 1), bare(700, **how)
-    near(kernel.compute_group_stats(raw, head, 0.7), by_torch(raw, head, 0.7), 2e-5)
+    raw, head = logits(700, 3, 1), logits_head(700, **how)
+    assert_close(kernel.compute_group_stats(raw, head, 0.7), group_stats_by_torch(raw, head, 0.7), 2e-5)
 
 
 def test_a_row_without_numbers_spoils_no_other() -> None:
-    raw, head = logits(600, 4, 4), bare(600)
+    raw, head = logits(600, 4, 4), logits_head(600)
     raw[1, 5], raw[2, 300], raw[3] = torch.nan, torch.inf, -torch.inf
-    said = seen(raw, head, torch.full((4,), 3, device=DEVICE), 1.0, kernel.compute_group_stats(raw, head, 1.0))
+    said = build_block(raw, head, torch.full((4,), 3, device=DEVICE), 1.0, kernel.compute_group_stats(raw, head, 1.0))
     ids, logp, rest = said.top_k(5)
     assert ((ids >= 0) & (ids < 600)).all()
     for told in (logp.sum(-1), rest, said.observed_logprob, said.entropy, said.logsumexp):
@@ -82,13 +90,13 @@ def test_rows_may_lie_beyond_what_32_bits_reach() -> None:
     apart = 2**30 + 64
     raw = torch.empty(2 * apart + 300, device=DEVICE).as_strided((3, 300), (apart, 1))
     raw.copy_(logits(300, 3, 5))
-    head, lse = bare(300), raw.logsumexp(-1)
-    near(kernel.compute_group_stats(raw, head, 1.0), by_torch(raw, head, 1.0), 1e-5)
+    head, lse = logits_head(300), raw.logsumexp(-1)
+    assert_close(kernel.compute_group_stats(raw, head, 1.0), group_stats_by_torch(raw, head, 1.0), 1e-5)
     expected = -raw.double().softmax(-1)
     expected[:, 9] += 1
     inputs = LogitsInputs(raw[:, :0], head, torch.full((3,), 9, device=DEVICE))
     kernel.write_logits_gradient_by_kernel(inputs, raw, lse=lse, g=torch.ones(3, device=DEVICE))
-    near(raw, expected, 1e-6)
+    assert_close(raw, expected, 1e-6)
 
 
 @pytest.mark.parametrize("how", HEADS.values(), ids=HEADS.keys())
@@ -106,8 +114,8 @@ def test_it_says_what_the_way_without_it_says(how: dict[str, Any], monkeypatch: 
     (top, said), (plain, beside) = ours, told()
     assert torch.equal(top.ids, plain.ids)
     for name in ("logprobs", "observed_logprob", "tail_logprob", "entropy", "logsumexp"):
-        near(getattr(top, name), getattr(plain, name).double(), 1e-5)
-    near(said.logprobs_at[0][1], beside.logprobs_at[0][1].double(), 1e-5)
+        assert_close(getattr(top, name), getattr(plain, name).double(), 1e-5)
+    assert_close(said.logprobs_at[0][1], beside.logprobs_at[0][1].double(), 1e-5)
     assert torch.equal(said.logprobs_at[0][0], top.logprobs) and torch.equal(
         said.logprobs_at[0][1], top.tail_logprob
     )  # to the last bit
@@ -144,7 +152,7 @@ def test_a_budget_cuts_and_changes_nothing() -> None:
     )
     assert rows.chunk_sizes(head, hidden, 4 * 2000 * 4).product_rows == 2
     assert torch.equal(few.ids, whole.ids)
-    near(few.tail_logprob, whole.tail_logprob.double(), 1e-5)
+    assert_close(few.tail_logprob, whole.tail_logprob.double(), 1e-5)
     nothing = torch.zeros(0, dtype=torch.long, device=DEVICE)
     assert topk_stats(hidden[:0], head, nothing, k=3).logprobs.shape == (0, 3)
 
@@ -163,7 +171,7 @@ def test_the_gradient_is_that_of_the_way_without_it(how: dict[str, Any]) -> None
     block.exp_shifted(head.to_logits(raw.clone(), 0.7, z), lse * 1.4426950408889634, z)
     assert z.sum(-1).allclose(torch.ones(5, device=DEVICE), atol=1e-4)
     write_logits_gradient(inputs, raw, lse=lse, g=g, sizes=rows.ChunkSizes(2, 2, torch.float32, use_kernel=False))
-    near(ours, raw.double(), 1e-6)
+    assert_close(ours, raw.double(), 1e-6)
 
 
 @pytest.mark.parametrize("room", [60_000, 2**30], ids=["again", "kept"])
@@ -179,7 +187,7 @@ def test_the_whole_way_back(room: int) -> None:
         logp = run(leaf)
         found.append((logp.detach(), *torch.autograd.grad(logp.sum(), leaf)))
     for here, there in zip(*found, strict=True):
-        near(here, there.double(), 2e-5)
+        assert_close(here, there.double(), 2e-5)
 
 
 @pytest.mark.parametrize("how", HEADS.values(), ids=HEADS.keys())
@@ -201,7 +209,7 @@ def test_the_gradient_of_a_divergence(how: dict[str, Any], logits_bytes: int, mo
         found.append((d.detach(), *torch.autograd.grad(d.sum() + logprobs.sum(), leaf)))
         monkeypatch.setattr(rows, "uses_kernel", lambda hidden: False)
     for ours, without in zip(*found, strict=True):
-        near(ours, without.double(), 2e-5)
+        assert_close(ours, without.double(), 2e-5)
 
 
 def _full(hidden: Tensor, head: Head, observed: Tensor) -> Tensor:

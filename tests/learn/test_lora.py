@@ -10,7 +10,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
 from helpers.scoring import logprobs_of
-from helpers.small import CHAT, Watcher, living, model, recipe, rollout, stepped
+from helpers.tiny_policy import CHAT, Watcher, build_context, model, recipe, rollout, stepped
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load_checkpoint, save_checkpoint
 from sgcd.learn.policy.initial_policy import InitialPolicy
@@ -156,7 +156,7 @@ def test_a_whole_run_moves_the_adapter_alone(tmp_path: Path) -> None:
     from sgcd.learn.training.trainer import Trainer
 
     plan = recipe(steps=2, surrogate={"kl": 0.1}, checkpoint={"every": 1}, evaluation={"every": 2, "trials": 1})
-    alive = living(tmp_path / "run", plan)
+    alive = build_context(tmp_path / "run", plan)
     add_adapter(alive.policy.model, LORA, 0)
     watcher = Watcher()
     try:

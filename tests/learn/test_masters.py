@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.small import CHAT, accumulated, model, rollout, stepped
+from helpers.tiny_policy import CHAT, accumulated, model, rollout, stepped
 from sgcd.learn.policy.checkpoint import TrainerState, load_checkpoint, save_checkpoint
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.scoring.batch import LossInputs

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.ragged import (
+from helpers.ragged_conversations import (
     END,
     Played,
     both,

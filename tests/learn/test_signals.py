@@ -10,11 +10,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.small import Watcher, heeding, model, recipe
+from helpers.tiny_policy import Watcher, make_context_sensitive, model, recipe
 from helpers.training_runs import LONG, group, train
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.methods import CreditInputs, Method, StatelessMethod, build_method
 from sgcd.credit.settings import DirectSdSettings, OpdSettings
+from sgcd.credit_records import Credit, Features, Imitation, Signal, Teacher
 from sgcd.errors import RecordError
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.scoring.batch import ForwardConfig
@@ -26,7 +27,7 @@ from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import GroupLearner, group_advantages
 from sgcd.learn.training.teacher_scorer import SHUFFLED, TeacherBatch
 from sgcd.learn.training.timers import ModelThread, StepTimer
-from sgcd.records import Credit, Features, Imitation, Rollout, Signal, Teacher
+from sgcd.records import Rollout
 from sgcd.storage.run_folder import RunFolder
 
 GROUP = group("xx..xxx", "xxxx", "....xx", "xxx.x.x.x", "", wins=2)
@@ -38,7 +39,7 @@ NUM_TOKENS = sum(rollout.num_policy_tokens for rollout in GROUP.rollouts)
 
 
 def policy(seed: int = 3) -> Any:
-    return heeding(model(torch.float64, 50, seed))
+    return make_context_sensitive(model(torch.float64, 50, seed))
 
 
 def with_reference() -> list[TeacherInput]:

@@ -9,15 +9,16 @@ import pytest
 import torch
 
 from helpers.scoring import logprobs_of, student_of, teacher_of
-from helpers.small import heeding, model, rollout
+from helpers.tiny_policy import make_context_sensitive, model, rollout
 from sgcd.contrast.insert import build_teacher_input_ids
-from sgcd.credit.divergence import dense_features
+from sgcd.credit.divergence import divergence_features
+from sgcd.credit_records import Features
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.scoring.batch import split_micro_batches
 from sgcd.learn.scoring.student import StudentScores
 from sgcd.learn.scoring.teacher import TeacherTopK
-from sgcd.records import Features, Rollout, TokenIds
+from sgcd.records import Rollout, TokenIds
 
 MASKS = ("xx..xxx", "x", "....xx", "xxx.x.x.x", "..", "", "xxxxx")
 ROLLOUTS = [rollout(mask, sibling=index, prompt=2 + index % 3) for index, mask in enumerate(MASKS)]
@@ -44,12 +45,12 @@ def by_hand(policy: Any, each: Rollout, row: TokenIds, k: int) -> Features:
         for ids in (np.concatenate([each.prompt, each.response]), row)
     )
     observed = torch.from_numpy(each.response.astype(np.int64))
-    numbers = dense_features(student.detach() / TEMPERATURE, teacher.detach() / TEMPERATURE, observed, k=k)
+    numbers = divergence_features(student.detach() / TEMPERATURE, teacher.detach() / TEMPERATURE, observed, k=k)
     return Features(*(np.where(each.response_mask, number.numpy(), 0).astype(np.float32) for number in numbers))
 
 
 def test_features_are_those_of_both_contexts_in_full() -> None:
-    policy = heeding(model(torch.float64, 50))
+    policy = make_context_sensitive(model(torch.float64, 50))
     for k in (5, 50, 80):
         marks, _ = scored(policy, ROLLOUTS, ROWS, k)
         for each, row, found in zip(ROLLOUTS, ROWS, marks.features[0], strict=True):

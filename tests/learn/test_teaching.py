@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers.small import Watcher, heeding, living, recipe
+from helpers.tiny_policy import Watcher, build_context, make_context_sensitive, recipe
 from helpers.training_runs import LONG, SGCD, group, referred
 from sgcd.contrast.reference import ReferenceResult
 from sgcd.learn.scoring.teacher import score_teacher
@@ -39,8 +39,8 @@ class Awaited:
 
 def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
     plan = recipe(method=SGCD, scoring={"shuffled_every": 0}, **changes)
-    alive = living(path / "run", plan)
-    heeding(alive.policy.model)
+    alive = build_context(path / "run", plan)
+    make_context_sensitive(alive.policy.model)
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
     count = sum(each.num_policy_tokens for siblings in GROUPS for each in siblings.rollouts)
     gradient = GradientAccumulator(

@@ -8,10 +8,11 @@ import torch
 
 from helpers.families import family
 from helpers.scoring import student_of, teacher_of
-from helpers.small import rollout
+from helpers.tiny_policy import rollout
 from sgcd.contrast.insert import build_teacher_input_ids
-from sgcd.credit.divergence import dense_features
-from sgcd.records import Features, Rollout, TokenIds
+from sgcd.credit.divergence import divergence_features
+from sgcd.credit_records import Features
+from sgcd.records import Rollout, TokenIds
 
 TEMPERATURE, SIZE = 0.7, 400
 NAMES = ("qwen3", "qwen3.5", "llama", "gemma2", "gemma3")
@@ -76,7 +77,7 @@ def test_teacher_and_student_are_aligned_over_thirty_turns(name: str) -> None:
         observed = torch.from_numpy(each.response.astype(np.int64))
         for kind, expected in zip(
             ("divergence", "entropy", "teacher_logprob_gap"),
-            dense_features(student, teacher, observed, k=6),
+            divergence_features(student, teacher, observed, k=6),
             strict=True,
         ):
             by_hand = np.where(each.response_mask, expected.numpy(), 0)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.small import STAGE, Watcher, living, recipe
+from helpers.tiny_policy import STAGE, Watcher, build_context, recipe
 from sgcd.act.environment import TaskSuite
 from sgcd.errors import FolderError
 from sgcd.learn.policy.checkpoint import load_trainer_state
@@ -21,7 +21,7 @@ from sgcd.storage.run_folder import RunFolder
 
 def train(path: Path, watcher: Watcher | None = None, stage: TaskSuite = STAGE, **changes: Any) -> TrainResult:
     plan = recipe(**changes)
-    alive = living(path, plan, stage)
+    alive = build_context(path, plan, stage)
     try:
         return asyncio.run(Trainer(plan, alive, watcher or Watcher(), folder=RunFolder.open(path)).run())
     finally:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.small import CHAT, Watcher, rollout
+from helpers.tiny_policy import CHAT, Watcher, rollout
 from helpers.training_runs import SGCD, train
 from sgcd.act.siblings import CollectedGroups
 from sgcd.cli.commands.train import summarise_run

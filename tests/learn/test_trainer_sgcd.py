@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.small import Watcher
+from helpers.tiny_policy import Watcher
 from helpers.training_runs import SGCD, contents, policy, train
 from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.learn.policy.head import get_backbone
@@ -62,7 +62,7 @@ def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Pat
         assert sum(shares[name] for name in ("thinking", "call", "answer")) == pytest.approx(1)
         histogram = told.weight.histogram
         assert histogram
-        assert histogram.one + sum(histogram.counts) == told.creditable
+        assert histogram.num_unit + sum(histogram.counts) == told.creditable
         assert told.method["calibration"]["spike"] in (3.0, 4.0, 5.0, 6.0)
         assert (row.foreign, row.in_graph, row.invalid) == (0, 0, [])
         assert row.seconds["teacher"] > 0
@@ -79,8 +79,8 @@ def test_credit_is_compared_with_that_of_a_neighbour_s_reference_every_so_often(
     told = credit_metrics[1].shuffled
     assert told
     assert told.rollouts == credit_metrics[1].scored
-    assert told.own == credit_metrics[1].credited
-    assert told.both <= min(told.own, told.other)
+    assert told.own_tokens == credit_metrics[1].credited
+    assert told.common_tokens <= min(told.own_tokens, told.shuffled_tokens)
 
 
 def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:

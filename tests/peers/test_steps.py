@@ -21,7 +21,7 @@ from sgcd.bench.step import (
     build_step_arms,
     build_teacher_rollouts,
 )
-from sgcd.credit.divergence import dense_features
+from sgcd.credit.divergence import divergence_features
 
 GROUPS, SIBLINGS, TURNS = 2, 2, 2
 
@@ -103,7 +103,7 @@ def test_the_divergence_of_sdpo_is_ours(kind: Any, alpha: float, theirs: Any, ba
     trl: Any = import_module("trl.experimental.sdpo.loss_utils")
     both, there = logits_of(theirs, batch), batch["tool_mask"].bool()
     student, teacher, observed = both.student_logits[there], both.teacher_logits[there], both.completion_ids[there]
-    ours = dense_features(student, teacher, observed, k=TOP_K, divergence=kind)[0]
+    ours = divergence_features(student, teacher, observed, k=TOP_K, divergence=kind)[0]
     p, q = student.log_softmax(-1), teacher.log_softmax(-1)
     ids = q.topk(TOP_K).indices
     listed = (ids == observed[:, None]).any(-1)
@@ -114,7 +114,7 @@ def test_the_divergence_of_sdpo_is_ours(kind: Any, alpha: float, theirs: Any, ba
     size = student.shape[-1]
     how = {"distillation_topk": size, "distillation_alpha": alpha, "distillation_add_tail": False}
     whole = trl.compute_topk_self_distillation_loss(student, teacher, **how)
-    assert torch.allclose(dense_features(student, teacher, observed, k=size, divergence=kind)[0], whole, atol=1e-5)
+    assert torch.allclose(divergence_features(student, teacher, observed, k=size, divergence=kind)[0], whole, atol=1e-5)
     assert (whole - ours).max() > 1e-3
 
 

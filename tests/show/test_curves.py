@@ -6,18 +6,18 @@ from xml.etree import ElementTree
 import matplotlib
 import pytest
 
-from helpers import drawn
+from helpers import drawn_runs
 from sgcd.show.curves import build_curves
 from sgcd.show.drawing import trailing_mean
 from sgcd.storage.metrics import StepMetrics
 
 
 def metrics(steps: int = 3, **changes: Any) -> list[StepMetrics]:
-    rows = ({**drawn.ROW, "step": step, "loss": 0.1 * step, **changes} for step in range(1, steps + 1))
+    rows = ({**drawn_runs.ROW, "step": step, "loss": 0.1 * step, **changes} for step in range(1, steps + 1))
     return [StepMetrics.from_json(row) for row in rows]
 
 
-EVALUATIONS = [drawn.trial(step, task, "greedy", task < 3 + step) for step in (0, 2) for task in range(8)]
+EVALUATIONS = [drawn_runs.trial(step, task, "greedy", task < 3 + step) for step in (0, 2) for task in range(8)]
 
 
 def test_what_changes_is_drawn_and_the_rest_is_told() -> None:

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import drawn
+from helpers import drawn_runs
 from sgcd.cli import main
+from sgcd.credit_records import CreditRecord, Features
 from sgcd.measure import health
-from sgcd.records import CreditRecord, Features, Verdict
+from sgcd.records import Verdict
 from sgcd.show import report, steps
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
@@ -71,7 +72,7 @@ class Page(HTMLParser):
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """The drawn runs have no tokenizer, but their words are known; and pictures have tests of their own."""
     monkeypatch.setattr(
-        report, "load_token_decoder", lambda _: (lambda ids: [drawn.WORDS[i - 10] for i in ids.tolist()], "")
+        report, "load_token_decoder", lambda _: (lambda ids: [drawn_runs.WORDS[i - 10] for i in ids.tolist()], "")
     )  # pyright: ignore
     monkeypatch.setattr(report, "build_curves", lambda *_: ([], []))  # pyright: ignore
 
@@ -83,7 +84,7 @@ def pictures(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
-    return drawn.draw(tmp_path / "run")
+    return drawn_runs.draw(tmp_path / "run")
 
 
 def allowed(found: Page) -> dict[str, list[str]]:
@@ -133,7 +134,7 @@ def test_tokens_are_coloured_and_their_numbers_lie_beside_them(folder: RunFolder
 
 
 def test_without_features_weights_are_one_and_advantages_are_shown(tmp_path: Path) -> None:
-    found = Page(render_page(drawn.draw(tmp_path / "run", "grpo")))
+    found = Page(render_page(drawn_runs.draw(tmp_path / "run", "grpo")))
     [mode] = [own["id"] for tag, own in found.elements if tag == "input" and "checked" in own]
     assert mode == "by-advantage"
     assert "In what is shown here every weight is one" in found.all
@@ -182,13 +183,13 @@ HOSTILE = [
 
 @pytest.mark.parametrize("text", HOSTILE)
 def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = Page(render_page(drawn.draw(tmp_path / "plain", tasks=("plain",))))
-    monkeypatch.setattr(drawn, "WORDS", [text, *drawn.WORDS[1:]])
+    plain = Page(render_page(drawn_runs.draw(tmp_path / "plain", tasks=("plain",))))
+    monkeypatch.setattr(drawn_runs, "WORDS", [text, *drawn_runs.WORDS[1:]])
     monkeypatch.setattr(
-        drawn, "RECIPE", drawn.RECIPE + "# " + text.encode(errors="replace").decode().replace("\0", "") + "\n"
+        drawn_runs, "RECIPE", drawn_runs.RECIPE + "# " + text.encode(errors="replace").decode().replace("\0", "") + "\n"
     )
     said = {"role": "user", "content": text}
-    real = drawn.rollout
+    real = drawn_runs.rollout
 
     def spoilt(sibling: int, success: bool, task: str = "", **changes: Any) -> Any:
         verdict = {} if "verdict" in changes else {"verdict": Verdict(0.0, success, {text: text, "state": True})}
@@ -197,12 +198,12 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
             whole["broken"] = text
         return real(sibling, success, task, **whole)
 
-    monkeypatch.setattr(drawn, "rollout", spoilt)
-    folder = drawn.draw(tmp_path / "spoilt", tasks=(text,))
+    monkeypatch.setattr(drawn_runs, "rollout", spoilt)
+    folder = drawn_runs.draw(tmp_path / "spoilt", tasks=(text,))
     row = {"task": text, "text": text, "writer": text, "hash": text, "literals": [text]}
     folder.write_references(1, [row])
     folder.write_references(2, [{**row, "text": "", "cause": text}])
-    row = {**drawn.ROW, "step": 3, "skipped": text, "broken": 1, "causes": {text: 1}}
+    row = {**drawn_runs.ROW, "step": 3, "skipped": text, "broken": 1, "causes": {text: 1}}
     folder.append_metrics(StepMetrics.from_json(row))
     folder.facts[text] = {text: text}
     html = render_page(folder)
@@ -231,7 +232,7 @@ def test_hostile_text_stays_text(text: str, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_page_has_its_size_and_says_what_it_leaves_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = drawn.draw(tmp_path / "run", tasks=("t-1", "t-2", "t-3"))
+    folder = drawn_runs.draw(tmp_path / "run", tasks=("t-1", "t-2", "t-3"))
     assert "would not fit" not in Page(render_page(folder)).all
     monkeypatch.setattr(
         steps, "MAX_PAGE_TOKENS", 2 * 35
@@ -277,7 +278,7 @@ def test_what_cannot_be_shown_is_one_line(
 
 @pytest.mark.usefixtures("pictures")
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
-    found = Page(render_page(RunFolder.create(tmp_path / "run", drawn.RECIPE, {})))
+    found = Page(render_page(RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})))
     for words_ in ("no held-out tasks were played", "No step has been done yet.", "No step has been played yet."):
         assert words_ in found.all
 
@@ -289,7 +290,7 @@ def test_a_step_that_was_stopped_before_its_credit_says_so(folder: RunFolder) ->
 
 def test_numbers_that_are_not_finite_leave_the_page_whole(folder: RunFolder) -> None:
     wild = np.array([np.nan, np.inf, -np.inf, 0, 0, 0], np.float32)
-    one = drawn.scored(0.5)
+    one = drawn_runs.scored(0.5)
     folder.write_credit(1, {"t-1/0": CreditRecord(one.credit, Features(wild, wild, wild)), "t-1/1": one})
     found = Page(render_page(folder, [1]))
     [numbers] = [text for _, own, text in found.texts if own.get("id") == "data"]

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from helpers import drawn
+from helpers import drawn_runs
 from helpers.browser import PROGRAM, Browser, browser
 from sgcd.show import report
 
@@ -22,10 +22,10 @@ HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">\u202e"
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn run, one word of which is hostile."""
-    words = [HOSTILE, *drawn.WORDS[1:]]
+    words = [HOSTILE, *drawn_runs.WORDS[1:]]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(report, "load_token_decoder", lambda _: (lambda ids: [words[i - 10] for i in ids.tolist()], ""))  # pyright: ignore
-        return report.write_report(drawn.draw(tmp_path_factory.mktemp("shown") / "run").path)
+        return report.write_report(drawn_runs.draw(tmp_path_factory.mktemp("shown") / "run").path)
 
 
 @pytest.fixture(scope="module")

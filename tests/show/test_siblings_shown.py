@@ -6,24 +6,27 @@ from typing import Any
 import numpy as np
 import pytest
 
-from helpers import drawn
-from sgcd.records import Credit, CreditRecord, Turn
+from helpers import drawn_runs
+from sgcd.credit_records import Credit, CreditRecord
+from sgcd.records import Turn
 from sgcd.show import group_columns as siblings
 from sgcd.show.group_columns import ShownToken, TurnCell, build_task_section
 from sgcd.show.token_classes import build_token_classes
 
 
 def spell(ids: Any) -> list[str]:
-    return [drawn.WORDS[token - 10] for token in ids.tolist()]
+    return [drawn_runs.WORDS[token - 10] for token in ids.tolist()]
 
 
 def shown() -> Any:
-    records = {"t-1/0": drawn.scored(-0.5), "t-1/1": drawn.scored(0.5)}
-    return build_task_section("1.0", drawn.siblings(), records, references=(), decode_tokens=spell, max_advantage=1.0)
+    records = {"t-1/0": drawn_runs.scored(-0.5), "t-1/1": drawn_runs.scored(0.5)}
+    return build_task_section(
+        "1.0", drawn_runs.siblings(), records, references=(), decode_tokens=spell, max_advantage=1.0
+    )
 
 
 def test_every_token_has_its_colours() -> None:
-    assert build_token_classes(drawn.rollout(1, True), drawn.scored(0.5), 1.0) == [
+    assert build_token_classes(drawn_runs.rollout(1, True), drawn_runs.scored(0.5), 1.0) == [
         "k1 p7",  # A W = .5 of 1, and colours go by the root
         "k2 w9 p9 d8",
         "k2 p7 d5 m",
@@ -35,7 +38,7 @@ def test_every_token_has_its_colours() -> None:
 
 def test_weights_below_one_and_failures_have_colours_of_their_own() -> None:
     credit = Credit(-1.0, np.array([0.2, 0.6, 1, 1, 1.1, 3], np.float32), cap=3.0, floor=0.2)
-    assert build_token_classes(drawn.rollout(0, False), CreditRecord(credit), 3.0) == [
+    assert build_token_classes(drawn_runs.rollout(0, False), CreditRecord(credit), 3.0) == [
         "k1 v9 n3",
         "k2 v5 n5",
         "k2 n6",
@@ -43,7 +46,7 @@ def test_weights_below_one_and_failures_have_colours_of_their_own() -> None:
         "k3 w1 n6",
         "k3 w9 n9",
     ]
-    assert build_token_classes(drawn.rollout(0, False), None, 1.0) == ["k1", "k2", "k2", "k0", "k3", "k3"]
+    assert build_token_classes(drawn_runs.rollout(0, False), None, 1.0) == ["k1", "k2", "k2", "k0", "k3", "k3"]
 
 
 def test_success_stands_before_failure_and_what_broke_stands_last() -> None:
@@ -102,12 +105,12 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
     assert second.tokens == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
     assert first.observation == "do ... 1 characters cut ... e"
     assert numbers["1.0.0"]["id"] == [10, 15]
-    assert siblings.count_shown_tokens(drawn.siblings()) == 3 * 2
+    assert siblings.count_shown_tokens(drawn_runs.siblings()) == 3 * 2
 
 
 def test_what_was_wrong_with_a_call_stands_below_it() -> None:
-    turn = drawn.rollout(0, False).turns[0]
+    turn = drawn_runs.rollout(0, False).turns[0]
     bad = (Turn(0, 3, (*turn.calls, type(turn.calls[0])("find", {}, is_error=True)), "it is never closed"), Turn(4, 6))
-    group = replace(drawn.siblings(), rollouts=(drawn.rollout(0, False, turns=bad),))
+    group = replace(drawn_runs.siblings(), rollouts=(drawn_runs.rollout(0, False, turns=bad),))
     task, _ = build_task_section("0", group, {}, references=(), decode_tokens=spell, max_advantage=1.0)
     assert task.columns[0].cells[0].problems == ("find answered with an error", "could not be read: it is never closed")

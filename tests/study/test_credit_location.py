@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sgcd.credit.settings import SgcdSettings
-from sgcd.records import Features, Rollout, Verdict
+from sgcd.credit_records import Features
+from sgcd.records import Rollout, Verdict
 from sgcd.study.credit_location import measure_credit_location, spike_condition_shares
 from sgcd.study.decision_values import Truth
 from sgcd.study.score_groups import ScoredRollout

@@ -20,7 +20,7 @@ SERVER_CLAMP = -1e-7
 """Upper bound of the kept log-mass of a server's logprobs, because rounding may leave no mass for the tail."""
 
 
-def dense_features(
+def divergence_features(
     student: Array, teacher: Array, observed: Array, *, k: int = 100, divergence: Divergence = "reverse_kl"
 ) -> tuple[Array, Array, Array]:
     """(d, H, gap) of each token from logits [tokens, vocabulary] that are already divided by the temperature.

@@ -145,7 +145,7 @@ class Endpoint:
         """
         request = self._build_request(messages, schema, options)
         request_hash = sha256(json.dumps([self.settings.base_url, request], sort_keys=True).encode()).hexdigest()
-        self.usage_tracker.count("asked")
+        self.usage_tracker.count("requests")
         if (cached := self._load_cached(request_hash)) is not None:
             self.usage_tracker.count("cached")
             return cached

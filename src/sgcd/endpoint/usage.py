@@ -139,7 +139,7 @@ class UsageTracker:
     # -- metrics of a step ---------------------------------------------------------------------------------------------
 
     def count(self, event: str) -> None:
-        """Count an event: asked, cached (answered without a call), repeated (a further call), forgotten (no cache)."""
+        """Count an event: requests, cached (no call was made), repeated (a further call), forgotten (no cache)."""
         self._counts[event] += 1
 
     def count_failed(self, kind: str) -> None:
@@ -149,7 +149,7 @@ class UsageTracker:
     def pop_metrics(self) -> EndpointUsage:
         """Usage since the previous call of this method, and the totals of the run."""
         metrics = EndpointUsage(
-            asked=self._counts["asked"],
+            requests=self._counts["requests"],
             cached=self._counts["cached"],
             calls=self._counts["calls"],
             repeated=self._counts["repeated"],

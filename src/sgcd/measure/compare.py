@@ -158,34 +158,36 @@ def has_mode(evaluations: Iterable[RunEvaluation], mode: str) -> bool:
 def check_comparable(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation]) -> None:
     """Raise FolderError if the runs were not measured on the same tasks in the same way; it names the differences."""
     first, *others = [*a, *b]
-    for other in others:
-        shared_modes = [mode for mode in MODES if has_mode([first, other], mode)]
-        problems = list(find_setting_differences(first, other, shared_modes)) if shared_modes else ["no mode in common"]
+    for second in others:
+        shared_modes = [mode for mode in MODES if has_mode([first, second], mode)]
+        problems = (
+            list(find_setting_differences(first, second, shared_modes)) if shared_modes else ["no mode in common"]
+        )
         if problems:
             raise FolderError(
-                f"{first.run} and {other.run}: not measured on the same tasks in the same way: {', '.join(problems)}; "
+                f"{first.run} and {second.run}: not measured on the same tasks in the same way: {', '.join(problems)}; "
                 "evaluate both again alike"
             )
 
 
-def find_setting_differences(first: RunEvaluation, other: RunEvaluation, modes: Sequence[str]) -> Iterator[str]:
+def find_setting_differences(first: RunEvaluation, second: RunEvaluation, modes: Sequence[str]) -> Iterator[str]:
     def describe_if_different(label: str, first_value: object, second_value: object) -> Iterator[str]:
         if first_value != second_value:
             yield f"{label} is {first_value} against {second_value}"
 
-    for key in sorted({*first.environment, *other.environment}):
+    for key in sorted({*first.environment, *second.environment}):
         first_value, second_value = (
-            without_connection_keys(evaluation.environment.get(key)) for evaluation in (first, other)
+            without_connection_keys(evaluation.environment.get(key)) for evaluation in (first, second)
         )
         yield from describe_if_different(f"environment.{key}", first_value, second_value)
-    yield from describe_if_different("split", first.rows[0]["split"], other.rows[0]["split"])
+    yield from describe_if_different("split", first.rows[0]["split"], second.rows[0]["split"])
     for mode in modes:
-        first_value, second_value = tasks_in_mode(first, mode), tasks_in_mode(other, mode)
+        first_value, second_value = tasks_in_mode(first, mode), tasks_in_mode(second, mode)
         if first_value != second_value:
             num_common = len(first_value & second_value)
             yield f"{mode} tasks: {len(first_value)} against {len(second_value)}, {num_common} in common"
         yield from describe_if_different(
-            f"{mode} temperature", mode_temperature(first, mode), mode_temperature(other, mode)
+            f"{mode} temperature", mode_temperature(first, mode), mode_temperature(second, mode)
         )
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.records import CreditRecord, Flags, Floats, Group, Rollout, TokenIds, Turn
+from sgcd.credit_records import CreditRecord
+from sgcd.records import Flags, Floats, Group, Rollout, TokenIds, Turn
 from sgcd.show.escape_text import escape_text, escape_token
 from sgcd.show.token_classes import build_token_classes
 from sgcd.text import cut_middle
@@ -228,8 +229,12 @@ def _token_numbers(rollout: Rollout, credit_record: CreditRecord | None) -> Toke
     }
     if credit_record.features is not None:
         features = credit_record.features
-        shown = {"divergence": features.divergence, "entropy": features.entropy, "gap": features.teacher_logprob_gap}
-        for name, values in shown.items():
+        feature_values = {
+            "divergence": features.divergence,
+            "entropy": features.entropy,
+            "gap": features.teacher_logprob_gap,
+        }
+        for name, values in feature_values.items():
             numbers[name] = _short_numbers(values[show_mask])
     if credit_record.saliency is not None:
         numbers["saliency"] = _short_numbers(credit_record.saliency[show_mask])

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from sgcd.credit_records import CreditRecord
 from sgcd.errors import FolderError, TemplateError
-from sgcd.records import CreditRecord, TokenIds
+from sgcd.records import TokenIds
 from sgcd.show import group_columns as shown
 from sgcd.show.escape_text import escape_text
 from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section

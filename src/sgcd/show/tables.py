@@ -40,12 +40,13 @@ def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> T
         for name in ("all", *CATEGORIES):
             before, after = _category_summary(start["modes"][mode], name), _category_summary(end["modes"][mode], name)
             if before["tasks"]:
-                cells = (
+                table.add_row(
+                    mode if name == "all" else f" {name}",
+                    str(before["tasks"]),
                     format_interval(before),
                     format_interval(after),
                     format_interval(_category_summary(mode_change, name)["difference"], "+"),
                 )
-                table.add_row(mode if name == "all" else f" {name}", str(before["tasks"]), *cells)
     return table
 
 
@@ -59,9 +60,14 @@ def comparison_table(compared: JsonMapping) -> Table:
         for name in ("all", *CATEGORIES):
             part = _category_summary(mode_comparison, name)
             if part["tasks"]:
-                p = "" if part["p"] is None else f"{part['p']:.3f}"
-                cells = format_number(part["a"]), format_number(part["b"]), format_interval(part["difference"], "+"), p
-                table.add_row(mode if name == "all" else f" {name}", str(part["tasks"]), *cells)
+                table.add_row(
+                    mode if name == "all" else f" {name}",
+                    str(part["tasks"]),
+                    format_number(part["a"]),
+                    format_number(part["b"]),
+                    format_interval(part["difference"], "+"),
+                    "" if part["p"] is None else f"{part['p']:.3f}",
+                )
     return table
 
 
@@ -143,7 +149,7 @@ def describe_model_usage(role: str, usages: Sequence[EndpointUsage]) -> list[str
     """The usage of one model: counts, tokens, money, latency."""
     if not usages:
         return []
-    num_questions, num_cached = sum(usage.asked for usage in usages), sum(usage.cached for usage in usages)
+    num_questions, num_cached = sum(usage.requests for usage in usages), sum(usage.cached for usage in usages)
     num_calls, num_retries = sum(usage.calls for usage in usages), sum(usage.repeated for usage in usages)
     prompt_tokens = sum(usage.tokens.prompt for usage in usages)
     answer_tokens = sum(usage.tokens.answer for usage in usages)

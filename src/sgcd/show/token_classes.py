@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.records import CreditRecord, Floats, Rollout, TokenKind
+from sgcd.credit_records import CreditRecord
+from sgcd.records import Floats, Rollout, TokenKind
 
 _NUM_LEVELS = 9
 DIVERGENCE_LEVELS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.2, 0.4, 0.8, 1.6)

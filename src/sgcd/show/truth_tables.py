@@ -73,9 +73,9 @@ def _counts_table(truth: JsonMapping) -> Table:
 
 def _ranking_table(location: Mapping[str, JsonMapping | None], title: str) -> Table:
     table = build_table(title, "", *_REFERENCE_ARMS)
-    for score, figures in location.items():
-        for kind in ("auroc", "average precision") if figures else ():
-            estimates: JsonMapping = figures[kind] if figures else {}
+    for score, estimates_by_kind in location.items():
+        for kind in ("auroc", "average precision") if estimates_by_kind else ():
+            estimates: JsonMapping = estimates_by_kind[kind] if estimates_by_kind else {}
             cells = [
                 format_interval(estimates[arm], "+" if "-" in arm else "") if arm in estimates else ""
                 for arm in _REFERENCE_ARMS
@@ -94,21 +94,21 @@ def _direction_table(direction: JsonMapping | None) -> Table:
 def _shares_table(credit: JsonMapping, published: JsonMapping) -> Table:
     table = build_table("Where the credit is", "", "of the credit", "published", "of the tokens")
     for name, place_shares in credit["shares"].items():
-        cells = (
+        table.add_row(
+            name,
             format_share(place_shares["credit"]),
             format_share(published["shares"][name]["credit"]),
             format_share(place_shares["tokens"]),
         )
-        table.add_row(name, *cells)
     return table
 
 
 def _gradients_table(arms: Mapping[str, JsonMapping], title: str) -> Table:
     table = build_table(title, "weights", "agreement", "less GRPO's")
-    for name, figures in arms.items():
+    for name, arm_estimates in arms.items():
         table.add_row(
             name,
-            format_interval(figures["agreement"]),
-            "" if name == "grpo" else format_interval(figures["less grpo"], "+"),
+            format_interval(arm_estimates["agreement"]),
+            "" if name == "grpo" else format_interval(arm_estimates["less grpo"], "+"),
         )
     return table

@@ -1,19 +1,26 @@
 """The types of a row of metrics.jsonl: the trainer writes `StepMetrics`, and every reader parses it.
 
-Attributes have the names of the JSON keys. A key that an old run does not have takes its default; a key that this
-version does not know is ignored.
+Attributes have the names of the JSON keys, except where a field declares its key. A key that an old run does not have
+takes its default; a key that this version does not know is ignored.
 """
 
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from sgcd.storage.atomic import SCHEMA, Row
 
 
 class _Metrics(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore", use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
 
 
 class TokenCounts(_Metrics):
@@ -43,7 +50,7 @@ class SpentBudget(_Metrics):
 class EndpointUsage(_Metrics):
     """Requests to one model over the network since the previous row, and their cost."""
 
-    asked: int = 0
+    requests: int = Field(default=0, validation_alias="asked", serialization_alias="asked")
     cached: int = 0
     """Requests that the cache answered."""
     calls: int = 0
@@ -137,9 +144,9 @@ class DivergenceMetrics(_Metrics):
 
 
 class WeightHistogram(_Metrics):
-    """Creditable tokens by weight; `one` counts those whose weight is exactly one, which no bin holds."""
+    """Creditable tokens by weight; `num_unit` counts those whose weight is exactly one, which no bin holds."""
 
-    one: int = 0
+    num_unit: int = Field(default=0, validation_alias="one", serialization_alias="one")
     edges: list[float] = []
     counts: list[int] = []
 
@@ -164,11 +171,11 @@ class ShuffledOverlap(_Metrics):
     """Credited tokens under a group's own reference and under another group's."""
 
     rollouts: int = 0
-    own: int = 0
-    other: int = 0
-    both: int = 0
+    own_tokens: int = Field(default=0, validation_alias="own", serialization_alias="own")
+    shuffled_tokens: int = Field(default=0, validation_alias="other", serialization_alias="other")
+    common_tokens: int = Field(default=0, validation_alias="both", serialization_alias="both")
     overlap: float | None = None
-    """both / either"""
+    """common / either"""
 
 
 class CreditMetrics(_Metrics):

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from pydantic import TypeAdapter
 from safetensors.numpy import load, save
 
+from sgcd.credit_records import Credit, CreditRecord, Features
 from sgcd.errors import FolderError, RecordError
-from sgcd.records import Credit, CreditRecord, Features, Group, Rollout, Task
+from sgcd.records import Group, Rollout, Task
 from sgcd.storage.atomic import SCHEMA, Row, check_schema
 
 ArrayMap = dict[str, NDArray[Any]]

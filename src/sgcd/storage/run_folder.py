@@ -7,8 +7,9 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
+from sgcd.credit_records import CreditRecord
 from sgcd.errors import FolderError
-from sgcd.records import CreditRecord, Group
+from sgcd.records import Group
 from sgcd.storage.atomic import SCHEMA, Row, append_rows, check_schema, read_rows, remove, to_json_line, write_atomic
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.record_files import (

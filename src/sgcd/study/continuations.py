@@ -30,8 +30,8 @@ class BranchPoint:
     def key(self) -> tuple[str, bytes]:
         """Equal for all siblings that reached the same state; the environment's last reply adds nothing to it."""
         stops = [0, *(turn.stop for turn in self.rollout.turns if turn.stop <= self.num_kept)]
-        num_said = self.num_kept if self.num_kept and self.rollout.response_mask[self.num_kept - 1] else stops[-1]
-        return self.task.id, self.rollout.response[:num_said].tobytes()
+        policy_stop = self.num_kept if self.num_kept and self.rollout.response_mask[self.num_kept - 1] else stops[-1]
+        return self.task.id, self.rollout.response[:policy_stop].tobytes()
 
     @property
     def is_over(self) -> bool:

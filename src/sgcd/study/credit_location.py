@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 from sgcd.credit.methods.sgcd import CreditResult
 from sgcd.credit.segments import measure_scale, normalized_divergence, spike_threshold
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
+from sgcd.credit_records import Features
 from sgcd.measure.statistics import Float64Array
-from sgcd.records import Features, TokenKind
+from sgcd.records import TokenKind
 from sgcd.study.decision_values import MAX_TOP_PROB
 from sgcd.study.ranking import Ranking, bootstrap_estimates
 from sgcd.study.weightings import (

@@ -12,8 +12,9 @@ from sgcd.contrast.leakage.literals import creditable_mask
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import CreditInputs, Method
+from sgcd.credit_records import Teacher
 from sgcd.measure.statistics import clip_interval, scipy_stats, t_interval
-from sgcd.records import Flags, Floats, Group, Reference, Teacher, TokenIds
+from sgcd.records import Flags, Floats, Group, Reference, TokenIds
 from sgcd.study.score_groups import ScoredRollout, ScoringOptions, score_groups_under_references
 
 _Array = NDArray[Any]
@@ -58,7 +59,10 @@ def score_references(
 
     A text is left out if it does not fit into the window.
     """
-    case_texts = [list(dict.fromkeys([case.own_reference, *other])) for case, other in zip(cases, texts, strict=True)]
+    case_texts = [
+        list(dict.fromkeys([case.own_reference, *texts_of_case]))
+        for case, texts_of_case in zip(cases, texts, strict=True)
+    ]
     chat = context.reference_builder.chat
     masks = [creditable_mask(rollout, case.literals, chat) for case in cases for rollout in case.group.rollouts]
     scored_rollouts = score_groups_under_references(
@@ -93,8 +97,8 @@ def _build_input_ids(
     inputs: list[TokenIds | None] = []
     for case, text in zip(cases, texts, strict=True):
         for rollout in case.group.rollouts:
-            room = context.window - len(rollout.prompt) - len(rollout.response)
-            fitted = None if text is None else builder.fit_to_window(Reference(rollout.task, text, ""), room)
+            free_tokens = context.window - len(rollout.prompt) - len(rollout.response)
+            fitted = None if text is None else builder.fit_to_window(Reference(rollout.task, text, ""), free_tokens)
             inputs.append(build_teacher_input_ids(rollout, fitted.ids) if fitted else None)
     return inputs
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from sgcd.credit.advantage import advantages
 from sgcd.credit.methods import Needs
+from sgcd.credit_records import Features
 from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.batch import ForwardConfig, unpack_policy_tokens
 from sgcd.learn.scoring.logits.stats import topk_stats
@@ -16,7 +17,7 @@ from sgcd.learn.scoring.student import score_student_no_grad
 from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.records import Features, Floats, Group, Rollout, TokenIds
+from sgcd.records import Floats, Group, Rollout, TokenIds
 
 LAB_FORWARD = ForwardConfig(temperature=1.0, micro_batch_tokens=16384)
 """For the lab's policy."""

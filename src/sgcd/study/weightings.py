@@ -8,7 +8,8 @@ import numpy as np
 from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import CreditResult, Sgcd
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
-from sgcd.records import Flags, Floats, Teacher
+from sgcd.credit_records import Teacher
+from sgcd.records import Flags, Floats
 from sgcd.study.decision_values import Truth
 from sgcd.study.score_groups import ScoredRollout
 

@@ -1,4 +1,4 @@
-"""sgcd bench: the cost of scoring, as figures with a target each."""
+"""sgcd bench: measures the cost of scoring against targets."""
 
 import os
 import platform
@@ -25,13 +25,13 @@ def bench(
     """
     from datetime import date
 
-    figures = measure_figures(rounds, tokens)
+    results = measure_scoring_costs(rounds, tokens)
     conditions = {"date": date.today().isoformat(), "rounds": rounds, "tokens": tokens}
     answer = {
         "schema": SCHEMA,
         "machine": describe_machine(),
         **conditions,
-        **{name: figures[name] for name in sorted(figures)},
+        **{name: results[name] for name in sorted(results)},
     }
     if json:
         print_json(answer)
@@ -45,14 +45,14 @@ def bench(
                 results_console().print("   " + figure["note"], soft_wrap=True)
 
 
-def measure_figures(rounds: int, tokens: int) -> dict[str, Any]:
+def measure_scoring_costs(rounds: int, tokens: int) -> dict[str, Any]:
     import torch
 
     from sgcd.bench.scoring import measure_errors, measure_memory, measure_speed
     from sgcd.bench.step import measure_overhead
 
     torch.set_num_threads(1)
-    console, figures = progress_console(), dict[str, Any]()
+    console, results = progress_console(), dict[str, Any]()
     for title, measure in (
         ("B3, memory", measure_memory),
         ("B4, errors", measure_errors),
@@ -60,12 +60,12 @@ def measure_figures(rounds: int, tokens: int) -> dict[str, Any]:
         ("B1 and B2, the head", lambda: measure_speed(rounds, tokens)),
     ):
         console.print(f"measuring {title}")
-        figures |= measure()
-    return figures
+        results |= measure()
+    return results
 
 
 def describe_machine() -> dict[str, Any]:
-    """The machine on which figures are measured."""
+    """The machine on which the benchmarks run."""
     import torch
 
     from sgcd.storage.provenance import package_version, processor_name

@@ -11,7 +11,8 @@ from sgcd.errors import FolderError
 
 if TYPE_CHECKING:
     from sgcd.chat import Chat
-    from sgcd.records import CreditRecord, Group, Rollout
+    from sgcd.credit_records import CreditRecord
+    from sgcd.records import Group, Rollout
     from sgcd.storage.run_folder import RunFolder
 
 _CONTEXT_TOKENS = 12

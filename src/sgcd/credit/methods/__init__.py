@@ -8,7 +8,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from sgcd.credit.segments import Segments
-from sgcd.records import Features, Flags, Group, Rollout, Signal, Teacher
+from sgcd.credit_records import Features, Signal, Teacher
+from sgcd.records import Flags, Group, Rollout
 from sgcd.settings import Divergence, Settings
 
 

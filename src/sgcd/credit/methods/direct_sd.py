@@ -9,7 +9,7 @@ import numpy as np
 
 from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, without_segments
 from sgcd.credit.settings import DirectSdSettings
-from sgcd.records import Credit, Imitation, Signal, Teacher
+from sgcd.credit_records import Credit, Imitation, Signal, Teacher
 
 
 class DirectSd(StatelessMethod):

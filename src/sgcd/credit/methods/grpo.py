@@ -4,7 +4,7 @@ import numpy as np
 
 from sgcd.credit.methods import CreditInputs, CreditResult, StatelessMethod, without_segments
 from sgcd.credit.settings import GrpoSettings
-from sgcd.records import Credit, Signal
+from sgcd.credit_records import Credit, Signal
 
 
 class Grpo(StatelessMethod):

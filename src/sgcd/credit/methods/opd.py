@@ -10,7 +10,7 @@ import numpy as np
 
 from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, without_segments
 from sgcd.credit.settings import OpdSettings
-from sgcd.records import Credit, Signal, Teacher
+from sgcd.credit_records import Credit, Signal, Teacher
 
 
 class Opd(StatelessMethod):

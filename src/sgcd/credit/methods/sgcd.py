@@ -15,7 +15,8 @@ from sgcd.credit.methods import CreditInputs, CreditResult, Needs, without_segme
 from sgcd.credit.segments import Calibration, Segments, calibrate, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
-from sgcd.records import Credit, Features, Flags, Rollout, Signal, check_length
+from sgcd.credit_records import Credit, Features, Signal
+from sgcd.records import Flags, Rollout, check_length
 
 _MAX_NONFINITE_SHARE = 0.01
 """Share of a rollout's tokens that may have a NaN or an infinity; one token may always. Beyond it, none has credit."""

@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from sgcd.credit_records import Imitation
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
-from sgcd.records import Floats, Imitation, Rollout, check_length
+from sgcd.records import Floats, Rollout, check_length
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from sgcd.credit.divergence import divergence_of, entropy_of, observed_logprob_of
+from sgcd.credit_records import Features
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.batch import ForwardConfig, pad_batch, unpack_policy_tokens
@@ -21,7 +22,7 @@ from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.scoring.logits.stats import LogitStats, stats_at
 from sgcd.learn.scoring.logprobs import forward_hidden_states, forward_micro_batches
 from sgcd.learn.scoring.teacher import TeacherTopK, kept_outcomes
-from sgcd.records import Features, Floats, Rollout
+from sgcd.records import Floats, Rollout
 from sgcd.settings import Divergence
 
 TopKByTeacher = Sequence[Sequence[TeacherTopK | None]]

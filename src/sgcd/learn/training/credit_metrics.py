@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.methods import CreditResult
-from sgcd.records import Credit, CreditRecord, Features, Flags, Floats, Rollout, TokenKind
+from sgcd.credit_records import Credit, CreditRecord, Features
+from sgcd.records import Flags, Floats, Rollout, TokenKind
 from sgcd.storage.metrics import (
     CreditMetrics,
     CreditShare,
@@ -112,9 +113,9 @@ def _shuffled_overlap(rollout_credits: Sequence[RolloutCredit]) -> ShuffledOverl
     num_both, num_either = int((credited & shuffled_credited).sum()), int((credited | shuffled_credited).sum())
     return ShuffledOverlap(
         rollouts=len(pairs),
-        own=int(credited.sum()),
-        other=int(shuffled_credited.sum()),
-        both=num_both,
+        own_tokens=int(credited.sum()),
+        shuffled_tokens=int(shuffled_credited.sum()),
+        common_tokens=num_both,
         overlap=_ratio(num_both, num_either),
     )
 

@@ -8,6 +8,7 @@ from typing import Any
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import advantages, permute_advantages
 from sgcd.credit.methods import CreditInputs, Method
+from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.scoring.batch import ForwardConfig, LossInputs, split_micro_batches
 from sgcd.learn.scoring.logprobs import score_logprobs
@@ -18,7 +19,7 @@ from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metri
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
 from sgcd.learn.training.teacher_scorer import SHUFFLED, ReferenceSource, TeacherBatch, TeacherScorer
 from sgcd.learn.training.timers import StepTimer
-from sgcd.records import Features, Floats, Group, Teacher
+from sgcd.records import Floats, Group
 from sgcd.seeds import derive_seed
 from sgcd.storage.metrics import CreditMetrics, ReferenceMetrics
 

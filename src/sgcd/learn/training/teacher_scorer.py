@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.methods import Needs
+from sgcd.credit_records import Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import get_context_window
 from sgcd.learn.scoring.batch import ForwardConfig
@@ -23,7 +24,7 @@ from sgcd.learn.scoring.teacher_inputs import (
     without_reference,
 )
 from sgcd.learn.training.timers import StepTimer
-from sgcd.records import Group, Teacher
+from sgcd.records import Group
 
 SHUFFLED = Teacher(context="next_reference")
 """Read every so often to see how much of the credit depends on what a reference says."""

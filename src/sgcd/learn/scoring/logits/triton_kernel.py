@@ -43,10 +43,21 @@ def write_logits_gradient_by_kernel(inputs: LogitsInputs, raw: Tensor, *, lse: T
         head = inputs.head
         grid = (len(raw), -(-head.vocab_size // COLUMNS))
         inner, outer, capped = _cap_factors(head, inputs.temperature)
-        row_tensors = (inputs.observed.contiguous(), lse.contiguous(), g.float().contiguous())
-        factors = (inner, outer, head.scale / inputs.temperature, capped)
         run: Any = _write_gradient
-        run[grid](raw, *row_tensors, head.vocab_size, raw.stride(0), *factors, COLUMNS=COLUMNS, num_warps=WARPS)
+        run[grid](
+            raw,
+            inputs.observed.contiguous(),
+            lse.contiguous(),
+            g.float().contiguous(),
+            head.vocab_size,
+            raw.stride(0),
+            inner,
+            outer,
+            head.scale / inputs.temperature,
+            capped,
+            COLUMNS=COLUMNS,
+            num_warps=WARPS,
+        )
 
 
 def _cap_factors(head: Head, temperature: float) -> tuple[float, float, bool]:
@@ -101,8 +112,8 @@ def _write_gradient(
     at = raw + row * stride + column
     z = tl.load(at, mask=column < size, other=0.0)
     bent = _tanh(z * inner) if CAPPED else z
-    given = tl.load(g + row)
-    own = tl.where(column == tl.load(observed + row), given, 0.0)
-    found = (own - given * tl.exp(bent * outer - tl.load(lse + row))) * slope
-    found = found * (1.0 - bent * bent) if CAPPED else found
-    tl.store(at, found, mask=column < size)
+    upstream = tl.load(g + row)
+    at_observed = tl.where(column == tl.load(observed + row), upstream, 0.0)
+    gradient = (at_observed - upstream * tl.exp(bent * outer - tl.load(lse + row))) * slope
+    gradient = gradient * (1.0 - bent * bent) if CAPPED else gradient
+    tl.store(at, gradient, mask=column < size)

@@ -37,8 +37,8 @@ def model(dtype: torch.dtype = torch.float32, size: int = CHAT.vocab_size, seed:
     return made.to(dtype).eval()
 
 
-def heeding(model: Any) -> Any:
-    """Let the context count, as it does in a policy that has learnt something."""
+def make_context_sensitive(model: Any) -> Any:
+    """Scale the weights so that the context changes the logits, as in a trained policy."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "embed" in name or "v_proj" in name or "o_proj" in name:
@@ -71,12 +71,12 @@ def rollout(mask: str, task: str = "t", sibling: int = 0, prompt: int = 3, seed:
 
 
 def accumulated(
-    policy: Any, batch: Sequence[LossInputs], trust: SurrogateSettings, temperature: float, tokens: int
+    policy: Any, batch: Sequence[LossInputs], surrogate: SurrogateSettings, temperature: float, tokens: int
 ) -> GradientAccumulator:
-    """The gradient of a whole batch, of which it is known beforehand what it deserves."""
+    """The gradient of a whole batch whose credit is known."""
     gradient = GradientAccumulator(
         model=policy,
-        surrogate=trust,
+        surrogate=surrogate,
         num_tokens=sum(example.rollout.num_policy_tokens for example in batch),
         config=ForwardConfig(temperature, tokens),
     )
@@ -88,13 +88,16 @@ def stepped(
     policy: Any,
     optimizer: Any,
     batch: Sequence[LossInputs],
-    told: OptimizerSettings,
+    settings: OptimizerSettings,
     number: int = 1,
-    heat: float = 1.0,
+    temperature: float = 1.0,
 ) -> StepResult:
     """One optimiser step on such a batch."""
     return optimizer_step(
-        optimizer, accumulated(policy, batch, SurrogateSettings(), heat, told.micro_batch_tokens), told, number
+        optimizer,
+        accumulated(policy, batch, SurrogateSettings(), temperature, settings.micro_batch_tokens),
+        settings,
+        number,
     )
 
 
@@ -124,7 +127,7 @@ STAGE = TaskSuite(Brevity, {"train": TASKS[:6], "dev": TASKS[6:]})
 
 
 def recipe(**changes: Any) -> Recipe:
-    told: dict[str, Any] = {
+    keys: dict[str, Any] = {
         "version": 1,
         "seed": 5,
         "steps": 4,
@@ -137,11 +140,11 @@ def recipe(**changes: Any) -> Recipe:
         "evaluation": {"every": 2, "trials": 2},
         "checkpoint": {"every": 3},
     }
-    return Recipe.model_validate({**told, **changes})
+    return Recipe.model_validate({**keys, **changes})
 
 
 class Watcher:
-    """Remembers what it was told."""
+    """Records all progress calls."""
 
     def __init__(self) -> None:
         self.phases: list[str] = []
@@ -162,8 +165,8 @@ def method_of(plan: Recipe) -> Any:
     return build_method(plan.method)
 
 
-def living(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = None) -> RunContext:
-    """A fresh policy; the run's folder is made where there is none."""
+def build_context(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: Any = None) -> RunContext:
+    """A context with a fresh policy; creates the run's folder if there is none."""
     begun = (path / "recipe.yaml").exists()
     if not begun:
         RunFolder.create(path, "version: 1\n", {})

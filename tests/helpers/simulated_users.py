@@ -28,7 +28,7 @@ class Door:
 def heard(door: Door, answer: str) -> float:
     return float(door.word in answer.split())
 '''
-"""An environment that is only a conversation: its row says which word the policy has to say last."""
+"""An environment that is only a conversation: its row names the word that the policy's last turn must contain."""
 
 
 def says(text: str, **more: Any) -> str:
@@ -36,36 +36,36 @@ def says(text: str, **more: Any) -> str:
     return json.dumps({"content": text, **more})
 
 
-def calls(*wanted: tuple[str, Any], text: str | None = None) -> str:
-    """An answer that calls tools; arguments that are a text go as they stand."""
-    told = [
+def calls(*tools: tuple[str, Any], text: str | None = None) -> str:
+    """An answer that calls tools; arguments that are a string are sent unchanged."""
+    tool_calls = [
         {
             "id": f"c{number}",
             "type": "function",
-            "function": {"name": name, "arguments": given if isinstance(given, str) else json.dumps(given)},
+            "function": {"name": name, "arguments": arguments if isinstance(arguments, str) else json.dumps(arguments)},
         }
-        for number, (name, given) in enumerate(wanted)
+        for number, (name, arguments) in enumerate(tools)
     ]
-    return json.dumps({"content": text, "tool_calls": told})
+    return json.dumps({"content": text, "tool_calls": tool_calls})
 
 
 def wants(request: dict[str, Any]) -> str:
-    """The word that the simulated user of these tests wants to hear: the last of its instructions."""
+    """The word that the simulated user of these tests waits for: the last of its instructions."""
     return request["messages"][0]["content"].split("You want to hear ")[1].split()[0]
 
 
-def visitor(number: int, request: dict[str, Any]) -> str:
-    """A user who asks for one word, asks again where it does not come, and leaves when it does."""
-    word, *said = wants(request), *request["messages"][2:]
-    if not said:
+def word_seeking_user(number: int, request: dict[str, Any]) -> str:
+    """A user who requests one word, repeats the request until it comes, and then leaves."""
+    word, *replies = wants(request), *request["messages"][2:]
+    if not replies:
         return says(f"please say {word}")
-    return says(f"thank you {END_MARK}" if word in said[-1]["content"].split() else f"i want {word}")
+    return says(f"thank you {END_MARK}" if word in replies[-1]["content"].split() else f"i want {word}")
 
 
-def clerk(number: int, request: dict[str, Any]) -> str:
-    """Knows every dev task of the lab by its words, and does what its policy wants."""
-    asked = next(message["content"] for message in request["messages"] if message["role"] == "user")
-    task = next(task for task in generate_tasks("dev") if task.row["said"][0] == asked)
+def lab_agent(number: int, request: dict[str, Any]) -> str:
+    """A model that knows every dev task of the lab by its text and solves it."""
+    request_text = next(message["content"] for message in request["messages"] if message["role"] == "user")
+    task = next(task for task in generate_tasks("dev") if task.row["said"][0] == request_text)
     row, wish = booking_from_json(task.row["rows"][0]), Request(**task.row["requests"][0])
     if request["messages"][-1]["role"] == "tool":
         return says(words.CONFIRMATION)
@@ -80,6 +80,6 @@ def clerk(number: int, request: dict[str, Any]) -> str:
     return calls((tool, dict(zip(words.TOOLS[tool][0], (row.booking, wish.value), strict=False))))
 
 
-def babbler(number: int, request: dict[str, Any]) -> str:
-    """Never calls a tool and never says what was asked."""
+def toolless_agent(number: int, request: dict[str, Any]) -> str:
+    """A model that never calls a tool and never answers the question."""
     return says("what a lovely day")

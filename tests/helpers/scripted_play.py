@@ -1,4 +1,4 @@
-"""A chat, a sampler and an environment that say what a script tells them, so that every token can be written out."""
+"""A chat, a sampler and an environment that follow a script, so that a test can write out every token."""
 
 import asyncio
 import random
@@ -87,7 +87,7 @@ CHAT = cast(Chat, ScriptedChat())
 
 @dataclass
 class ScriptedSession:
-    """Says its turns one after the other and remembers all that it was fed; -1/8, -2/8, ... are its log-probs."""
+    """Samples its scripted turns in order and records its context; its log-probabilities are -1/8, -2/8, ..."""
 
     turns: list[str]
     delays: random.Random | None = None
@@ -152,11 +152,11 @@ WON = Verdict(1.0, True)
 
 
 class ScriptedEnvironment:
-    """Opens with OPENING, replies what it is told, then is done. Whatever is an exception is raised; None hangs."""
+    """Opens with OPENING, gives its replies in order, then is done. An exception is raised; None hangs."""
 
     def __init__(self, *replies: Any, opening: Any = OPENING, verdict: Any = WON, private: Any = ("b12",)):
         self.replies, self.opening, self.verdict, self.secret = list(replies), opening, verdict, private
-        self.heard: list[ParsedTurn] = []
+        self.turns: list[ParsedTurn] = []
         self.closed = 0
 
     async def _give(self, value: Any) -> Any:
@@ -170,7 +170,7 @@ class ScriptedEnvironment:
         return await self._give(self.opening)
 
     async def reply(self, turn: ParsedTurn) -> Reply:
-        self.heard.append(turn)
+        self.turns.append(turn)
         return await self._give(self.replies.pop(0) if self.replies else Reply(done=True))
 
     async def verify(self) -> Verdict:

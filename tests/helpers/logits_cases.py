@@ -1,4 +1,4 @@
-"""Logits of all kinds, their group statistics by torch, and exact values to compare with."""
+"""Logits of several kinds, their group statistics by torch, and exact values to compare with."""
 
 from typing import Any
 
@@ -27,19 +27,19 @@ def logits(size: int, rows: int, seed: int, kind: str = "plain") -> Tensor:
     return raw.to(DEVICE)
 
 
-def bare(size: int, **how: Any) -> Head:
+def logits_head(size: int, **fields: Any) -> Head:
     """A head that is used only after its product: scale, soft cap and temperature."""
-    return Head(torch.zeros(size, 1, device=DEVICE), **how)
+    return Head(torch.zeros(size, 1, device=DEVICE), **fields)
 
 
-def finished(head: Head, raw: Tensor, heat: float) -> Tensor:
+def scale_logits(head: Head, raw: Tensor, temperature: float) -> Tensor:
     z = raw.double() * head.scale
-    return (z if head.cap is None else head.cap * torch.tanh(z / head.cap)) / heat
+    return (z if head.cap is None else head.cap * torch.tanh(z / head.cap)) / temperature
 
 
-def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
+def group_stats_by_torch(raw: Tensor, head: Head, temperature: float) -> Tensor:
     """The group statistics that the kernel must return."""
-    z = finished(head, raw, heat)
+    z = scale_logits(head, raw, temperature)
     short = -z.shape[1] % GROUP
     z = torch.nn.functional.pad(z, (0, short), value=-torch.inf).unflatten(1, (-1, GROUP))
     high = z.amax(-1)
@@ -48,31 +48,33 @@ def by_torch(raw: Tensor, head: Head, heat: float) -> Tensor:
     return torch.stack([high, below.exp().sum(-1), tilt])
 
 
-def seen(raw: Tensor, head: Head, observed: Tensor, heat: float, found: Tensor) -> CudaLogitsBlock:
-    return build_cuda_block(LogitsInputs(raw[:, :0], head, observed, heat), slice(0, len(raw)), raw, group_stats=found)
+def build_block(raw: Tensor, head: Head, observed: Tensor, temperature: float, group_stats: Tensor) -> CudaLogitsBlock:
+    return build_cuda_block(
+        LogitsInputs(raw[:, :0], head, observed, temperature), slice(0, len(raw)), raw, group_stats=group_stats
+    )
 
 
-def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
+def tail_logprob(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
     outside = logp.scatter(1, ids, -torch.inf).scatter(1, observed[:, None], -torch.inf)
     return outside.logsumexp(-1)
 
 
-def right(said: CudaLogitsBlock, raw: Tensor, k: int, tolerance: float = 1e-5) -> None:
+def check_block(block: CudaLogitsBlock, raw: Tensor, k: int, tolerance: float = 1e-5) -> None:
     """Compare all statistics of a block with float64 over the whole vocabulary."""
-    observed = said.inputs.observed
-    z = finished(said.inputs.head, raw, said.inputs.temperature)
+    observed = block.inputs.observed
+    z = scale_logits(block.inputs.head, raw, block.inputs.temperature)
     logp = z.log_softmax(-1)
-    ids, top, rest = said.top_k(k)
+    ids, top, rest = block.top_k(k)
     k = min(k, raw.shape[1])
     order = raw.double().sort(dim=-1, descending=True, stable=True).indices[:, :k].sort(-1).values
     assert torch.equal(ids, order)
-    near(top, logp.gather(1, ids), tolerance)
-    near(rest.exp(), rest_of(logp, ids, observed).exp(), tolerance)
-    near(rest, rest_of(logp, ids, observed), 10 * tolerance)
-    near(said.observed_logprob, logp.gather(1, observed[:, None])[:, 0], tolerance)
-    near(said.logsumexp, z.logsumexp(-1), tolerance)
-    near(said.entropy, -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0)).sum(-1), tolerance)
+    assert_close(top, logp.gather(1, ids), tolerance)
+    assert_close(rest.exp(), tail_logprob(logp, ids, observed).exp(), tolerance)
+    assert_close(rest, tail_logprob(logp, ids, observed), 10 * tolerance)
+    assert_close(block.observed_logprob, logp.gather(1, observed[:, None])[:, 0], tolerance)
+    assert_close(block.logsumexp, z.logsumexp(-1), tolerance)
+    assert_close(block.entropy, -(logp.exp() * logp.masked_fill(logp == -torch.inf, 0)).sum(-1), tolerance)
 
 
-def near(found: Tensor, true: Tensor, tolerance: float) -> None:
-    torch.testing.assert_close(found.double(), true, atol=tolerance, rtol=tolerance, equal_nan=True)
+def assert_close(actual: Tensor, expected: Tensor, tolerance: float) -> None:
+    torch.testing.assert_close(actual.double(), expected, atol=tolerance, rtol=tolerance, equal_nan=True)

@@ -1,11 +1,12 @@
-"""A run drawn by hand: two steps, one task with two siblings and a broken one, every number known."""
+"""A run written by hand: two steps, one task with two siblings and a broken one, every number known."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from sgcd.records import Call, Credit, CreditRecord, Features, Group, Rollout, Task, Turn, Verdict
+from sgcd.credit_records import Credit, CreditRecord, Features
+from sgcd.records import Call, Group, Rollout, Task, Turn, Verdict
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
@@ -36,7 +37,7 @@ ROW: dict[str, Any] = {
     "seconds": {"sampling": 3.0, "training": 1.0, "total": 4.0},
 }
 
-# Six tokens: the policy wrote three, was told one, wrote two more.
+# Six tokens: the policy wrote three, the environment one, the policy two more.
 IDS = np.array([10, 11, 12, 13, 14, 15], np.int32)
 MASK = np.array([1, 1, 1, 0, 1, 1], bool)
 KINDS = np.array([1, 2, 2, 0, 3, 3], np.uint8)
@@ -44,7 +45,7 @@ WORDS = [" so", " call", " b12", " done", " yes", "\n"]
 
 
 def rollout(sibling: int, success: bool, task: str = "t-1", **changes: Any) -> Rollout:
-    told: dict[str, Any] = {
+    fields: dict[str, Any] = {
         "task": task,
         "category": "action",
         "sibling": sibling,
@@ -67,7 +68,7 @@ def rollout(sibling: int, success: bool, task: str = "t-1", **changes: Any) -> R
         "end_reason": "answered",
         "verdict": Verdict(float(success), success, {"state": success, "note": None}),
     }
-    return Rollout(**{**told, **changes})
+    return Rollout(**{**fields, **changes})
 
 
 def scored(advantage: float, task: str = "t-1") -> CreditRecord:

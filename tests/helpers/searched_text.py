@@ -1,4 +1,4 @@
-"""Is a secret in a text? Asked without any code of the masker, and the other way round: nothing but the secret counts.
+"""Searches a text for secrets without any code of the masker, and in the opposite way: only the secret counts.
 
 The masker looks for words with gaps and keeps their places. Here a text is squeezed until only letters and digits are
 left, in every reading, and a secret is in it when it is a part of that; numbers are parsed as decimals.
@@ -19,8 +19,8 @@ ALIKE = str.maketrans("асеорѕхуіјкνвмнт", "aceopsxyijkvbmht")
 NUMBER = re.compile(r"\d[\d.,' \u00a0\u202f\u2009]*")
 
 
-class Suspect:
-    """A text, and all that can be read in it."""
+class SearchedText:
+    """A text with all its decodings."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -29,30 +29,30 @@ class Suspect:
             more = html.unescape(unquote(_unescaped(readings[-1])))
             readings += [more] if more != readings[-1] else []
         readings += [re.sub(r"<[^>]*>", "", reading) for reading in readings if "<" in reading]
-        readings += [said for reading in [*readings] for said in _decoded(reading)]
+        readings += [decoded for reading in [*readings] for decoded in _decoded(reading)]
         self.squeezed = {squeeze(reading) for reading in readings}
         self.numbers = {number for reading in readings for number in _numbers(reading)}
 
-    def tells(self, planted: Planted) -> str:
-        """How the text gives a secret away; empty when it does not."""
+    def find_planted(self, planted: Planted) -> str:
+        """The form in which the text holds a secret; empty if it holds none."""
         if len(planted.form) >= 4 and planted.form in self.text:
             return "as it was planted"
         if planted.secret.amount is not None and planted.secret.amount in self.numbers:
             return "as a number"
-        return self.holds(planted.secret)
+        return self.find_secret(planted.secret)
 
-    def holds(self, secret: Secret) -> str:
+    def find_secret(self, secret: Secret) -> str:
         core = squeeze(secret.value)
-        most = max(6, -(-2 * len(core) // 3))
-        for part, name in ((core, "whole"), (core[:most], "its beginning"), (core[-most:], "its end")):
+        part_length = max(6, -(-2 * len(core) // 3))
+        for part, name in ((core, "whole"), (core[:part_length], "its beginning"), (core[-part_length:], "its end")):
             if any(part in squeezed for squeezed in self.squeezed):
                 return name
         return ""
 
 
 def squeeze(text: str) -> str:
-    plain = normalize("NFKD", normalize("NFKD", text).casefold()).translate(ALIKE)
-    digits = "".join(str(digit(char, char)) for char in plain)
+    normalized = normalize("NFKD", normalize("NFKD", text).casefold()).translate(ALIKE)
+    digits = "".join(str(digit(char, char)) for char in normalized)
     return "".join(char for char in digits if char.isalnum())
 
 
@@ -72,18 +72,18 @@ def _decoded(text: str) -> Iterator[str]:
     for word in re.split(r"[^A-Za-z0-9+/=_-]+", text):
         bare = word.strip("=").replace("-", "+").replace("_", "/")
         padded = bare + "=" * (-len(bare) % 4)
-        for decode, given in ((base64.b64decode, padded), (bytes.fromhex, bare)):
+        for decode, encoded in ((base64.b64decode, padded), (bytes.fromhex, bare)):
             try:
-                said = decode(given).decode()
+                decoded = decode(encoded).decode()
             except ValueError:
                 continue
-            if len(said) > 2:
-                yield said
+            if len(decoded) > 2:
+                yield decoded
 
 
 def _numbers(text: str) -> Iterator[Decimal]:
-    plain = normalize("NFKC", text)
-    for match in NUMBER.finditer("".join(str(digit(char, char)) for char in plain)):
+    normalized = normalize("NFKC", text)
+    for match in NUMBER.finditer("".join(str(digit(char, char)) for char in normalized)):
         number = match[0].rstrip(".,' ")
         digits = re.sub(r"\D", "", number)
         yield Decimal(digits)

@@ -1,0 +1,163 @@
+"""The records of credit: features of tokens, weights, and what a method returns for a rollout."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgcd.errors import RecordError
+from sgcd.records import Flags, Floats, check_length
+from sgcd.settings import Divergence, TeacherContext, TeacherModel
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """The results of scoring: three numbers for each token of a response, as arrays without a gradient.
+
+    >>> import numpy as np
+    >>> zero = np.zeros(3, np.float32)
+    >>> Features(divergence=zero, entropy=zero, teacher_logprob_gap=zero).length
+    3
+    """
+
+    divergence: Floats
+    """d, between student and teacher over the teacher's top-K, the observed token and the tail."""
+    entropy: Floats
+    """H of the teacher over the same outcomes."""
+    teacher_logprob_gap: Floats
+    """log q(y) - log p(y) of the sampled token."""
+
+    def __post_init__(self) -> None:
+        for name in ("entropy", "teacher_logprob_gap"):
+            check_length("features", name, getattr(self, name), len(self.divergence))
+
+    @property
+    def length(self) -> int:
+        return len(self.divergence)
+
+
+@dataclass(frozen=True, slots=True)
+class Credit:
+    """A rollout's advantage times a positive, bounded weight for each token: it cannot flip a sign, exceed its cap or
+    carry a gradient.
+
+    >>> import numpy as np
+    >>> Credit(advantage=-0.5, weight=np.array([1.0, 2.0, 1.0], np.float32), cap=2.0).token_advantage
+    array([-0.5, -1. , -0.5], dtype=float32)
+    """
+
+    advantage: float
+    weight: Floats
+    cap: float = 1.0
+    floor: float = 1.0
+
+    def __post_init__(self) -> None:
+        if type(self.weight) is not np.ndarray or self.weight.dtype != np.float32:
+            raise RecordError(f"credit: weight must be a float32 numpy array, got {type(self.weight).__name__}")
+        if not np.isfinite(self.advantage):
+            raise RecordError(f"credit: the advantage must be finite, got {self.advantage}")
+        if not 0 < self.floor <= 1 <= self.cap:
+            raise RecordError(f"credit: expected 0 < floor <= 1 <= cap, got floor {self.floor} and cap {self.cap}")
+        if self.weight.size and not (
+            np.float32(self.floor) <= self.weight.min() <= self.weight.max() <= np.float32(self.cap)
+        ):
+            raise RecordError(
+                f"credit: weights must lie in [{self.floor}, {self.cap}], "
+                f"got [{self.weight.min()}, {self.weight.max()}]"
+            )
+
+    @property
+    def token_advantage(self) -> Floats:
+        return (np.float32(self.advantage) * self.weight).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class Teacher:
+    """A teacher of a method: a model, and the context that its prompt gets in addition to the rollout's prompt.
+
+    >>> Teacher() == Teacher(context="reference", model="current")
+    True
+    """
+
+    context: TeacherContext = "reference"
+    """The group's credit reference, the reference of the next group that has one, or nothing."""
+    model: TeacherModel = "current"
+    """The policy as it is now, or as it was when the run began."""
+
+
+@dataclass(frozen=True, slots=True)
+class Imitation:
+    """A divergence against a teacher that becomes part of the loss: coefficient * sum_t weight_t D_t / tokens.
+
+    D_t is taken over the teacher's top K, the observed token and the tail, and only the student has a gradient.
+
+    >>> import numpy as np
+    >>> Imitation(Teacher(), coefficient=0.1, weight=np.ones(3, np.float32)).divergence
+    'reverse_kl'
+    """
+
+    teacher: Teacher
+    coefficient: float
+    weight: Floats
+    """One number, zero or more, for each token of the response."""
+    divergence: Divergence = "reverse_kl"
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.coefficient) and np.isfinite(self.weight).all() and (self.weight >= 0).all()):
+            raise RecordError("imitation: coefficient and weights must be finite, and weights zero or more")
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """The result of a method for one rollout: credit, and the terms that the method declares.
+
+    GRPO and SGCD return credit alone: their weights cannot flip a sign, exceed a cap or carry a gradient.
+
+    >>> import numpy as np
+    >>> credit = Credit(advantage=1.0, weight=np.ones(2, np.float32))
+    >>> Signal(credit, pull=np.array([0.5, -2.0], np.float32)).token_advantage
+    array([ 1.5, -1. ], dtype=float32)
+    """
+
+    credit: Credit
+    pull: Floats | None = None
+    """A signed number for each token, added to the advantage."""
+    imitate: Imitation | None = None
+
+    def __post_init__(self) -> None:
+        num_tokens = len(self.credit.weight)
+        if self.pull is not None:
+            check_length("signal", "pull", self.pull, num_tokens)
+            if not np.isfinite(self.pull).all():
+                raise RecordError("signal: pull must be finite at every token")
+        if self.imitate is not None:
+            check_length("signal", "imitate.weight", self.imitate.weight, num_tokens)
+
+    @property
+    def token_advantage(self) -> Floats:
+        advantage = self.credit.token_advantage
+        return advantage if self.pull is None else (advantage + self.pull).astype(np.float32)
+
+
+@dataclass(frozen=True, slots=True)
+class CreditRecord:
+    """The credit of one rollout and the numbers that it was computed from; None where nothing was scored.
+
+    >>> import numpy as np
+    >>> CreditRecord(Credit(advantage=1.0, weight=np.ones(3, np.float32))).features is None
+    True
+    """
+
+    credit: Credit
+    features: Features | None = None
+    creditable: Flags | None = None
+    """False on masked literals: they keep weight one."""
+    saliency: Floats | None = None
+    """How much a token belongs to a segment, between 0 and 1."""
+
+    def __post_init__(self) -> None:
+        tokens = len(self.credit.weight)
+        if self.features is not None:
+            check_length("scored", "features", self.features.divergence, tokens)
+        for name in ("creditable", "saliency"):
+            if getattr(self, name) is not None:
+                check_length("scored", name, getattr(self, name), tokens)
