@@ -15,6 +15,7 @@ from sgcd.contrast.leakage.literals import creditable_mask, find_literals, find_
 from sgcd.contrast.leakage.masking import MIN_LITERAL_CHARS, PLACEHOLDER_PATTERN, Literals
 from sgcd.contrast.leakage.normalize import QUOTES
 from sgcd.contrast.leakage.verifier_names import collect_verifier_names, find_verifier_name
+from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.contrast.trace import build_traces
 from sgcd.contrast.writers import Writer, WriterFailed
 from sgcd.records import Flags, Group, Reference
@@ -123,12 +124,13 @@ async def build_reference(
     """Find literals, mask traces, choose traces, call the writer, screen its text.
 
     A refused answer is requested again with its cause, at most twice. `only_siblings` limits what the writer reads;
-    the literals are those of all siblings. Only the writer's call awaits: the rest is pure and synchronous.
+    the literals are those of all siblings. The writer is called on the event loop; the rest is pure, and runs in the
+    text thread.
     """
-    progress = prepare_reference(group, chat, budget=budget, only_siblings=only_siblings)
+    progress = await run_in_text_thread(prepare_reference, group, chat, budget=budget, only_siblings=only_siblings)
     while isinstance(progress, WriterInput):
         answer = await call_writer(writer, progress)
-        progress = finish_reference(progress, answer, writer.name)
+        progress = await run_in_text_thread(finish_reference, progress, answer, writer.name)
     return progress
 
 

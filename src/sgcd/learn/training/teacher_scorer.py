@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
+from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.credit.methods import Needs
 from sgcd.credit_records import Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
@@ -128,17 +129,19 @@ class TeacherScorer:
             yield task.result()
 
     async def score_group(self, index: int) -> TeacherBatch:
-        """One group under every teacher: a forward pass for each."""
+        """One group under every teacher: a forward pass for each. Its inputs are built in the text thread."""
         group, result = self.groups[index], None
         contexts = {teacher.context for teacher in self.teachers}
         inputs: Mapping[str, list[TeacherInput]] = {"none": with_own_prompt(group.rollouts)}
         if self.needs and self.needs.needs_references:
             result = await self._get_result(group)
-            own = await self.timer.run_in_model_thread("credit", self._build_inputs, group, result)
+            own = await run_in_text_thread(build_teacher_inputs, group, result, self.reference_builder, self._window)
             inputs |= {"reference": own}
             if "next_reference" in contexts:
                 reference = next_reference(index, [await self._get_result(other) for other in self.groups])
-                other_inputs = with_other_reference(own, reference, self.reference_builder, self._window)
+                other_inputs = await run_in_text_thread(
+                    with_other_reference, own, reference, self.reference_builder, self._window
+                )
                 inputs |= {"next_reference": other_inputs}
         batch = TeacherBatch(group, inputs.get("reference") or without_reference(group.rollouts), result)
         for teacher in self.teachers:
@@ -151,9 +154,6 @@ class TeacherScorer:
         result = await self.references.get(group)
         assert result is not None, "a method that needs references gets a result for each group"
         return result
-
-    def _build_inputs(self, group: Group, result: ReferenceResult) -> list[TeacherInput]:
-        return build_teacher_inputs(group, result, self.reference_builder, self._window)
 
     @property
     def _window(self) -> int:

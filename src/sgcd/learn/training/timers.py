@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 _T = TypeVar("_T")
 PHASES = tuple("sampling environment reference teacher scoring credit training evaluation saving other".split())
-"""reference: waiting for writers while the model has nothing else to do; scoring: passes of the student that no
-gradient comes from."""
+"""reference: waiting for references and the teacher's inputs while the model has nothing else to do; scoring: passes
+of the student that no gradient comes from."""
 
 
 class ModelThread(ThreadPoolExecutor):
