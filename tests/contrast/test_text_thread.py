@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from helpers import chats, subwords
+from helpers import chats, subword_chats
 from helpers.group import LAB, OPENING, call, pair, rollout, run, siblings
 from sgcd.act.environments.worker_thread import WorkerThread
 from sgcd.chat import Chat
@@ -145,7 +145,7 @@ def often_switched() -> Iterator[None]:
     "build",
     [
         pytest.param(policy.build_lab_chat, id="lab"),
-        pytest.param(lambda: subwords.chat("fallback"), id="fallback"),
+        pytest.param(lambda: subword_chats.chat("fallback"), id="fallback"),
         pytest.param(lambda: chats.chat("plain"), id="bytes"),
     ],
 )

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from sgcd.learn.policy.head import Head
 from sgcd.learn.scoring.logits.stats import TopKStats
-from sgcd.learn.scoring.teacher import kept_outcomes
+from sgcd.learn.scoring.teacher import topk_observed_tail
 
 HEADS = {
     "plain": {},
@@ -49,13 +49,13 @@ def rest_of(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
 
 
 def outcomes(logp: Tensor, own: Tensor, rest: Tensor, top: TopKStats, observed: Tensor) -> Tensor:
-    return kept_outcomes(top.ids, observed, logp, own, rest)
+    return topk_observed_tail(top.ids, observed, logp, own, rest)
 
 
 def outcomes_of_top(top: TopKStats, observed: Tensor) -> Tensor:
-    return kept_outcomes(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
+    return topk_observed_tail(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
 
 
 def in_full(logp: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
     own = logp.gather(1, observed[:, None])[:, 0]
-    return kept_outcomes(ids, observed, logp.gather(1, ids), own, rest_of(logp, ids, observed))
+    return topk_observed_tail(ids, observed, logp.gather(1, ids), own, rest_of(logp, ids, observed))

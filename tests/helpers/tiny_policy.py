@@ -18,7 +18,7 @@ from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.scoring.batch import ForwardConfig, LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.context import RunContext
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_fixed
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
 from sgcd.learn.training.optimizer import StepResult, optimizer_step
 from sgcd.learn.training.timers import ModelThread
 from sgcd.recipe.schema import Recipe
@@ -80,7 +80,7 @@ def accumulated(
         num_tokens=sum(example.rollout.num_policy_tokens for example in batch),
         config=ForwardConfig(temperature, tokens),
     )
-    accumulate_fixed(gradient, batch)
+    accumulate_known_advantages(gradient, batch)
     return gradient
 
 

@@ -16,7 +16,7 @@ from sgcd.credit_records import Features
 from sgcd.learn.scoring.student import StudentForward
 from sgcd.learn.training import gradient as room
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
+from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
 from sgcd.records import Group, Rollout
@@ -53,7 +53,7 @@ def deserve(
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
     count = sum(each.num_policy_tokens for siblings in groups for each in siblings.rollouts)
     gradient = GradientAccumulator(
-        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_config(plan)
+        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_forward_config(plan)
     )
     there: Any = There([referred(each) for each in groups] if told is None else told)
     try:

@@ -202,7 +202,7 @@ def test_the_gradient_of_a_divergence(how: dict[str, Any], logits_bytes: int, mo
     for _ in ("by the kernel", "without it"):
         leaf = hidden.clone().requires_grad_()
         logprobs, stats = logprobs_with_grad(
-            leaf, head, observed, ids=(top.ids,), temperature=0.7, logits_bytes=logits_bytes, differentiable=0
+            leaf, head, observed, ids=(top.ids,), temperature=0.7, logits_bytes=logits_bytes, grad_ids_index=0
         )
         at_ids, tail = stats.logprobs_at[0]
         d = divergence_of(outcomes(at_ids, logprobs, tail, top, observed), q)

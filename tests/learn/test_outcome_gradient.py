@@ -16,7 +16,7 @@ from sgcd.credit.settings import Divergence
 from sgcd.learn.policy.head import Head
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.scoring.logits.stats import topk_stats
-from sgcd.learn.scoring.teacher import kept_outcomes
+from sgcd.learn.scoring.teacher import topk_observed_tail
 
 SIZE, COUNT = 300, 21
 TEMPERATURE = 0.7
@@ -41,7 +41,7 @@ def support_of(hidden: Tensor, head: Head, observed: Tensor, k: int) -> tuple[Te
     """The teacher's likeliest ids and its outcomes there; the observed id is among them for some tokens only."""
     teacher = hidden + 0.3 * torch.randn(hidden.shape, generator=torch.Generator().manual_seed(2), dtype=hidden.dtype)
     top = topk_stats(teacher, head, observed, k=k, temperature=TEMPERATURE)
-    return top.ids, kept_outcomes(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
+    return top.ids, topk_observed_tail(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
 
 
 def observed_ids(hidden: Tensor, head: Head) -> Tensor:
@@ -89,11 +89,11 @@ def test_the_gradient_is_that_of_autograd(how: dict[str, Any], k: int, logits_by
         ids=(other_ids, ids),
         temperature=TEMPERATURE,
         logits_bytes=logits_bytes,
-        differentiable=1,
+        grad_ids_index=1,
     )
     assert not any(tensor.requires_grad for tensor in (*stats.logprobs_at[0], stats.entropy, stats.observed_logprob))
     at_ids, tail = stats.logprobs_at[1]
-    ours = loss(kept_outcomes(ids, observed, at_ids, logprobs, tail), q, logprobs)
+    ours = loss(topk_observed_tail(ids, observed, at_ids, logprobs, tail), q, logprobs)
     found = gradients(ours, wanted)
     hidden, head, wanted = leaves(*drawing)
     p = all_logprobs(hidden, head)
@@ -109,7 +109,7 @@ def _outcomes_by_autograd(p: Tensor, ids: Tensor, observed: Tensor) -> Tensor:
     has_tail = is_outside.any(-1)
     tail = torch.where(is_outside, p, -1e300)[has_tail].logsumexp(-1)
     tails = torch.full_like(p[:, 0], -torch.inf).masked_scatter(has_tail, tail)
-    outcomes = kept_outcomes(ids, observed, p.gather(1, ids), p.gather(1, observed[:, None])[:, 0], tails)
+    outcomes = topk_observed_tail(ids, observed, p.gather(1, ids), p.gather(1, observed[:, None])[:, 0], tails)
     torch.testing.assert_close(outcomes.detach(), in_full(p.detach(), ids, observed))
     return outcomes
 
@@ -118,12 +118,12 @@ def test_equal_distributions_have_a_divergence_without_gradient() -> None:
     drawing = drawn(SIZE, COUNT)
     observed = observed_ids(*drawing)
     top = topk_stats(*drawing, observed, k=7)
-    q = kept_outcomes(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
+    q = topk_observed_tail(top.ids, observed, top.logprobs, top.observed_logprob, top.tail_logprob)
     hidden, head, wanted = leaves(*drawing)
-    logprobs, stats = logprobs_with_grad(hidden, head, observed, ids=(top.ids,), differentiable=0)
+    logprobs, stats = logprobs_with_grad(hidden, head, observed, ids=(top.ids,), grad_ids_index=0)
     at_ids, tail = stats.logprobs_at[0]
     for kind in get_args(Divergence):
-        d = divergence_of(kept_outcomes(top.ids, observed, at_ids, logprobs, tail), q, kind)
+        d = divergence_of(topk_observed_tail(top.ids, observed, at_ids, logprobs, tail), q, kind)
         assert not d.any()
         for found in torch.autograd.grad(d.sum(), wanted, retain_graph=True):
             assert found.abs().max() < 1e-12
@@ -132,7 +132,7 @@ def test_equal_distributions_have_a_divergence_without_gradient() -> None:
 def test_a_second_way_back_gives_the_same() -> None:
     hidden, head, wanted = leaves(*drawn(SIZE, COUNT))
     ids = torch.arange(4).repeat(COUNT, 1)
-    _, stats = logprobs_with_grad(hidden, head, observed_of(SIZE, COUNT), ids=(ids,), differentiable=0)
+    _, stats = logprobs_with_grad(hidden, head, observed_of(SIZE, COUNT), ids=(ids,), grad_ids_index=0)
     at_ids, tail = stats.logprobs_at[0]
     loss = at_ids.sum() + tail.sum()
     once, twice = (torch.autograd.grad(loss, wanted, retain_graph=True) for _ in range(2))
@@ -147,7 +147,7 @@ def test_the_option_changes_no_value_and_no_gradient_of_the_observed_id(dtype: t
     for differentiable in (None, 0):
         hidden, head, wanted = leaves(*drawing)
         logprobs, stats = logprobs_with_grad(
-            hidden, head, observed, ids=(ids,), temperature=0.7, differentiable=differentiable
+            hidden, head, observed, ids=(ids,), temperature=0.7, grad_ids_index=differentiable
         )
         values = [logprobs, stats.entropy, stats.logsumexp, *stats.logprobs_at[0]]
         results.append(([value.detach() for value in values], torch.autograd.grad(logprobs.sum(), wanted)))
@@ -165,10 +165,10 @@ def test_below_float32_the_gradient_is_as_near_as_the_weights_allow() -> None:
     for dtype in (torch.bfloat16, torch.float64):
         hidden, head, wanted = leaves(*drawn(SIZE, COUNT, dtype=dtype))
         logprobs, stats = logprobs_with_grad(
-            hidden, head, observed, ids=(ids,), temperature=TEMPERATURE, logits_bytes=60_000, differentiable=0
+            hidden, head, observed, ids=(ids,), temperature=TEMPERATURE, logits_bytes=60_000, grad_ids_index=0
         )
         at_ids, tail = stats.logprobs_at[0]
-        p = kept_outcomes(ids, observed, at_ids, logprobs, tail)
+        p = topk_observed_tail(ids, observed, at_ids, logprobs, tail)
         found.append([g.double() for g in gradients(divergence_of(p, q.to(p.dtype)).sum(), wanted)])
     for ours, true in zip(*found, strict=True):
         assert (ours - true).norm() <= 0.03 * true.norm()
@@ -178,7 +178,7 @@ def test_a_tail_that_is_almost_nothing_gives_finite_gradients() -> None:
     hidden, head, _ = leaves(*drawn(SIZE, COUNT, dtype=torch.float32))
     ids = all_logprobs(hidden, head).topk(2).indices.sort(-1).values
     for temperature in (0.2, 0.1, 0.05, 0.02, 0.005):
-        _, stats = logprobs_with_grad(hidden, head, ids[:, 0], ids=(ids,), temperature=temperature, differentiable=0)
+        _, stats = logprobs_with_grad(hidden, head, ids[:, 0], ids=(ids,), temperature=temperature, grad_ids_index=0)
         tail = stats.logprobs_at[0][1]
         assert torch.autograd.grad((10 * tail).sum(), hidden)[0].isfinite().all()
     assert tail.isinf().any()
@@ -205,7 +205,7 @@ def test_nothing_of_the_size_tokens_times_vocabulary_is_made() -> None:
     hidden.requires_grad_()
     with LargestTensor() as largest:
         logprobs, stats = logprobs_with_grad(
-            hidden, head, observed, ids=(ids,), temperature=1.0, logits_bytes=20 * size * 4, differentiable=0
+            hidden, head, observed, ids=(ids,), temperature=1.0, logits_bytes=20 * size * 4, grad_ids_index=0
         )
         at_ids, tail = stats.logprobs_at[0]
         (at_ids.sum() + tail.sum() + logprobs.sum()).backward()

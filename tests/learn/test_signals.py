@@ -20,12 +20,12 @@ from sgcd.errors import RecordError
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.scoring.batch import ForwardConfig
 from sgcd.learn.scoring.teacher import score_teacher
-from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_own_prompt
+from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_student_prompt
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training import teacher_scorer
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import GroupLearner, group_advantages
-from sgcd.learn.training.teacher_scorer import SHUFFLED, TeacherBatch
+from sgcd.learn.training.teacher_scorer import MISMATCHED_REFERENCE, TeacherBatch
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.records import Rollout
 from sgcd.storage.run_folder import RunFolder
@@ -99,7 +99,7 @@ def test_on_policy_distillation_is_its_policy_gradient(context: Any, reward: flo
     settings = OpdSettings(
         name="opd", k=5, context=context, teacher="initial", coefficient=0.5, reward_coefficient=reward
     )
-    inputs = with_reference() if context == "reference" else with_own_prompt(GROUP.rollouts)
+    inputs = with_reference() if context == "reference" else with_student_prompt(GROUP.rollouts)
     found = {name: g.clone() for name, g in learned(student, teacher, build_method(settings), inputs).items()}
     losses = []
     for advantage, teacher_input in zip(ADVANTAGES, inputs, strict=True):
@@ -176,7 +176,7 @@ class AsksForBoth(StatelessMethod):
     def __init__(self, honest: Method) -> None:
         assert honest.needs is not None
         self.honest = honest
-        self.needs = replace(honest.needs, teachers=(Teacher(), SHUFFLED, Teacher()))
+        self.needs = replace(honest.needs, teachers=(Teacher(), MISMATCHED_REFERENCE, Teacher()))
 
     def assign_credit(self, inputs: CreditInputs) -> Any:
         return self.honest.assign_credit(inputs)

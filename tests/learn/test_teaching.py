@@ -13,7 +13,7 @@ from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.training import gradient as learning
 from sgcd.learn.training import teacher_scorer as teaching
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
+from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Group, Rollout
 
@@ -44,7 +44,7 @@ def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
     count = sum(each.num_policy_tokens for siblings in GROUPS for each in siblings.rollouts)
     gradient = GradientAccumulator(
-        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_config(plan)
+        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_forward_config(plan)
     )
     working = compute_gradients(
         1,

@@ -16,7 +16,7 @@ from sgcd.cli.commands.train import summarise_run
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.learn.scoring.batch import pad_batch
 from sgcd.learn.scoring.teacher import score_teacher
-from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_own_prompt
+from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_student_prompt
 from sgcd.learn.training import gradient, trainer
 from sgcd.learn.training import teacher_scorer as teaching
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
@@ -39,7 +39,7 @@ def said(path: Path) -> str:
 
 def test_features_that_are_all_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def blind(model: Any, inputs: Sequence[TeacherInput], **named: Any) -> Any:
-        return score_teacher(model, with_own_prompt([each.rollout for each in inputs]), **named)
+        return score_teacher(model, with_student_prompt([each.rollout for each in inputs]), **named)
 
     monkeypatch.setattr(teaching, "score_teacher", blind)
     train(tmp_path / "run")

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sgcd.measure.health import scattered_credit_warnings
-from sgcd.measure.validity import invalid_reasons, run_invalid_reasons
+from sgcd.measure.validity import newest_invalid_reasons, run_invalid_reasons
 from sgcd.storage.metrics import StepMetrics
 
 WEIGHTS = "weights: inert, 0.4 % of 1000 creditable tokens above weight one"
@@ -22,16 +22,16 @@ def run(steps: int, **credit: Any) -> list[StepMetrics]:
 
 def test_ten_steps_are_judged_together() -> None:
     inert = [row(step, credited=4 if step == 3 else 0) for step in range(1, 11)]
-    assert invalid_reasons(inert[:9], is_last=False) == []
-    assert invalid_reasons(inert, is_last=False) == [WEIGHTS]
-    assert invalid_reasons([row(0), *inert], is_last=False) == [WEIGHTS]  # what is older is forgotten
-    assert invalid_reasons([*inert[1:], row(11, credited=5)], is_last=False) == []  # 9 of 1000
+    assert newest_invalid_reasons(inert[:9], is_last=False) == []
+    assert newest_invalid_reasons(inert, is_last=False) == [WEIGHTS]
+    assert newest_invalid_reasons([row(0), *inert], is_last=False) == [WEIGHTS]  # what is older is forgotten
+    assert newest_invalid_reasons([*inert[1:], row(11, credited=5)], is_last=False) == []  # 9 of 1000
     assert run_invalid_reasons([row(0), *inert, *run(30)]) == [f"{WEIGHTS} (steps 1 to 10)"]
 
 
 def test_a_shorter_run_is_judged_as_a_whole() -> None:
-    assert invalid_reasons(run(3, credited=0), is_last=False) == []
-    assert invalid_reasons(run(3, credited=0), is_last=True) == [
+    assert newest_invalid_reasons(run(3, credited=0), is_last=False) == []
+    assert newest_invalid_reasons(run(3, credited=0), is_last=True) == [
         "weights: inert, 0 % of 300 creditable tokens above weight one"
     ]
     assert run_invalid_reasons(run(1, credited=0)) == [
@@ -40,23 +40,23 @@ def test_a_shorter_run_is_judged_as_a_whole() -> None:
 
 
 def test_half_a_percent_is_enough() -> None:
-    assert invalid_reasons([row(1, creditable=1000, credited=5)], is_last=True) == []
-    assert invalid_reasons([row(1, creditable=1000, credited=4)], is_last=True) != []
+    assert newest_invalid_reasons([row(1, creditable=1000, credited=5)], is_last=True) == []
+    assert newest_invalid_reasons([row(1, creditable=1000, credited=4)], is_last=True) != []
 
 
 @pytest.mark.parametrize("credit", [{"weighs": False}, {"creditable": 0}])
 def test_nothing_is_judged_without_gamma_or_without_references(credit: dict[str, Any]) -> None:
     zero = {"credited": 0, "divergence": {"max": 0.0}, **credit}
-    assert invalid_reasons(run(10, **zero), is_last=True) == []
-    assert invalid_reasons([*run(9, **zero), row(10)], is_last=True) == []
-    assert invalid_reasons([StepMetrics(step=1)], is_last=True) == []  # a method that has no credit to tell of
+    assert newest_invalid_reasons(run(10, **zero), is_last=True) == []
+    assert newest_invalid_reasons([*run(9, **zero), row(10)], is_last=True) == []
+    assert newest_invalid_reasons([StepMetrics(step=1)], is_last=True) == []  # a method that has no credit to tell of
 
 
 def test_features_are_zero_only_when_all_are() -> None:
     zero = run(10, credited=0, divergence={"max": 0.0})
-    assert invalid_reasons(zero, is_last=False) == ["features: the divergence of 1200 tokens is zero"]
-    assert invalid_reasons([*zero[:9], row(10)], is_last=False) == []
-    assert invalid_reasons(run(10, credited=0, divergence={"max": None}), is_last=False) == [
+    assert newest_invalid_reasons(zero, is_last=False) == ["features: the divergence of 1200 tokens is zero"]
+    assert newest_invalid_reasons([*zero[:9], row(10)], is_last=False) == []
+    assert newest_invalid_reasons(run(10, credited=0, divergence={"max": None}), is_last=False) == [
         "weights: inert, 0 % of 1000 creditable tokens above weight one"
     ]
 
@@ -70,12 +70,12 @@ def test_credit_that_is_everywhere_is_warned_of() -> None:
         == scattered_credit_warnings([StepMetrics(step=1)])
         == []
     )
-    assert invalid_reasons(run(10, credited=90), is_last=True) == []
+    assert newest_invalid_reasons(run(10, credited=90), is_last=True) == []
 
 
 def test_once_is_too_often_for_a_foreign_token_and_for_a_teacher_in_the_graph() -> None:
     bad = row(2).model_copy(update={"foreign": 3, "in_graph": 1})
     reasons = ["mask: it covers 3 tokens that the policy did not write"]
     reasons += ["graph: 1 row of another context than the policy's in the loss"]
-    assert invalid_reasons([row(1), bad], is_last=False) == reasons
+    assert newest_invalid_reasons([row(1), bad], is_last=False) == reasons
     assert run_invalid_reasons([row(1), bad, *run(20)]) == [f"{reason} (step 2)" for reason in reasons]

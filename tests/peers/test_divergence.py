@@ -8,7 +8,7 @@ import torch
 from sgcd.bench.arms import build_head_inputs
 from sgcd.credit.divergence import divergence_of
 from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
-from sgcd.learn.scoring.teacher import kept_outcomes
+from sgcd.learn.scoring.teacher import topk_observed_tail
 
 WHY = "TRL is not in this environment; `make integration` runs tests/peers in .venv-trl"
 oracle: Any = pytest.importorskip("trl.kernels.chunked_divergence", reason=WHY).ChunkedDivergenceFunction
@@ -21,8 +21,8 @@ def test_divergence_and_entropy_are_those_of_trl(kind: Any, beta: float, k: int,
     top = topk_stats(given.teacher, given.head, given.observed, k=k, temperature=0.7)
     said = stats_at(given.student, given.head, given.observed, ids=[top.ids], temperature=0.7)
     ((logp, rest),) = said.logprobs_at
-    p = kept_outcomes(top.ids, given.observed, logp, said.observed_logprob, rest)
-    q = kept_outcomes(top.ids, given.observed, top.logprobs, top.observed_logprob, top.tail_logprob)
+    p = topk_observed_tail(top.ids, given.observed, logp, said.observed_logprob, rest)
+    q = topk_observed_tail(top.ids, given.observed, top.logprobs, top.observed_logprob, top.tail_logprob)
     d = divergence_of(p, q, kind)
     weight = given.head.weight
     whole, entropy = oracle.apply(

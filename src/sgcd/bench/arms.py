@@ -10,7 +10,7 @@ from sgcd.learn.policy.head import Head
 from sgcd.learn.scoring.logits.block import LogitsInputs
 from sgcd.learn.scoring.logits.chunks import chunk_sizes, iter_products
 from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
-from sgcd.learn.scoring.teacher import kept_outcomes
+from sgcd.learn.scoring.teacher import topk_observed_tail
 
 HEAD_TOP_K = 20
 
@@ -88,8 +88,8 @@ def score_divergence(head_inputs: HeadInputs) -> tuple[Tensor, Tensor]:
     top = topk_stats(head_inputs.teacher, head_inputs.head, head_inputs.observed, k=HEAD_TOP_K)
     student_stats = stats_at(head_inputs.student, head_inputs.head, head_inputs.observed, ids=[top.ids])
     ((logprobs, tail_logprob),) = student_stats.logprobs_at
-    p = kept_outcomes(top.ids, head_inputs.observed, logprobs, student_stats.observed_logprob, tail_logprob)
-    q = kept_outcomes(top.ids, head_inputs.observed, top.logprobs, top.observed_logprob, top.tail_logprob)
+    p = topk_observed_tail(top.ids, head_inputs.observed, logprobs, student_stats.observed_logprob, tail_logprob)
+    q = topk_observed_tail(top.ids, head_inputs.observed, top.logprobs, top.observed_logprob, top.tail_logprob)
     return divergence_of(p, q), top.ids
 
 

@@ -24,7 +24,7 @@ from sgcd.learn.scoring.teacher import with_teacher_prompt
 from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
-from sgcd.learn.training.step import compute_gradients, training_config
+from sgcd.learn.training.step import compute_gradients, training_forward_config
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.schema import Recipe
 from sgcd.records import Group, Reference, Rollout, Task, Turn, Verdict
@@ -139,7 +139,7 @@ def build_step_arms(
                 model=model,
                 surrogate=recipe.surrogate,
                 num_tokens=num_policy_tokens,
-                config=training_config(recipe),
+                config=training_forward_config(recipe),
             )
             asyncio.run(
                 compute_gradients(

@@ -10,7 +10,7 @@ _MIN_CREDITED_SHARE = 0.005
 """Below this share of creditable tokens above weight one, weights do nothing."""
 
 
-def invalid_reasons(rows: Sequence[StepMetrics], is_last: bool) -> list[str]:
+def newest_invalid_reasons(rows: Sequence[StepMetrics], is_last: bool) -> list[str]:
     """Why the newest of `rows` makes its run invalid, by itself or together with the nine steps before it.
 
     `is_last`: the run ends with it, so a run of fewer than ten steps is judged as a whole.

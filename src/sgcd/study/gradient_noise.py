@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sgcd.learn.scoring.batch import LossInputs
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_fixed
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
 from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, scipy_stats
 from sgcd.records import Floats
 from sgcd.study.score_groups import LAB_FORWARD
@@ -60,7 +60,7 @@ def compute_group_gradients(model: Any, groups: Sequence[Sequence[LossInputs]]) 
         accumulator = GradientAccumulator(
             model=model, surrogate=SurrogateSettings(), num_tokens=num_policy_tokens, config=LAB_FORWARD
         )
-        accumulate_fixed(accumulator, group)
+        accumulate_known_advantages(accumulator, group)
         group_gradients.append(
             num_policy_tokens * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters])
         )

@@ -12,7 +12,7 @@ from sgcd.errors import FolderError
 from sgcd.lab.reference_effect import compare_reference_arms
 from sgcd.learn.policy.load import get_context_window
 from sgcd.learn.training.context import RunContext
-from sgcd.learn.training.step import scoring_config
+from sgcd.learn.training.step import scoring_forward_config
 from sgcd.recipe.schema import Recipe
 from sgcd.storage.run_folder import RunFolder
 from sgcd.study.reference_sensitivity import (
@@ -101,7 +101,7 @@ def build_scorer(recipe: Recipe, context: RunContext) -> ScoringContext:
         model=model,
         reference_builder=context.reference_builder,
         method=context.method,
-        options=ScoringOptions(needs, recipe.surrogate, scoring_config(recipe)),
+        options=ScoringOptions(needs, recipe.surrogate, scoring_forward_config(recipe)),
         window=get_context_window(model.config),
     )
 

@@ -73,7 +73,7 @@ class CreditResult:
     """Tokens whose weight was clipped to a bound."""
 
 
-def without_segments(num_tokens: int) -> Segments:
+def no_segments(num_tokens: int) -> Segments:
     return Segments(np.zeros(num_tokens, np.float32), (), 0, 0, "no_reference")
 
 

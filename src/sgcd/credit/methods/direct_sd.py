@@ -7,7 +7,7 @@ public, so the default here is a guess.
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, without_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, no_segments
 from sgcd.credit.settings import DirectSdSettings
 from sgcd.credit_records import Credit, Imitation, Signal, Teacher
 
@@ -27,4 +27,4 @@ class DirectSd(StatelessMethod):
         if self.needs.imitated and inputs.reference_features is not None:
             weight = inputs.creditable_tokens.astype(np.float32)
             imitate = Imitation(Teacher(), settings.coefficient, weight, settings.divergence)
-        return CreditResult(Signal(credit, imitate=imitate), without_segments(num_tokens))
+        return CreditResult(Signal(credit, imitate=imitate), no_segments(num_tokens))

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, StatelessMethod, without_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, StatelessMethod, no_segments
 from sgcd.credit.settings import GrpoSettings
 from sgcd.credit_records import Credit, Signal
 
@@ -18,4 +18,4 @@ class Grpo(StatelessMethod):
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         num_tokens = len(inputs.rollout.response)
         credit = Credit(inputs.advantage, np.ones(num_tokens, np.float32))
-        return CreditResult(Signal(credit), without_segments(num_tokens))
+        return CreditResult(Signal(credit), no_segments(num_tokens))

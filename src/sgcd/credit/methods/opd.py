@@ -8,7 +8,7 @@ credit reference in its prompt; that is a choice of this implementation, since t
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, without_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, no_segments
 from sgcd.credit.settings import OpdSettings
 from sgcd.credit_records import Credit, Signal, Teacher
 
@@ -29,4 +29,4 @@ class Opd(StatelessMethod):
         if features is not None:
             gap = np.where(inputs.creditable_tokens, features.teacher_logprob_gap, 0)
             pull = (settings.coefficient * np.nan_to_num(gap, posinf=0, neginf=0)).astype(np.float32)
-        return CreditResult(Signal(credit, pull=pull), without_segments(num_tokens))
+        return CreditResult(Signal(credit, pull=pull), no_segments(num_tokens))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, without_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, Needs, no_segments
 from sgcd.credit.segments import Calibration, Segments, calibrate, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
@@ -44,7 +44,7 @@ class Sgcd:
         creditable = np.ones(num_tokens, dtype=bool) if inputs.creditable is None else inputs.creditable
         check_length(f"rollout {rollout.name}", "creditable", creditable, num_tokens)
         if features is None:
-            segments = without_segments(num_tokens)
+            segments = no_segments(num_tokens)
         else:
             segments = self._find_segments(rollout, features, creditable, self.segment_settings)
             if settings.direction_gate:

@@ -21,7 +21,7 @@ from sgcd.learn.scoring.batch import ForwardConfig, pad_batch, unpack_policy_tok
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.scoring.logits.stats import LogitStats, stats_at
 from sgcd.learn.scoring.logprobs import forward_hidden_states, forward_micro_batches
-from sgcd.learn.scoring.teacher import TeacherTopK, kept_outcomes
+from sgcd.learn.scoring.teacher import TeacherTopK, topk_observed_tail
 from sgcd.records import Floats, Rollout
 from sgcd.settings import Divergence
 
@@ -56,7 +56,7 @@ def score_student(
     *,
     divergence: Divergence,
     config: ForwardConfig,
-    imitated: int | None = None,
+    imitated_index: int | None = None,
 ) -> StudentForward:
     """One forward pass with a gradient. `imitated` is the place of the teacher whose divergence has one too."""
     hidden, observed_ids = forward_hidden_states(model, pad_batch(rollouts))
@@ -68,10 +68,12 @@ def score_student(
         ids=_query_ids(comparisons),
         temperature=config.temperature,
         logits_bytes=config.logits_bytes,
-        differentiable=_active_place(comparisons, imitated),
+        grad_ids_index=_index_among_active(comparisons, imitated_index),
     )
-    if imitated is not None:
-        comparisons[imitated].keep_graph(logprobs, stats, _active_place(comparisons, imitated))
+    if imitated_index is not None:
+        comparisons[imitated_index].keep_student_outcomes(
+            logprobs, stats, _index_among_active(comparisons, imitated_index)
+        )
     scores = _collect_scores(stats, rollouts, comparisons, divergence)
     return StudentForward(logprobs, stats.entropy, scores, comparisons)
 
@@ -116,11 +118,11 @@ def _query_ids(comparisons: "Sequence[TeacherComparison]") -> tuple[Tensor, ...]
     return tuple(comparison.query_ids for comparison in comparisons if comparison.query_ids is not None)
 
 
-def _active_place(comparisons: "Sequence[TeacherComparison]", place: int | None) -> int | None:
+def _index_among_active(comparisons: "Sequence[TeacherComparison]", index: int | None) -> int | None:
     """A teacher's place among those that scored anything; None where it scored nothing."""
-    if place is None or comparisons[place].query_ids is None:
+    if index is None or comparisons[index].query_ids is None:
         return None
-    return sum(comparison.query_ids is not None for comparison in comparisons[:place])
+    return sum(comparison.query_ids is not None for comparison in comparisons[:index])
 
 
 def _collect_scores(
@@ -177,10 +179,10 @@ class TeacherComparison:
         features = iter([Features(*arrays) for arrays in zip(*columns, strict=True)])
         self.features = [next(features) if topk else None for topk in self._teacher_topk]
 
-    def keep_graph(self, logprobs: Tensor, stats: LogitStats, place: int | None) -> None:
+    def keep_student_outcomes(self, logprobs: Tensor, stats: LogitStats, index: int | None) -> None:
         """Keep the student's outcomes with their gradient; `place` is that of this teacher in `stats.logprobs_at`."""
-        if place is not None:
-            topk_logprobs, tail_logprob = stats.logprobs_at[place]
+        if index is not None:
+            topk_logprobs, tail_logprob = stats.logprobs_at[index]
             self._outcomes = self._student_outcomes(topk_logprobs, logprobs, tail_logprob)
 
     def divergence_with_grad(self, kind: Divergence) -> Tensor | None:
@@ -197,7 +199,7 @@ class TeacherComparison:
 
     def _student_outcomes(self, topk_logprobs: Tensor, observed_logprob: Tensor, tail_logprob: Tensor) -> Tensor:
         scored = self._scored
-        return kept_outcomes(
+        return topk_observed_tail(
             self._topk_ids,
             self._observed_ids[scored],
             topk_logprobs[scored],

@@ -45,7 +45,9 @@ def score_teacher(
         topk = topk_stats(
             hidden, get_head(model), observed, k=k, temperature=config.temperature, logits_bytes=config.logits_bytes
         )
-        outcome_logprobs = kept_outcomes(topk.ids, observed, topk.logprobs, topk.observed_logprob, topk.tail_logprob)
+        outcome_logprobs = topk_observed_tail(
+            topk.ids, observed, topk.logprobs, topk.observed_logprob, topk.tail_logprob
+        )
         lengths = [rollouts[index].num_policy_tokens for index in indices]
         columns = zip(
             *(tensor.cpu().split(lengths) for tensor in (observed, topk.ids.int(), outcome_logprobs)), strict=True
@@ -55,7 +57,7 @@ def score_teacher(
     return results
 
 
-def kept_outcomes(
+def topk_observed_tail(
     topk_ids: Tensor, observed_ids: Tensor, topk_logprobs: Tensor, observed_logprob: Tensor, tail_logprob: Tensor
 ) -> Tensor:
     """The K + 2 outcomes; the observed id's slot is empty where `ids` holds it already."""

@@ -39,12 +39,12 @@ def build_teacher_inputs(
     ]
 
 
-def without_reference(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
+def empty_teacher_inputs(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
     """For a method that contrasts nothing."""
     return [TeacherInput(rollout, None, np.ones(len(rollout.response), np.bool_)) for rollout in rollouts]
 
 
-def with_own_prompt(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
+def with_student_prompt(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
     """For a teacher that reads the rollouts as the student does."""
     return [
         TeacherInput(

@@ -42,21 +42,23 @@ class GradientAccumulator:
         teacher_topk: TopKByTeacher = (),
         *,
         divergence: Divergence = "reverse_kl",
-        imitated: int | None = None,
+        imitated_index: int | None = None,
     ) -> StudentForward:
         """One micro-batch: log-probabilities with a gradient, and the features that credit is assigned from."""
         return score_student(
-            self.model, rollouts, teacher_topk, divergence=divergence, config=self.config, imitated=imitated
+            self.model, rollouts, teacher_topk, divergence=divergence, config=self.config, imitated_index=imitated_index
         )
 
-    def backward(self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated: int | None = None) -> None:
+    def backward(
+        self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated_index: int | None = None
+    ) -> None:
         """The gradient of this micro-batch's part of the loss."""
         logprobs = forward.logprobs
         if not logprobs.numel():
             return  # the policy wrote nothing
-        old_logprobs = _packed(loss_inputs, [inputs.old_logprobs for inputs in loss_inputs], logprobs)
-        initial_logprobs = _packed(loss_inputs, [inputs.initial_logprobs for inputs in loss_inputs], logprobs)
-        advantage = _packed(loss_inputs, [inputs.advantage for inputs in loss_inputs], logprobs)
+        old_logprobs = _pack_or_none(loss_inputs, [inputs.old_logprobs for inputs in loss_inputs], logprobs)
+        initial_logprobs = _pack_or_none(loss_inputs, [inputs.initial_logprobs for inputs in loss_inputs], logprobs)
+        advantage = _pack_or_none(loss_inputs, [inputs.advantage for inputs in loss_inputs], logprobs)
         assert advantage is not None
         micro_batch_loss = surrogate_loss(
             logprobs,
@@ -67,8 +69,8 @@ class GradientAccumulator:
             settings=self.surrogate,
         )
         loss = micro_batch_loss.loss
-        if imitated is not None:
-            imitation = self._imitation_loss(forward, loss_inputs, imitated)
+        if imitated_index is not None:
+            imitation = self._imitation_loss(forward, loss_inputs, imitated_index)
             loss = loss if imitation is None else loss + imitation
         loss.backward()
         self.loss += float(loss.detach())
@@ -78,11 +80,13 @@ class GradientAccumulator:
         self.kl_sum += micro_batch_loss.kl_sum
 
     def _imitation_loss(
-        self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated: int
+        self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated_index: int
     ) -> Tensor | None:
         """sum_t coefficient * weight_t * D_t / num_tokens, where a signal declared it."""
         declared = [inputs.imitate for inputs in loss_inputs if inputs.imitate is not None]
-        divergence = forward.comparisons[imitated].divergence_with_grad(declared[0].divergence) if declared else None
+        divergence = (
+            forward.comparisons[imitated_index].divergence_with_grad(declared[0].divergence) if declared else None
+        )
         if divergence is None:
             return None
         weights = [
@@ -95,7 +99,7 @@ class GradientAccumulator:
         return (weight * divergence).sum() / max(self.num_tokens, 1)
 
 
-def accumulate_fixed(accumulator: GradientAccumulator, loss_inputs: Sequence[LossInputs]) -> None:
+def accumulate_known_advantages(accumulator: GradientAccumulator, loss_inputs: Sequence[LossInputs]) -> None:
     """The gradient of rollouts whose token advantages are known before the pass."""
     rollouts = [inputs.rollout for inputs in loss_inputs]
     with gradient_checkpointing(accumulator.model):
@@ -104,7 +108,7 @@ def accumulate_fixed(accumulator: GradientAccumulator, loss_inputs: Sequence[Los
             accumulator.backward(forward, [loss_inputs[index] for index in indices])
 
 
-def _packed(loss_inputs: Sequence[LossInputs], arrays: Sequence[Floats | None], like: Tensor) -> Tensor | None:
+def _pack_or_none(loss_inputs: Sequence[LossInputs], arrays: Sequence[Floats | None], like: Tensor) -> Tensor | None:
     """One row over the micro-batch's tokens, or None where no rollout has the array."""
     present = [array for array in arrays if array is not None]
     if not present:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
-from sgcd.credit.advantage import advantages, permute_advantages
+from sgcd.credit.advantage import compute_advantages, permute_advantages
 from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
@@ -17,7 +17,7 @@ from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metr
 from sgcd.learn.training.context import TrainConfig
 from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metrics
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
-from sgcd.learn.training.teacher_scorer import SHUFFLED, ReferenceSource, TeacherBatch, TeacherScorer
+from sgcd.learn.training.teacher_scorer import MISMATCHED_REFERENCE, ReferenceSource, TeacherBatch, TeacherScorer
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Floats, Group
 from sgcd.seeds import derive_seed
@@ -29,21 +29,21 @@ class StepCredit:
     """The credit of a batch, one entry for each rollout, in task order."""
 
     rollout_credits: list[RolloutCredit] = field(default_factory=list[RolloutCredit])
-    inputs: list[TeacherInput] = field(default_factory=list[TeacherInput])
+    teacher_inputs: list[TeacherInput] = field(default_factory=list[TeacherInput])
     reference_results: list[ReferenceResult] = field(default_factory=list[ReferenceResult])
     """One for each group; empty for a method that needs no reference."""
-    read_shuffled: bool = False
+    read_mismatched: bool = False
 
     def reference_metrics(self, method: Method) -> ReferenceMetrics | None:
         """For the row of the step; None for a method without teachers."""
-        return build_reference_metrics(self.reference_results, self.inputs) if method.needs else None
+        return build_reference_metrics(self.reference_results, self.teacher_inputs) if method.needs else None
 
     def credit_metrics(self, method: Method) -> CreditMetrics | None:
         """For the row of the step; None for a method without teachers."""
         if method.needs is None:
             return None
         can_change_weights, state = method.needs.can_change_weights, method.state_dict()
-        return build_credit_metrics(self.rollout_credits, can_change_weights, state, with_shuffled=self.read_shuffled)
+        return build_credit_metrics(self.rollout_credits, can_change_weights, state, with_shuffled=self.read_mismatched)
 
 
 async def compute_gradients(
@@ -67,11 +67,11 @@ async def compute_gradients(
         initial_policy=initial_policy,
         references=references,
         reference_builder=reference_builder,
-        forward=scoring_config(config),
+        forward=scoring_forward_config(config),
         timer=timer,
-        read_shuffled=bool(every) and step % every == 0,
+        read_mismatched=bool(every) and step % every == 0,
     )
-    result = StepCredit(read_shuffled=SHUFFLED in scorer.teachers)
+    result = StepCredit(read_mismatched=MISMATCHED_REFERENCE in scorer.teachers)
     async with scorer:
         with timer.phase("reference") if method.needs else nullcontext():
             if method.needs_calibration:
@@ -88,10 +88,10 @@ async def compute_gradients(
                 )
                 if config.surrogate.kl > 0 and initial_policy is not None:
                     learner.initial_logprobs = await timer.run_in_model_thread(
-                        "scoring", _score_initial, initial_policy, batch.group, scorer.forward
+                        "scoring", _initial_policy_logprobs, initial_policy, batch.group, scorer.forward
                     )
                 result.rollout_credits += await timer.run_in_model_thread("training", learner.learn_group, batch)
-                result.inputs += batch.inputs
+                result.teacher_inputs += batch.inputs
                 result.reference_results += [batch.reference_result] if batch.reference_result else []
     return result
 
@@ -113,19 +113,22 @@ class GroupLearner:
         rollouts, needs = batch.group.rollouts, self.method.needs
         divergence = needs.divergence if needs else "reverse_kl"
         teachers = list(batch.teacher_topk)
-        imitated = teachers.index(needs.imitated) if needs and needs.imitated else None
+        imitated_index = teachers.index(needs.imitated) if needs and needs.imitated else None
         rollout_credits: dict[int, RolloutCredit] = {}
         with gradient_checkpointing(self.accumulator.model):
             for indices in split_micro_batches(rollouts, self.accumulator.config.micro_batch_tokens):
                 micro_topk = [[topk[index] for index in indices] for topk in batch.teacher_topk.values()]
                 forward = self.accumulator.forward(
-                    [rollouts[index] for index in indices], micro_topk, divergence=divergence, imitated=imitated
+                    [rollouts[index] for index in indices],
+                    micro_topk,
+                    divergence=divergence,
+                    imitated_index=imitated_index,
                 )
                 with self.timer.subphase("credit"):
                     for position, index in enumerate(indices):
                         rollout_credits[index] = self._credit_rollout(batch, index, forward.scores, position)
                 loss_inputs = [self._loss_inputs(rollout_credits[index], index) for index in indices]
-                self.accumulator.backward(forward, loss_inputs, imitated)
+                self.accumulator.backward(forward, loss_inputs, imitated_index)
         return [rollout_credits[index] for index in range(len(rollouts))]
 
     def _credit_rollout(self, batch: TeacherBatch, index: int, scores: StudentScores, position: int) -> RolloutCredit:
@@ -136,8 +139,10 @@ class GroupLearner:
             teacher_input.rollout, float(self.advantages[index]), features, teacher_input.creditable, batch.group
         )
         shuffled_result = None
-        if SHUFFLED in features and inputs.reference_features is not None:
-            shuffled_result = self.method.assign_credit(replace(inputs, features={Teacher(): features[SHUFFLED]}))
+        if MISMATCHED_REFERENCE in features and inputs.reference_features is not None:
+            shuffled_result = self.method.assign_credit(
+                replace(inputs, features={Teacher(): features[MISMATCHED_REFERENCE]})
+            )
         return RolloutCredit(
             teacher_input.rollout,
             self.method.assign_credit(inputs),
@@ -159,7 +164,7 @@ class GroupLearner:
 def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
     """Each rollout's advantage over its siblings; with `control: permuted` dealt anew among them."""
     rewards = [rollout.reward for rollout in group.rollouts]
-    values = advantages(rewards, config.surrogate.baseline, config.surrogate.scale_by_std)
+    values = compute_advantages(rewards, config.surrogate.baseline, config.surrogate.scale_by_std)
     if config.control == "permuted":
         values = permute_advantages(values, derive_seed(config.seed, "permuted", step, group.task.id))
     return [float(value) for value in values]
@@ -182,17 +187,17 @@ def calibrate_method(method: Method, batches: Sequence[TeacherBatch], model: Any
     method.calibrate(credit_inputs)
 
 
-def scoring_config(config: TrainConfig) -> ForwardConfig:
+def scoring_forward_config(config: TrainConfig) -> ForwardConfig:
     """For passes without a gradient."""
     return ForwardConfig(config.sampler.temperature, config.scoring.micro_batch_tokens, config.scoring.logits_bytes)
 
 
-def training_config(config: TrainConfig) -> ForwardConfig:
+def training_forward_config(config: TrainConfig) -> ForwardConfig:
     """For the pass that the gradient comes from."""
     return ForwardConfig(config.sampler.temperature, config.optimizer.micro_batch_tokens, config.scoring.logits_bytes)
 
 
-def _score_initial(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:
+def _initial_policy_logprobs(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:
     with initial_policy.active() as model:
         return score_logprobs(model, group.rollouts, forward)
 

@@ -19,15 +19,15 @@ from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
 from sgcd.learn.scoring.teacher_inputs import (
     TeacherInput,
     build_teacher_inputs,
+    empty_teacher_inputs,
     next_reference,
     with_other_reference,
-    with_own_prompt,
-    without_reference,
+    with_student_prompt,
 )
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Group
 
-SHUFFLED = Teacher(context="next_reference")
+MISMATCHED_REFERENCE = Teacher(context="next_reference")
 """Read every so often to see how much of the credit depends on what a reference says."""
 
 
@@ -94,13 +94,13 @@ class TeacherScorer:
     reference_builder: ReferenceBuilder
     forward: ForwardConfig
     timer: StepTimer
-    read_shuffled: bool = False
+    read_mismatched: bool = False
     """Score `SHUFFLED` as well, whether the method asks for it or not."""
 
     def __post_init__(self) -> None:
         teachers = self.needs.teachers if self.needs else ()
-        if self.read_shuffled and self.needs and Teacher() in teachers:
-            teachers = (*teachers, SHUFFLED)
+        if self.read_mismatched and self.needs and Teacher() in teachers:
+            teachers = (*teachers, MISMATCHED_REFERENCE)
         self.teachers: tuple[Teacher, ...] = tuple(dict.fromkeys(teachers))
         self._tasks: list[asyncio.Task[TeacherBatch]] = []
 
@@ -118,7 +118,7 @@ class TeacherScorer:
         """In the order of the groups. A failure of any group is raised at once."""
         if not self._tasks:
             for group in self.groups:
-                yield TeacherBatch(group, without_reference(group.rollouts))
+                yield TeacherBatch(group, empty_teacher_inputs(group.rollouts))
         for task in self._tasks:
             while not task.done():
                 pending = [other for other in self._tasks if not other.done()]
@@ -132,7 +132,7 @@ class TeacherScorer:
         """One group under every teacher: a forward pass for each. Its inputs are built in the text thread."""
         group, result = self.groups[index], None
         contexts = {teacher.context for teacher in self.teachers}
-        inputs: Mapping[str, list[TeacherInput]] = {"none": with_own_prompt(group.rollouts)}
+        inputs: Mapping[str, list[TeacherInput]] = {"none": with_student_prompt(group.rollouts)}
         if self.needs and self.needs.needs_references:
             result = await self._get_result(group)
             own = await run_in_text_thread(build_teacher_inputs, group, result, self.reference_builder, self._window)
@@ -143,7 +143,7 @@ class TeacherScorer:
                     with_other_reference, own, reference, self.reference_builder, self._window
                 )
                 inputs |= {"next_reference": other_inputs}
-        batch = TeacherBatch(group, inputs.get("reference") or without_reference(group.rollouts), result)
+        batch = TeacherBatch(group, inputs.get("reference") or empty_teacher_inputs(group.rollouts), result)
         for teacher in self.teachers:
             batch.teacher_topk[teacher] = await self.timer.run_in_model_thread(
                 "teacher", self._score, teacher, inputs[teacher.context]

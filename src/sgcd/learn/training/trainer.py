@@ -17,7 +17,7 @@ from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import StepResult, build_optimizer, learning_rate, optimizer_step
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
-from sgcd.learn.training.step import StepCredit, compute_gradients, training_config
+from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import StepTimer, peak_memory, run_in_model_thread
 from sgcd.measure import validity
@@ -63,7 +63,7 @@ class Trainer:
             return await self._run()
 
     async def _run(self) -> TrainResult:
-        await self._run_in_model_thread(self._restore)
+        await self._run_in_model_thread(self._set_up_and_restore)
         start = self.state.step
         if not self.folder.checkpoint_steps():
             await self._evaluate_if_due()
@@ -104,7 +104,7 @@ class Trainer:
             endpoint_usage=context.pop_endpoint_usage(),
             seconds=self.timer.pop_seconds(),
         )
-        invalid = validity.invalid_reasons([*self.recent_metrics, row], step == config.steps)
+        invalid = validity.newest_invalid_reasons([*self.recent_metrics, row], step == config.steps)
         row = row.model_copy(update={"invalid": invalid})
         self.folder.append_metrics(row)
         self.recent_metrics = [*self.recent_metrics, row][-validity.WINDOW_STEPS :]
@@ -135,7 +135,7 @@ class Trainer:
             model=self.model,
             surrogate=config.surrogate,
             num_tokens=sum(rollout.num_policy_tokens for rollout in rollouts),
-            config=training_config(config),
+            config=training_forward_config(config),
         )
         step_credit = await compute_gradients(
             step,
@@ -198,7 +198,7 @@ class Trainer:
 
     # -- going on -----------------------------------------------------------------------------------------------------
 
-    def _restore(self) -> None:
+    def _set_up_and_restore(self) -> None:
         self.model.eval()  # without dropout, log-probs before and after an update are of one distribution
         needs = self.context.method.needs
         is_teacher = needs is not None and any(teacher.model == "initial" for teacher in needs.teachers)

@@ -35,7 +35,7 @@ def logprobs_with_grad(
     observed: Tensor,
     *,
     ids: Sequence[Tensor] = (),
-    differentiable: int | None = None,
+    grad_ids_index: int | None = None,
     temperature: float = 1.0,
     logits_bytes: int = LOGITS_BYTES,
 ) -> tuple[Tensor, LogitStats]:
@@ -45,13 +45,13 @@ def logprobs_with_grad(
     `ids[differentiable]` [tokens, K] and of the tail, have one, so that a divergence over these outcomes can be part
     of a loss. The K ids of a token must differ from each other. An outcome without mass (-inf) gets no gradient.
     """
-    request = LogprobRequest(LogitsInputs(hidden, head, observed, temperature), ids, differentiable, logits_bytes)
+    request = LogprobRequest(LogitsInputs(hidden, head, observed, temperature), ids, grad_ids_index, logits_bytes)
     logprobs, at_ids, tail = LogprobFunction.apply(hidden, head.weight, head.bias, request)
     stats = request.stats_out[0]
-    if differentiable is None:
+    if grad_ids_index is None:
         return logprobs, stats
     logprobs_at = list(stats.logprobs_at)
-    logprobs_at[differentiable] = at_ids, tail
+    logprobs_at[grad_ids_index] = at_ids, tail
     return logprobs, replace(stats, logprobs_at=logprobs_at)
 
 
