@@ -154,7 +154,7 @@ def _histogram(weight: NDArray[Any], rollout_credits: Sequence[Credit]) -> Weigh
     floor, cap = rollout_credits[0].floor, rollout_credits[0].cap
     values = np.clip(weight[weight != 1].astype(np.float64), floor, cap)
     counts, edges = np.histogram(values, _HISTOGRAM_BINS, (floor, cap))
-    return WeightHistogram(one=int((weight == 1).sum()), edges=edges.round(6).tolist(), counts=counts.tolist())
+    return WeightHistogram(num_unit=int((weight == 1).sum()), edges=edges.round(6).tolist(), counts=counts.tolist())
 
 
 def _feature_values(rollout_credits: Sequence[RolloutCredit], name: str) -> NDArray[Any]:
