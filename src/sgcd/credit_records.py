@@ -157,7 +157,7 @@ class CreditRecord:
     def __post_init__(self) -> None:
         tokens = len(self.credit.weight)
         if self.features is not None:
-            check_length("scored", "features", self.features.divergence, tokens)
+            check_length("credit record", "features", self.features.divergence, tokens)
         for name in ("creditable", "saliency"):
             if getattr(self, name) is not None:
-                check_length("scored", name, getattr(self, name), tokens)
+                check_length("credit record", name, getattr(self, name), tokens)

@@ -177,5 +177,5 @@ def test_the_gap_is_over_written_tokens() -> None:
 
 def test_an_array_of_another_length_is_refused() -> None:
     each = ROLLOUTS[0]
-    with pytest.raises(RecordError, match="example t/0: old_logprobs must have 7 entries"):
+    with pytest.raises(RecordError, match="loss inputs of t/0: old_logprobs must have 7 entries"):
         LossInputs(each, np.zeros(7, np.float32), np.zeros(6, np.float32))

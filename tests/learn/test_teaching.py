@@ -1,6 +1,8 @@
 """What the model does while writers are waited for."""
 
 import asyncio
+import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ from sgcd.learn.training import gradient as learning
 from sgcd.learn.training import teacher_scorer as teaching
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
-from sgcd.learn.training.timers import StepTimer
+from sgcd.learn.training.timers import PHASES, StepTimer
 from sgcd.records import Group, Rollout
 
 GROUPS = [group(LONG, LONG, task=name) for name in "abc"]
@@ -37,8 +39,8 @@ class Awaited:
         return referred(group)
 
 
-def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
-    plan = recipe(method=SGCD, scoring={"shuffled_every": 0}, **changes)
+def run(path: Path, awaited: Any, seconds: dict[str, float] | None = None, **changes: Any) -> StepCredit:
+    plan = recipe(**{"method": SGCD, "scoring": {"shuffled_every": 0}, **changes})
     alive = build_context(path / "run", plan)
     make_context_sensitive(alive.policy.model)
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
@@ -57,7 +59,10 @@ def run(path: Path, awaited: Any, **changes: Any) -> StepCredit:
         timer=timer,
     )
     try:
-        return asyncio.run(asyncio.wait_for(working, 20))
+        result = asyncio.run(asyncio.wait_for(working, 20))
+        if seconds is not None:
+            seconds.update(timer.pop_seconds())
+        return result
     finally:
         alive.model_thread.shutdown()
 
@@ -120,3 +125,26 @@ def test_a_teacher_that_fails_ends_the_step_and_leaves_nobody_waiting(
     monkeypatch.setattr(teaching, "score_teacher", broken)
     with pytest.raises(ValueError, match="the teacher broke"):
         run(tmp_path, Awaited(a="never", c="never"))  # though the first group is not there
+
+
+def test_inputs_are_built_beside_the_model_and_their_seconds_are_those_of_references(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def slow(build: Any) -> Any:
+        def built(*given: Any) -> Any:
+            threads.append(threading.current_thread().name)
+            time.sleep(0.1)
+            return build(*given)
+
+        return built
+
+    for name in ("build_teacher_inputs", "with_other_reference"):
+        monkeypatch.setattr(teaching, name, slow(getattr(teaching, name)))
+    seconds: dict[str, float] = {}
+    run(tmp_path, Awaited(), seconds, scoring={"shuffled_every": 1})
+    assert len(threads) == 2 * len(GROUPS)
+    assert set(threads) == {"text_0"}
+    assert seconds["reference"] > 0.09  # nobody has anything to do before the first inputs are there
+    assert abs(sum(seconds[phase] for phase in PHASES) - seconds["total"]) < 1e-4

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from sgcd.credit.segments import Segments
+from sgcd.credit.segments import NoSegmentReason, Segments
 from sgcd.credit_records import Features, Signal, Teacher
 from sgcd.records import Flags, Group, Rollout
 from sgcd.settings import Divergence, Settings
@@ -73,8 +73,9 @@ class CreditResult:
     """Tokens whose weight was clipped to a bound."""
 
 
-def no_segments(num_tokens: int) -> Segments:
-    return Segments(np.zeros(num_tokens, np.float32), (), 0, 0, "no_reference")
+def no_segments(num_tokens: int, reason: NoSegmentReason = "") -> Segments:
+    """For a method without segments, or for a rollout that has none."""
+    return Segments(np.zeros(num_tokens, np.float32), (), 0, 0, reason)
 
 
 class Method(Protocol):

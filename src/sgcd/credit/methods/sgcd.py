@@ -44,7 +44,7 @@ class Sgcd:
         creditable = np.ones(num_tokens, dtype=bool) if inputs.creditable is None else inputs.creditable
         check_length(f"rollout {rollout.name}", "creditable", creditable, num_tokens)
         if features is None:
-            segments = no_segments(num_tokens)
+            segments = no_segments(num_tokens, "no_reference")
         else:
             segments = self._find_segments(rollout, features, creditable, self.segment_settings)
             if settings.direction_gate:
@@ -87,7 +87,7 @@ class Sgcd:
         return {"calibration": self.calibration.to_json() if self.calibration else None}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """From what `state` gave."""
+        """Restores what `state_dict` returned."""
         saved = state.get("calibration")
         self.calibration = Calibration(**saved) if saved else None
 

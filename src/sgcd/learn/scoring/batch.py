@@ -39,7 +39,7 @@ class LossInputs:
         for name in ("advantage", "old_logprobs", "initial_logprobs"):
             array = getattr(self, name)
             if array is not None:
-                check_length(f"example {self.rollout.name}", name, array, len(self.rollout.response))
+                check_length(f"loss inputs of {self.rollout.name}", name, array, len(self.rollout.response))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class PaddedBatch:
 
 
 def split_micro_batches(rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[int]]:
-    """Indices of the rollouts of each micro-batch: sorted by length, then filled up to `tokens` padded tokens."""
+    """Indices of each micro-batch's rollouts: sorted by length, filled up to `micro_batch_tokens` padded tokens."""
 
     def sort_key(index: int) -> tuple[int, str, int]:
         rollout = rollouts[index]
@@ -86,13 +86,13 @@ def pad_batch(rollouts: Sequence[Rollout]) -> PaddedBatch:
 
 
 def pack_policy_tokens(arrays: Sequence[Floats], rollouts: Sequence[Rollout]) -> Tensor:
-    """Arrays over responses as one row of written tokens, in the order in which `written` scores a grid."""
+    """Concatenates the policy tokens of per-response arrays, in the order of the forward pass."""
     parts = [array[rollout.response_mask] for array, rollout in zip(arrays, rollouts, strict=True)]
     return torch.from_numpy(np.concatenate(parts))
 
 
 def unpack_policy_tokens(packed: Tensor, rollouts: Sequence[Rollout]) -> list[Floats]:
-    """The way back from `flat`: an array over each response, zero where the policy wrote nothing."""
+    """Inverts `pack_policy_tokens`; tokens that the policy did not write are zero."""
     parts = packed.float().cpu().split([rollout.num_policy_tokens for rollout in rollouts])
     arrays = [np.zeros(len(rollout.response), np.float32) for rollout in rollouts]
     for array, rollout, part in zip(arrays, rollouts, parts, strict=True):

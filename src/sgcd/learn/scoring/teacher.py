@@ -1,4 +1,4 @@
-"""The policy as its own teacher: it reads a reference first, and what it then makes of the very same tokens is kept.
+"""Runs the teacher on prompt, reference and response, and returns its top-K log-probabilities.
 
 This one forward pass is all that a reference costs: the teacher comes first and leaves its likeliest ids and their
 log-probabilities, and the student is asked at those ids while its logits are there anyway (student.py). Both go through
@@ -60,7 +60,7 @@ def score_teacher(
 def topk_observed_tail(
     topk_ids: Tensor, observed_ids: Tensor, topk_logprobs: Tensor, observed_logprob: Tensor, tail_logprob: Tensor
 ) -> Tensor:
-    """The K + 2 outcomes; the observed id's slot is empty where `ids` holds it already."""
+    """The K + 2 outcomes; the observed id's slot is empty where `topk_ids` holds it already."""
     observed_slot = observed_logprob.masked_fill((topk_ids == observed_ids[:, None]).any(-1), float("-inf"))
     return torch.cat([topk_logprobs, observed_slot[:, None], tail_logprob[:, None]], dim=1)
 

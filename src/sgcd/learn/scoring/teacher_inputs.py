@@ -1,4 +1,4 @@
-"""Kept siblings with what the teacher is to read of each, and which of their tokens may have credit."""
+"""Builds what the teacher reads for each rollout, and the mask of creditable tokens."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -40,7 +40,7 @@ def build_teacher_inputs(
 
 
 def empty_teacher_inputs(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
-    """For a method that contrasts nothing."""
+    """For a method without teachers."""
     return [TeacherInput(rollout, None, np.ones(len(rollout.response), np.bool_)) for rollout in rollouts]
 
 

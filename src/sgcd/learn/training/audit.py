@@ -1,4 +1,4 @@
-"""Two things that must never happen to a policy gradient, watched from outside: a teacher in it, or a foreign token."""
+"""Checks that the gradient saw only the rollouts' rows and the policy's tokens."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -104,7 +104,7 @@ class GroupLearner:
     method: Method
     timer: StepTimer
     advantages: Sequence[float]
-    """Of each rollout over its siblings."""
+    """One advantage per rollout, relative to its group."""
     initial_logprobs: list[Floats] | None = None
     """By the initial policy, where the surrogate has a KL term."""
 
@@ -162,7 +162,7 @@ class GroupLearner:
 
 
 def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
-    """Each rollout's advantage over its siblings; with `control: permuted` dealt anew among them."""
+    """Returns each rollout's advantage; `control: permuted` shuffles them within the group."""
     rewards = [rollout.reward for rollout in group.rollouts]
     values = compute_advantages(rewards, config.surrogate.baseline, config.surrogate.scale_by_std)
     if config.control == "permuted":
@@ -188,12 +188,12 @@ def calibrate_method(method: Method, batches: Sequence[TeacherBatch], model: Any
 
 
 def scoring_forward_config(config: TrainConfig) -> ForwardConfig:
-    """For passes without a gradient."""
+    """The forward settings of passes without a gradient."""
     return ForwardConfig(config.sampler.temperature, config.scoring.micro_batch_tokens, config.scoring.logits_bytes)
 
 
 def training_forward_config(config: TrainConfig) -> ForwardConfig:
-    """For the pass that the gradient comes from."""
+    """The forward settings of the pass with the gradient."""
     return ForwardConfig(config.sampler.temperature, config.optimizer.micro_batch_tokens, config.scoring.logits_bytes)
 
 
@@ -203,6 +203,6 @@ def _initial_policy_logprobs(initial_policy: InitialPolicy, group: Group, forwar
 
 
 def _features_by_teacher(batch: TeacherBatch, scores: StudentScores, position: int) -> dict[Teacher, Features]:
-    """Of one rollout, by its position in the pass; without the teachers that did not score it."""
+    """Returns one rollout's features by teacher; teachers that did not score it are absent."""
     by_teacher = zip(batch.teacher_topk, scores.features, strict=True)
     return {teacher: features for teacher, column in by_teacher if (features := column[position]) is not None}

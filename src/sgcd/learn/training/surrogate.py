@@ -63,7 +63,7 @@ def surrogate_loss(
     num_tokens: int,
     settings: SurrogateSettings,
 ) -> MicroBatchLoss:
-    """sum_t (l_t + kl * k3_t) / count over written tokens, `count` being those of the whole batch (token-mean).
+    """sum_t (l_t + kl * k3_t) / num_tokens over policy tokens; `num_tokens` counts the whole batch (token-mean).
 
     The KL term knows nothing of advantages or weights.
     """

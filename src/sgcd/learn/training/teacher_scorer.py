@@ -28,7 +28,7 @@ from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Group
 
 MISMATCHED_REFERENCE = Teacher(context="next_reference")
-"""Read every so often to see how much of the credit depends on what a reference says."""
+"""A control: the teacher reads another group's reference."""
 
 
 class ReferencePrefetcher:
@@ -115,7 +115,7 @@ class TeacherScorer:
         await _cancel_all(self._tasks)
 
     async def scored_groups(self) -> AsyncIterator[TeacherBatch]:
-        """In the order of the groups. A failure of any group is raised at once."""
+        """Yields scored groups in task order; raises the first failure at once."""
         if not self._tasks:
             for group in self.groups:
                 yield TeacherBatch(group, empty_teacher_inputs(group.rollouts))

@@ -39,7 +39,7 @@ async def run_in_model_thread(thread: ModelThread, work: Callable[..., _T], *arg
 
 
 class StepTimer:
-    """Seconds by phase since the last `split`; what no phase claims is "other"."""
+    """Seconds by phase since the last `pop_seconds`; all other seconds are "other"."""
 
     def __init__(self, thread: ModelThread, on_phase: Callable[[str], None]) -> None:
         self._thread = thread
@@ -47,11 +47,11 @@ class StepTimer:
         self._seconds: dict[str, float] = {}
         self._started_at = time.perf_counter()
         self._claimed_seconds = 0.0
-        """Seconds of the model's thread that have a name of their own; see `think`."""
+        """Seconds that `subphase` has booked under a name of its own."""
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """What passes meanwhile, but for what `think` gives another name."""
+        """Counts elapsed time as `name`, minus the time of its subphases."""
         self._on_phase(name)
         start, busy, claimed = time.perf_counter(), self._thread.busy_seconds, self._claimed_seconds
         try:

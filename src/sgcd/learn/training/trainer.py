@@ -1,4 +1,4 @@
-"""The trainer: gather siblings, score, ask the method what they deserve, move the policy, record, validate, save."""
+"""The trainer runs a step: it collects groups, computes credit, updates the policy, evaluates and saves."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -41,7 +41,7 @@ class TrainResult:
 
 
 class Trainer:
-    """One asyncio loop around one thread that owns the model; what it does is a function of the plan and the folder."""
+    """The trainer has one asyncio loop; one thread uses the model. Its result depends only on recipe and folder."""
 
     def __init__(
         self, config: TrainConfig, context: RunContext, callback: TrainerCallback, *, folder: RunFolder
@@ -58,7 +58,7 @@ class Trainer:
         """The newest rows of metrics, as many as health judges together."""
 
     async def run(self) -> TrainResult:
-        """From the newest checkpoint, or from the start, to the plan's last step."""
+        """Trains from the newest checkpoint, or from the start, to `config.steps`."""
         async with self.context.open_endpoints(self.folder):
             return await self._run()
 
@@ -177,7 +177,7 @@ class Trainer:
     # -- held-out tasks -----------------------------------------------------------------------------------------------
 
     async def _evaluate_if_due(self) -> None:
-        """Before the first step, every so often, and after the last; leaves no trace on training."""
+        """Evaluates before the first step, every `evaluation.every` steps and after the last step."""
         config, context, step = self.config, self.context, self.state.step
         is_due = step % config.evaluation.every == 0 or step == config.steps
         if not is_due or not held_out_tasks(context.task_suite, config.evaluation):
@@ -196,7 +196,7 @@ class Trainer:
             self.state = replace(self.state, best=BestStep(step, score))
         self.callback.on_evaluation(summary)
 
-    # -- going on -----------------------------------------------------------------------------------------------------
+    # -- checkpoints ---------------------------------------------------------------------------------------------------
 
     def _set_up_and_restore(self) -> None:
         self.model.eval()  # without dropout, log-probs before and after an update are of one distribution
@@ -219,7 +219,7 @@ class Trainer:
         checkpoint.link_best(self.folder, self.state)
 
     async def _save_if_due(self) -> None:
-        """Every so often, after the last step, and whenever the policy is the best so far."""
+        """Saves every `checkpoint.every` steps, after the last step, and when the policy is the best so far."""
         step, best = self.state.step, self.state.best
         new_best = best is not None and best.step == step
         if step % self.config.checkpoint.every == 0 or step == self.config.steps or new_best:
