@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from sgcd.bench.step import CHAT, TOP_K, build_bench_recipe, build_random_groups, build_teacher_rollouts
-from sgcd.credit.advantage import compute_advantages
+from sgcd.credit.advantage import advantages
 from sgcd.learn.scoring.batch import pad_batch
 from sgcd.learn.training.optimizer import build_optimizer
 
@@ -34,7 +34,7 @@ def build_trl_batch(groups: int, siblings: int, turns: int) -> TrlBatch:
         for arrays in zip(*((item.prompt, item.response, item.response_mask) for item in rollouts), strict=True)
     )
     rollout_advantages = np.concatenate(
-        [compute_advantages([item.reward for item in group.rollouts]) for group in groups_played]
+        [advantages([item.reward for item in group.rollouts]) for group in groups_played]
     )
     teacher_rollouts = build_teacher_rollouts(groups_played)
     if len(teacher_rollouts) != len(rollouts) or len({len(row.prompt) for row in teacher_rollouts}) != 1:

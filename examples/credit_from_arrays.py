@@ -7,7 +7,7 @@ Everything is numpy; torch tensors work as well. Any trainer can multiply its to
 
 import numpy as np
 
-from sgcd import Credit, compute_advantages, divergence_features, segment, weigh
+from sgcd import Credit, advantages, divergence_features, segment, weigh
 
 rng = np.random.default_rng(0)
 TOKENS, VOCABULARY = 48, 200
@@ -32,7 +32,7 @@ teacher[30, (observed[30] + 1) % VOCABULARY] += 9
 divergence, entropy, gap = divergence_features(student, teacher, observed, k=20)
 segments = segment(divergence, entropy, mask, creditable=creditable)
 weight = weigh(segments.saliency, mask & creditable)
-credit = Credit(advantage=float(compute_advantages(rewards)[mine]), weight=weight, cap=2.0)
+credit = Credit(advantage=float(advantages(rewards)[mine]), weight=weight, cap=2.0)
 
 print(f"advantage {credit.advantage:+.3f} for every token, before credit")
 for span in segments.spans:

@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from sgcd.credit.advantage import compute_advantages
+    from sgcd.credit.advantage import advantages
     from sgcd.credit.divergence import divergence_features, divergence_of, entropy_of, server_outcomes
     from sgcd.credit.segments import Segments, segment
     from sgcd.credit.settings import SegmentSettings
@@ -20,7 +20,7 @@ __all__ = [
     "SegmentSettings",
     "Segments",
     "SgcdError",
-    "compute_advantages",
+    "advantages",
     "divergence_features",
     "divergence_of",
     "drop_disagreeing_segments",

@@ -10,7 +10,7 @@ EPSILON = 1e-6
 Baseline = Literal["group_mean", "leave_one_out"]
 
 
-def compute_advantages(
+def advantages(
     rewards: Sequence[float], baseline: Baseline = "group_mean", scale_by_std: bool = True
 ) -> NDArray[np.float64]:
     """A_k = (r_k - b_k) / (sample std of the group + 1e-6), before any weight (2402.03300).

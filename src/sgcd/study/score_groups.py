@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.advantage import compute_advantages
+from sgcd.credit.advantage import advantages
 from sgcd.credit.methods import Needs
 from sgcd.credit_records import Features
 from sgcd.learn.policy.head import get_head
@@ -79,7 +79,7 @@ def score_groups_under_references(
     group_advantages = [
         float(advantage)
         for group in groups
-        for advantage in compute_advantages(
+        for advantage in advantages(
             [rollout.reward for rollout in group.rollouts], options.surrogate.baseline, options.surrogate.scale_by_std
         )
     ]

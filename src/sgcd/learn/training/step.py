@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
-from sgcd.credit.advantage import compute_advantages, permute_advantages
+from sgcd.credit.advantage import advantages, permute_advantages
 from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
@@ -164,7 +164,7 @@ class GroupLearner:
 def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
     """Returns each rollout's advantage; `control: permuted` shuffles them within the group."""
     rewards = [rollout.reward for rollout in group.rollouts]
-    values = compute_advantages(rewards, config.surrogate.baseline, config.surrogate.scale_by_std)
+    values = advantages(rewards, config.surrogate.baseline, config.surrogate.scale_by_std)
     if config.control == "permuted":
         values = permute_advantages(values, derive_seed(config.seed, "permuted", step, group.task.id))
     return [float(value) for value in values]
