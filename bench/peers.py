@@ -23,9 +23,17 @@ from typing import Any
 import torch
 from trl_steps import COMPLETION, GRPO, SDPO, build_trl_batch, build_trl_step, build_trl_trainer
 
-from sgcd.bench.results import BenchCase, at_least, at_most, summarize_cases
 from sgcd.bench.step import GROUP_SIZE, NUM_GROUPS, POLICY_TOKENS, TURN_TOKENS, build_small_qwen, build_step_arms
-from sgcd.bench.timing import ALLOCATOR_ENV, WARMUP_ROUNDS, measure_peak_memory, min_cpu_seconds
+from sgcd.bench.timing import (
+    ALLOCATOR_ENV,
+    WARMUP_ROUNDS,
+    BenchCase,
+    at_least,
+    at_most,
+    measure_peak_memory,
+    min_cpu_seconds,
+    summarize_cases,
+)
 from sgcd.cli.commands.bench import describe_machine, format_case
 from sgcd.storage.provenance import package_version
 

@@ -17,7 +17,7 @@ import torch
 
 from sgcd.bench.step import CHAT, TOP_K, build_bench_recipe, build_random_groups, build_teacher_rollouts
 from sgcd.credit.advantage import advantages
-from sgcd.learn.scoring.batch import pad_batch
+from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.training.optimizer import build_optimizer
 
 GRPO, COMPLETION, SDPO = "TRL's GRPO", "TRL's GRPO, head over the completion", "TRL's SDPO, top-K"

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from helpers.chats import TOOLS
-from sgcd.chat.parse_calls import parse_bare_calls, parse_json_call, parse_tag_call
+from sgcd.chat.call_formats import parse_bare_calls, parse_json_call, parse_tag_call
 from sgcd.records import Call
 
 MIA = Call("find", {"who": "Mia"})

@@ -23,7 +23,7 @@ from helpers.conversations import (
     thirty_turns,
 )
 from sgcd.chat import Chat
-from sgcd.chat.escape import collect_marks
+from sgcd.chat.template import collect_marks
 from sgcd.chat.turn_parser import kinds_of_tokens
 from sgcd.errors import TemplateError
 from sgcd.records import Call, Message, TokenKind

@@ -9,13 +9,11 @@ from sgcd.act.rollout import RolloutSpec, count_prompt_tokens
 from sgcd.act.settings import UserSettings
 from sgcd.act.user import EndpointUser, SilentUser, User
 from sgcd.chat import Chat
-from sgcd.endpoint.client import Endpoint
-from sgcd.endpoint.endpoint_group import connect_endpoints
+from sgcd.endpoint.client import Endpoint, connect_endpoints
 from sgcd.errors import RecipeError
 from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import build_lab_task_suite
-from sgcd.measure.evaluate import held_out_tasks, list_trials
-from sgcd.measure.evaluate_endpoint import evaluate_endpoint_model
+from sgcd.measure.evaluate import evaluate_endpoint_model, held_out_tasks, list_trials
 from sgcd.measure.settings import ModelSettings
 from sgcd.measure.trial_rows import TrialRow
 from sgcd.recipe.schema import Recipe

@@ -8,13 +8,12 @@ from typing import Any, cast
 import pytest
 
 from helpers.scripted_play import CHAT, TASK, ScriptedEnvironment, ScriptedSession, tasks_of
-from sgcd.act.cohort import PlayContext, gather_or_cancel, play_cohort
 from sgcd.act.environment import SampledTurn, Sampler, TaskSuite
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
-from sgcd.act.siblings import play_groups
-from sgcd.lab import play_with_reference
-from sgcd.lab.play_with_reference import play_with_references
+from sgcd.act.siblings import PlayContext, gather_or_cancel, play_cohort, play_groups
+from sgcd.lab import reference_effect as play_with_reference
+from sgcd.lab.reference_effect import play_with_references
 from sgcd.measure.evaluate import evaluate_policy
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.records import TokenIds

@@ -9,10 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.scripted_play import CHAT, stage_of, tasks_of
-from sgcd.act.cohort import PlayContext
 from sgcd.act.environment import Sampler
 from sgcd.act.settings import SiblingsSettings
-from sgcd.act.siblings import CollectedGroups, collect_mixed_groups
+from sgcd.act.siblings import CollectedGroups, PlayContext, collect_mixed_groups
 from sgcd.act.task_order import TaskCursor, TaskOrder
 from sgcd.records import Group, Rollout, Task, Verdict
 

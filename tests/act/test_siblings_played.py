@@ -5,11 +5,10 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from helpers.scripted_play import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
-from sgcd.act.cohort import PlayContext, play_cohort
 from sgcd.act.environment import InitialMessages, Reply
 from sgcd.act.rollout import RolloutSpec
 from sgcd.act.settings import Limits, SiblingsSettings
-from sgcd.act.siblings import CollectedGroups, collect_mixed_groups, play_groups
+from sgcd.act.siblings import CollectedGroups, PlayContext, collect_mixed_groups, play_cohort, play_groups
 from sgcd.act.task_order import TaskCursor
 from sgcd.records import Group, ParsedTurn, Task, Verdict
 from sgcd.seeds import derive_seed

@@ -14,8 +14,7 @@ from sgcd.bench.arms import (
     score_divergence_in_full,
     score_two_contexts,
 )
-from sgcd.bench.results import at_least, at_most, summarize_cases
-from sgcd.bench.timing import measure_peak_memory, min_cpu_seconds
+from sgcd.bench.timing import at_least, at_most, measure_peak_memory, min_cpu_seconds, summarize_cases
 from sgcd.cli import main
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from helpers.misbehaving import Server
 from sgcd.cli import main
-from sgcd.show.sensitivity_tables import sensitivity_tables
+from sgcd.show.study_tables import sensitivity_tables
 from sgcd.storage.atomic import read_rows, to_json_line
 
 Capture = pytest.CaptureFixture[str]

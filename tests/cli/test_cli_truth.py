@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 
 from sgcd.cli import main
-from sgcd.show.truth_tables import truth_tables
+from sgcd.show.study_tables import truth_tables
 from sgcd.study import decision_values as truth
 
 SMALL = ["lab", "truth", "plain", "method.segments.saturation=5", "--tasks", "6", "--rollouts", "40", "--json"]

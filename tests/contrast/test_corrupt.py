@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgcd.contrast.corrupt import corrupt_reference, find_statements
+from sgcd.contrast.rewrite import corrupt_reference, find_statements
 
 OWN = (
     "what successful attempts check : find_user , get_booking .\nthen they do : cancel_booking , say it is done .\n"

@@ -7,8 +7,7 @@ import numpy as np
 
 from sgcd.credit.methods import CreditInputs, CreditResult, Method
 from sgcd.credit_records import Features, Teacher
-from sgcd.learn.scoring.batch import ForwardConfig
-from sgcd.learn.scoring.logprobs import score_logprobs
+from sgcd.learn.scoring.forward import ForwardConfig, score_logprobs
 from sgcd.learn.scoring.student import StudentScores, TopKByTeacher, score_student_no_grad
 from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput

@@ -15,7 +15,7 @@ from sgcd.credit.methods import build_method
 from sgcd.lab import policy as lab
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.sampling.sampler import TorchSampler
-from sgcd.learn.scoring.batch import ForwardConfig, LossInputs
+from sgcd.learn.scoring.forward import ForwardConfig, LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.context import RunContext
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages

@@ -11,9 +11,16 @@ from helpers.scoring import logprobs_of
 from helpers.tiny_policy import accumulated, model, rollout
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
-from sgcd.learn.scoring.batch import LossInputs, PaddedBatch, pack_policy_tokens, pad_batch, split_micro_batches
+from sgcd.learn.scoring.forward import (
+    LossInputs,
+    PaddedBatch,
+    forward_hidden_states,
+    pack_policy_tokens,
+    pad_batch,
+    sampler_mismatch,
+    split_micro_batches,
+)
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
-from sgcd.learn.scoring.logprobs import forward_hidden_states, sampler_mismatch
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.records import Floats, Rollout
 

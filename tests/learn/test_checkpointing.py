@@ -10,7 +10,7 @@ import torch
 from helpers.tiny_policy import CHAT, accumulated, model, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
-from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import PolicySettings, SurrogateSettings
 from sgcd.learn.training.gradient import gradient_checkpointing
 

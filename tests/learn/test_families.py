@@ -15,10 +15,10 @@ from helpers.scoring import logprobs_of
 from helpers.tiny_policy import CHAT, Watcher, accumulated, build_context, recipe, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.load import Policy, load_policy
-from sgcd.learn.sampling.attention_masks import AttentionMasks
 from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.kv_cache import AttentionMasks
 from sgcd.learn.sampling.sample_tokens import UniformStream
-from sgcd.learn.scoring.batch import LossInputs, split_micro_batches
+from sgcd.learn.scoring.forward import LossInputs, split_micro_batches
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.trainer import Trainer
 from sgcd.storage.run_folder import RunFolder

@@ -16,7 +16,7 @@ from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
 from sgcd.learn.policy.lora import adapter_disabled, add_adapter
-from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings
 from sgcd.learn.training.optimizer import build_optimizer
 from sgcd.storage.run_folder import RunFolder

@@ -10,7 +10,7 @@ import torch
 from helpers.tiny_policy import CHAT, accumulated, model, rollout, stepped
 from sgcd.learn.policy.checkpoint import TrainerState, load_checkpoint, save_checkpoint
 from sgcd.learn.policy.load import Policy
-from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.optimizer import MasterAdamW, build_optimizer
 from sgcd.storage.run_folder import RunFolder

@@ -18,7 +18,7 @@ from sgcd.credit.settings import DirectSdSettings, OpdSettings
 from sgcd.credit_records import Credit, Features, Imitation, Signal, Teacher
 from sgcd.errors import RecordError
 from sgcd.learn.policy.initial_policy import InitialPolicy
-from sgcd.learn.scoring.batch import ForwardConfig
+from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_student_prompt
 from sgcd.learn.settings import SurrogateSettings

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from sgcd.learn.sampling.slot_cache import SlotCache
+from sgcd.learn.sampling.kv_cache import SlotCache
 
 HEADS, SIZE = 2, 3
 

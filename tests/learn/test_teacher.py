@@ -15,7 +15,7 @@ from sgcd.credit.divergence import divergence_features
 from sgcd.credit_records import Features
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_backbone
-from sgcd.learn.scoring.batch import split_micro_batches
+from sgcd.learn.scoring.forward import split_micro_batches
 from sgcd.learn.scoring.student import StudentScores
 from sgcd.learn.scoring.teacher import TeacherTopK
 from sgcd.records import Rollout, TokenIds

@@ -14,7 +14,7 @@ from helpers.training_runs import SGCD, train
 from sgcd.act.siblings import CollectedGroups
 from sgcd.cli.commands.train import summarise_run
 from sgcd.contrast.insert import build_teacher_input_ids
-from sgcd.learn.scoring.batch import pad_batch
+from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_student_prompt
 from sgcd.learn.training import gradient, trainer

@@ -8,7 +8,7 @@ import torch
 
 from helpers.scoring import logprobs_of
 from helpers.tiny_policy import model, rollout, stepped
-from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import OptimizerSettings
 from sgcd.learn.training.optimizer import StepResult, build_optimizer, learning_rate
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sgcd.act.cohort import PlayContext
 from sgcd.act.environment import TaskSuite
 from sgcd.act.settings import Limits
+from sgcd.act.siblings import PlayContext
 from sgcd.measure import evaluate as measured
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.records import Call, Rollout, Task, Turn, Verdict
@@ -59,7 +59,7 @@ def run(monkeypatch: pytest.MonkeyPatch):
             await asyncio.sleep(0.001 * (4 - session))  # the last of a cohort ends first
             return rollout(spec.task, spec.sibling, spec.seed, **changes)
 
-        monkeypatch.setattr("sgcd.act.cohort.play_rollout", play)
+        monkeypatch.setattr("sgcd.act.siblings.play_rollout", play)
         nothing: Any = SimpleNamespace
         sampler: Any = Stub()
         stage = TaskSuite(environment_factory=nothing, splits={"train": (), "dev": TASKS})

@@ -10,7 +10,7 @@ from sgcd.act.environment import SampledTurn
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.lab import policy
 from sgcd.lab.demonstrate import CAREFUL, NOISY, Script, encode_demonstration, play_script
-from sgcd.lab.play_with_reference import LAB_LIMITS
+from sgcd.lab.reference_effect import LAB_LIMITS
 from sgcd.lab.tasks import generate_tasks
 from sgcd.lab.world import Airline
 from sgcd.records import Rollout, Task, TokenIds

@@ -13,7 +13,7 @@ import pytest
 from sgcd.act.environment import SampledTurn
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.lab import policy, words
-from sgcd.lab.play_with_reference import LAB_LIMITS
+from sgcd.lab.reference_effect import LAB_LIMITS
 from sgcd.lab.tasks import generate_tasks
 from sgcd.lab.world import Airline
 from sgcd.records import Floats, Rollout, TokenIds

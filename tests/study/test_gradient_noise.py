@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.forward import LossInputs
 from sgcd.measure.statistics import t_interval
 from sgcd.records import Rollout, Verdict
 from sgcd.study.gradient_noise import (

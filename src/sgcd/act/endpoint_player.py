@@ -16,7 +16,7 @@ from sgcd.act.rollout import (
 )
 from sgcd.act.settings import Limits
 from sgcd.act.timeouts import break_rollout_on_error, call_with_timeout
-from sgcd.chat.parse_calls import parse_json_call
+from sgcd.chat.call_formats import parse_json_call
 from sgcd.endpoint.client import Endpoint, RequestOptions
 from sgcd.endpoint.completion import Completion, ToolCall
 from sgcd.records import Call, Message, ParsedTurn, Rollout

@@ -9,7 +9,7 @@ import torch
 from sgcd.bench.arms import build_head_inputs, run_naive, score_two_contexts
 from sgcd.bench.timing import measure_peak_memory
 from sgcd.learn.policy.head import get_backbone
-from sgcd.learn.scoring.batch import ForwardConfig, pad_batch
+from sgcd.learn.scoring.forward import ForwardConfig, pad_batch
 from sgcd.learn.scoring.student import score_student_no_grad
 from sgcd.learn.scoring.teacher import score_teacher, with_teacher_prompt
 from sgcd.learn.scoring.teacher_inputs import TeacherInput

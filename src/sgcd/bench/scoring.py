@@ -16,8 +16,14 @@ from sgcd.bench.arms import (
     score_two_contexts,
 )
 from sgcd.bench.memory import HIDDEN_SIZE, VOCAB_SIZE
-from sgcd.bench.results import at_least, at_most, summarize_cases
-from sgcd.bench.timing import median_cuda_seconds, min_cpu_seconds, run_in_new_process
+from sgcd.bench.timing import (
+    at_least,
+    at_most,
+    median_cuda_seconds,
+    min_cpu_seconds,
+    run_in_new_process,
+    summarize_cases,
+)
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
 

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sgcd.bench.results import at_most, summarize_cases
-from sgcd.bench.timing import min_cpu_seconds
+from sgcd.bench.timing import at_most, min_cpu_seconds, summarize_cases
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.contrast.writers.built_in import BuiltInWriter
@@ -18,7 +17,7 @@ from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
 from sgcd.lab import policy as lab
-from sgcd.learn.scoring.batch import pad_batch
+from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.teacher import with_teacher_prompt
 from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs

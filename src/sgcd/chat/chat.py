@@ -7,22 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.chat.call_formats import HERMES_FORMAT, LAB_FORMAT, CallFormat, detect_call_format
-from sgcd.chat.escape import MarkEscaper, collect_marks
-from sgcd.chat.parse_calls import Tools
+from sgcd.chat.call_formats import HERMES_FORMAT, LAB_FORMAT, CallFormat, Tools, detect_call_format
 from sgcd.chat.template import (
     MARKER_TEXT,
     MARKER_USER,
     PROBE_TEXT,
     PROBE_TURN,
     PROBE_USER,
+    MarkEscaper,
     build_preserving_template,
     build_renderer,
+    collect_marks,
     render_after_turn,
     stock_template,
 )
-from sgcd.chat.token_spans import SpanDecoder, TokenSpans, decode_ids
-from sgcd.chat.turn_parser import kinds_of_tokens, parse_turn_text
+from sgcd.chat.turn_parser import SpanDecoder, TokenSpans, decode_ids, kinds_of_tokens, parse_turn_text
 from sgcd.errors import TemplateError
 from sgcd.records import Message, ParsedTurn, Rollout, TokenIds, TokenKinds, Turn
 from sgcd.text import get_first_line

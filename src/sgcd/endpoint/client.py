@@ -7,7 +7,7 @@ import random
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +19,7 @@ from sgcd.endpoint.failures import TRANSIENT_FAILURES, AttemptFailed, failure_fr
 from sgcd.endpoint.settings import EndpointSettings, ServerSettings
 from sgcd.endpoint.usage import RequestFailed, TokenUsage, UsageTracker
 from sgcd.errors import EndpointError, RecipeError
+from sgcd.storage.metrics import EndpointUsage
 
 _MAX_PAUSE_SECONDS = 60.0
 """Longest pause between calls, unless the server wants a longer one."""
@@ -262,3 +263,25 @@ class Endpoint:
             self._cache.put(request_hash, json.dumps(completion.to_json()))
         except sqlite3.Error:
             self.usage_tracker.count("forgotten")
+
+
+def check_endpoints(endpoints: Mapping[str, Endpoint]) -> None:
+    """Refuse what would fail at the first call. Nothing is called."""
+    for endpoint in endpoints.values():
+        endpoint.check_ready()
+
+
+@asynccontextmanager
+async def connect_endpoints(
+    endpoints: Mapping[str, Endpoint], journals: Mapping[str, Path]
+) -> AsyncGenerator[None, None]:
+    """Connect every endpoint. One with a path in `journals` writes a row per call there."""
+    async with AsyncExitStack() as stack:
+        for name, endpoint in endpoints.items():
+            await stack.enter_async_context(endpoint.connect(journals.get(name)))
+        yield
+
+
+def pop_endpoint_metrics(endpoints: Mapping[str, Endpoint]) -> dict[str, EndpointUsage]:
+    """Calls, tokens and cost of each endpoint since the last call of this function."""
+    return {name: endpoint.usage_tracker.pop_metrics() for name, endpoint in endpoints.items()}

@@ -12,8 +12,7 @@ from sgcd.contrast.reference import build_reference
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.lab import words
 from sgcd.lab.demonstrate import PERFECT, Script, encode_demonstration, leaky_reference, play_script
-from sgcd.lab.play_with_reference import play_with_references
-from sgcd.lab.reference_effect import WITHOUT_REFERENCE, play_reference_arms
+from sgcd.lab.reference_effect import WITHOUT_REFERENCE, play_reference_arms, play_with_references
 from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import generate_tasks
 from sgcd.measure.statistics import clustered_interval

@@ -1,14 +1,18 @@
-"""Play held-out tasks, greedily and sampled, and return one row per trial."""
+"""Plays held-out tasks with a policy or with a model behind an endpoint; one row per trial."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from json import dumps
 
-from sgcd.act.cohort import PlayContext, play_cohort
+from sgcd.act.endpoint_player import EndpointPlayer, play_endpoint
 from sgcd.act.environment import TaskSuite
 from sgcd.act.rollout import RolloutSpec
-from sgcd.measure.settings import EvaluationSettings
+from sgcd.act.settings import Limits
+from sgcd.act.siblings import PlayContext, gather_or_cancel, play_cohort
+from sgcd.endpoint.client import Endpoint
+from sgcd.measure.settings import EvaluationSettings, ModelSettings
 from sgcd.measure.trial_rows import TrialRow
 from sgcd.records import Call, Rollout, Task
 from sgcd.seeds import derive_seed
@@ -116,3 +120,30 @@ def is_looping(rollout: Rollout) -> bool:
 def call_key(call: Call) -> str:
     """A key that two calls share when their names and arguments are equal, in any order of the arguments."""
     return dumps([call.name, dict(call.arguments)], sort_keys=True, default=str)
+
+
+async def evaluate_endpoint_model(
+    task_suite: TaskSuite,
+    endpoint: Endpoint,
+    model: ModelSettings,
+    *,
+    limits: Limits,
+    settings: EvaluationSettings,
+    seed: int,
+) -> list[tuple[TrialRow, Rollout]]:
+    """Play every trial of the held-out tasks; returns its row and its rollout, in the order of a policy's evaluation.
+
+    At most `model.concurrency` trials are played at once.
+    """
+    semaphore = asyncio.Semaphore(model.concurrency)
+
+    async def play_trial(trial: Trial) -> tuple[TrialRow, Rollout]:
+        player = EndpointPlayer(endpoint, None if model.temperature is None else trial.temperature)
+        async with semaphore:
+            environment = task_suite.environment_factory()
+            rollout = await play_endpoint(trial.spec(settings, seed), environment, player, limits=limits)
+        row = trial_row(trial, rollout, settings, seed=seed, step=0)
+        return {**row, "model": model.model, "tokens": player.num_completion_tokens}, rollout
+
+    trials = list_trials(held_out_tasks(task_suite, settings), settings)
+    return await gather_or_cancel(play_trial(trial) for trial in trials)

@@ -5,8 +5,16 @@ from math import isfinite
 
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.measure.trial_rows import MODES, select_evaluation
-from sgcd.show.drawing import LINE_COLOURS, TRAILING_STEPS, Curve, CurvePoints, plot_intervals, plot_lines, plot_stack
-from sgcd.show.svg import default_style
+from sgcd.show.drawing import (
+    LINE_COLOURS,
+    TRAILING_STEPS,
+    Curve,
+    CurvePoints,
+    default_style,
+    plot_intervals,
+    plot_lines,
+    plot_stack,
+)
 from sgcd.storage.atomic import Row
 from sgcd.storage.metrics import CreditMetrics, StepMetrics
 

@@ -9,11 +9,11 @@ from functools import lru_cache
 
 import numpy as np
 
-from sgcd.act.cohort import PlayContext, play_cohort
 from sgcd.act.environment import SampledTurn, Sampler, Session
 from sgcd.act.rollout import RolloutSpec
+from sgcd.act.siblings import PlayContext, play_cohort
 from sgcd.chat import Chat, EncodedPrompt
-from sgcd.lab.play_with_reference import lab_context
+from sgcd.lab.reference_effect import lab_context
 from sgcd.records import Message, Rollout, Task, TokenIds
 from sgcd.seeds import derive_seed
 

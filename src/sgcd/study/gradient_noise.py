@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.learn.scoring.batch import LossInputs
+from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
 from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, scipy_stats

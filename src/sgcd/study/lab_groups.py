@@ -10,7 +10,7 @@ from sgcd.contrast.settings import ReferenceSettings
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.settings import SgcdSettings
 from sgcd.errors import RecipeError
-from sgcd.lab.play_with_reference import play_with_references
+from sgcd.lab.reference_effect import play_with_references
 from sgcd.lab.tasks import generate_tasks
 from sgcd.learn.policy.load import Policy
 from sgcd.records import Group

@@ -10,9 +10,8 @@ from sgcd.credit.advantage import advantages
 from sgcd.credit.methods import Needs
 from sgcd.credit_records import Features
 from sgcd.learn.policy.head import get_head
-from sgcd.learn.scoring.batch import ForwardConfig, unpack_policy_tokens
+from sgcd.learn.scoring.forward import ForwardConfig, forward_micro_batches, unpack_policy_tokens
 from sgcd.learn.scoring.logits.stats import topk_stats
-from sgcd.learn.scoring.logprobs import forward_micro_batches
 from sgcd.learn.scoring.student import score_student_no_grad
 from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput

@@ -68,8 +68,8 @@ async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":
     """
     from dataclasses import replace
 
-    from sgcd.act.cohort import play_cohort
     from sgcd.act.rollout import RolloutSpec
+    from sgcd.act.siblings import play_cohort
     from sgcd.build_tasks import build_task_suite
     from sgcd.seeds import derive_seed
 

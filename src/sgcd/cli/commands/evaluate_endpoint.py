@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def run_endpoint_evaluation(recipe: "Recipe", run: Path | None, as_json: bool) -> None:
     from sgcd.build_tasks import build_endpoint_evaluation, count_trials
-    from sgcd.endpoint.endpoint_group import check_endpoints, pop_endpoint_metrics
+    from sgcd.endpoint.client import check_endpoints, pop_endpoint_metrics
     from sgcd.measure.summary import summarise_evaluation
     from sgcd.recipe.schema import dump_recipe
     from sgcd.storage.atomic import append_rows, remove

@@ -33,7 +33,7 @@ def compare_references(
     """
     from sgcd.assemble import assemble
     from sgcd.recipe.load import load_recipe
-    from sgcd.show.sensitivity_tables import sensitivity_tables
+    from sgcd.show.study_tables import sensitivity_tables
     from sgcd.storage.atomic import SCHEMA
     from sgcd.study.writer_sensitivity import SensitivitySizes, measure_sensitivity
 

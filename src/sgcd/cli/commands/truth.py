@@ -56,7 +56,7 @@ def report_truth(
     """One report per start."""
     from sgcd.lab.warm_starts import WARM_STARTS
     from sgcd.learn.policy.load import load_policy
-    from sgcd.show.truth_tables import truth_tables
+    from sgcd.show.study_tables import truth_tables
     from sgcd.study.truth_report import default_sizes, run_truth_report
 
     policies = {name: load_policy(f"lab:{name}" if name in WARM_STARTS else name, "float32") for name in starts}

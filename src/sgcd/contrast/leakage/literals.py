@@ -7,9 +7,8 @@ from typing import Any, cast
 import numpy as np
 
 from sgcd.chat import Chat
-from sgcd.contrast.leakage.decodings import decode_fully
 from sgcd.contrast.leakage.masking import MIN_LITERAL_CHARS, Literals
-from sgcd.contrast.leakage.normalize import normalize_nfkc
+from sgcd.contrast.leakage.normalize import decode_fully, normalize_nfkc
 from sgcd.records import Flags, Group, Rollout
 
 _MAX_LITERAL_ANSWER_WORDS = 3

@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from string import whitespace
 
-from sgcd.contrast.leakage.amounts import find_amounts, possible_amounts
-from sgcd.contrast.leakage.decodings import remove_escapes
-from sgcd.contrast.leakage.matching import LiteralPattern, build_searchable_texts
-from sgcd.contrast.leakage.normalize import QUOTES, normalize_text
+from sgcd.contrast.leakage.matching import LiteralPattern, build_searchable_texts, find_amounts, possible_amounts
+from sgcd.contrast.leakage.normalize import QUOTES, normalize_text, remove_escapes
 
 PLACEHOLDER = "hidden"
 """A kind may follow, as in hidden_card. The lab's policies know the word without a kind."""

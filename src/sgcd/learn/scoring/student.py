@@ -17,10 +17,15 @@ from sgcd.credit.divergence import divergence_of, entropy_of, observed_logprob_o
 from sgcd.credit_records import Features
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
-from sgcd.learn.scoring.batch import ForwardConfig, pad_batch, unpack_policy_tokens
+from sgcd.learn.scoring.forward import (
+    ForwardConfig,
+    forward_hidden_states,
+    forward_micro_batches,
+    pad_batch,
+    unpack_policy_tokens,
+)
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.scoring.logits.stats import LogitStats, stats_at
-from sgcd.learn.scoring.logprobs import forward_hidden_states, forward_micro_batches
 from sgcd.learn.scoring.teacher import TeacherTopK, topk_observed_tail
 from sgcd.records import Floats, Rollout
 from sgcd.settings import Divergence

@@ -14,9 +14,8 @@ from torch import Tensor
 
 from sgcd.contrast.insert import check_teacher_alignment
 from sgcd.learn.policy.head import get_head
-from sgcd.learn.scoring.batch import ForwardConfig
+from sgcd.learn.scoring.forward import ForwardConfig, forward_micro_batches
 from sgcd.learn.scoring.logits.stats import topk_stats
-from sgcd.learn.scoring.logprobs import forward_micro_batches
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.records import Rollout
 

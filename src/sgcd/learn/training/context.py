@@ -5,13 +5,12 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from sgcd.act.cohort import PlayContext
 from sgcd.act.environment import Sampler, TaskSuite
 from sgcd.act.settings import Limits, SiblingsSettings
+from sgcd.act.siblings import PlayContext
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import Method
-from sgcd.endpoint.client import Endpoint
-from sgcd.endpoint.endpoint_group import check_endpoints, connect_endpoints, pop_endpoint_metrics
+from sgcd.endpoint.client import Endpoint, check_endpoints, connect_endpoints, pop_endpoint_metrics
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.policy.model_card import USER_FACT, WRITER_FACT
 from sgcd.learn.settings import (

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sgcd.learn.scoring.batch import ForwardConfig, LossInputs, pack_policy_tokens, split_micro_batches
+from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, pack_policy_tokens, split_micro_batches
 from sgcd.learn.scoring.student import StudentForward, TopKByTeacher, score_student
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.surrogate import surrogate_loss

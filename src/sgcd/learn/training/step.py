@@ -10,8 +10,7 @@ from sgcd.credit.advantage import advantages, permute_advantages
 from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
-from sgcd.learn.scoring.batch import ForwardConfig, LossInputs, split_micro_batches
-from sgcd.learn.scoring.logprobs import score_logprobs
+from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, score_logprobs, split_micro_batches
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metrics
 from sgcd.learn.training.context import TrainConfig

@@ -14,7 +14,7 @@ from sgcd.credit.methods import Needs
 from sgcd.credit_records import Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import get_context_window
-from sgcd.learn.scoring.batch import ForwardConfig
+from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
 from sgcd.learn.scoring.teacher_inputs import (
     TeacherInput,

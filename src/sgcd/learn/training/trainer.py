@@ -11,7 +11,7 @@ from sgcd.learn.policy import checkpoint
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import save_policy
-from sgcd.learn.scoring.logprobs import sampler_mismatch
+from sgcd.learn.scoring.forward import sampler_mismatch
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
 from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
 from sgcd.learn.training.gradient import GradientAccumulator

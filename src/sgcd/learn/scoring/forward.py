@@ -1,14 +1,17 @@
-"""Rollouts as padded micro-batches under a token budget, in an order that is a function of the rollouts alone."""
+"""Rollouts as padded micro-batches, the forward pass over them, and their log-probabilities."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sgcd.credit_records import Imitation
+from sgcd.learn.policy.head import get_backbone, get_head
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
+from sgcd.learn.scoring.logits.stats import stats_at
 from sgcd.records import Floats, Rollout, check_length
 
 
@@ -98,3 +101,46 @@ def unpack_policy_tokens(packed: Tensor, rollouts: Sequence[Rollout]) -> list[Fl
     for array, rollout, part in zip(arrays, rollouts, parts, strict=True):
         array[rollout.response_mask] = part.numpy()
     return arrays
+
+
+PolicyHiddenStates = tuple[Tensor, Tensor]
+"""Hidden states [written tokens, hidden] from which the next token is predicted, and the ids that were written."""
+
+
+@torch.no_grad()
+def score_logprobs(model: Any, rollouts: Sequence[Rollout], config: ForwardConfig) -> list[Floats]:
+    """For each rollout, one number for each token of its response: log p(y_t) where it was written, 0 elsewhere."""
+    logprobs: dict[int, Floats] = {}
+    for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
+        stats = stats_at(
+            hidden, get_head(model), observed_ids, temperature=config.temperature, logits_bytes=config.logits_bytes
+        )
+        packed = stats.observed_logprob
+        logprobs |= zip(indices, unpack_policy_tokens(packed, [rollouts[index] for index in indices]), strict=True)
+    return [logprobs[index] for index in range(len(rollouts))]
+
+
+def forward_hidden_states(model: Any, batch: PaddedBatch) -> PolicyHiddenStates:
+    """One forward pass. The head will be asked only for what was written."""
+    device = next(model.parameters()).device
+    input_ids, target_mask = batch.input_ids.to(device), batch.target_mask.to(device)
+    hidden = get_backbone(model)(input_ids=input_ids, use_cache=False).last_hidden_state
+    return hidden[:, :-1][target_mask], input_ids[:, 1:][target_mask]
+
+
+def forward_micro_batches(
+    model: Any, rollouts: Sequence[Rollout], micro_batch_tokens: int
+) -> Iterator[tuple[list[int], PolicyHiddenStates]]:
+    """One forward pass after the other, each with the rollouts that it read."""
+    for indices in split_micro_batches(rollouts, micro_batch_tokens):
+        yield indices, forward_hidden_states(model, pad_batch([rollouts[index] for index in indices]))
+
+
+def sampler_mismatch(rollouts: Sequence[Rollout], trainer_logprobs: Sequence[Floats]) -> tuple[float, float]:
+    """Mean and largest |trainer - sampler| over the written tokens: how far sampling and training disagree."""
+    differences = [
+        np.abs(logprobs - rollout.sampling_logprobs)[rollout.response_mask]
+        for rollout, logprobs in zip(rollouts, trainer_logprobs, strict=True)
+    ]
+    values = np.concatenate(differences) if differences else np.zeros(0, np.float32)
+    return (float(values.mean()), float(values.max())) if values.size else (0.0, 0.0)
