@@ -155,9 +155,9 @@ def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
 
 def test_scores_are_one_for_each_token() -> None:
     credit = Credit(1.0, np.ones(3, np.float32))
-    with pytest.raises(RecordError, match="scored: saliency must have 3 entries"):
+    with pytest.raises(RecordError, match="credit record: saliency must have 3 entries"):
         CreditRecord(credit, saliency=np.ones(2, np.float32))
-    with pytest.raises(RecordError, match="scored: features must have 3 entries"):
+    with pytest.raises(RecordError, match="credit record: features must have 3 entries"):
         CreditRecord(credit, Features(*[np.ones(4, np.float32)] * 3))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import re
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -46,6 +47,7 @@ def is_private(function: str) -> bool:
 def edges(tmp_path_factory: pytest.TempPathFactory) -> set[Edge]:
     """Each function that a step of SGCD calls, with the public function of the package that called it."""
     from sgcd.assemble import assemble, collect_facts
+    from sgcd.contrast import text_thread
     from sgcd.learn.training.trainer import Trainer
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
@@ -67,12 +69,16 @@ def edges(tmp_path_factory: pytest.TempPathFactory) -> set[Edge]:
 
     threading.setprofile(note)
     sys.setprofile(note)
+    patch = pytest.MonkeyPatch()
+    patch.setattr(text_thread, "_TEXT_THREAD", ThreadPoolExecutor(1))  # a thread from before is not traced
     try:
         asyncio.run(Trainer(recipe, context, Watcher(), folder=folder).run())
     finally:
         sys.setprofile(None)
         threading.setprofile(None)
         context.model_thread.shutdown()
+        text_thread._TEXT_THREAD.shutdown()
+        patch.undo()
     assert folder.read_credit(1), "the step learned from nothing; take another seed"
     return found
 
