@@ -168,6 +168,7 @@ def test_a_run_trains_is_stopped_and_ends_the_same(tmp_path: Path, method: dict[
     assert weights[0] == weights[1]
     if method == OPD:
         assert not list((tmp_path / "whole").glob("references/*"))  # its teacher reads none, so none is written
+        assert all(row.credit and row.credit.scored == row.credit.rollouts for row in watcher.rows if row.kept)
 
 
 class AsksForBoth(StatelessMethod):

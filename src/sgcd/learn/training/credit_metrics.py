@@ -33,6 +33,7 @@ class RolloutCredit:
     rollout: Rollout
     result: CreditResult
     features: Features | None
+    """Under the first of the method's teachers."""
     creditable: Flags
     skip_reason: str = ""
     """Why there are no features: no_reference or no_room."""

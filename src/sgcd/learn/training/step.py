@@ -134,6 +134,7 @@ class GroupLearner:
         """`index` is the rollout's place in its group, `position` the one in its micro-batch."""
         teacher_input = batch.inputs[index]
         features = _features_by_teacher(batch, scores, position)
+        needs = self.method.needs
         inputs = CreditInputs(
             teacher_input.rollout, float(self.advantages[index]), features, teacher_input.creditable, batch.group
         )
@@ -145,7 +146,7 @@ class GroupLearner:
         return RolloutCredit(
             teacher_input.rollout,
             self.method.assign_credit(inputs),
-            inputs.reference_features,
+            features.get(needs.teachers[0]) if needs else None,
             teacher_input.creditable,
             teacher_input.skip_reason,
             shuffled_result,

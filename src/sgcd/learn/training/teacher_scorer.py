@@ -95,7 +95,7 @@ class TeacherScorer:
     forward: ForwardConfig
     timer: StepTimer
     read_mismatched: bool = False
-    """Score `SHUFFLED` as well, whether the method asks for it or not."""
+    """Score `MISMATCHED_REFERENCE` as well, whether the method asks for it or not."""
 
     def __post_init__(self) -> None:
         teachers = self.needs.teachers if self.needs else ()
