@@ -43,7 +43,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
         method=method,
         reference_builder=ReferenceBuilder(writer, policy.chat, recipe.reference.budget, recipe.reference.min_tokens),
         model_thread=model_thread,
-        writer_endpoint=writer_endpoint if method.needs else None,
+        writer_endpoint=writer_endpoint if method.needs and method.needs.needs_references else None,
         user_endpoint=user_endpoint,
     )
 

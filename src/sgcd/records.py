@@ -130,7 +130,7 @@ class Rollout:
     seed: int
     prompt: TokenIds
     reference_position: int
-    """Where in `prompt` a reference would go: before the end of the last message that the harness authored."""
+    """Where in `prompt` a reference would go: before the end of the message that `InitialMessages` names."""
     response: TokenIds
     response_mask: Flags
     """True exactly on the tokens that the policy sampled."""

@@ -5,7 +5,7 @@ from hashlib import sha256
 
 
 def derive_seed(*parts: str | int) -> int:
-    """A seed of 63 bits from whatever names the thing to be seeded; the same on every machine (method.md 6(d)).
+    """A seed of 63 bits from whatever names the thing to be seeded; the same on every machine.
 
     >>> derive_seed(1, 4, "train-0007", 0) == derive_seed(1, 4, "train-0007", 0) != derive_seed(1, 4, "train-0007", 1)
     True

@@ -25,7 +25,7 @@ WORK = MemoryInputs(
     training_tokens=8000,
     scoring_tokens=8000,
     logits_bytes=2**20,
-    has_kl_term=False,
+    keeps_initial_policy=False,
 )
 LAYER = 2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128 + 2 * 64
 WEIGHTS = 2 * 500 * 64 + 6 * LAYER + 64
@@ -52,10 +52,12 @@ def test_sixteen_bits_halve_what_is_computed_in_and_keep_masters(plain: MemoryEs
 
 
 def test_an_adapter_has_few_gradients_and_needs_no_copy_for_kl(plain: MemoryEstimate) -> None:
-    lora = estimate_memory(CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("q_proj",)), has_kl_term=True))
+    lora = estimate_memory(
+        CONFIG, replace(WORK, lora=LoraSettings(rank=2, targets=("q_proj",)), keeps_initial_policy=True)
+    )
     assert lora.gradients == 4 * 6 * 2 * (64 + 64)
     assert lora.weights == plain.weights + lora.gradients
-    assert estimate_memory(CONFIG, replace(WORK, has_kl_term=True)).weights == 2 * plain.weights
+    assert estimate_memory(CONFIG, replace(WORK, keeps_initial_policy=True)).weights == 2 * plain.weights
 
 
 def test_layers_that_are_computed_again_are_held_one_at_a_time(plain: MemoryEstimate) -> None:

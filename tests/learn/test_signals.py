@@ -12,6 +12,7 @@ from torch import Tensor
 
 from helpers.tiny_policy import Watcher, make_context_sensitive, model, recipe
 from helpers.training_runs import LONG, group, train
+from sgcd.assemble import assemble
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.methods import CreditInputs, Method, StatelessMethod, build_method
 from sgcd.credit.settings import DirectSdSettings, OpdSettings
@@ -27,9 +28,12 @@ from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import GroupLearner, group_advantages
 from sgcd.learn.training.teacher_scorer import MISMATCHED_REFERENCE, TeacherBatch
 from sgcd.learn.training.timers import ModelThread, StepTimer
+from sgcd.recipe.load import load_recipe
 from sgcd.records import Rollout
 from sgcd.storage.run_folder import RunFolder
+from sgcd.study.memory_check import check_memory
 
+ROOT = Path(__file__).resolve().parents[2]
 GROUP = group("xx..xxx", "xxxx", "....xx", "xxx.x.x.x", "", wins=2)
 REFERENCE = np.array([7, 3, 9, 9], np.int32)
 TEMPERATURE = 0.7
@@ -253,3 +257,27 @@ def test_the_initial_policy_stays_as_it_was() -> None:
             weight += 1
     with initial.active() as began:
         assert all(torch.equal(weight, before[name]) for name, weight in began.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("method", "references", "initial"),
+    [
+        ("{name: opd, context: none, teacher: initial}", False, True),
+        ("{name: opd, context: none}", False, False),
+        ("{name: opd}", True, False),
+        ("{name: direct_sd}", True, False),
+    ],
+)
+def test_what_a_method_needs_decides_what_a_run_holds(method: str, references: bool, initial: bool) -> None:
+    """Neither a writer's endpoint nor a copy of the initial policy is there for a method that reads none."""
+    writer = "reference.writer={name: llm, base_url: 'http://127.0.0.1:9/v1', model: m}"
+    recipe = load_recipe(ROOT / "recipes/lab/grpo.yaml", [f"method={method}", writer])
+    context = assemble(recipe)
+    assert (context.writer_endpoint is not None) == references
+    needs = context.method.needs
+    assert needs is not None
+    assert (needs.needs_references, needs.needs_initial_policy) == (references, initial)
+    plain = load_recipe(ROOT / "recipes/lab/grpo.yaml")
+    weights = [check_memory(each).estimate.weights for each in (recipe, plain)]
+    assert (weights[0] == 2 * weights[1]) == initial
+    context.model_thread.shutdown()

@@ -16,7 +16,7 @@ class InitialMessages:
     tools: tuple[Mapping[str, Any], ...]
     """JSON schemas in the shape that chat templates expect: {"type": "function", "function": {...}}."""
     reference_message: int = 0
-    """Index of the last message that the harness wrote: a reference goes in there, never into a user's message."""
+    """Index of the message that a reference goes into, before its end: the system message where there is one."""
     ask_user: "Callable[[], Awaitable[Reply]] | None" = None
     """Requests the first message of a simulated user, where it begins."""
 

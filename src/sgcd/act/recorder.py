@@ -30,7 +30,7 @@ _TRUNCATION_OF_REASON: Mapping[EndReason, str] = {"turn_limit": "turns", "token_
 
 @dataclass(slots=True)
 class RolloutRecorder:
-    """Collects a rollout turn by turn. `build_rollout` works at any moment, also after the rollout broke.
+    """Collects a rollout turn by turn. `build_rollout` needs a verdict, or `finish("broken", cause)`.
 
     A chat model behind an endpoint has messages and no tokens: its turns and replies are added without them.
     """

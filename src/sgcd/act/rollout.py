@@ -106,7 +106,7 @@ async def _add_verdict(recorder: RolloutRecorder, environment: Environment, limi
     with break_rollout_on_error("verify"):
         if not isfinite(verdict.reward):
             raise RolloutBroken(f"verify: the reward is {verdict.reward}, expected a finite number")
-        if recorder.end_reason in ("turn_limit", "token_limit"):  # a truncated rollout is a failure (method.md 6(d))
+        if recorder.end_reason in ("turn_limit", "token_limit"):  # a truncated rollout is a failure
             verdict = replace(verdict, reward=0.0, success=False)
         recorder.add_verdict(verdict)
 

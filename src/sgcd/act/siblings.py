@@ -96,8 +96,7 @@ async def collect_mixed_groups(
     step: int,
     on_group_done: Callable[[Group], None] | None = None,
 ) -> CollectedGroups:
-    """Play training tasks until `settings.groups` groups are mixed, the rounds are used up, or every task was tried
-    (method.md 6(d), with the look-ahead of the design).
+    """Play training tasks until `settings.groups` groups are mixed, the rounds are used up, or every task was tried.
 
     A round takes ceil(need / share of mixed groups so far) tasks. The first mixed groups in task order are kept, in
     whatever order they finished. The cursor is left after the last kept task when the step is full, else after the

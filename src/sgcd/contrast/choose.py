@@ -25,7 +25,7 @@ class ChosenTraces:
 
 
 def choose_traces(traces: Sequence[Trace], budget: int, count_tokens: Callable[[str], int]) -> ChosenTraces | None:
-    """The published rule and its completion (method.md 6(e)) for mixed siblings. None when no shortened pair fits.
+    """The published rule and its completion for mixed siblings. None when no shortened pair fits.
 
     Shorter successes and longer failures come first; among equals, the lower sibling.
     """

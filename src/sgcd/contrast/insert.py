@@ -44,7 +44,7 @@ def insert_reference(prompt: TokenIds, reference_position: int, reference_ids: T
 
 
 def build_teacher_input_ids(rollout: Rollout, reference_ids: TokenIds) -> TokenIds:
-    """prefix + reference + suffix + response: the teacher's input for a rollout (method.md 6(f))."""
+    """prefix + reference + suffix + response: the teacher's input for a rollout."""
     teacher_input_ids = np.concatenate(
         [insert_reference(rollout.prompt, rollout.reference_position, reference_ids), rollout.response]
     ).astype(np.int32)

@@ -83,7 +83,7 @@ def segment(
     turns: NDArray[Any] | None = None,
     settings: SegmentSettings = DEFAULT_SETTINGS,
 ) -> Segments:
-    """Saliency and spans of one response (method 6(b)).
+    """Saliency and spans of one response.
 
     `mask` is True on policy tokens. `creditable` is False on tokens of literals; by default all tokens are creditable.
     `turns` has each token's turn number; by default a contiguous run of the mask is a turn.

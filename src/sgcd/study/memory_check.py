@@ -7,6 +7,7 @@ from typing import Any
 import torch
 
 from sgcd.build_tasks import first_prompt_tokens
+from sgcd.credit.methods import build_method
 from sgcd.errors import PolicyError, RecipeError
 from sgcd.learn.policy.load import get_context_window, read_policy_config, resolve_model, select_device
 from sgcd.learn.policy.memory_estimate import MemoryEstimate, MemoryInputs, estimate_memory, get_available_memory
@@ -51,6 +52,7 @@ def check_memory(recipe: Recipe) -> MemoryFit:
 
 def build_memory_inputs(recipe: Recipe, prompt_tokens: int) -> MemoryInputs:
     policy, siblings = recipe.policy, recipe.siblings
+    needs = build_method(recipe.method).needs
     return MemoryInputs(
         dtype=getattr(torch, policy.dtype),
         attn_implementation=policy.attn_implementation,
@@ -62,7 +64,7 @@ def build_memory_inputs(recipe: Recipe, prompt_tokens: int) -> MemoryInputs:
         training_tokens=recipe.optimizer.micro_batch_tokens,
         scoring_tokens=recipe.scoring.micro_batch_tokens,
         logits_bytes=recipe.scoring.logits_bytes,
-        has_kl_term=recipe.surrogate.kl > 0,
+        keeps_initial_policy=recipe.surrogate.kl > 0 or bool(needs and needs.needs_initial_policy),
     )
 
 

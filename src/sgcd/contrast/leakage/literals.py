@@ -45,7 +45,7 @@ _SECRET_PATTERNS: tuple[tuple[str, re.Pattern[str]], ...] = (
 
 
 def find_literals(group: Group, chat: Chat) -> Literals:
-    """All literals that the group's reference must not contain (method.md 6(g), 1 to 3).
+    """All literals that the group's reference must not contain.
 
     A value that one sibling passed to its last call, or gave as its final answer, is a literal for all siblings.
     """

@@ -28,7 +28,7 @@ class LiteralMatch:
 
 @dataclass(frozen=True)
 class Literals:
-    """Values that a reference must not contain and that get no extra credit (method.md 6(g)), with placeholders.
+    """Values that a reference must not contain and that get no extra credit, with placeholders.
 
     >>> Literals.from_texts(["b12", "Basic"]).mask("your cabin is “basic”, b12 not b123")
     'your cabin is “hidden”, hidden not b123'

@@ -29,11 +29,15 @@ class Needs:
     imitated: Teacher | None = None
     """The one of `teachers` that a signal's `imitate` may name."""
     can_change_weights: bool = True
-    """False where no weight can differ from one (gamma = 0): health then judges none."""
+    """False where no weight can exceed one (gamma = 0): measure/validity.py then judges no weights."""
 
     @property
     def needs_references(self) -> bool:
         return any(teacher.context != "none" for teacher in self.teachers)
+
+    @property
+    def needs_initial_policy(self) -> bool:
+        return any(teacher.model == "initial" for teacher in self.teachers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class CreditResult:
     segments: Segments
     """Empty for methods without segments; `segments.reason` says why there are none."""
     num_clipped: int = 0
-    """Tokens whose weight was clipped to a bound."""
+    """Tokens whose weight was clipped to the cap."""
 
 
 def no_segments(num_tokens: int, reason: NoSegmentReason = "") -> Segments:
@@ -84,7 +88,10 @@ class Method(Protocol):
         """None: no reference is written and no teacher is scored."""
         ...
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult: ...
+    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+        """Returns the signal of one rollout: a weight for each token of the response and, where `needs` declares them,
+        a pull or an imitation. Must not change `inputs`."""
+        ...
 
     @property
     def needs_calibration(self) -> bool:

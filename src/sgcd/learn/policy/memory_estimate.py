@@ -39,7 +39,7 @@ class MemoryInputs:
     scoring_tokens: int
     logits_bytes: int
     """Bytes for logits and the tensors that are made of them."""
-    has_kl_term: bool
+    keeps_initial_policy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class MemoryEstimate:
 
     process: int
     weights: int
-    """Includes the frozen copy of a KL term."""
+    """Includes the frozen copy of the initial policy, where a KL term or a teacher needs it."""
     optimizer: int
     """AdamW's moments, and float32 copies of half-precision weights."""
     cache: int
@@ -106,7 +106,7 @@ def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
     scored_tokens = min(max(inputs.scoring_tokens, inputs.max_length), inputs.group_size * inputs.max_length)
     return MemoryEstimate(
         process=_PROCESS_BYTES,
-        weights=num_weights * dtype_bytes * (2 if inputs.has_kl_term and not lora_rank else 1)
+        weights=num_weights * dtype_bytes * (2 if inputs.keeps_initial_policy and not lora_rank else 1)
         + (4 * num_trained if lora_rank else 0),
         optimizer=8 * num_trained + master_bytes,
         cache=ceil(inputs.num_slots * (_CACHE_GROWTH * inputs.max_length * bytes_per_token + bytes_per_row)),

@@ -17,7 +17,7 @@ from sgcd.records import Floats, Rollout, check_length
 
 @dataclass(frozen=True, slots=True)
 class ForwardConfig:
-    """How a forward pass over rollouts is run; no result depends on the two budgets."""
+    """How a forward pass over rollouts is run. The two budgets change nothing but the last bits."""
 
     temperature: float = 1.0
     """At which log-probabilities are taken: the one that the rollouts were sampled at."""

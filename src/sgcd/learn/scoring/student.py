@@ -63,7 +63,7 @@ def score_student(
     config: ForwardConfig,
     imitated_index: int | None = None,
 ) -> StudentForward:
-    """One forward pass with a gradient. `imitated` is the place of the teacher whose divergence has one too."""
+    """One forward pass with a gradient. `imitated_index` is the place of the teacher whose divergence has one too."""
     hidden, observed_ids = forward_hidden_states(model, pad_batch(rollouts))
     comparisons = [TeacherComparison(rollouts, topk, observed_ids) for topk in teacher_topk]
     logprobs, stats = logprobs_with_grad(
@@ -185,7 +185,7 @@ class TeacherComparison:
         self.features = [next(features) if topk else None for topk in self._teacher_topk]
 
     def keep_student_outcomes(self, logprobs: Tensor, stats: LogitStats, index: int | None) -> None:
-        """Keep the student's outcomes with their gradient; `place` is that of this teacher in `stats.logprobs_at`."""
+        """Keep the student's outcomes with their gradient; `index` is that of this teacher in `stats.logprobs_at`."""
         if index is not None:
             topk_logprobs, tail_logprob = stats.logprobs_at[index]
             self._outcomes = self._student_outcomes(topk_logprobs, logprobs, tail_logprob)

@@ -36,7 +36,7 @@ class TeacherTopK:
 def score_teacher(
     model: Any, inputs: Sequence[TeacherInput], *, k: int, config: ForwardConfig
 ) -> list[TeacherTopK | None]:
-    """One forward pass over the teacher's inputs, in their order; None for a rollout without one."""
+    """Forward passes over the teacher's inputs; results in the order of the inputs, None for a rollout without one."""
     present = [index for index, teacher_input in enumerate(inputs) if teacher_input.input_ids is not None]
     rollouts = [with_teacher_prompt(inputs[index]) for index in present]
     results: list[TeacherTopK | None] = [None] * len(inputs)

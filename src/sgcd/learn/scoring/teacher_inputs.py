@@ -14,18 +14,19 @@ from sgcd.storage.metrics import ReferenceMetrics
 
 @dataclass(frozen=True, slots=True)
 class TeacherInput:
-    """One rollout of a kept group beside its reference."""
+    """What a teacher reads of one rollout."""
 
     rollout: Rollout
     input_ids: TokenIds | None
-    """prefix + reference + suffix + response; None where there is no reference or no room for it."""
+    """prefix + reference + suffix + response; None where the reference is missing or has no room. A teacher that reads
+    no reference gets the student's own ids."""
     creditable: Flags
     dropped_lines: int = 0
     """Lines that the reference lost to the model's window."""
     num_reference_tokens: int = 0
-    """Of the reference in this row."""
+    """Of the reference in `input_ids`."""
     skip_reason: str = ""
-    """Why there is no row: no_reference or no_room."""
+    """Why a reference is missing: no_reference or no_room; empty where none was asked for."""
 
 
 def build_teacher_inputs(

@@ -1,4 +1,4 @@
-"""Metrics of a step's credit (method.md 5, item 10): tokens scored and credited, weights, and their places."""
+"""Metrics of a step's credit: tokens scored and credited, weights, and their places."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

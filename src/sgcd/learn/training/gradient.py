@@ -23,7 +23,10 @@ from sgcd.settings import Divergence
 
 @dataclass(slots=True, kw_only=True)
 class GradientAccumulator:
-    """Accumulates the batch gradient in `param.grad` and keeps token sums for the metrics."""
+    """Adds up one batch's gradient over micro-batches, with the sums for the metrics.
+
+    The gradient is in `param.grad`; for half-precision weights it is in the `grad` of their float32 masters.
+    """
 
     model: Any
     surrogate: SurrogateSettings

@@ -55,7 +55,7 @@ class Trainer:
         self.timer = StepTimer(context.model_thread, callback.on_phase)
         self.state = TrainerState()
         self.recent_metrics: list[StepMetrics] = []
-        """The newest rows of metrics, as many as health judges together."""
+        """The newest rows of metrics, as many as measure/validity.py judges together."""
 
     async def run(self) -> TrainResult:
         """Trains from the newest checkpoint, or from the start, to `config.steps`."""
@@ -201,8 +201,7 @@ class Trainer:
     def _set_up_and_restore(self) -> None:
         self.model.eval()  # without dropout, log-probs before and after an update are of one distribution
         needs = self.context.method.needs
-        is_teacher = needs is not None and any(teacher.model == "initial" for teacher in needs.teachers)
-        if self.config.surrogate.kl > 0 or is_teacher:
+        if self.config.surrogate.kl > 0 or (needs and needs.needs_initial_policy):
             self.initial_policy = InitialPolicy(self.model)
         self.audit = ContextAudit(self.model)
         self.optimizer = build_optimizer(self.model, self.config.optimizer)

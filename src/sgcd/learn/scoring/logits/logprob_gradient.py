@@ -98,8 +98,8 @@ def logprobs_with_grad(
 ) -> tuple[Tensor, LogitStats]:
     """log p of each observed id with a gradient, and the statistics that `stats_at` returns, to the last bit.
 
-    The statistics carry no gradient, with one exception: `logprobs_at[differentiable]`, the log-probabilities at
-    `ids[differentiable]` [tokens, K] and of the tail, have one, so that a divergence over these outcomes can be part
+    The statistics carry no gradient, with one exception: `logprobs_at[grad_ids_index]`, the log-probabilities at
+    `ids[grad_ids_index]` [tokens, K] and of the tail, have one, so that a divergence over these outcomes can be part
     of a loss. The K ids of a token must differ from each other. An outcome without mass (-inf) gets no gradient.
     """
     request = LogprobRequest(LogitsInputs(hidden, head, observed, temperature), ids, grad_ids_index, logits_bytes)
