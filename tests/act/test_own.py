@@ -165,7 +165,7 @@ async def test_a_tool_that_hangs_breaks_its_rollout_and_no_other():
     assert time.monotonic() - started < 1
     assert Guess.closed == 1  # the other is closed when its call comes back
     assert len(aside._abandoned) == 1
-    left = [thread for thread in threading.enumerate() if thread.name == "sgcd-aside"]
+    left = [thread for thread in threading.enumerate() if thread.name == "sgcd-environment"]
     assert left
     assert all(thread.daemon for thread in left)  # it would not keep the program from ending
     Guess.hold.set()
@@ -174,7 +174,7 @@ async def test_a_tool_that_hangs_breaks_its_rollout_and_no_other():
 
 async def test_threads_end_with_their_rollouts():
     await asyncio.gather(*(played(Guess, "<call> look name kind </call>", "done") for _ in range(5)))
-    await until(lambda: not any(thread.name == "sgcd-aside" for thread in threading.enumerate()))
+    await until(lambda: not any(thread.name == "sgcd-environment" for thread in threading.enumerate()))
 
 
 async def test_when_too_many_calls_never_came_back_no_more_threads_are_taken(monkeypatch: pytest.MonkeyPatch):

@@ -42,7 +42,7 @@ PrivateLiterals = tuple[str, ...] | Mapping[str, Sequence[str]]
 
 
 class Environment(Protocol):
-    """One object plays one task once. An exception or a timeout in one of these methods makes the rollout broken."""
+    """One object plays one task once. An exception or a timeout in `open`, `reply` or `verify` breaks the rollout."""
 
     async def open(self, task: Task, seed: int) -> InitialMessages: ...
 

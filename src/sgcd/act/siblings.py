@@ -74,7 +74,7 @@ class CollectedGroups:
     kept: tuple[Group, ...]
     """Mixed, at most as many as the step needs: the step learns from these."""
     extra: tuple[Group, ...]
-    """Mixed as well, but after the last kept group: the step does not learn from them, and their tasks come again."""
+    """Mixed as well, but after the last kept group: the step does not learn from them. Their tasks come again."""
     same_outcome: tuple[Group, ...]
     """All siblings succeeded or all failed, or fewer than two are unbroken."""
     rounds: int
@@ -96,7 +96,8 @@ async def collect_mixed_groups(
     step: int,
     on_group_done: Callable[[Group], None] | None = None,
 ) -> CollectedGroups:
-    """Play training tasks until `settings.groups` groups are mixed, the rounds are used up, or every task was tried.
+    """Play training tasks until `settings.groups` groups are mixed, the rounds are used up, groups x rounds
+    tasks were played, or every task was tried.
 
     A round takes ceil(need / share of mixed groups so far) tasks. The first mixed groups in task order are kept, in
     whatever order they finished. The cursor is left after the last kept task when the step is full, else after the

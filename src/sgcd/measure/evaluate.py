@@ -68,9 +68,9 @@ def trial_row(trial: Trial, rollout: Rollout, settings: EvaluationSettings, *, s
     return {**evaluation_columns, **trial_columns, **rollout_row(rollout)}
 
 
-def held_out_tasks(stage: TaskSuite, settings: EvaluationSettings) -> tuple[Task, ...]:
+def held_out_tasks(task_suite: TaskSuite, settings: EvaluationSettings) -> tuple[Task, ...]:
     """The tasks of the split that is evaluated, at most `settings.tasks`."""
-    return tuple(stage.splits.get(settings.split, ()))[: settings.tasks]
+    return tuple(task_suite.splits.get(settings.split, ()))[: settings.tasks]
 
 
 def list_trials(tasks: Sequence[Task], settings: EvaluationSettings) -> list[Trial]:

@@ -229,9 +229,9 @@ class UpdateMetrics(_Metrics):
     in_graph: int = 0
     """Rows in the training graph that are not kept rollouts."""
     reference: ReferenceMetrics | None = None
-    """None for a method that needs no reference."""
+    """None for a method without teachers."""
     credit: CreditMetrics | None = None
-    """None for a method that needs no reference."""
+    """None for a method without teachers."""
 
 
 class StepMetrics(UpdateMetrics, RolloutMetrics):

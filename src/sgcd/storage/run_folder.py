@@ -139,7 +139,7 @@ class RunFolder:
     # -- resuming -----------------------------------------------------------------------------------------------------
 
     def rewind(self, step: int) -> None:
-        """Drop every record after `step` and every half-written file; -1 drops all."""
+        """Drops every record after `step` and every half-written file; -1 drops all. Journals of calls stay whole."""
         for name in ("metrics.jsonl", "evaluation.jsonl"):
             path = self.path / name
             if path.exists():

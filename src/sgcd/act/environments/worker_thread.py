@@ -50,7 +50,7 @@ class WorkerThread:
                     f"{len(_abandoned)} calls of tools were given up on and still run; no thread is left for more"
                 )
             self._jobs = SimpleQueue()
-            Thread(target=_run_jobs, args=(self._jobs,), name="sgcd-aside", daemon=True).start()
+            Thread(target=_run_jobs, args=(self._jobs,), name="sgcd-environment", daemon=True).start()
         future: Future[_Result] = Future()
         self._jobs.put((function, future))
         return future

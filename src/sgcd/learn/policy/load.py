@@ -127,7 +127,7 @@ def read_policy_config(folder: Path) -> tuple[Any, Chat]:
         with _quiet_transformers():
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
             num_embeddings: int = config.get_text_config().vocab_size
-    except Exception as problem:  # as below
+    except Exception as problem:
         raise PolicyError(
             f"{folder}: no causal language model can be read there ({get_first_line(problem)})"
         ) from problem
@@ -161,7 +161,7 @@ def _load_chat(folder: Path) -> Chat:
             return Chat.load(folder)
     except SgcdError:
         raise
-    except Exception as problem:  # as below
+    except Exception as problem:
         raise PolicyError(f"{folder}: no tokenizer can be read there ({get_first_line(problem)})") from problem
 
 

@@ -47,9 +47,10 @@ class SlotCache(Cache):
         return self.num_slots * self.capacity
 
     def set_target(self, rows: int | Tensor, cells: Tensor, max_length: int, *, is_fresh: bool = False) -> None:
-        """The next pass writes to `cells` and reads `max_length` positions of `rows`: the first so many, or these.
+        """Sets what the next forward pass writes and reads.
 
-        Fresh rows have no states yet; states in the cache belong to earlier sequences.
+        It writes to `cells` and reads positions 0 to max_length - 1 of `rows`: an int n means rows 0 to n - 1, a tensor
+        lists rows. `is_fresh`: these rows have no linear-attention state yet.
         """
         self._rows, self._cells, self._max_length, self._is_fresh = rows, cells, max_length, is_fresh
         self.num_layer_updates = 0
@@ -79,7 +80,7 @@ class SlotCache(Cache):
         return not self._is_fresh
 
     def is_recording_past(self, layer_idx: int) -> bool:
-        """Whether the states are copies. A pass of one token writes in place if the target is the first rows."""
+        """False when the target is the first n rows: states are then views, which a pass of one token may overwrite."""
         return not isinstance(self._rows, int)
 
     def update_conv_state(self, conv_states: Tensor, layer_idx: int, state_idx: int = 0, **kwargs: Any) -> Tensor:

@@ -40,7 +40,7 @@ class TorchSampler:
 
     @asynccontextmanager
     async def cohort(self, size: int, temperature: float | None = None) -> AsyncIterator["TorchCohort"]:
-        """Wait for free slots, then sample `size` rollouts. In lockstep only one cohort runs at a time."""
+        """Waits for free slots, then yields a cohort of `size` sessions. In lockstep only one cohort runs at a time."""
         if size > self.slots:
             raise RecipeError(
                 f"sampler.slots: {self.slots} slots cannot hold a cohort of {size} rollouts; "
@@ -77,7 +77,7 @@ class TorchCohort:
         self._closed = False
 
     def session(self, index: int, seed: int) -> "TorchSession":
-        """Open the session of rollout `index`; its samples depend on `seed` alone."""
+        """Open the session of rollout `index`; its random draws depend on `seed` alone."""
         if self._closed or not 0 <= index < self._size or index in self._sessions:
             raise ValueError(
                 f"sampler: a cohort of {self._size} has no session {index} to open, or has already opened it"

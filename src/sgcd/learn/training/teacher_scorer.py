@@ -95,7 +95,7 @@ class TeacherScorer:
     forward: ForwardConfig
     timer: StepTimer
     read_mismatched: bool = False
-    """Score `MISMATCHED_REFERENCE` as well, whether the method asks for it or not."""
+    """Score `MISMATCHED_REFERENCE` as well, if the method reads its own references."""
 
     def __post_init__(self) -> None:
         teachers = self.needs.teachers if self.needs else ()

@@ -12,11 +12,11 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 PHASES = tuple("sampling environment reference teacher scoring credit training evaluation saving other".split())
 """reference: waiting for references and the teacher's inputs while the model has nothing else to do; scoring: passes
-of the student that no gradient comes from."""
+of the student or the initial policy that no gradient comes from."""
 
 
 class ModelThread(ThreadPoolExecutor):
-    """The one thread in which torch is called. It counts the seconds in which it was at work."""
+    """The one thread in which the loaded model runs. It counts the seconds in which it was at work."""
 
     def __init__(self) -> None:
         super().__init__(max_workers=1, thread_name_prefix="model")

@@ -47,9 +47,9 @@ class ChunkSizes(NamedTuple):
 def iter_logits_blocks(
     inputs: LogitsInputs, logits_bytes: int = LOGITS_BYTES, product_out: Tensor | None = None
 ) -> Iterator[LogitsBlock]:
-    """All tokens in order, in at least one block, if an empty one.
+    """Yields blocks of logits that cover all tokens in order; without tokens, one empty block.
 
-    With `product_out` [tokens, vocabulary] the head's products stay there.
+    `product_out` [tokens, vocabulary] keeps the head's products for the backward pass.
     """
     sizes = chunk_sizes(inputs.head, inputs.hidden, logits_bytes)
     buffer_rows = 0 if sizes.use_kernel else min(sizes.block_rows, len(inputs.hidden))

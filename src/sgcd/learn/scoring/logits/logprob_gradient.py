@@ -57,7 +57,7 @@ class OutcomeGradient:
     """[tokens, K + 1]: dL/dz inside S."""
 
     def write_inside(self, inputs: LogitsInputs, raw_gradient: Tensor, token_slice: slice, *, lse: Tensor) -> None:
-        """Overwrite the gradient of the head's product with some tokens, at their support."""
+        """Overwrites the gradient of the head's output for the tokens in `token_slice`, at their support ids."""
         head, temperature = inputs.head, inputs.temperature
         inside = self.inside[token_slice] * (head.scale / temperature)
         if head.cap is not None:
