@@ -121,10 +121,15 @@ async def test_when_one_session_raises_the_others_are_cancelled_and_closed(
 
 async def test_results_come_in_order_and_one_that_raises_ends_the_others() -> None:
     ended: list[int] = []
+    turn = {2: asyncio.Event(), 1: asyncio.Event(), 0: asyncio.Event(), 9: asyncio.Event()}
+    turn[2].set()
+    turn[9].set()
 
     async def wait(number: int) -> int:
         try:
-            await asyncio.sleep(0.002 * (3 - number))
+            await turn[number].wait()
+            if 0 < number < 9:
+                turn[number - 1].set()
         finally:
             ended.append(number)
         if number == 9:
@@ -133,6 +138,7 @@ async def test_results_come_in_order_and_one_that_raises_ends_the_others() -> No
 
     assert await gather_or_cancel(wait(number) for number in range(3)) == [0, 1, 2]
     assert ended == [2, 1, 0]
+    turn[0].clear()
     with pytest.raises(MemoryError):
         await gather_or_cancel(wait(number) for number in (0, 9))
     assert sorted(ended[3:]) == [0, 9]
