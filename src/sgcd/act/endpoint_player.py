@@ -6,14 +6,7 @@ from dataclasses import dataclass
 
 from sgcd.act.environment import Environment
 from sgcd.act.recorder import RolloutRecorder
-from sgcd.act.rollout import (
-    RolloutSpec,
-    end_reason_after,
-    get_reply,
-    open_task,
-    truncate_observations,
-    verify_and_close,
-)
+from sgcd.act.rollout import RolloutSpec, open_task, take_reply, verify_and_close
 from sgcd.act.settings import Limits
 from sgcd.act.timeouts import break_rollout_on_error, call_with_timeout
 from sgcd.chat.call_formats import parse_json_call
@@ -58,14 +51,8 @@ async def play_endpoint(
             if not completion.is_complete:  # not carried out, as with a policy
                 recorder.finish("token_limit")
                 break
-            answered, reply = await get_reply(turn, tool_names, environment, limits=limits)
-            recorder.add_call_results(answered)
+            end_reason, messages = await take_reply(turn, tool_names, recorder, environment, limits=limits)
             with break_rollout_on_error("reply"):
-                end_reason = end_reason_after(answered, reply, num_turns=len(recorder.turns), limits=limits)
-                if end_reason:
-                    recorder.finish(end_reason)
-                messages, num_truncated = truncate_observations(reply.messages, limits)
-                recorder.add_truncation("observation", num_truncated)
                 recorder.add_reply(match_tool_replies(completion.calls, messages))
             if end_reason is None and limits.tokens - player.num_completion_tokens < _MIN_COMPLETION_TOKENS:
                 recorder.finish("token_limit")

@@ -59,14 +59,8 @@ async def play_rollout(
                 if not sampled.hit_end_token:
                     recorder.finish("token_limit")
                     break
-                answered, reply = await get_reply(turn, tool_names, environment, limits=limits)
-                recorder.add_call_results(answered)
+                end_reason, messages = await take_reply(turn, tool_names, recorder, environment, limits=limits)
                 with break_rollout_on_error("reply"):
-                    end_reason = end_reason_after(answered, reply, num_turns=len(recorder.turns), limits=limits)
-                    if end_reason:
-                        recorder.finish(end_reason)
-                    messages, num_truncated = truncate_observations(reply.messages, limits)
-                    recorder.add_truncation("observation", num_truncated)
                     new_ids = recorder.prompt[:0]
                     if messages:
                         new_ids, messages = chat.encode_reply(messages, add_generation_prompt=end_reason is None)
@@ -132,6 +126,21 @@ async def count_prompt_tokens(spec: RolloutSpec, environment: Environment, *, ch
     finally:
         with suppress(RolloutBroken):
             await call_with_timeout("close", environment.close, limits.seconds)
+
+
+async def take_reply(
+    turn: ParsedTurn, tool_names: frozenset[str], recorder: RolloutRecorder, environment: Environment, *, limits: Limits
+) -> tuple[EndReason | None, list[Message]]:
+    """Carry out the turn's calls and record them; returns why the rollout ended, if it did, and the truncated reply."""
+    answered, reply = await get_reply(turn, tool_names, environment, limits=limits)
+    recorder.add_call_results(answered)
+    with break_rollout_on_error("reply"):
+        end_reason = end_reason_after(answered, reply, num_turns=len(recorder.turns), limits=limits)
+        if end_reason:
+            recorder.finish(end_reason)
+        messages, num_truncated = truncate_observations(reply.messages, limits)
+        recorder.add_truncation("observation", num_truncated)
+        return end_reason, messages
 
 
 async def get_reply(

@@ -97,7 +97,7 @@ def time_on_cuda(rounds: int) -> dict[str, float]:
 
 def measure_memory() -> dict[str, Any]:
     """B3; every arm runs in a new process."""
-    ours, ours_half = (
+    sgcd_peak, sgcd_half_peak = (
         run_in_new_process("rows", "ours", num_tokens, _SMALL_LOGITS_BYTES) for num_tokens in (1024, 512)
     )
     all_scoring, backbone = (
@@ -107,10 +107,10 @@ def measure_memory() -> dict[str, Any]:
     cases = [
         at_least(
             "naive over ours, 1024 tokens, float32",
-            run_in_new_process("rows", "naive", 1024, _SMALL_LOGITS_BYTES) / ours,
+            run_in_new_process("rows", "naive", 1024, _SMALL_LOGITS_BYTES) / sgcd_peak,
             50,
         ),
-        at_most("1024 tokens over 512", ours / ours_half, 1.0),
+        at_most("1024 tokens over 512", sgcd_peak / sgcd_half_peak, 1.0),
         at_most(
             "8k-token rollout, both contexts, head of a 4B model, GB beyond the backbone",
             (all_scoring - backbone) / _GB,
@@ -146,9 +146,9 @@ def measure_errors() -> dict[str, Any]:
         build_head_inputs(128, HIDDEN_SIZE, 65_536, dtype=dtype) for dtype in (torch.bfloat16, torch.float32)
     )
     true_divergence, ids = score_divergence_in_full(bf16_inputs, torch.float64)
-    ours, our_ids = score_divergence(bf16_inputs)
+    sgcd_divergence, our_ids = score_divergence(bf16_inputs)
     bf16_divergence, bf16_ids = score_divergence_in_full(bf16_inputs, torch.bfloat16)
-    error = float((ours.double() - true_divergence).abs().max())
+    error = float((sgcd_divergence.double() - true_divergence).abs().max())
     exact, exact_ids = score_divergence_in_full(fp32_inputs, torch.float64)
     our_fp32, our_fp32_ids = score_divergence(fp32_inputs)
     cases = [
