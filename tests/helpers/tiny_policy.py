@@ -19,10 +19,11 @@ from sgcd.learn.scoring.forward import ForwardConfig, LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.context import RunContext
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
-from sgcd.learn.training.optimizer import StepResult, optimizer_step
+from sgcd.learn.training.optimizer import optimizer_step
 from sgcd.learn.training.timers import ModelThread
 from sgcd.recipe.schema import Recipe
 from sgcd.records import ParsedTurn, Rollout, Task, Verdict
+from sgcd.storage.metrics import OptimizerMetrics
 from sgcd.storage.run_folder import RunFolder
 
 CHAT = lab.build_lab_chat()
@@ -91,7 +92,7 @@ def stepped(
     settings: OptimizerSettings,
     number: int = 1,
     temperature: float = 1.0,
-) -> StepResult:
+) -> OptimizerMetrics:
     """One optimiser step on such a batch."""
     return optimizer_step(
         optimizer,

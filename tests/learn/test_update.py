@@ -10,7 +10,8 @@ from helpers.scoring import logprobs_of
 from helpers.tiny_policy import model, rollout, stepped
 from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import OptimizerSettings
-from sgcd.learn.training.optimizer import StepResult, build_optimizer, learning_rate
+from sgcd.learn.training.optimizer import build_optimizer, learning_rate
+from sgcd.storage.metrics import OptimizerMetrics
 
 ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
 
@@ -22,7 +23,7 @@ def examples(policy: Any, advantage: float = 1.0) -> list[LossInputs]:
     ]
 
 
-def moved(policy: Any, batch: list[LossInputs], **settings: Any) -> tuple[StepResult, float]:
+def moved(policy: Any, batch: list[LossInputs], **settings: Any) -> tuple[OptimizerMetrics, float]:
     """What an update says, and how far any weight went."""
     before = [parameter.detach().clone() for parameter in policy.parameters()]
     told = OptimizerSettings(**{"lr": 0.01, **settings})

@@ -207,8 +207,8 @@ class CreditMetrics(_Metrics):
     shuffled: ShuffledOverlap | None = None
 
 
-class UpdateMetrics(_Metrics):
-    """One optimizer step, and the references and credit that its gradient came from."""
+class OptimizerMetrics(_Metrics):
+    """One optimizer step; None for a number that was not measured."""
 
     lr: float | None = None
     skipped: str = ""
@@ -221,6 +221,11 @@ class UpdateMetrics(_Metrics):
     kl: float | None = None
     """To the initial policy; None when the recipe has no KL term."""
     entropy: float | None = None
+
+
+class UpdateMetrics(OptimizerMetrics):
+    """One optimizer step, and the references and credit that its gradient came from."""
+
     sampler_gap_mean: float | None = None
     """Mean difference between the sampler's and the trainer's log-probabilities, in nats."""
     sampler_gap_max: float | None = None

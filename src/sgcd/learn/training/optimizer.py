@@ -1,7 +1,6 @@
 """One optimizer step with learning rate, clipped gradient and float32 master weights; only finite numbers are used."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
@@ -10,26 +9,10 @@ from torch import Tensor
 
 from sgcd.learn.settings import OptimizerSettings
 from sgcd.learn.training.gradient import GradientAccumulator
+from sgcd.storage.metrics import OptimizerMetrics
 
 HALF_DTYPES = (torch.bfloat16, torch.float16)
 """Types of weights that get a float32 master."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """The result of one optimizer step; None for a number that was not measured."""
-
-    lr: float
-    skipped: str = ""
-    """Why the policy did not change; empty if it did."""
-    loss: float | None = None
-    grad_norm: float | None = None
-    """Before clipping."""
-    clip_share: float | None = None
-    ratio: float | None = None
-    kl: float | None = None
-    """To the initial policy, by k3; None without a KL term in the recipe."""
-    entropy: float | None = None
 
 
 class MasterAdamW(torch.optim.AdamW):
@@ -80,11 +63,11 @@ def learning_rate(settings: OptimizerSettings, step: int) -> float:
 
 def optimizer_step(
     optimizer: torch.optim.Optimizer, gradient: GradientAccumulator, settings: OptimizerSettings, step: int
-) -> StepResult:
+) -> OptimizerMetrics:
     """Update the policy once. If loss or gradient is not finite, policy and optimizer stay as they are."""
     lr, num_tokens = learning_rate(settings, step), gradient.num_tokens
     if not num_tokens:
-        return StepResult(lr, skipped="no token was written")
+        return OptimizerMetrics(lr=lr, skipped="no token was written")
     for group in optimizer.param_groups:
         group["lr"] = lr
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -97,7 +80,7 @@ def optimizer_step(
     else:
         optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    return StepResult(
+    return OptimizerMetrics(
         lr=lr,
         skipped=skipped,
         loss=_finite_or_none(gradient.loss),

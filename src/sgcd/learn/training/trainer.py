@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from sgcd.act.siblings import CollectedGroups, collect_mixed_groups
@@ -15,7 +15,7 @@ from sgcd.learn.scoring.forward import sampler_mismatch
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
 from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.optimizer import StepResult, build_optimizer, learning_rate, optimizer_step
+from sgcd.learn.training.optimizer import build_optimizer, learning_rate, optimizer_step
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
 from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
@@ -128,8 +128,7 @@ class Trainer:
         """Score, credit and learn from what was kept. Without a mixed group nothing is learned."""
         config, context = self.config, self.context
         if not groups:
-            skipped = StepResult(learning_rate(config.optimizer, step), skipped=NO_MIXED_GROUP)
-            return UpdateMetrics(**asdict(skipped))
+            return UpdateMetrics(lr=learning_rate(config.optimizer, step), skipped=NO_MIXED_GROUP)
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         accumulator = GradientAccumulator(
             model=self.model,
@@ -151,7 +150,7 @@ class Trainer:
         with self.timer.phase("credit"):
             reference_metrics = step_credit.reference_metrics(context.method)
             credit_metrics = step_credit.credit_metrics(context.method)
-        step_result = await self.timer.run_in_model_thread(
+        optimizer_metrics = await self.timer.run_in_model_thread(
             "training", optimizer_step, self.optimizer, accumulator, config.optimizer, step
         )
         with self.timer.phase("saving"):
@@ -159,7 +158,7 @@ class Trainer:
         logprobs = [credit.logprobs for credit in step_credit.rollout_credits if credit.logprobs is not None]
         mean_mismatch, max_mismatch = sampler_mismatch(rollouts, logprobs)
         return UpdateMetrics(
-            **asdict(step_result),
+            **dict(optimizer_metrics),
             sampler_gap_mean=mean_mismatch,
             sampler_gap_max=max_mismatch,
             foreign=sum(count_foreign_tokens(rollout, context.policy.chat) for rollout in rollouts),
