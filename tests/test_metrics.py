@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.old_runs import drop_checksums
 from sgcd.errors import FolderError
 from sgcd.storage.metrics import (
     CreditMetrics,
@@ -70,6 +71,7 @@ def test_rows_of_other_versions_are_read() -> None:
 
 def test_a_row_with_a_wrong_value_is_named(tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", "steps: 1\n", {})
+    folder = drop_checksums(folder.path)
     (folder.path / "metrics.jsonl").write_text('{"schema": 1, "step": 1, "credit": {"credited": "many"}}\n')
     with pytest.raises(FolderError, match=r"metrics\.jsonl: credit\.credited: "):
         folder.read_metrics()

@@ -12,9 +12,10 @@ from safetensors.numpy import load, save
 from sgcd.credit_records import Credit, CreditRecord, Features
 from sgcd.errors import FolderError, RecordError
 from sgcd.records import Call, Group, Rollout, Task, Turn, Verdict
-from sgcd.storage.atomic import append_rows, atomic_folder, read_rows, remove, write_atomic
+from sgcd.storage.atomic import atomic_folder, remove, write_atomic
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.record_files import groups_from_bytes, groups_to_bytes
+from sgcd.storage.rows import append_rows, read_rows
 from sgcd.storage.run_folder import RunFolder
 
 
@@ -204,7 +205,7 @@ def test_arrays_of_other_rollouts_are_refused(folder: RunFolder) -> None:
 def test_a_new_run_is_opened_again(folder: RunFolder) -> None:
     again = RunFolder.open(folder.path)
     assert again.recipe_text == "version: 1\n"
-    assert again.facts == folder.facts == {"schema": 1, "seed": 3}
+    assert again.facts == folder.facts == {"schema": 1, "checksums": "sha256", "seed": 3}
     assert (again.read_metrics(), again.read_evaluations(), again.checkpoint_steps()) == ([], [], [])
     again.replace_recipe("version: 1\nsteps: 9\n")
     assert RunFolder.open(folder.path).recipe_text == "version: 1\nsteps: 9\n"

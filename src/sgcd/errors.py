@@ -17,6 +17,14 @@ class FolderError(SgcdError):
     """A run's folder: missing, occupied, torn, or written under another recipe."""
 
 
+class DamageError(FolderError):
+    """A file of a run's folder that is missing, or is not as the run wrote it; `problem` says which and how."""
+
+    def __init__(self, problem: str) -> None:
+        super().__init__(f"{problem}; restore it from a copy, `sgcd check RUN` lists all that is damaged")
+        self.problem = problem
+
+
 class PolicyError(SgcdError):
     """A policy's folder: weights, tokenizer or their agreement."""
 

@@ -10,9 +10,11 @@ import pytest
 from rich.console import Console
 
 from helpers.misbehaving import Server
+from helpers.old_runs import drop_checksums
 from sgcd.cli import main
 from sgcd.show.study_tables import sensitivity_tables
-from sgcd.storage.atomic import read_rows, to_json_line
+from sgcd.storage.atomic import to_json_line
+from sgcd.storage.rows import read_rows
 
 Capture = pytest.CaptureFixture[str]
 LAB = ["recipes/lab/sgcd.yaml", "steps=1", "siblings.groups=3", "siblings.group_size=6", "evaluation.tasks=1"]
@@ -109,6 +111,7 @@ def test_what_cannot_be_compared_is_refused_in_one_line(run: Path, tmp_path: Pat
         capsys, "show", str(run), "--task", "moon"
     )
     assert "no rollouts of step 9" in refused(capsys, "show", str(run), "--step", "9")
+    drop_checksums(run)
     rollouts = run / "rollouts"
     kept = [*read_rows(rollouts / "0001.jsonl")]
     (rollouts / "0001.jsonl").write_bytes(b"".join(to_json_line({**row, "kept": False}) for row in kept))

@@ -115,7 +115,7 @@ def test_a_folder_keeps_it_for_comparisons(capsys: Capture, tmp_path: Path) -> N
     assert main(["train", "--run", "good", "--resume"]) == 2
     assert "holds the evaluation of a model, and no run that was trained" in capsys.readouterr().err
     assert main(["evaluate", str(LAB), model("http://127.0.0.1:9/v1"), "--run", "good"]) == 2
-    assert "not empty; choose another one, or remove it" in capsys.readouterr().err
+    assert "not empty; choose another one" in capsys.readouterr().err
     assert main(["evaluate", "good"]) == 2
     assert "holds the evaluation of a model, not a run" in capsys.readouterr().err
     assert len(lines(Path("good/model-calls.jsonl"))) > 36

@@ -12,6 +12,7 @@ from sgcd.contrast.reference import ReferenceResult
 from sgcd.learn.training.context import RunContext
 from sgcd.learn.training.trainer import Trainer, TrainResult
 from sgcd.records import Group, Reference, Task, Turn, Verdict
+from sgcd.storage.manifest import MANIFEST_FILE
 from sgcd.storage.run_folder import RunFolder
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"min_tokens": 4}}
@@ -61,11 +62,12 @@ def train(
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a run, but for times and memory."""
+    """Every file of a run, but for times and memory, and for the manifest, whose sizes depend on them."""
     files = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
     rows = [dict(row) for row in RunFolder.open(path).read_metrics()]
     for row in rows:
         del row["seconds"], row["peak_memory"]
+    del files[MANIFEST_FILE]
     return {**files, "metrics.jsonl": repr(rows).encode()}
 
 

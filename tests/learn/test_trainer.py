@@ -16,6 +16,7 @@ from sgcd.learn.training import trainer as room
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.trainer import NO_MIXED_GROUP, Trainer, TrainResult
 from sgcd.storage import atomic as files
+from sgcd.storage.manifest import MANIFEST_FILE
 from sgcd.storage.run_folder import RunFolder
 
 
@@ -29,11 +30,12 @@ def train(path: Path, watcher: Watcher | None = None, stage: TaskSuite = STAGE, 
 
 
 def contents(path: Path) -> dict[str, bytes]:
-    """Every file of a run, but for times and memory."""
+    """Every file of a run, but for times and memory, and for the manifest, whose sizes depend on them."""
     there = {str(file.relative_to(path)): file.read_bytes() for file in sorted(path.rglob("*")) if file.is_file()}
     rows = [dict(row) for row in RunFolder.open(path).read_metrics()]
     for row in rows:
         del row["seconds"], row["peak_memory"]
+    del there[MANIFEST_FILE]
     return {**there, "metrics.jsonl": repr(rows).encode()}
 
 

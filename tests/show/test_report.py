@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from helpers import drawn_runs
+from helpers.old_runs import drop_checksums
 from sgcd.cli import main
 from sgcd.credit_records import CreditRecord, Features
 from sgcd.measure import health
@@ -22,6 +23,7 @@ from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.report import render_page
 from sgcd.show.steps import load_token_decoder, pick_evenly, split_token_texts
+from sgcd.storage.manifest import write_folder_manifest
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
@@ -72,7 +74,7 @@ class Page(HTMLParser):
 def words(monkeypatch: pytest.MonkeyPatch) -> None:
     """The drawn runs have no tokenizer, but their words are known; and pictures have tests of their own."""
     monkeypatch.setattr(
-        report, "load_token_decoder", lambda _: (lambda ids: [drawn_runs.WORDS[i - 10] for i in ids.tolist()], "")
+        report, "load_token_decoder", lambda *_: (lambda ids: [drawn_runs.WORDS[i - 10] for i in ids.tolist()], "")
     )  # pyright: ignore
     monkeypatch.setattr(report, "build_curves", lambda *_: ([], []))  # pyright: ignore
 
@@ -152,6 +154,7 @@ def test_the_result_has_intervals_by_category(folder: RunFolder) -> None:
 
 
 def test_why_there_is_no_reference_is_said(folder: RunFolder) -> None:
+    folder = drop_checksums(folder.path)
     folder.write_references(1, [{"task": "t-1", "text": "", "cause": "writer: timed out after 60 s"}])
     folder.write_references(2, [])
     found = Page(render_page(folder))
@@ -284,11 +287,13 @@ def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
 
 
 def test_a_step_that_was_stopped_before_its_credit_says_so(folder: RunFolder) -> None:
+    folder = drop_checksums(folder.path)
     (folder.path / "credit" / "0002.safetensors").unlink()
     assert "no credit of this step is on record." in Page(render_page(folder)).all
 
 
 def test_numbers_that_are_not_finite_leave_the_page_whole(folder: RunFolder) -> None:
+    folder = drop_checksums(folder.path)
     wild = np.array([np.nan, np.inf, -np.inf, 0, 0, 0], np.float32)
     one = drawn_runs.scored(0.5)
     folder.write_credit(1, {"t-1/0": CreditRecord(one.credit, Features(wild, wild, wild)), "t-1/1": one})
@@ -304,18 +309,22 @@ def test_tokens_share_a_character_but_it_is_shown_once() -> None:
 
 
 def test_words_come_from_the_tokenizer_in_the_folder(folder: RunFolder) -> None:
-    spell, why = load_token_decoder(folder)
+    spell, why = load_token_decoder(folder, [])
     assert why == "Tokens are shown as ids: the run has no checkpoint yet, and so no tokenizer"
     assert spell(np.array([4, 7], np.int32)) == [" 4", " 7"]
     from sgcd.lab.policy import build_lab_chat
 
     build_lab_chat().save(folder.policy_path)
-    spell, why = load_token_decoder(folder)
+    write_folder_manifest(folder.policy_path)
+    spell, why = load_token_decoder(folder, [])
     assert why == ""
     ids = build_lab_chat().encode_policy_text("one moment please <call> find_user name mia </call>")
     assert "".join(spell(ids)) == "one moment please <call> find_user name mia </call>"
     (folder.policy_path / "tokenizer.json").write_text("{}")
-    spell, why = load_token_decoder(folder)
+    damage = list[str]()
+    assert "no whole checkpoint" in load_token_decoder(folder, damage)[1]
+    assert damage[0].startswith(f"{folder.policy_path}/tokenizer.json: is not as it was written")
+    spell, why = load_token_decoder(drop_checksums(folder.path), [])
     assert why.startswith(f"Tokens are shown as ids: {folder.policy_path}")
 
 

@@ -24,7 +24,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A drawn run, one word of which is hostile."""
     words = [HOSTILE, *drawn_runs.WORDS[1:]]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(report, "load_token_decoder", lambda _: (lambda ids: [words[i - 10] for i in ids.tolist()], ""))  # pyright: ignore
+        patch.setattr(report, "load_token_decoder", lambda *_: (lambda ids: [words[i - 10] for i in ids.tolist()], ""))  # pyright: ignore
         return report.write_report(drawn_runs.draw(tmp_path_factory.mktemp("shown") / "run").path)
 
 

@@ -1,17 +1,17 @@
 """Usage of an endpoint: counts by kind, latencies, tokens and money, and the budget that limits them."""
 
 import asyncio
-import json
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 from sgcd.endpoint.settings import BudgetSettings, PriceSettings
-from sgcd.storage.atomic import SCHEMA, append_rows, read_rows
+from sgcd.storage.atomic import SCHEMA, writing
 from sgcd.storage.metrics import CallSeconds, EndpointUsage, SpentBudget, TokenCounts
+from sgcd.storage.rows import append_rows, read_rows, to_checked_line
 
 _MILLION = 1_000_000
 
@@ -54,7 +54,8 @@ class UsageTracker:
         self.money = 0.0
         self._in_flight: list[TokenUsage] = []
         self._settled = asyncio.Condition()
-        self._journal: TextIO | None = None
+        self._journal: BinaryIO | None = None
+        self._journal_path = Path()
         self._reset_metrics()
 
     def _reset_metrics(self) -> None:
@@ -72,12 +73,13 @@ class UsageTracker:
         self.num_tokens = sum(row["prompt"] + row["answer"] for row in rows)
         self.money = sum(row["money"] for row in rows)
         append_rows(path, [])  # drops a torn last line
-        self._journal = path.open("a", encoding="utf-8")
+        self._journal, self._journal_path = path.open("ab"), path
 
     def close(self) -> None:
         if self._journal:
-            self._journal.close()
-            self._journal = None
+            journal, self._journal = self._journal, None
+            with writing(self._journal_path):
+                journal.close()
 
     # -- one call -----------------------------------------------------------------------------------------------------
 
@@ -118,8 +120,10 @@ class UsageTracker:
                 "answer": usage.completion_tokens,
                 "money": cost,
             }
-            self._journal.write(json.dumps({"schema": SCHEMA, **call_row, **usage_row}) + "\n")
-            self._journal.flush()
+            row = {"schema": SCHEMA, **call_row, **usage_row}
+            with writing(self._journal_path):
+                self._journal.write(to_checked_line(self._journal_path.name, self.num_calls, row))
+                self._journal.flush()
         async with self._settled:
             self._settled.notify_all()
 

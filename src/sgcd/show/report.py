@@ -1,5 +1,6 @@
 """The report of a run: one HTML page that needs no network and no other file."""
 
+import logging
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -10,6 +11,7 @@ from sgcd.errors import FolderError
 from sgcd.measure import health
 from sgcd.measure.compare import compare_evaluations, load_first_and_last
 from sgcd.measure.summary import summarise_evaluation
+from sgcd.measure.trial_rows import TrialRow
 from sgcd.records import CATEGORIES
 from sgcd.show import group_columns as siblings
 from sgcd.show import steps as chosen
@@ -22,13 +24,14 @@ from sgcd.storage.atomic import write_atomic
 from sgcd.storage.run_folder import RunFolder
 from sgcd.storage.yaml import load_yaml
 
+_logger = logging.getLogger(__name__)
 _TEMPLATE_DIR = Path(__file__).parent
 
 
 def write_report(path: Path, steps: Sequence[int] = (), out: Path | None = None) -> Path:
     """Write the page of a run and return its path; the same folder gives the same bytes."""
     folder = RunFolder.open(path)
-    report_path = out or folder.path / "report.html"
+    report_path = out or folder.report_path
     if not report_path.parent.is_dir():
         raise FolderError(
             f"{report_path}: the folder {report_path.parent} does not exist; make it, or name another file by --out"
@@ -38,14 +41,22 @@ def write_report(path: Path, steps: Sequence[int] = (), out: Path | None = None)
 
 
 def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
-    metrics, evaluations = folder.read_metrics(), folder.read_evaluations()
+    metrics, damage = folder.scan_metrics()
+    evaluations, evaluation_damage = folder.scan_evaluations()
+    damage += evaluation_damage
     recipe = load_yaml(folder.recipe_text, f"{folder.path}/recipe.yaml")
     split = recipe.get("evaluation", {}).get("split") or next((row["split"] for row in evaluations), None)
-    decode_tokens, tokenizer_problem = load_token_decoder(folder)
-    step_sections, numbers, bounds = build_step_sections(folder, metrics, steps, decode_tokens=decode_tokens)
+    decode_tokens, tokenizer_problem = load_token_decoder(folder, damage)
+    step_sections, numbers, bounds = build_step_sections(
+        folder, metrics, steps, decode_tokens=decode_tokens, damage=damage
+    )
+    damage += folder.find_lost_step_files()
     columns = [column for step in step_sections for task in step.tasks for column in task.columns]
     pictures, unchanged = build_curves(metrics, evaluations, split)
-    health_lines = [escape_text(line) for line in health.run_warnings(metrics)]
+    damage_lines = [f"damaged: {problem}" for problem in dict.fromkeys(damage)]
+    for line in damage_lines:
+        _logger.warning(line)
+    health_lines = [escape_text(line) for line in (*damage_lines, *health.run_warnings(metrics))]
     return render_template(
         run=escape_text(folder.path.resolve().name),
         method=escape_text(str(recipe.get("method", {}).get("name", "?"))),
@@ -55,7 +66,9 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         invalid=[line.removeprefix("INVALID").lstrip(": ") for line in health_lines if line.startswith("INVALID")],
         health=[line for line in health_lines if not line.startswith("INVALID")],
         remarks=describe_usage(metrics),
-        measured=held_out_result(folder, split),
+        measured={"reason": escape_text(evaluation_damage[0])}
+        if evaluation_damage
+        else held_out_result(folder, evaluations, split),
         categories=CATEGORIES,
         curves=pictures,
         flat=unchanged,
@@ -107,9 +120,9 @@ def render_template(**context: Any) -> str:
     return environment.get_template("report.html.jinja").render(**context, **inline_assets, allowed=csp_hashes)
 
 
-def held_out_result(folder: RunFolder, split: str | None) -> dict[str, Any]:
+def held_out_result(folder: RunFolder, evaluations: Sequence[TrialRow], split: str | None) -> dict[str, Any]:
     """Compare both ends of the run on held-out tasks, or give the reason why that is not possible."""
-    if not any(row["split"] == split for row in folder.read_evaluations()):
+    if not any(row["split"] == split for row in evaluations):
         return {"reason": "no held-out tasks were played"}
     try:
         start, end = load_first_and_last(folder.path, split)

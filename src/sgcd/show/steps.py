@@ -1,21 +1,25 @@
 """Choose the steps and tasks that fit on the page, and decode their tokens."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 
 from sgcd.credit_records import CreditRecord
-from sgcd.errors import FolderError, TemplateError
+from sgcd.errors import DamageError, FolderError
 from sgcd.records import TokenIds
 from sgcd.show import group_columns as shown
 from sgcd.show.escape_text import escape_text
 from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section
+from sgcd.storage.atomic import Row
+from sgcd.storage.manifest import find_folder_damage, is_light_file
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.record_files import StoredGroup
 from sgcd.storage.run_folder import RunFolder
 
+_T = TypeVar("_T")
 _DEFAULT_NUM_STEPS = 4
 """Steps on a page when the user names none."""
 MAX_PAGE_TOKENS = 40_000
@@ -37,13 +41,21 @@ class StepSection:
 
 
 def build_step_sections(
-    folder: RunFolder, metrics: Sequence[StepMetrics], steps: Sequence[int], *, decode_tokens: TokenDecoder
+    folder: RunFolder,
+    metrics: Sequence[StepMetrics],
+    steps: Sequence[int],
+    *,
+    decode_tokens: TokenDecoder,
+    damage: list[str],
 ) -> tuple[list[StepSection], dict[str, Any], dict[str, float]]:
-    """Build the chosen steps, the numbers of their tokens, and the bounds of the colours."""
+    """Build the chosen steps, the numbers of their tokens, and the bounds of the colours.
+
+    What is damaged is left out of its step, and appended to `damage`.
+    """
     rows = {row.step: row for row in metrics}
     chosen_steps = sorted(set(steps)) or pick_evenly(folder.steps_with_rollouts(), _DEFAULT_NUM_STEPS)
-    groups = {step: folder.read_rollouts(step) for step in chosen_steps}
-    credit_by_step = {step: read_credit_or_empty(folder, step) for step in chosen_steps}
+    groups = {step: read_or(list[StoredGroup](), folder.read_rollouts, step, damage=damage) for step in chosen_steps}
+    credit_by_step = {step: read_or({}, partial(read_credit, folder), step, damage=damage) for step in chosen_steps}
     step_credits = [entry.credit for step_records in credit_by_step.values() for entry in step_records.values()]
     bounds = {
         "advantage": max((float(np.abs(entry.token_advantage).max(initial=0)) for entry in step_credits), default=0.0),
@@ -58,7 +70,9 @@ def build_step_sections(
         kept_groups = [group.group for group in groups[step] if group.is_kept]
         if kept_groups and not credit_by_step[step]:
             sections[-1].remark = "no credit of this step is on record"
-        references = folder.read_references(step)
+        references = read_or(list[Row](), folder.read_references, step, damage=damage)
+        if not groups[step]:
+            sections[-1].remark = "the rollouts of this step are damaged, see Health"
         tokens_left = MAX_PAGE_TOKENS // len(chosen_steps)
         for index, kept_group in enumerate(kept_groups):
             tokens_left -= shown.count_shown_tokens(kept_group)
@@ -79,10 +93,21 @@ def build_step_sections(
     return sections, numbers, bounds
 
 
-def read_credit_or_empty(folder: RunFolder, step: int) -> dict[str, CreditRecord]:
+def read_or(default: _T, read: Callable[[int], _T], step: int, *, damage: list[str]) -> _T:
+    """Read something of a step; where it is damaged, append that to `damage` and return the default."""
+    try:
+        return read(step)
+    except DamageError as error:
+        damage.append(error.problem)
+        return default
+
+
+def read_credit(folder: RunFolder, step: int) -> dict[str, CreditRecord]:
     """Read a step's credit; empty if the step learnt nothing or was stopped before that."""
     try:
         return folder.read_credit(step)
+    except DamageError:
+        raise
     except FolderError:
         return {}
 
@@ -105,19 +130,32 @@ def pick_evenly(steps: Sequence[int], count: int) -> list[int]:
     return [steps[round(index * (len(steps) - 1) / (count - 1))] for index in range(count)]
 
 
-def load_token_decoder(folder: RunFolder) -> tuple[TokenDecoder, str]:
-    """Load the tokenizer of the run; without one, ids are shown as numbers, and the second value gives the reason."""
+def load_token_decoder(folder: RunFolder, damage: list[str]) -> tuple[TokenDecoder, str]:
+    """Load the tokenizer of the run; without one, ids are shown as numbers, and the second value gives the reason.
+
+    A damaged folder is appended to `damage`, and the next one is tried.
+    """
     from sgcd.chat import Chat
 
     candidates = [folder.policy_path, *(folder.checkpoint_path(step) for step in reversed(folder.checkpoint_steps()))]
-    policy_path = next((policy_path for policy_path in candidates if policy_path.is_dir()), None)
-    if policy_path is None:
-        return ids_as_texts, "Tokens are shown as ids: the run has no checkpoint yet, and so no tokenizer"
-    try:
-        chat = Chat.load(policy_path)
-    except (TemplateError, ModuleNotFoundError) as problem:
-        return ids_as_texts, f"Tokens are shown as ids: {escape_text(str(problem))}"
-    return lambda ids: split_token_texts(*chat.decode_with_spans(ids)), ""
+    for policy_path in candidates:
+        if not policy_path.is_dir():
+            continue
+        problems = [*find_folder_damage(policy_path, needs_manifest=folder.has_checksums, is_read=is_light_file)]
+        damage += problems
+        if problems:
+            continue
+        try:
+            chat = Chat.load(policy_path)
+        except Exception as problem:  # of transformers and tokenizers, where a run has no checksums
+            return ids_as_texts, f"Tokens are shown as ids: {escape_text(str(problem))}"
+        return partial(decode_token_texts, chat), ""
+    found = "whole checkpoint" if damage else "checkpoint yet"
+    return ids_as_texts, f"Tokens are shown as ids: the run has no {found}, and so no tokenizer"
+
+
+def decode_token_texts(chat: Any, ids: TokenIds) -> list[str]:
+    return split_token_texts(*chat.decode_with_spans(ids))
 
 
 def split_token_texts(text: str, spans: Any) -> list[str]:

@@ -1,30 +1,44 @@
-"""Files that survive being stopped at any instant: whole or absent, and JSON lines whose torn last line never was."""
+"""Files and folders that are whole or absent, whenever a stop or a full disk comes."""
 
+import errno
 import json
 import os
+import re
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from sgcd.errors import FolderError
 
 SCHEMA = 1
 """Version of every file in a run's folder."""
 Row = dict[str, Any]
+_FREE_SPACE, _ALLOW_WRITING = "free some space there", "make it writable"
+_DISK_ADVICE = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), _FREE_SPACE),
+    **dict.fromkeys((errno.EROFS, errno.EACCES, errno.EPERM), _ALLOW_WRITING),
+    errno.EIO: "look after the disk",
+}
+"""What to do about a refusal of the disk, by its errno; any other error is a bug."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:
     """Write under a temporary name, force it to disk, then rename: a reader sees all of it or none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.new")
-    with new.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    new.replace(path)
-    _fsync(path.parent)
+    new = path.with_name(f".{path.name}.{os.getpid()}.new")  # two reports of one run may be written at once
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with new.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(path)
+        except OSError:
+            new.unlink(missing_ok=True)
+            raise
+        _fsync(path.parent)
 
 
 @contextmanager
@@ -34,18 +48,43 @@ def atomic_folder(final: Path) -> Generator[Path, None, None]:
     Stopped between its two renames there is no `final` for a moment; whoever resumes must write it again.
     """
     new, old = (final.with_name(f".{final.name}.{which}.new") for which in ("next", "last"))
-    remove(new)
-    new.mkdir(parents=True)
-    yield new
-    for path in new.rglob("*"):
-        _fsync(path)
-    _fsync(new)
-    remove(old)
-    if final.exists():
-        final.rename(old)
-    new.rename(final)
-    _fsync(final.parent)
-    remove(old)
+    with writing(final):
+        remove(new)
+        try:
+            new.mkdir(parents=True)
+            yield new
+            for path in new.rglob("*"):
+                _fsync(path)
+            _fsync(new)
+            remove(old)
+            if final.exists():
+                final.rename(old)
+            new.rename(final)
+        except Exception:
+            shutil.rmtree(new, ignore_errors=True)  # on a full disk its space is needed
+            raise
+        _fsync(final.parent)
+        remove(old)
+
+
+@contextmanager
+def writing(path: Path) -> Generator[None, None, None]:
+    """Turn what a disk refuses into one line. Rust libraries raise types of their own, with the number in the text."""
+    try:
+        yield
+    except Exception as problem:
+        number = problem.errno if isinstance(problem, OSError) else _rust_errno(problem)
+        if number not in _DISK_ADVICE:
+            raise
+        raise FolderError(
+            f"{path}: cannot be written ({os.strerror(number)}); nothing is half written, {_DISK_ADVICE[number]} and "
+            "repeat the command (a run goes on by --resume)"
+        ) from problem
+
+
+def _rust_errno(problem: Exception) -> int:
+    found = re.search(r"\(os error (\d+)\)", str(problem))
+    return int(found[1]) if found else 0
 
 
 def remove(path: Path) -> None:
@@ -67,51 +106,6 @@ def _fsync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
-
-
-def append_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Append rows, flushed and forced to disk; a torn last line, left by a stop, is cut off first."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab+") as file:
-        file.truncate(_complete_size(file))
-        file.write(b"".join(to_json_line({"schema": SCHEMA, **row}) for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def read_rows(path: Path) -> list[Row]:
-    """All rows; a last line that a stop has torn counts as never written."""
-    if not path.exists():
-        return []
-    rows: list[Row] = []
-    with path.open("rb") as file:
-        text = file.read(_complete_size(file))
-    for number, raw_line in enumerate(text.split(b"\n")[:-1], start=1):
-        try:
-            row = json.loads(raw_line)
-        except ValueError as problem:
-            raise FolderError(
-                f"{path}, line {number}: not JSON ({problem}); expected a row, remove the line"
-            ) from problem
-        check_schema(row, f"{path}, line {number}")
-        rows.append(row)
-    return rows
-
-
-def _complete_size(file: IO[bytes]) -> int:
-    """How much of a file is whole lines; leaves the position at its beginning."""
-    size = file.seek(0, os.SEEK_END)
-    block = 1
-    while size:
-        start = max(0, size - block)
-        file.seek(start)
-        newline = file.read(size - start).rfind(b"\n")
-        if newline >= 0:
-            size = start + newline + 1
-            break
-        size, block = start, 1 << 16
-    file.seek(0)
-    return size
 
 
 def to_json_line(row: Mapping[str, Any]) -> bytes:

@@ -1,19 +1,23 @@
 """Records as bytes, and back without loss: texts as JSON lines, one for each group; token arrays as safetensors."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from sgcd.credit_records import Credit, CreditRecord, Features
-from sgcd.errors import FolderError, RecordError
+from sgcd.errors import DamageError, FolderError, RecordError
 from sgcd.records import Group, Rollout, Task
 from sgcd.storage.atomic import SCHEMA, Row, check_schema
+from sgcd.text import get_first_line
 
 ArrayMap = dict[str, NDArray[Any]]
 _PROMPT_ARRAYS = ("prompt",)
@@ -60,6 +64,15 @@ class StoredGroup:
 
     group: Group
     is_kept: bool
+
+
+@contextmanager
+def reading(path: Path) -> Generator[None, None, None]:
+    """Turn whatever a damaged file makes a reader raise into one line."""
+    try:
+        yield
+    except (RecordError, SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as problem:
+        raise DamageError(f"{path}: cannot be read ({get_first_line(problem)})") from problem
 
 
 def groups_to_bytes(step: int, groups: Sequence[Group], kept: Sequence[bool]) -> tuple[bytes, bytes]:

@@ -1,13 +1,15 @@
 """sgcd check: describes what a recipe would run, and plays one task, so that problems show before training."""
 
 import asyncio
+from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
 
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, results_console, split_recipe_and_keys
-from sgcd.errors import EnvironmentFault, RecipeError
+from sgcd.errors import EnvironmentFault, FolderError, RecipeError
 from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
@@ -21,16 +23,39 @@ check_app = typer.Typer(**TYPER_OPTIONS)
 
 @check_app.command(cls=CommandWithKeys)
 def check(words: RecipeWords = None, json: JsonFlag = False) -> None:
-    """Describe what a recipe would run; train nothing.
+    """Describe what a recipe would run, and train nothing; or verify the files of a run: sgcd check RUN.
 
-    Loads the policy and the environment, and plays the first task once.
+    With a recipe it loads the policy and the environment, and plays the first task once. With a run's folder it
+    compares every file with its checksum and lists what is damaged; then the exit code is 2.
     """
     from sgcd.recipe.load import load_recipe
 
     path, keys = split_recipe_and_keys(words or [])
     if path is None:
         raise RecipeError("a recipe is needed: sgcd check RECIPE key=value ...")
+    if path.is_dir():
+        check_run(path, keys, as_json=json)
+        return
     check_recipe(load_recipe(path, keys), as_json=json)
+
+
+def check_run(path: Path, keys: list[str], as_json: bool) -> None:
+    from sgcd.storage.verify import verify_run
+
+    for key in keys:
+        raise RecipeError(f"{key}: only goes with a recipe; {path} is a folder, whose files are verified")
+    report = verify_run(path)
+    if as_json:
+        print_json({"schema": SCHEMA, "run": str(path), **asdict(report)})
+    else:
+        for problem in report.damage:
+            results_console().print(problem, soft_wrap=True)
+        results_console().print(f"verified: {report.num_verified} files; not verified: {report.num_unverified}")
+    if report.damage:
+        raise FolderError(
+            f"{path}: damage was found {len(report.damage)} times; restore what is listed from a copy, or go on from "
+            f"the last whole checkpoint: sgcd train --run {path} --resume --fall-back"
+        )
 
 
 def check_recipe(recipe: "Recipe", as_json: bool) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json as jsonlib
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -60,25 +61,37 @@ def evaluate(
 
 
 def run_policy_evaluation(target: Path, keys: list[str], recipe_path: Path | None, *, as_json: bool) -> None:
+    from sgcd.storage.lock import lock_run
+    from sgcd.storage.run_folder import RunFolder
+
+    folder = RunFolder.open(target) if (target / "recipe.yaml").is_file() else None
+    with lock_run(target) if folder else nullcontext():
+        evaluate_and_print(folder, target, keys, recipe_path, as_json=as_json)
+
+
+def evaluate_and_print(
+    folder: "RunFolder | None", target: Path, keys: list[str], recipe_path: Path | None, *, as_json: bool
+) -> None:
     from sgcd.assemble import assemble
     from sgcd.build_tasks import count_trials
     from sgcd.measure.health import run_invalid_reasons
     from sgcd.measure.summary import summarise_evaluation
-    from sgcd.storage.run_folder import RunFolder
 
-    folder = RunFolder.open(target) if (target / "recipe.yaml").is_file() else None
     recipe = load_run_recipe(folder, recipe_path, keys) if folder else load_policy_recipe(target, recipe_path, keys)
     context = assemble(recipe)
     num_trials = count_trials(recipe, context.task_suite)
     if not num_trials:
         raise no_trials_error(recipe)
     context.check_ready()
+    earlier_rows = folder.read_metrics() if folder else []
+    if folder:
+        folder.read_evaluations()  # refuses damage before hours of play
     start = recipe.policy.start
     progress_console().print(f"playing {num_trials} trials of {recipe.evaluation.split} tasks with {start}")
     rows = asyncio.run(play_held_out_tasks(recipe, context, saved_step(Path(start))))
     if folder:
         folder.append_evaluation(rows)
-    summary = summarise_evaluation(rows) | {"invalid": run_invalid_reasons(folder.read_metrics()) if folder else []}
+    summary = summarise_evaluation(rows) | {"invalid": run_invalid_reasons(earlier_rows)}
     user = context.user_endpoint
     usage = {"endpoints": {"user": user.usage_tracker.pop_metrics().to_json()}} if user else {}
     print_evaluation(summary | usage, as_json)
@@ -86,8 +99,6 @@ def run_policy_evaluation(target: Path, keys: list[str], recipe_path: Path | Non
 
 async def play_held_out_tasks(recipe: "Recipe", context: "RunContext", step: int) -> "list[TrialRow]":
     """One evaluation of the policy, as training would do it after `step`."""
-    from contextlib import nullcontext
-
     from sgcd.measure.evaluate import evaluate_policy
 
     play_context = context.play_context(recipe.siblings.limits)
@@ -97,14 +108,18 @@ async def play_held_out_tasks(recipe: "Recipe", context: "RunContext", step: int
 
 def saved_step(policy: Path) -> int:
     """The step of the run after which a policy was saved; 0 for a policy from elsewhere."""
+    from sgcd.storage.record_files import reading
+
     for name in ("trained.json", "state.json"):
         if (policy / name).is_file():
-            return jsonlib.loads((policy / name).read_text())["step"]
+            with reading(policy / name):
+                return int(jsonlib.loads((policy / name).read_bytes())["step"])
     return 0
 
 
 def load_run_recipe(folder: "RunFolder", recipe_path: Path | None, keys: list[str]) -> "Recipe":
     from sgcd.recipe.load import load_recipe
+    from sgcd.storage.manifest import check_folder, is_light_file
 
     if recipe_path:
         raise RecipeError(f"{folder.path}: a run has its own recipe; leave out --recipe {recipe_path}")
@@ -115,6 +130,7 @@ def load_run_recipe(folder: "RunFolder", recipe_path: Path | None, keys: list[st
             f"{folder.path}: the run has not come to its end, so it has no policy/ yet; go on with it "
             f"(sgcd train --run {folder.path} --resume), or evaluate one of its checkpoints with --recipe"
         )
+    check_folder(folder.policy_path, needs_manifest=folder.has_checksums, is_read=is_light_file)
     return load_recipe(folder.path / "recipe.yaml", [*keys, *_SAVED_POLICY_KEYS, f"policy.start={folder.policy_path}"])
 
 

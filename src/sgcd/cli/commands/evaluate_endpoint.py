@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgcd.cli.output import print_json, progress_console, results_console
-from sgcd.errors import EnvironmentFault, FolderError
+from sgcd.errors import EnvironmentFault
 
 if TYPE_CHECKING:
     from sgcd.build_tasks import EndpointEvaluation
+    from sgcd.measure.trial_rows import TrialRow
     from sgcd.recipe.schema import Recipe
     from sgcd.records import Rollout
 
@@ -18,34 +19,40 @@ def run_endpoint_evaluation(recipe: "Recipe", run: Path | None, as_json: bool) -
     from sgcd.build_tasks import build_endpoint_evaluation, count_trials
     from sgcd.endpoint.client import check_endpoints, pop_endpoint_metrics
     from sgcd.measure.summary import summarise_evaluation
-    from sgcd.recipe.schema import dump_recipe
-    from sgcd.storage.atomic import append_rows, remove
-    from sgcd.storage.run_folder import RunFolder
 
     evaluation = build_endpoint_evaluation(recipe)
     num_trials = count_trials(recipe, evaluation.task_suite)
     if not num_trials:
         raise no_trials_error(recipe)
     check_endpoints(evaluation.endpoints)
-    if run and run.exists() and (not run.is_dir() or any(run.iterdir())):
-        raise FolderError(f"{run}: the folder is not empty; choose another one, or remove it")
-    folder = RunFolder.create(run, dump_recipe(recipe), endpoint_facts(evaluation)) if run else None
     progress_console().print(
         f"playing {num_trials} trials of {recipe.evaluation.split} tasks with {evaluation.model_endpoint.describe()}",
         soft_wrap=True,
     )
-    try:
-        trials = asyncio.run(evaluation.evaluate(folder.path if folder else None))
-    except BaseException:
-        if folder:
-            remove(folder.path)  # half an evaluation is no result; a cache keeps the answers that were paid for
-        raise
-    if folder:
-        folder.append_evaluation([row for row, _ in trials])
-        append_rows(folder.path / "talks.jsonl", [conversation_row(row, rollout) for row, rollout in trials])
+    trials = play_into_folder(evaluation, run) if run else asyncio.run(evaluation.evaluate())
     usage = {name: part.to_json() for name, part in pop_endpoint_metrics(evaluation.endpoints).items()}
     extras = {"invalid": [], "model": evaluation.settings.model, "endpoints": usage}
     print_evaluation(summarise_evaluation([row for row, _ in trials]) | extras, as_json)
+
+
+def play_into_folder(evaluation: "EndpointEvaluation", run: Path) -> "list[tuple[TrialRow, Rollout]]":
+    """Play all trials and store them in a new folder; stopped before its end, there is no folder."""
+    from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.atomic import remove
+    from sgcd.storage.lock import lock_run
+    from sgcd.storage.run_folder import RunFolder
+
+    RunFolder.check_free(run)
+    with lock_run(run):
+        folder = RunFolder.create(run, dump_recipe(evaluation.recipe), endpoint_facts(evaluation))
+        try:
+            trials = asyncio.run(evaluation.evaluate(run))
+        except BaseException:
+            remove(run)  # half an evaluation is no result; a cache keeps the answers that were paid for
+            raise
+        folder.append_evaluation([row for row, _ in trials])
+        folder.row_files.append("talks.jsonl", [conversation_row(row, rollout) for row, rollout in trials])
+    return trials
 
 
 def endpoint_facts(evaluation: "EndpointEvaluation") -> dict[str, Any]:

@@ -28,12 +28,17 @@ def train(
     words: RecipeWords = None,
     *,
     resume: Annotated[bool, typer.Option("--resume", help="Resume a run that was stopped, exact to the bit.")] = False,
+    fall_back: Annotated[
+        bool, typer.Option("--fall-back", help="With --resume, of a damaged run: go on from its last whole checkpoint.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Train a policy, or resume a run."""
     recipe_path, keys = split_recipe_and_keys(words or [])
     if resume:
-        summary = resume_run(recipe_path, keys, run)
+        summary = resume_run(recipe_path, keys, run, fall_back=fall_back)
+    elif fall_back:
+        raise RecipeError(f"--fall-back: only goes with --resume: sgcd train --run {run} --resume --fall-back")
     elif recipe_path is None:
         raise RecipeError(
             f"a new run needs a recipe: sgcd train RECIPE --run {run}; "
@@ -50,6 +55,7 @@ def train(
 def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.lock import lock_run
     from sgcd.storage.run_folder import RunFolder
 
     recipe = load_recipe(path, keys)
@@ -63,16 +69,29 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     context = assemble(recipe)
     asyncio.run(check_window(recipe, context.policy))
     context.check_ready()
-    folder = RunFolder.create(run, dump_recipe(recipe), collect_facts(recipe, context))
-    return train_and_summarise(recipe, folder, context)
+    RunFolder.check_free(run)
+    with lock_run(run):
+        folder = RunFolder.create(run, dump_recipe(recipe), collect_facts(recipe, context))
+        return train_and_summarise(recipe, folder, context)
 
 
-def resume_run(path: Path | None, keys: Sequence[str], run: Path) -> dict[str, Any]:
+def resume_run(path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
+    from sgcd.storage.lock import lock_run
+    from sgcd.storage.run_folder import RunFolder
+    from sgcd.storage.verify import restore_whole_checkpoint
+
+    RunFolder.check_is_run(run)
+    with lock_run(run):
+        for line in restore_whole_checkpoint(run) if fall_back else ():
+            progress_console().print(line, soft_wrap=True)
+        return resume_locked_run(RunFolder.open(run), path, keys)
+
+
+def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str]) -> dict[str, Any]:
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
-    from sgcd.storage.run_folder import RunFolder
 
-    folder = RunFolder.open(run)
+    run = folder.path
     if folder.kind != "training":
         raise FolderError(f"{run}: holds the evaluation of a model, and no run that was trained; name another folder")
     started_recipe = load_recipe(run / "recipe.yaml")

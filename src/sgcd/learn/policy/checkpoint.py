@@ -14,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from sgcd.act.siblings import TaskCursor
-from sgcd.errors import FolderError, PolicyError
+from sgcd.errors import DamageError, FolderError, PolicyError
 from sgcd.learn.policy.load import Policy, load_model, save_policy
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, has_adapter, load_adapter
 from sgcd.learn.training.optimizer import MasterAdamW
-from sgcd.storage.atomic import SCHEMA, atomic_folder, check_schema, remove
+from sgcd.storage.atomic import SCHEMA, atomic_folder, remove
+from sgcd.storage.manifest import write_folder_manifest
 from sgcd.storage.run_folder import STATE_FILE, RunFolder
+from sgcd.storage.verify import read_checkpoint_state
 
 _WEIGHTS_FILE, _OPTIMIZER_FILE = "model.safetensors", "optimizer.safetensors"
 _MASTER_KEY = "master"
@@ -60,11 +62,13 @@ def save_checkpoint(
         "cursor": state.cursor.to_json(),
         "best": best,
         "method": state.method,
+        "rows": {"evaluation.jsonl": folder.row_files.num_rows("evaluation.jsonl")},
     }
     with atomic_folder(folder.checkpoint_path(state.step)) as path:
         save_policy(policy, path, {"steps": state.step, **(facts or {})})
         save_file(_collect_moments(policy.model, optimizer), path / _OPTIMIZER_FILE)
         (path / STATE_FILE).write_text(json.dumps(state_json) + "\n")
+        write_folder_manifest(path)
 
 
 def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -> TrainerState | None:
@@ -77,7 +81,7 @@ def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -
     try:
         state = load_trainer_state(path)
         saved_weights, moments = _load_weights(path, model), load_file(path / _OPTIMIZER_FILE)
-    except (OSError, ValueError, KeyError, SafetensorError, PolicyError) as problem:
+    except (OSError, ValueError, KeyError, SafetensorError, PolicyError, DamageError) as problem:
         raise FolderError(
             f"{path}: the checkpoint cannot be read ({problem}); remove this folder to go on from the one before"
         ) from problem
@@ -87,8 +91,7 @@ def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -
 
 
 def load_trainer_state(path: Path) -> TrainerState:
-    state_json = json.loads((path / STATE_FILE).read_text())
-    check_schema(state_json, path / STATE_FILE)
+    state_json = read_checkpoint_state(path)
     best = state_json["best"]
     return TrainerState(
         state_json["step"],

@@ -18,6 +18,7 @@ from sgcd.learn.policy.lora import ADAPTER_FOLDER, add_adapter, has_adapter, mer
 from sgcd.learn.policy.model_card import build_model_card
 from sgcd.learn.settings import PolicySettings
 from sgcd.seeds import derive_seed
+from sgcd.storage.manifest import check_folder
 from sgcd.text import get_first_line
 
 _LAB_PREFIX = "lab:"
@@ -106,12 +107,20 @@ def _download_from_hub(name: str) -> Path:
 
 
 def load_policy(start: str | Path, dtype: str, attn_implementation: str | None = None) -> Policy:
-    """Load a policy from the folder that `resolve_model` returns. No code from the folder is run."""
+    """Load a policy from the folder that `resolve_model` returns. No code from the folder is run.
+
+    The files that have a checksum in the folder's manifest are verified.
+    """
     folder = resolve_model(start)
+    check_folder(folder, needs_manifest=False, is_read=lambda name: _is_policy_file(folder / name))
     _, chat = read_policy_config(folder)
     model = load_model(folder, dtype, attn_implementation)
     _add_end_token(model, chat)
     return Policy(model.eval(), chat)
+
+
+def _is_policy_file(path: Path) -> bool:
+    return path.is_file() and any(path.match(pattern) for pattern in _POLICY_FILES)
 
 
 def read_policy_config(folder: Path) -> tuple[Any, Chat]:

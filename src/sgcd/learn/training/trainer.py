@@ -25,8 +25,10 @@ from sgcd.measure.evaluate import evaluate_policy, held_out_tasks
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.records import Group
 from sgcd.storage.atomic import SCHEMA, atomic_folder
+from sgcd.storage.manifest import find_folder_damage, write_folder_manifest
 from sgcd.storage.metrics import StepMetrics, UpdateMetrics
 from sgcd.storage.run_folder import TRAINED_FILE, RunFolder
+from sgcd.storage.verify import check_resumable_state, remove_damaged_best
 
 _T = TypeVar("_T")
 NO_MIXED_GROUP = "no mixed group"
@@ -210,10 +212,12 @@ class Trainer:
                 f"{self.folder.path}: this run has done {steps[-1]} steps already, expected steps={steps[-1]} or more, "
                 f"got steps={self.config.steps}"
             )
+        check_resumable_state(self.folder)
         self.state = checkpoint.load_checkpoint(self.folder, self.context.policy, self.optimizer) or TrainerState()
         self.context.method.load_state_dict(self.state.method)
         self.folder.rewind(self.state.step if steps else -1)
         self.recent_metrics = self.folder.read_metrics()[-validity.WINDOW_STEPS :]
+        remove_damaged_best(self.folder, self.state.step)
         checkpoint.link_best(self.folder, self.state)
 
     async def _save_if_due(self) -> None:
@@ -240,9 +244,15 @@ class Trainer:
                 {"steps": self.state.step, "seed": self.config.seed, **self.context.model_names},
             )
             (folder / TRAINED_FILE).write_text(json.dumps({"schema": SCHEMA, "step": self.state.step}) + "\n")
+            write_folder_manifest(folder)
 
 
 def exported_step(folder: RunFolder) -> int | None:
-    """The step of the policy that lies in the run's folder; None when there is none."""
-    path = folder.policy_path / TRAINED_FILE
-    return json.loads(path.read_text())["step"] if path.exists() else None
+    """The step of the policy that lies in the run's folder; None when there is none, or a damaged one."""
+    policy = folder.policy_path
+    if not policy.is_dir() or any(find_folder_damage(policy, needs_manifest=folder.has_checksums)):
+        return None
+    try:
+        return json.loads((policy / TRAINED_FILE).read_bytes())["step"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return None

@@ -1,0 +1,54 @@
+"""The lock of a run's folder: one process at a time writes there, and the lock ends with its process."""
+
+import fcntl
+import json
+import os
+import platform
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from sgcd.errors import FolderError
+from sgcd.storage.atomic import writing
+
+LOCK_FILE = "run.lock"
+"""Says who holds the lock. It stays, empty, when nobody does: a file that is removed could be locked by two."""
+
+
+@contextmanager
+def lock_run(path: Path) -> Generator[None, None, None]:
+    """Hold the lock of a run's folder, which is made if need be. Refuses while another process holds it."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
+        handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FolderError(
+                f"{path}: {_describe_holder(os.pread(handle, 4096, 0))} is writing in this folder; wait for it or stop "
+                "it, then repeat the command"
+            ) from None
+        with writing(path / LOCK_FILE):
+            os.ftruncate(handle, 0)
+            os.pwrite(handle, _holder(), 0)
+        yield
+        os.ftruncate(handle, 0)
+    finally:
+        os.close(handle)
+
+
+def _holder() -> bytes:
+    since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
+    return json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode()
+
+
+def _describe_holder(content: bytes) -> str:
+    """Who holds the lock; the file is empty for a moment after it was taken."""
+    try:
+        holder: dict[str, Any] = json.loads(content)
+        return f"process {holder['pid']} on {holder['host']}, since {holder['since']},"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
