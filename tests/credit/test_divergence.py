@@ -205,6 +205,19 @@ def test_a_constant_on_the_logits_changes_nothing(seed: int, a: float, b: float)
 
 
 @quick
+@given(seeds, st.floats(-3000, 3000), st.floats(0.01, 1))
+def test_an_offset_costs_float32_no_accuracy(seed: int, offset: float, distance: float):
+    rng = np.random.default_rng(seed)
+    student = rng.normal(0, 3, (3, 50))
+    rows = [(z + offset).astype(np.float32) for z in (student, student + rng.normal(0, distance, (3, 50)))]
+    y = rng.integers(0, 50, 3)
+    exact = divergence_features(*(row.astype(np.float64) for row in rows), y, k=8)
+    for feature, expected in zip(divergence_features(*rows, y, k=8), exact, strict=True):
+        assert feature.dtype == np.float32
+        assert feature == pytest.approx(expected, rel=1e-4, abs=3e-6)
+
+
+@quick
 @given(seeds)
 def test_other_names_for_the_tokens_change_nothing(seed: int):
     student, teacher, y = logits(seed)

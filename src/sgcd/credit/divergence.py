@@ -62,12 +62,16 @@ def outcomes(logits: Array, ids: Array, observed: Array) -> Array:
 
 
 def log_softmax(logits: Array) -> Array:
-    """Logprobs [tokens, vocabulary], at least float32."""
+    """Logprobs [tokens, vocabulary], at least float32.
+
+    The maximum is subtracted first. So a constant that is added to all logits does not round their differences again.
+    """
     xp, z = _namespace(logits), _at_least_float32(logits)
     if hasattr(xp, "log_softmax"):  # torch reads the logits once
         return xp.log_softmax(z, -1)
     with np.errstate(all="ignore"):
-        return z - _logsumexp(z)
+        below_top = z - _finite_maximum(z)
+        return below_top - xp.log(xp.sum(xp.exp(below_top), axis=-1, keepdims=True))
 
 
 def outcomes_from_logprobs(logprobs: Array, ids: Array, observed: Array) -> Array:
@@ -138,10 +142,15 @@ def _is_in_topk(ids: Array, observed: Array) -> Array:
 
 
 def _logsumexp(x: Array) -> Array:
+    xp, top = _namespace(x), _finite_maximum(x)
+    return xp.log(xp.sum(xp.exp(x - top), axis=-1, keepdims=True)) + top
+
+
+def _finite_maximum(x: Array) -> Array:
+    """The maximum of each token, or 0 where that is not finite."""
     xp = _namespace(x)
     top = xp.amax(x, axis=-1, keepdims=True)
-    top = xp.where(xp.isfinite(top), top, 0.0)
-    return xp.log(xp.sum(xp.exp(x - top), axis=-1, keepdims=True)) + top
+    return xp.where(xp.isfinite(top), top, 0.0)
 
 
 def _topk(z: Array, count: int) -> tuple[Array, Array]:

@@ -85,6 +85,8 @@ def segment(
 ) -> Segments:
     """Saliency and spans of one response.
 
+    Where all valid divergences are equal ("flat"), z = 0 on either scale: no spans, W = 1. So on the absolute scale a
+    rollout whose tokens all have the same high divergence gets no credit.
     `mask` is True on policy tokens. `creditable` is False on tokens of literals; by default all tokens are creditable.
     `turns` has each token's turn number; by default a contiguous run of the mask is a turn.
     """
