@@ -1,4 +1,4 @@
-"""The base class of all settings, and the number types that they share."""
+"""The base class of all settings, and the types that they share."""
 
 from typing import Annotated, Literal
 
@@ -11,6 +11,8 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(gt=0, le=1)]
 """A share of a whole, never nothing."""
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+ObjectName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
+"""A class or a function as module:name; the current folder is on the path."""
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 TeacherContext = Literal["reference", "next_reference", "none"]
 TeacherModel = Literal["current", "initial"]

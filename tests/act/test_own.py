@@ -226,7 +226,7 @@ class Slow(Guess):
 @pytest.mark.parametrize(
     ("plain", "cause"),
     [
-        (Unsure, "verify: TypeError: get_reward() returned None, expected a number"),
+        (Unsure, "verify: TypeError: get_reward() returned None, expected a finite number"),
         (Unmade, "open: OSError: no server"),
         (Unready, "open: KeyError: 'secret'"),
         (Slow, "verify: timed out after 0.1 s"),

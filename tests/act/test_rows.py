@@ -12,7 +12,7 @@ from sgcd.act import settings
 from sgcd.act.environments.own import own_tasks
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
-from sgcd.errors import EnvironmentFault
+from sgcd.errors import EnvironmentFault, SgcdError
 
 SOURCE = '''
 class Room:
@@ -46,6 +46,21 @@ def walk():
 
 def arrived(room, answer):
     return (room.at == room.target) + (answer == "here")
+
+
+def score(room, row):
+    return {"nan": float("nan"), "text": "1.0"}.get(row["target"], room.at == row["target"])
+
+
+def lost(room, row):
+    raise LookupError("no map")
+
+
+def narrow(room):
+    return 0.0
+
+
+FIVE = 5
 '''
 
 
@@ -62,6 +77,7 @@ def room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
     def make(lines: str, /, name: str = "Judged", **more: Any) -> Any:
         (tmp_path / "tasks.jsonl").write_text(lines.replace("MODULE", module))
+        more = {key: str(value).replace("MODULE", module) for key, value in more.items()}
         values = {"name": "own", "class": name if ":" in name else f"{module}:{name}", "tasks": "tasks.jsonl"} | more
         return own_tasks(settings.OwnEnvironmentSettings.model_validate(values))
 
@@ -87,19 +103,25 @@ def test_tasks_are_read_in_order_with_line_numbers_where_they_have_no_id(room: C
     assert set(stage.splits) == {"train", "dev"}
 
 
+ROW = '{"prompt": "go to the attic", "target": "attic"}'
+
+
+async def play(stage: Any, *turns: str) -> Any:
+    return await play_rollout(
+        RolloutSpec(stage.splits["train"][0], 0, 0),
+        stage.environment_factory(),
+        ScriptedSession(list(turns)),
+        chat=CHAT,
+        limits=Limits(),
+    )
+
+
 async def test_reset_gets_what_it_asks_for_and_a_row_may_name_its_verifier(room: Callable[..., Any]):
     row = {"id": "a", "prompt": "go to the attic", "target": "attic", "verifier": "MODULE:arrived"}
     stage = room(json.dumps(row), name="Room", success=2)
-    task = stage.splits["train"][0]
 
     async def reward(*turns: str) -> tuple[float, bool]:
-        rollout = await play_rollout(
-            RolloutSpec(task, 0, 0),
-            stage.environment_factory(),
-            ScriptedSession(list(turns)),
-            chat=CHAT,
-            limits=Limits(),
-        )
+        rollout = await play(stage, *turns)
         assert (
             rollout.prompt.tolist()
             == CHAT.encode_prompt([{"role": "user", "content": "go to the attic"}], (), 0).token_ids.tolist()
@@ -109,6 +131,29 @@ async def test_reset_gets_what_it_asks_for_and_a_row_may_name_its_verifier(room:
     assert await reward("<call> go to attic </call>", "here") == (2.0, True)
     assert await reward("<call> go to attic </call>", "somewhere") == (1.0, False)
     assert await reward("<call> go to hall </call>", "somewhere") == (0.0, False)
+
+
+async def test_the_recipe_may_name_the_reward_of_a_class_that_has_none(room: Callable[..., Any]):
+    stage = room(ROW, name="Room", reward="MODULE:score")
+    assert (await play(stage, "<call> go to attic </call>", "here")).reward == 1
+    assert (await play(stage, "<call> go to hall </call>", "here")).reward == 0
+    both = room(json.dumps({**json.loads(ROW), "verifier": "MODULE:arrived"}), name="Room", reward="MODULE:lost")
+    assert (await play(both, "<call> go to attic </call>", "here")).reward == 2  # the row's own verifier comes first
+
+
+@pytest.mark.parametrize(
+    ("target", "function", "words"),
+    [
+        ("nan", "score", ":score returned nan, expected a finite number"),
+        ("text", "score", ":score returned '1.0', expected a finite number"),
+        ("attic", "lost", "LookupError: no map"),
+    ],
+)
+async def test_a_reward_that_is_no_number_breaks_the_rollout(
+    room: Callable[..., Any], target: str, function: str, words: str
+):
+    stage = room(json.dumps({"prompt": "go", "target": target}), name="Room", reward=f"MODULE:{function}")
+    assert words in (await play(stage, "here")).broken
 
 
 GOOD = '{"target": "attic"}\n'
@@ -147,6 +192,12 @@ FAULTS = [
     ({}, '{"private": {"Card": ["x"]}, "target": "x"}', "being a small word, got {'Card': ['x']}"),
     ({}, '{"private": {"card": "x"}, "target": "x"}', "line 1: private must be a list of strings, or such lists by"),
     ({}, '{"verifier": "MODULE:arived", "target": "x"}', "has no 'arived'; did you mean arrived?"),
+    ({}, '{"verifier": "MODULE:FIVE", "target": "x"}', ":FIVE is no function but int; it must take the object and"),
+    ({"reward": "MODULE:scor"}, GOOD, "environment.reward: room_"),
+    ({"reward": "MODULE:scor"}, GOOD, "has no 'scor'; did you mean score?"),
+    ({"reward": "nowhere:score"}, GOOD, "environment.reward: nowhere cannot be imported (ModuleNotFoundError"),
+    ({"reward": "MODULE:FIVE"}, GOOD, ":FIVE is no function but int; it must take the object and the task's row"),
+    ({"reward": "MODULE:narrow"}, GOOD, ":narrow(room) does not fit (too many positional arguments); it must take"),
     ({}, '{"verifier": 3, "target": "x"}', "line 1: verifier must name a function as module:function, got 3"),
 ]
 
@@ -155,7 +206,7 @@ FAULTS = [
 def test_every_fault_is_one_line_that_says_where(
     room: Callable[..., Any], more: dict[str, Any], tasks: str, words: str
 ):
-    with pytest.raises(EnvironmentFault) as fault:
+    with pytest.raises(SgcdError) as fault:
         room(tasks, **more)
     assert words in str(fault.value)
     assert "\n" not in str(fault.value)

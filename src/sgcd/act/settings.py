@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sgcd.endpoint.settings import ServerSettings
-from sgcd.settings import Count, Positive, Settings
+from sgcd.settings import Count, ObjectName, Positive, Settings
 
 
 class UserSettings(ServerSettings):
@@ -19,7 +19,7 @@ class OwnEnvironmentSettings(Settings):
     """A plain Python class whose public methods are tools."""
 
     name: Literal["own"]
-    class_: Annotated[str, Field(alias="class", pattern=r"^[\w.]+:\w+$")]
+    class_: Annotated[ObjectName, Field(alias="class")]
     """Where the class is, as module:Class; the current folder is on the path."""
     tasks: str
     """JSON lines, one training task each: id, category, and what the class's reset() takes."""
@@ -29,6 +29,9 @@ class OwnEnvironmentSettings(Settings):
     """JSON lines of held-out tasks that training never looks at."""
     system: str = ""
     """The system message."""
+    reward: ObjectName | None = None
+    """The function that judges a rollout, as module:function, where the class has no get_reward(). It gets the object
+    and the task's row. A row's own verifier comes first."""
     success: float = 1.0
     """The reward from which on a rollout counts as a success."""
     user: UserSettings | None = None

@@ -2,18 +2,15 @@
 
 import inspect
 import json
-import sys
 from collections.abc import Mapping
-from difflib import get_close_matches
-from importlib import import_module
 from pathlib import Path
 from typing import Annotated, Any, cast
 
 from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
 
 from sgcd.errors import EnvironmentFault
+from sgcd.load_object import load_object
 from sgcd.records import CATEGORIES, Category, Task
-from sgcd.text import describe_exception
 
 _HARNESS_KEYS = ("id", "category", "prompt", "private", "verifier", "user")
 """Keys of a row that are the harness's; reset() gets one of them only if it has a parameter of that name."""
@@ -43,26 +40,6 @@ class TaskRow(BaseModel):
     ] = []
 
 
-def load_object(where: str, name: str) -> Any:
-    """Import `module:name`; the current folder is on the path."""
-    module_name, _, object_name = name.partition(":")
-    working_folder = str(Path.cwd())
-    if working_folder not in sys.path:
-        sys.path.append(working_folder)  # at the end: nothing here may hide an installed package
-    try:
-        module = import_module(module_name)
-    except Exception as problem:
-        raise EnvironmentFault(
-            f"{where}: {module_name} cannot be imported ({describe_exception(problem)}); expected a module in "
-            f"{working_folder} or installed"
-        ) from problem
-    if not object_name or not hasattr(module, object_name):
-        close_names = get_close_matches(object_name, dir(module), 1)
-        hint = f"; did you mean {close_names[0]}?" if close_names else "; expected module:name"
-        raise EnvironmentFault(f"{where}: {module_name} has no {object_name!r}{hint}")
-    return getattr(module, object_name)
-
-
 def reset_arguments(cls: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of reset(): the row without the harness's keys that reset() does not take."""
     parameters = inspect.signature(cls.reset).parameters
@@ -70,10 +47,30 @@ def reset_arguments(cls: type[Any], row: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in row.items() if takes_all or key in parameters or key not in _HARNESS_KEYS}
 
 
-def load_tasks(key: str, path: str, cls: type[Any], *, has_user: bool = False) -> tuple[Task, ...]:
+def check_judge(where: str, name: str, arguments: str) -> None:
+    """Refuse a `module:function` that is missing, is no function, or does not take two arguments."""
+    judge = load_object(where, name)
+    if not callable(judge):
+        raise EnvironmentFault(f"{where}: {name} is no function but {type(judge).__name__}; it must take {arguments}")
+    try:
+        signature = inspect.signature(judge)
+    except ValueError:
+        return  # a function of a compiled module may have none
+    try:
+        signature.bind(None, None)
+    except TypeError as problem:
+        raise EnvironmentFault(
+            f"{where}: {name}{signature} does not fit ({problem}); it must take {arguments}"
+        ) from problem
+
+
+def load_tasks(
+    key: str, path: str, cls: type[Any], *, has_reward: bool = True, has_user: bool = False
+) -> tuple[Task, ...]:
     """Load the tasks of one split, in the order of the file. `key` is the recipe's key of the file.
 
-    With `has_user` the recipe has a simulated user, and each row must have its instructions in `user`.
+    Without `has_reward` each row must name its verifier. With `has_user` the recipe has a simulated user, and each row
+    must have its instructions in `user`.
     """
     try:
         lines = Path(path).read_text(encoding="utf-8").split("\n")
@@ -86,7 +83,7 @@ def load_tasks(key: str, path: str, cls: type[Any], *, has_user: bool = False) -
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        task = _parse_task(f"{path}, line {number}", number, line, cls=cls, has_user=has_user)
+        task = _parse_task(f"{path}, line {number}", number, line, cls=cls, has_reward=has_reward, has_user=has_user)
         if task.id in tasks:
             raise EnvironmentFault(
                 f"{path}, line {number}: the id {task.id!r} was used before; expected one of its own"
@@ -97,7 +94,7 @@ def load_tasks(key: str, path: str, cls: type[Any], *, has_user: bool = False) -
     return tuple(tasks.values())
 
 
-def _parse_task(where: str, number: int, line: str, *, cls: type[Any], has_user: bool) -> Task:
+def _parse_task(where: str, number: int, line: str, *, cls: type[Any], has_reward: bool, has_user: bool) -> Task:
     try:
         row: Any = json.loads(line)
     except json.JSONDecodeError as problem:
@@ -111,7 +108,7 @@ def _parse_task(where: str, number: int, line: str, *, cls: type[Any], has_user:
         key = str(problem.errors()[0]["loc"][0])
         expected = TaskRow.model_fields[key].description
         raise EnvironmentFault(f"{where}: {key} must be {expected}, got {row[key]!r}") from problem
-    _check_verifier(where, row, cls)
+    _check_verifier(where, row, cls, has_reward=has_reward)
     _check_user(where, row, cls, has_user=has_user)
     signature = inspect.signature(cls.reset)
     try:
@@ -123,15 +120,18 @@ def _parse_task(where: str, number: int, line: str, *, cls: type[Any], has_user:
     return Task(str(task_row.id if "id" in row else number), task_row.category, row)
 
 
-def _check_verifier(where: str, row: Mapping[str, Any], cls: type[Any]) -> None:
-    if "verifier" not in row:
-        if not callable(getattr(cls, "get_reward", None)):
+def _check_verifier(where: str, row: Mapping[str, Any], cls: type[Any], *, has_reward: bool) -> None:
+    if "verifier" in row:
+        if not isinstance(row["verifier"], str):
             raise EnvironmentFault(
-                f"{where}: the task has no verifier; expected {cls.__name__}.get_reward(), or a key verifier in "
-                "the row that names a function as module:function: add either"
+                f"{where}: verifier must name a function as module:function, got {row['verifier']!r}"
             )
-    elif not isinstance(row["verifier"], str) or not callable(load_object(f"{where}: verifier", row["verifier"])):
-        raise EnvironmentFault(f"{where}: verifier must name a function as module:function, got {row['verifier']!r}")
+        check_judge(f"{where}: verifier", row["verifier"], "the object and the policy's last text")
+    elif not has_reward:
+        raise EnvironmentFault(
+            f"{where}: the task has no verifier; expected {cls.__name__}.get_reward(), environment.reward in the "
+            "recipe, or a key verifier in the row, each a function as module:function: add one"
+        )
 
 
 def _check_user(where: str, row: Mapping[str, Any], cls: type[Any], *, has_user: bool) -> None:

@@ -4,15 +4,17 @@ import inspect
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
+from math import isfinite, nan
 from typing import Any
 
 from sgcd.act import settings
 from sgcd.act.environment import InitialMessages, PrivateLiterals, Reply, TaskSuite
 from sgcd.act.environments.worker_thread import WorkerThread
-from sgcd.act.task_file import load_object, load_tasks, reset_arguments
+from sgcd.act.task_file import check_judge, load_tasks, reset_arguments
 from sgcd.act.tools import Tool, build_tools
 from sgcd.act.user import User
 from sgcd.errors import EnvironmentFault
+from sgcd.load_object import load_object
 from sgcd.records import Call, Message, ParsedTurn, Task, Verdict
 
 
@@ -21,9 +23,9 @@ class OwnEnvironment:
 
     `reset(**row)` begins the task, and what it returns is appended to the row's prompt. Every other public method is a
     tool. A turn without a call is the answer, or, with a simulated user, a message that the user replies to until it
-    ends the conversation. Then `get_reward()` returns the reward, or the function that the row names as its verifier,
-    which gets the object and the policy's last text. `close()` is called at the end where the class has one. Methods
-    may be async; others run on a thread.
+    ends the conversation. Then the rollout is judged by the function that the row names as its verifier, which gets the
+    object and the policy's last text; or by that of `environment.reward`, which gets the object and the row; or by
+    `get_reward()`. `close()` is called at the end where the class has one. Methods may be async; others run on a thread.
     """
 
     def __init__(
@@ -93,11 +95,14 @@ class OwnEnvironment:
         if "verifier" in self._row:
             name = str(self._row["verifier"])
             reward = await self._call_method(load_object("verifier", name), self._instance, self._last_text)
+        elif self._config.reward:
+            name = self._config.reward
+            reward = await self._call_method(load_object("environment.reward", name), self._instance, self._row)
         else:
             name, reward = "get_reward()", await self._call_method(self._instance.get_reward)
-        if not hasattr(reward, "__float__"):
-            raise TypeError(f"{name} returned {reward!r}, expected a number")
-        value = float(reward)
+        value = float(reward) if hasattr(reward, "__float__") else nan
+        if not isfinite(value):
+            raise TypeError(f"{name} returned {reward!r}, expected a finite number")
         return Verdict(value, success=value >= self._config.success)
 
     def private(self) -> PrivateLiterals:
@@ -148,10 +153,12 @@ def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None)
         raise EnvironmentFault(
             f"environment.class: {config.class_} cannot be made without arguments ({problem}); give each a default"
         ) from problem
-    tools = build_tools(cls)
+    tools, has_reward = build_tools(cls), callable(getattr(cls, "get_reward", None)) or config.reward is not None
+    if config.reward is not None:
+        check_judge("environment.reward", config.reward, "the object and the task's row")
     files = {"train": ("tasks", config.tasks), "dev": ("dev", config.dev), "test": ("test", config.test)}
     splits = {
-        split: load_tasks(f"environment.{key}", path, cls, has_user=user is not None)
+        split: load_tasks(f"environment.{key}", path, cls, has_reward=has_reward, has_user=user is not None)
         for split, (key, path) in files.items()
         if path is not None
     }
