@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"
 REFERENCES = (ROOT / "docs/references.md").read_text(encoding="utf-8")
 ENDPOINTS = (ROOT / "docs/endpoints.md").read_text(encoding="utf-8")
+OWN_METHODS = (ROOT / "docs/own-methods.md").read_text(encoding="utf-8")
 METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -56,7 +57,9 @@ def blocks(text: str, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
-FUNCTIONS = sorted(set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE + REFERENCES + ENDPOINTS)))
+FUNCTIONS = sorted(
+    set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE + REFERENCES + ENDPOINTS + OWN_METHODS))
+)
 
 
 def test_the_method_names_functions():
@@ -85,8 +88,8 @@ def test_the_picture_of_the_house_is_the_house():
 
 @pytest.mark.parametrize(
     "text",
-    [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS],
-    ids=["README", "architecture", "method", "references", "endpoints"],
+    [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS, OWN_METHODS],
+    ids=["README", "architecture", "method", "references", "endpoints", "own-methods"],
 )
 def test_every_path_named_in_the_docs_exists(text: str):
     named = set(re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`|\]\(((?!http)[^)#]+)\)", text))

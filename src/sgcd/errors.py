@@ -37,6 +37,10 @@ class EnvironmentFault(SgcdError):
     """An environment class or its tasks: no tools, no verifier, a row that does not fit."""
 
 
+class MethodFault(SgcdError):
+    """A credit rule of one's own: no signal(), or a signal that does not fit its rollout."""
+
+
 class RecordError(SgcdError):
     """A record whose arrays do not fit together; names the record, what was expected and what came."""
 

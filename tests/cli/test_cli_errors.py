@@ -14,6 +14,7 @@ from sgcd.errors import (
     EndpointError,
     EnvironmentFault,
     FolderError,
+    MethodFault,
     PolicyError,
     RecipeError,
     RecordError,
@@ -134,6 +135,7 @@ def no_key() -> None:
 
 
 METHOD = "method={name: sgcd}"
+OWN = 'method={name: own, class: "front:Desk"}'
 WRITER = "reference.writer={name: llm, base_url: http://127.0.0.1:9/v1, model: m, key_env: NO_SUCH_KEY}"
 
 REACHED: dict[type[SgcdError], tuple[Any, list[str], str]] = {
@@ -142,6 +144,7 @@ REACHED: dict[type[SgcdError], tuple[Any, list[str], str]] = {
     PolicyError: (no_weights, ["check", "recipe.yaml"], "policy: no weights there"),
     TemplateError: (no_template, ["check", "recipe.yaml"], "template"),
     EndpointError: (no_key, ["train", "recipe.yaml", "--run", "A", METHOD, WRITER], "NO_SUCH_KEY holds no key"),
+    MethodFault: (nothing, ["check", "recipe.yaml", OWN], "method.class: front:Desk has no signal()"),
     EnvironmentFault: (no_verifier, ["check", "recipe.yaml"], "train.jsonl, line 1: the task has no verifier"),
 }
 

@@ -209,10 +209,10 @@ def test_a_constant_on_the_logits_changes_nothing(seed: int, a: float, b: float)
 def test_an_offset_costs_float32_no_accuracy(seed: int, offset: float, distance: float):
     rng = np.random.default_rng(seed)
     student = rng.normal(0, 3, (3, 50))
-    rows = [(z + offset).astype(np.float32) for z in (student, student + rng.normal(0, distance, (3, 50)))]
-    y = rng.integers(0, 50, 3)
-    exact = divergence_features(*(row.astype(np.float64) for row in rows), y, k=8)
-    for feature, expected in zip(divergence_features(*rows, y, k=8), exact, strict=True):
+    teacher = student + rng.normal(0, distance, (3, 50))
+    p, q, y = (student + offset).astype(np.float32), (teacher + offset).astype(np.float32), rng.integers(0, 50, 3)
+    exact = divergence_features(p.astype(np.float64), q.astype(np.float64), y, k=8)
+    for feature, expected in zip(divergence_features(p, q, y, k=8), exact, strict=True):
         assert feature.dtype == np.float32
         assert feature == pytest.approx(expected, rel=1e-4, abs=3e-6)
 

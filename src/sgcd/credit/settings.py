@@ -4,7 +4,17 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from sgcd.settings import Count, Divergence, NonNegative, Positive, Settings, Share, TeacherContext, TeacherModel
+from sgcd.settings import (
+    Count,
+    Divergence,
+    NonNegative,
+    ObjectName,
+    Positive,
+    Settings,
+    Share,
+    TeacherContext,
+    TeacherModel,
+)
 
 Scale = Literal["published", "absolute"]
 
@@ -94,4 +104,14 @@ class DirectSdSettings(Settings):
     """Factor of the divergence in the loss, a mean over tokens."""
 
 
-MethodSettings = Annotated[GrpoSettings | SgcdSettings | OpdSettings | DirectSdSettings, Field(discriminator="name")]
+class OwnMethodSettings(Settings):
+    """A credit rule of your own: a plain Python class with a method signal()."""
+
+    name: Literal["own"]
+    class_: Annotated[ObjectName, Field(alias="class")]
+    """Where the class is, as module:Class; the current folder is on the path."""
+
+
+MethodSettings = Annotated[
+    GrpoSettings | SgcdSettings | OpdSettings | DirectSdSettings | OwnMethodSettings, Field(discriminator="name")
+]

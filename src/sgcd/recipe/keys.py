@@ -105,7 +105,8 @@ def _describe_expected(node: JsonSchema) -> str:
             items = cast(Sequence[JsonSchema], node["prefixItems"])
             return f"a list of {len(items)}: " + ", then ".join(map(_describe_expected, items))
         case _:
-            return f"text that matches {node['pattern']} ({node['description']})" if "pattern" in node else "text"
+            note = f" ({node['description']})" if "description" in node else ""
+            return f"text that matches {node['pattern']}{note}" if "pattern" in node else "text"
 
 
 def _describe_bounds(node: JsonSchema) -> str:

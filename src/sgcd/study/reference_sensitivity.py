@@ -75,13 +75,19 @@ def score_references(
         context.options,
     )
     creditable = list(zip(scored_rollouts, masks, strict=True))
-    context.method.calibrate([_credit_inputs(scored, mask, 0) for scored, mask in creditable if scored.features[0]])
+    context.method.calibrate(
+        [
+            _credit_inputs(scored, mask, 0, cases[scored.group_index].group)
+            for scored, mask in creditable
+            if scored.features[0]
+        ]
+    )
     results: list[dict[str, GroupWeights]] = []
     for index, references in enumerate(case_texts):
         group = [(scored, mask) for scored, mask in creditable if scored.group_index == index]
         results.append(
             {
-                text: _group_weights(context.method, group, number)
+                text: _group_weights(context.method, cases[index].group, group, reference=number)
                 for number, text in enumerate(references)
                 if all(scored.features[number] is not None for scored, _ in group)
             }
@@ -103,16 +109,18 @@ def _build_input_ids(
     return inputs
 
 
-def _credit_inputs(scored: ScoredRollout, mask: Flags, reference: int) -> CreditInputs:
+def _credit_inputs(scored: ScoredRollout, mask: Flags, reference: int, group: Group) -> CreditInputs:
     features = {Teacher(): scored.features_under(reference)}
-    return CreditInputs(scored.rollout, scored.advantage, features, mask)
+    return CreditInputs(scored.rollout, scored.advantage, features, mask, group)
 
 
-def _group_weights(method: Method, group: Sequence[tuple[ScoredRollout, Flags]], reference: int) -> GroupWeights:
+def _group_weights(
+    method: Method, group: Group, scored_rollouts: Sequence[tuple[ScoredRollout, Flags]], *, reference: int
+) -> GroupWeights:
     weights, divergences = list[Floats](), list[Floats]()
-    for scored, mask in group:
+    for scored, mask in scored_rollouts:
         features, eligible = scored.features_under(reference), scored.rollout.response_mask & mask
-        result = method.assign_credit(_credit_inputs(scored, mask, reference))
+        result = method.assign_credit(_credit_inputs(scored, mask, reference, group))
         weights.append(result.signal.credit.weight[eligible])
         divergences.append(features.divergence[eligible])
     return GroupWeights(np.concatenate(weights), np.concatenate(divergences))

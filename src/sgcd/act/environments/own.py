@@ -25,7 +25,8 @@ class OwnEnvironment:
     tool. A turn without a call is the answer, or, with a simulated user, a message that the user replies to until it
     ends the conversation. Then the rollout is judged by the function that the row names as its verifier, which gets the
     object and the policy's last text; or by that of `environment.reward`, which gets the object and the row; or by
-    `get_reward()`. `close()` is called at the end where the class has one. Methods may be async; others run on a thread.
+    `get_reward()`. `close()` is called at the end where the class has one. Methods may be async; others run on a
+    thread.
     """
 
     def __init__(

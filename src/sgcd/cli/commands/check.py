@@ -143,7 +143,7 @@ def describe_recipe(
         f"{recipe.sampler.slots} at a time",
         "rehearsal": f"task {rehearsal.task}: {len(rehearsal.prompt)} tokens of prompt, {len(rehearsal.response)} of "
         f"response in {len(rehearsal.turns)} turns, {rehearsal.end_reason}, reward {rehearsal.reward:g}{user_note}",
-        "method": recipe.method.name,
+        "method": " ".join([recipe.method.name, getattr(recipe.method, "class_", "")]).strip(),
         **describe_endpoints(recipe, context),
         "training": f"{recipe.steps} steps of {siblings.groups} mixed groups of {siblings.group_size} rollouts, "
         f"learning rate {recipe.optimizer.lr:g}",

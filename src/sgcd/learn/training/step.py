@@ -75,8 +75,9 @@ async def compute_gradients(
         with timer.phase("reference") if method.needs else nullcontext():
             if method.needs_calibration:
                 batches = [batch async for batch in scorer.scored_groups()]
+                batch_advantages = [group_advantages(batch.group, config, step) for batch in batches]
                 await timer.run_in_model_thread(
-                    "scoring", calibrate_method, method, batches, accumulator.model, scorer.forward
+                    "scoring", calibrate_method, method, batches, batch_advantages, accumulator.model, scorer.forward
                 )
             async for batch in scorer.scored_groups():
                 learner = GroupLearner(
@@ -170,19 +171,28 @@ def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[f
     return [float(value) for value in values]
 
 
-def calibrate_method(method: Method, batches: Sequence[TeacherBatch], model: Any, forward: ForwardConfig) -> None:
-    """A forward pass of the student over the whole step, which the method then reads."""
-    assert method.needs is not None
+def calibrate_method(
+    method: Method,
+    batches: Sequence[TeacherBatch],
+    batch_advantages: Sequence[Sequence[float]],
+    model: Any,
+    forward: ForwardConfig,
+) -> None:
+    """Show the method the whole step. Where it has teachers, this takes a forward pass of the student."""
     credit_inputs: list[CreditInputs] = []
-    for batch in batches:
-        topk = list(batch.teacher_topk.values())
-        scores = score_student_no_grad(
-            model, batch.group.rollouts, topk, divergence=method.needs.divergence, config=forward
-        )
+    for batch, advantages_of_group in zip(batches, batch_advantages, strict=True):
+        scores = None
+        if method.needs:
+            topk = list(batch.teacher_topk.values())
+            scores = score_student_no_grad(
+                model, batch.group.rollouts, topk, divergence=method.needs.divergence, config=forward
+            )
         for index, teacher_input in enumerate(batch.inputs):
-            features = _features_by_teacher(batch, scores, index)
+            features = _features_by_teacher(batch, scores, index) if scores else {}
             credit_inputs.append(
-                CreditInputs(teacher_input.rollout, 0.0, features, teacher_input.creditable, batch.group)
+                CreditInputs(
+                    teacher_input.rollout, advantages_of_group[index], features, teacher_input.creditable, batch.group
+                )
             )
     method.calibrate(credit_inputs)
 
