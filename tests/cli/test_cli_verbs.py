@@ -147,6 +147,7 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
     said = capsys.readouterr().out
     assert "runs/lab-sgcd-1@1  against  runs/lab-grpo-1@1  (dev tasks)" in said
     assert "report of sgcd: runs/lab-sgcd-1/report.html" in said
+    assert said.splitlines()[-1].startswith("Success on dev tasks ") and said.endswith(".\n")
     assert main(["lab", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert {method: run["run"] for method, run in told["runs"].items()} == {
@@ -157,6 +158,24 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
     for method, page in told["reports"].items():
         assert Path(page).is_file()
         assert Path(f"runs/lab-{method}-1/policy/model.safetensors").exists()
+
+
+def test_the_verdict_of_the_demo_names_what_rose_what_fell_and_who_is_ahead():
+    def part(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
+        return {"value": value, "difference": {"value": value, "low": low, "high": high}}
+
+    def side(overall: dict[str, Any], refusals: dict[str, Any]) -> dict[str, Any]:
+        return {"modes": {"sampled": {"overall": overall, "categories": {"no_action": refusals}}}}
+
+    grpo = {"start": side(part(0.4), part(0.5)), "end": side(part(0.6), part(0.1))}
+    grpo["change"] = side(part(0.2, 0.1, 0.3), part(-0.4, -0.5, -0.3))
+    sgcd = {"start": side(part(0.4), part(0.5)), "end": side(part(0.41), part(0.48))}
+    sgcd["change"] = side(part(0.01, -0.1, 0.1), part(-0.02, None, None))
+    comparison = {"split": "dev", **side(part(-0.19, -0.3, -0.1), part(0.0))}
+    assert labs.demo_verdict({"grpo": grpo, "sgcd": sgcd}, comparison) == (
+        "Success on dev tasks rose from .400 to .600 with GRPO and did not clearly change from .400 to .410 with SGCD; "
+        "GRPO is ahead (SGCD less GRPO: -.190 [-.300, -.100]); no_action fell from .500 to .100 with GRPO."
+    )
 
 
 def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytest.MonkeyPatch):

@@ -1,5 +1,6 @@
 """sgcd lab: the demo on a laptop's CPU, and the lab's warm starts."""
 
+from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -51,6 +52,35 @@ def run_demo(as_json: bool) -> None:
     print_comparison(comparison)
     for method, report_path in reports.items():
         results_console().print(f"report of {method}: {report_path}", soft_wrap=True)
+    results_console().print(f"\n{demo_verdict(runs, comparison)}", soft_wrap=True)
+
+
+def demo_verdict(runs: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
+    """One sentence on sampled success: what rose, what fell, and whether the methods differ beyond the interval."""
+    from sgcd.show.tables import format_interval, format_number
+
+    changes, fallen = list[str](), list[str]()
+    for method, run in runs.items():
+        before, after, change = (run[part]["modes"]["sampled"] for part in ("start", "end", "change"))
+        ends = f"from {format_number(before['overall']['value'])} to {format_number(after['overall']['value'])}"
+        changes.append(f"{_describe_change(change['overall']['difference'])} {ends} with {method.upper()}")
+        for name, category in change["categories"].items():
+            if _describe_change(category["difference"]) == "fell":
+                ends = [format_number(side["categories"][name]["value"]) for side in (before, after)]
+                fallen.append(f"{name} fell from {ends[0]} to {ends[1]} with {method.upper()}")
+    difference = comparison["modes"]["sampled"]["overall"]["difference"]
+    direction = {"rose": "SGCD is ahead", "fell": "GRPO is ahead"}.get(_describe_change(difference), "the two tie")
+    return (
+        f"Success on {comparison['split']} tasks {' and '.join(changes)}; {direction} "
+        f"(SGCD less GRPO: {format_interval(difference, '+')}); {', '.join(fallen) or 'no category fell'}."
+    )
+
+
+def _describe_change(difference: Mapping[str, Any]) -> str:
+    """The direction of a difference whose interval leaves out zero."""
+    if difference["low"] is not None and difference["low"] > 0:
+        return "rose"
+    return "fell" if difference["high"] is not None and difference["high"] < 0 else "did not clearly change"
 
 
 def demo_run_path(method: str, number: int) -> Path:
