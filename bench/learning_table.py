@@ -130,6 +130,29 @@ def learning_footnotes(result: Json) -> list[str]:
     return lines
 
 
+def tuning_table(result: Json) -> str:
+    """Sampled success at each point of the grid: the mean of its seeds, each seed, each category."""
+    seeds = [run["seed"] for run in result["grid"][0]["runs"]]
+    names = ["groups a step", "steps", "learning rate", "sampled, mean"]
+    names += [f"seed {seed}" for seed in seeds] + [*CATEGORIES, "tokens"]
+    lines = markdown_row(*names) + markdown_row(*["---"] * len(names))
+    for point in result["grid"]:
+        runs = point["runs"]
+        ends = [run["end"] for run in runs]
+        categories = [mean_of_present([run["categories"][name] for run in runs]) for name in CATEGORIES]
+        lines += markdown_row(
+            str(point["groups"]),
+            str(runs[0]["steps"]),
+            f"{point['lr']:g}",
+            *map(markdown_number, [mean_of_present(ends), *ends, *categories]),
+            f"{sum(run['tokens'] for run in runs) / len(runs):.0f}",
+        )
+    starts = mean_of_present([run["start"] for run in result["grid"][0]["runs"]])
+    lines += ["", f"- Plain world, {result['split']} tasks, {result['mixed groups']} mixed groups a run, "]
+    lines[-1] += f"{result['warm-up groups']} of them in the warm-up; the start has {markdown_number(starts)}."
+    return "\n".join(lines)
+
+
 def run_difference(part: Json, index: int) -> Json:
     return part["runs"][index]
 
