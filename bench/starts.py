@@ -27,7 +27,7 @@ def main() -> int:
 
 def table() -> str:
     gates = {name: json.loads((_STARTS_DIR / name / "gate.json").read_text()) for name in _START_NAMES}
-    return "\n".join([*gate_lines(gates), "", *reference_lines_of_gates(gates)])
+    return "\n".join([*gate_lines(gates), "", *constant_lines(gates), "", *reference_lines_of_gates(gates)])
 
 
 def gate_lines(gates: dict[str, Json]) -> list[str]:
@@ -45,6 +45,20 @@ def gate_lines(gates: dict[str, Json]) -> list[str]:
             _format_number(gate["greedy"]),
             *map(_format_number, figures),
         )
+    return lines
+
+
+def constant_lines(gates: dict[str, Json]) -> list[str]:
+    """Success of scripts in the plain world, and of starts that act on every request for a change, or on none."""
+    categories = [*first_gate(gates)["categories"]]
+    lines = _markdown_row("played by", "success", *categories) + _markdown_row(*["---"] * (2 + len(categories)))
+    shares = first_gate(gates)["shares"]
+    for name, by_category in first_gate(gates)["scripts"].items():
+        overall = sum(shares[category] * by_category[category] for category in categories)
+        lines += _markdown_row(f"script, {name}", *map(_format_number, [overall, *by_category.values()]))
+    for name, gate in gates.items():
+        for decision, overall in gate["constant"].items():
+            lines += _markdown_row(f"{name}, {decision}", _format_number(overall), *[""] * len(categories))
     return lines
 
 

@@ -24,6 +24,7 @@ def test_a_start_ships_small_and_past_its_gate(name: str) -> None:
         and min(gate["categories"].values()) > MIN_CATEGORY_SUCCESS
     )
     assert 0.3 <= gate["sampled"]["value"] <= 0.5
+    assert max(gate["shares"]["action"], gate["shares"]["no_action"]) < gate["sampled"]["value"]
     assert gate["reference"]["own - without"]["low"] > 0 and gate["reference"]["own - shuffled"]["low"] > 0
 
 

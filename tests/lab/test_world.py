@@ -11,6 +11,7 @@ from sgcd.lab import policy, words
 from sgcd.lab.demonstrate import NOISY, PERFECT, Script, encode_demonstration, play_script, sft_loss_weights
 from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import build_lab_task_suite, generate_tasks, task_structure
+from sgcd.lab.warm_start_checks import SCRIPTS, constant_decisions, play_scripts, success_over_tasks
 from sgcd.lab.world import Airline, Booking, Request, is_allowed
 from sgcd.records import Call, ParsedTurn, Task, TokenKind
 
@@ -132,7 +133,23 @@ def test_every_word_of_dev_and_test_occurs_in_train() -> None:
 
 def test_the_first_tasks_of_a_split_have_the_shares_of_the_whole() -> None:
     first = Counter(task.category for task in generate_tasks("dev")[:40])
-    assert first == {"action": 16, "information": 10, "transfer": 6, "no_action": 8}
+    assert first == {"action": 12, "information": 10, "transfer": 6, "no_action": 12}
+
+
+def test_a_script_that_always_acts_or_always_refuses_scores_below_the_demonstrator() -> None:
+    tasks = generate_tasks("dev")[:200]
+    success = {name: asyncio.run(play_scripts(tasks, 2, name)) for name in SCRIPTS}
+    overall = {name: success_over_tasks(tasks, by_category) for name, by_category in success.items()}
+    assert overall["no error"] == 1.0
+    assert max(overall["always acts"], overall["always refuses"]) < overall["demonstrator"] - 0.03
+    assert success["always acts"]["no_action"] < 0.2 and success["always refuses"]["action"] == 0.0
+
+
+def test_a_constant_decision_solves_one_kind_of_request_for_a_change_and_leaves_the_others() -> None:
+    tasks = generate_tasks("dev")[:40]
+    start = {"action": 0.5, "information": 0.2, "transfer": 0.4, "no_action": 0.7}
+    expected = (12 + 10 * 0.2 + 6 * 0.4) / 40
+    assert constant_decisions(tasks, start) == pytest.approx({"always acts": expected, "always refuses": expected})
 
 
 @pytest.mark.parametrize(("chatty", "horizon"), [("no", 1), ("own", 1), ("shared", 2), ("no", 4)])

@@ -1,7 +1,7 @@
 """Makes demonstrations for the warm starts: a script plays tasks and errs at their decisions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -41,7 +41,9 @@ class ErrorRates:
     """It does not answer with the requested fact."""
 
 
-NOISY = ErrorRates(lookup=0.1, check=0.42, refuse=0.4, comply=0.5, keep=0.56, tell=0.25)
+NOISY = ErrorRates(lookup=0.1, check=0.5, refuse=0.25, comply=0.25, keep=0.56, tell=0.25)
+ALWAYS_ACTS = replace(NOISY, refuse=0.0, comply=1.0)
+ALWAYS_REFUSES = replace(NOISY, refuse=1.0, comply=0.0)
 PERFECT = ErrorRates(lookup=0.0, check=0.0, refuse=0.0, comply=0.0, keep=0.0, tell=0.0)
 CAREFUL = ErrorRates(lookup=0.01, check=0.05, refuse=0.06, comply=0.08, keep=0.06, tell=0.03)
 

@@ -13,7 +13,7 @@ from sgcd.lab.world import Airline, Booking, Request, booking_from_json, categor
 from sgcd.records import CATEGORIES, Category, Task
 
 _SPLIT_SIZES = {"train": 2000, "dev": 400, "test": 400}
-_CATEGORY_SHARES: dict[Category, float] = {"action": 0.4, "information": 0.25, "transfer": 0.15, "no_action": 0.2}
+_CATEGORY_SHARES: dict[Category, float] = {"action": 0.3, "information": 0.25, "transfer": 0.15, "no_action": 0.3}
 _INTENTS = tuple(words.REQUEST_TEMPLATES)
 _SPLIT_SEEDS = {"train": 1, "dev": 2, "test": 3}
 

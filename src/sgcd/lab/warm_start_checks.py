@@ -1,7 +1,7 @@
 """Measures a warm start on dev tasks before it is used: copied arguments, success by category, effect of references."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,16 @@ from sgcd.chat import Chat
 from sgcd.contrast.reference import build_reference
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.lab import words
-from sgcd.lab.demonstrate import PERFECT, Script, encode_demonstration, leaky_reference, play_script
+from sgcd.lab.demonstrate import (
+    ALWAYS_ACTS,
+    ALWAYS_REFUSES,
+    NOISY,
+    PERFECT,
+    Script,
+    encode_demonstration,
+    leaky_reference,
+    play_script,
+)
 from sgcd.lab.reference_effect import WITHOUT_REFERENCE, play_reference_arms, play_with_references
 from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import generate_tasks
@@ -21,7 +30,9 @@ from sgcd.records import CATEGORIES, Group, Rollout, Task, TokenIds, TokenKind
 _NUM_TASKS, _NUM_TRIALS = 200, 8
 _REFERENCE_BUDGET = 30720
 MIN_ARGUMENT_PROBABILITY, MIN_CATEGORY_SUCCESS = 0.9, 0.05
-"""The gate: smallest mean probability of a gold argument, and smallest sampled success in a category."""
+"""The gate: smallest mean probability of a gold argument, and smallest sampled success in a category. A start must
+also beat a policy that acts on every task and one that refuses every task: their success is a category's share."""
+SCRIPTS = {"demonstrator": NOISY, "always acts": ALWAYS_ACTS, "always refuses": ALWAYS_REFUSES, "no error": PERFECT}
 
 
 async def measure_warm_start(
@@ -55,6 +66,7 @@ async def measure_warm_start(
         )
         for category in CATEGORIES
     }
+    shares = {name: success_over_tasks(dev_tasks, {c: float(c == name) for c in CATEGORIES}) for name in CATEGORIES}
     return {
         "tasks": tasks,
         "trials": trials,
@@ -63,10 +75,37 @@ async def measure_warm_start(
         "greedy": float(np.mean([_success_rate(rollouts) for rollouts in greedy])),
         "categories": by_category,
         "failed_calls": _failed_call_share(rollouts_by_task),
+        "shares": shares,
+        "constant": constant_decisions(dev_tasks, by_category),
+        "scripts": {name: await play_scripts(dev_tasks, trials, name) for name in SCRIPTS},
         "reference": await measure_reference_arms(dev_tasks, rollouts_by_task, trials, chat, sampler),
         "passes": min(arguments.values()) > MIN_ARGUMENT_PROBABILITY
-        and min(by_category.values()) > MIN_CATEGORY_SUCCESS,
+        and min(by_category.values()) > MIN_CATEGORY_SUCCESS
+        and max(shares["action"], shares["no_action"]) < success_over_tasks(dev_tasks, by_category),
     }
+
+
+def constant_decisions(tasks: Sequence[Task], by_category: Mapping[str, float]) -> dict[str, float]:
+    """Success if the policy acted on (or refused) every request for a change, and did all else as it does."""
+    return {
+        decision: success_over_tasks(tasks, {**by_category, "action": float(acts), "no_action": float(not acts)})
+        for decision, acts in (("always acts", True), ("always refuses", False))
+    }
+
+
+def success_over_tasks(tasks: Sequence[Task], by_category: Mapping[str, float]) -> float:
+    return float(np.mean([by_category[task.category] for task in tasks]))
+
+
+async def play_scripts(tasks: Sequence[Task], trials: int, name: str) -> dict[str, float]:
+    """Success of a script of `SCRIPTS` by category, played through the environment and its verifier."""
+    rng = np.random.Generator(np.random.Philox(key=7))
+    successes: dict[str, list[bool]] = defaultdict(list)
+    for task in tasks:
+        for _ in range(trials):
+            played = await play_script(task, Script(task, SCRIPTS[name], rng))
+            successes[task.category].append(played.verdict.success)
+    return {category: float(np.mean(successes[category])) for category in CATEGORIES}
 
 
 async def measure_reference_arms(
