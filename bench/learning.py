@@ -20,7 +20,7 @@ from learning_table import table, tuning_table
 from placing import replace_generated
 
 from sgcd.measure.compare import compare_evaluations, load_evaluation
-from sgcd.measure.health import run_warnings
+from sgcd.measure.health import fallen_category_warnings, run_warnings
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.storage.run_folder import RunFolder
 
@@ -182,6 +182,7 @@ def seed_summary(path: Path, end: Sequence[Json], start: Sequence[Json]) -> Json
     folder = RunFolder.open(path)
     metrics = folder.read_metrics()
     after, before = summarise_evaluation(end), summarise_evaluation(start)
+    change = compare_evaluations([load_evaluation(path, _SPLIT)], [load_evaluation(path, _SPLIT, 0)])
     steps = sorted({row["step"] for row in folder.read_evaluations()})
     return {
         "steps": metrics[-1].step,
@@ -193,7 +194,7 @@ def seed_summary(path: Path, end: Sequence[Json], start: Sequence[Json]) -> Json
         ],
         "start": {mode: select_metrics(mode_summary) for mode, mode_summary in before["modes"].items()},
         "end": {mode: select_metrics(mode_summary) for mode, mode_summary in after["modes"].items()},
-        "health": run_warnings(metrics),
+        "health": [*run_warnings(metrics), *fallen_category_warnings(change)],
     }
 
 

@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 
-from sgcd.measure.health import run_warnings, step_warnings
+from sgcd.measure.compare import RunEvaluation, compare_evaluations
+from sgcd.measure.health import fallen_category_warnings, run_warnings, step_warnings
+from sgcd.show.tables import describe_change
 from sgcd.storage.metrics import StepMetrics
 
 NONE = {"successes": 0, "without_tool": 0, "without_tool_share": None, "tools_per_success": None}
@@ -134,3 +136,48 @@ def test_steps_that_moved_nothing_and_what_broke_are_added_up() -> None:
         "3 of 4 steps moved nothing: no mixed group (2), the loss was not finite (1)",
         "1 of 256 rollouts broken: open: boom",
     ]
+
+
+def evaluation(step: int, **solved: int) -> RunEvaluation:
+    """Twenty tasks a category, of which the first few are solved."""
+    rows = [
+        {"seed": 0, "step": step, "split": "dev", "mode": "greedy", "temperature": 0.0, "task": f"{category}-{task:02}"}
+        | {"category": category, "trial": 0, "success": task < number, "broken": ""}
+        for category, number in solved.items()
+        for task in range(20)
+    ]
+    return RunEvaluation("runs/a", rows, {"name": "lab"})
+
+
+def test_a_category_that_falls_while_the_total_rises_is_named() -> None:
+    start = evaluation(0, action=2, information=5, no_action=12)
+    change = compare_evaluations([evaluation(9, action=18, information=7, no_action=3)], [start])
+    fall = "no_action fell from .60 to .15 while the total rose (.32 to .47), dev tasks, greedy"
+    assert fallen_category_warnings(change) == [fall]
+    assert describe_change(change) == (
+        "Success on held-out dev tasks (greedy) did not clearly change, from .32 to .47 (+.150, 95 % interval "
+        f"{change_interval(change)}): action rose from .10 to .90, no_action fell from .60 to .15."
+    )
+
+
+def change_interval(change: dict[str, Any]) -> str:
+    difference = change["modes"]["greedy"]["overall"]["difference"]
+    return " to ".join(f"{difference[end]:+.3f}".replace("0.", ".", 1) for end in ("low", "high"))
+
+
+def test_a_fall_within_the_interval_is_not_named_and_a_total_one_is() -> None:
+    start = evaluation(0, action=10, no_action=20)
+    assert fallen_category_warnings(compare_evaluations([evaluation(9, action=10, no_action=19)], [start])) == []
+    lost = compare_evaluations([evaluation(9, action=12, no_action=0)], [start])
+    assert fallen_category_warnings(lost) == [
+        "no_action fell from 1.00 to .00 while the total fell (.75 to .30), dev tasks, greedy"
+    ]
+
+
+def test_a_run_whose_trials_all_broke_claims_nothing() -> None:
+    broken = evaluation(9, action=1)
+    for trial in broken.rows:
+        trial["broken"] = "open: boom"
+    change = compare_evaluations([broken], [evaluation(0, action=1)])
+    assert fallen_category_warnings(change) == []
+    assert describe_change(change) == "Nothing is known of success on held-out dev tasks: every trial broke."

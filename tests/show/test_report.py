@@ -15,6 +15,7 @@ import pytest
 from helpers import drawn_runs
 from helpers.old_runs import drop_checksums
 from sgcd.cli import main
+from sgcd.cli.commands.train import summarise_run
 from sgcd.credit_records import CreditRecord, Features
 from sgcd.measure import health
 from sgcd.records import Verdict
@@ -170,6 +171,23 @@ def test_an_invalid_run_says_so_in_big_letters(folder: RunFolder, monkeypatch: p
     [banner] = found.text("div", class_="invalid")
     assert banner == "INVALIDweights are inert"
     assert "clip share 31 %" in found.text("li")
+
+
+def test_a_category_that_fell_is_named_on_the_page_and_at_the_end_of_training(folder: RunFolder) -> None:
+    lost = [
+        drawn_runs.trial(step, task, "sampled", (task % 2 == 1) == (step == 2) and task != 1)
+        for step in (0, 2)
+        for task in range(16)
+    ]
+    folder.append_evaluation(lost)
+    fall = "action fell from 1.00 to .00 while the total fell (.50 to .44), dev tasks, sampled"
+    page = render_page(folder)
+    assert fall in Page(page).text("li")
+    assert "action fell from <b>1.00</b> to <b>.00</b> while" in page
+    [headline] = Page(page).text("p", class_="headline")
+    assert headline.startswith("Success on held-out dev tasks (sampled) did not clearly change, from .50 to .44 (-.062")
+    assert headline.endswith("): action fell from 1.00 to .00, information rose from .00 to .88.")
+    assert fall in summarise_run(folder, "dev")["health"]
 
 
 HOSTILE = [

@@ -2,7 +2,9 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from sgcd.measure.statistics import MIN_TASKS
 from sgcd.measure.validity import WINDOW_STEPS, count_noun, run_invalid_reasons
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
 
@@ -204,6 +206,40 @@ def decline_warnings(rows: Sequence[StepMetrics]) -> list[str]:
     return warnings
 
 
+def fallen_category_warnings(change: Mapping[str, Any]) -> list[str]:
+    """Categories whose success on held-out tasks fell beyond its interval, whatever the total did.
+
+    `change` is the comparison of a run's end with its start, see `compare_evaluations`. No average shows such a fall.
+    """
+    warnings: list[str] = []
+    for mode, part in change["modes"].items():
+        total = part["overall"]
+        if total["a"] is None:
+            continue
+        direction = "rose" if total["a"] > total["b"] else "fell" if total["a"] < total["b"] else "stayed"
+        warnings += [
+            f"{name} fell from {format_rate(category['b'])} to {format_rate(category['a'])} while the total "
+            f"{direction} ({format_rate(total['b'])} to {format_rate(total['a'])}), {change['split']} tasks, {mode}"
+            for name, category in part["categories"].items()
+            if direction_of_change(category) == "fell"
+        ]
+    return warnings
+
+
+def direction_of_change(part: Mapping[str, Any]) -> str:
+    """rose or fell, where the interval of a comparison's difference leaves out zero; empty where it does not.
+
+    A difference that is the same on all tasks has no interval; it counts where there are enough tasks.
+    """
+    difference = part["difference"]
+    low, high = difference["low"], difference["high"]
+    if low is None and part["tasks"] >= MIN_TASKS:
+        low = high = difference["value"]
+    if low is None or low <= 0 <= high:
+        return ""
+    return "rose" if low > 0 else "fell"
+
+
 # -- models over the network ------------------------------------------------------------------------------------------
 
 
@@ -236,6 +272,14 @@ def mean_of_measured(rows: Sequence[StepMetrics], get_value: Callable[[StepMetri
     """Mean over the rows that measured the value."""
     values = [value for value in map(get_value, rows) if value is not None]
     return sum(values) / len(values) if values else None
+
+
+def format_rate(rate: float) -> str:
+    """
+    >>> format_rate(0.478), format_rate(1.0)
+    ('.48', '1.00')
+    """
+    return f"{rate:.2f}".removeprefix("0")
 
 
 def format_percent(share: float) -> str:

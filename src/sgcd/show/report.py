@@ -1,6 +1,7 @@
 """The report of a run: one HTML page that needs no network and no other file."""
 
 import logging
+import re
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
@@ -19,7 +20,7 @@ from sgcd.show import token_classes as looks
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.steps import build_step_sections, load_token_decoder
-from sgcd.show.tables import describe_usage, format_number
+from sgcd.show.tables import describe_change, describe_usage, format_number
 from sgcd.storage.atomic import write_atomic
 from sgcd.storage.run_folder import RunFolder
 from sgcd.storage.yaml import load_yaml
@@ -56,7 +57,13 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     damage_lines = [f"damaged: {problem}" for problem in dict.fromkeys(damage)]
     for line in damage_lines:
         _logger.warning(line)
-    health_lines = [escape_text(line) for line in (*damage_lines, *health.run_warnings(metrics))]
+    measured: dict[str, Any] = (
+        {"reason": escape_text(evaluation_damage[0])}
+        if evaluation_damage
+        else held_out_result(folder, evaluations, split)
+    )
+    fallen = [] if measured["reason"] else health.fallen_category_warnings(measured["change"])
+    health_lines = [escape_text(line) for line in (*damage_lines, *health.run_warnings(metrics), *fallen)]
     return render_template(
         run=escape_text(folder.path.resolve().name),
         method=escape_text(str(recipe.get("method", {}).get("name", "?"))),
@@ -66,9 +73,8 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         invalid=[line.removeprefix("INVALID").lstrip(": ") for line in health_lines if line.startswith("INVALID")],
         health=[line for line in health_lines if not line.startswith("INVALID")],
         remarks=describe_usage(metrics),
-        measured={"reason": escape_text(evaluation_damage[0])}
-        if evaluation_damage
-        else held_out_result(folder, evaluations, split),
+        headline="" if measured["reason"] else escape_text(describe_change(measured["change"])),
+        measured=measured,
         categories=CATEGORIES,
         curves=pictures,
         flat=unchanged,
@@ -107,7 +113,7 @@ def render_template(**context: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    filters: dict[str, Any] = {"number": format_number, "svg": Markup}
+    filters: dict[str, Any] = {"number": format_number, "svg": Markup, "mark_numbers": mark_numbers}
     environment.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]
     assets = {
         name: (_TEMPLATE_DIR / f"report.{extension}").read_text(encoding="utf-8")
@@ -118,6 +124,14 @@ def render_template(**context: Any) -> str:
     }
     inline_assets = {name: Markup(text) for name, text in assets.items()}
     return environment.get_template("report.html.jinja").render(**context, **inline_assets, allowed=csp_hashes)
+
+
+def mark_numbers(line: str) -> Any:
+    """The line as HTML, with its numbers in <b>."""
+    from markupsafe import Markup, escape
+
+    parts = re.split(r"((?<!\w)[+-]?\.?\d[\d.,]*(?: %)?)", line)
+    return Markup("").join(Markup("<b>{}</b>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
 
 
 def held_out_result(folder: RunFolder, evaluations: Sequence[TrialRow], split: str | None) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
+from sgcd.measure.health import direction_of_change, format_rate
 from sgcd.records import CATEGORIES
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
 
@@ -48,6 +49,30 @@ def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> T
                     format_interval(_category_summary(mode_change, name)["difference"], "+"),
                 )
     return table
+
+
+def describe_change(change: JsonMapping) -> str:
+    """One sentence on the effect of training: the total with its interval, then each category that rose or fell."""
+    mode = "sampled" if "sampled" in change["modes"] else next(iter(change["modes"]))
+    total = change["modes"][mode]["overall"]
+    if total["a"] is None:
+        return f"Nothing is known of success on held-out {change['split']} tasks: every trial broke."
+    parts = [
+        f"{name} {change_word} from {format_rate(category['b'])} to {format_rate(category['a'])}"
+        for name, category in change["modes"][mode]["categories"].items()
+        if (change_word := direction_of_change(category))
+    ]
+    difference, direction = total["difference"], direction_of_change(total) or "did not clearly change,"
+    interval = (
+        f", 95 % interval {format_number(difference['low'], '+')} to {format_number(difference['high'], '+')}"
+        if difference["low"] is not None
+        else ", no interval"
+    )
+    return (
+        f"Success on held-out {change['split']} tasks ({mode}) {direction} from "
+        f"{format_rate(total['b'])} to {format_rate(total['a'])} ({format_number(difference['value'], '+')}"
+        f"{interval}): {', '.join(parts) or 'no category clearly rose or fell'}."
+    )
 
 
 def comparison_table(compared: JsonMapping) -> Table:

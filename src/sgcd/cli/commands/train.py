@@ -149,7 +149,7 @@ def train_and_summarise(recipe: "Recipe", folder: "RunFolder", context: "RunCont
 def summarise_run(folder: "RunFolder", split: str) -> dict[str, Any]:
     """The result of a finished run, read from its folder."""
     from sgcd.measure.compare import compare_evaluations, load_first_and_last
-    from sgcd.measure.health import run_invalid_reasons, run_warnings
+    from sgcd.measure.health import fallen_category_warnings, run_invalid_reasons, run_warnings
     from sgcd.measure.summary import summarise_evaluation
 
     metrics = folder.read_metrics()
@@ -168,7 +168,8 @@ def summarise_run(folder: "RunFolder", split: str) -> dict[str, Any]:
             "end": summarise_evaluation(end.rows),
             "change": compare_evaluations([end], [start]),
         }
-    return summary | {"health": run_warnings(metrics), "invalid": run_invalid_reasons(metrics)}
+    fallen = fallen_category_warnings(summary["change"]) if was_evaluated else []
+    return summary | {"health": [*run_warnings(metrics), *fallen], "invalid": run_invalid_reasons(metrics)}
 
 
 def print_run_summary(summary: dict[str, Any]) -> None:
