@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[1]
 HOUSE = ROOT / "src/sgcd"
 REFERENCES = (ROOT / "docs/references.md").read_text(encoding="utf-8")
 ENDPOINTS = (ROOT / "docs/endpoints.md").read_text(encoding="utf-8")
+REWARDS = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
 OWN_METHODS = (ROOT / "docs/own-methods.md").read_text(encoding="utf-8")
 METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
@@ -58,7 +59,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 
 FUNCTIONS = sorted(
-    set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE + REFERENCES + ENDPOINTS + OWN_METHODS))
+    set(re.findall(r"([\w/]+\.py)::([\w.]*\w)", METHOD + ARCHITECTURE + REFERENCES + ENDPOINTS + OWN_METHODS + REWARDS))
 )
 
 
@@ -88,7 +89,7 @@ def test_the_picture_of_the_house_is_the_house():
 
 @pytest.mark.parametrize(
     "text",
-    [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS, OWN_METHODS],
+    [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS, OWN_METHODS, REWARDS],
     ids=["README", "architecture", "method", "references", "endpoints", "own-methods"],
 )
 def test_every_path_named_in_the_docs_exists(text: str):

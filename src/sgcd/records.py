@@ -196,10 +196,10 @@ class Group:
     rollouts: tuple[Rollout, ...]
     broken: tuple[Rollout, ...] = ()
 
-    @property
-    def mixed(self) -> bool:
-        """Some succeeded and some failed: there is something to learn."""
-        return len({r.success for r in self.rollouts}) == 2
+    def is_mixed(self, min_reward_gap: float = 0.0) -> bool:
+        """The best and the worst reward differ by more than `min_reward_gap`: there is something to learn."""
+        rewards = [rollout.reward for rollout in self.rollouts]
+        return bool(rewards) and max(rewards) - min(rewards) > min_reward_gap
 
 
 @dataclass(frozen=True, slots=True)

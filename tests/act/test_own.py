@@ -13,7 +13,7 @@ from sgcd.act.environments.own import OwnEnvironment
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
 from sgcd.act.tools import build_tools
-from sgcd.records import Rollout, Task
+from sgcd.records import Rollout, Task, Verdict
 
 ROW = {"id": "g1", "prompt": "guess a word", "secret": "kind", "private": ["kind"]}
 
@@ -243,3 +243,30 @@ async def test_a_class_that_fails_breaks_the_rollout(plain: type, cause: str):
 async def test_success_begins_at_the_reward_that_the_recipe_names(threshold: float, success: bool):
     rollout = await played(Late, "done", success=threshold)
     assert (rollout.reward, rollout.success) == (0.5, success)
+
+
+class Graded(Guess):
+    def get_reward(self) -> Any:
+        return {"right": 1.0, "brief": 0.5}
+
+
+@pytest.mark.parametrize(("weights", "reward"), [({}, 1.5), ({"brief": 0.2}, 1.1), ({"right": 0, "brief": -1}, -0.5)])
+async def test_named_rewards_are_added_up_by_their_weights(weights: dict[str, float], reward: float):
+    rollout = await played(Graded, "done", reward_weights=weights)
+    assert rollout.verdict == Verdict(reward, reward >= 1, {"rewards": {"right": 1.0, "brief": 0.5}})
+
+
+async def test_a_weight_without_a_reward_breaks_the_rollout():
+    rollout = await played(Graded, "done", reward_weights={"long": 1.0})
+    expected = "verify: ValueError: environment.reward_weights names long; the rewards are right, brief"
+    assert rollout.broken == expected
+
+
+class Named(Guess):
+    def get_reward(self) -> Any:
+        return {"right": "yes"}
+
+
+async def test_a_named_reward_that_is_no_number_is_named():
+    rollout = await played(Named, "done")
+    assert rollout.broken == "verify: TypeError: get_reward(), right returned 'yes', expected a finite number"

@@ -1,10 +1,12 @@
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,7 +18,7 @@ from sgcd.act.task_order import TaskCursor, TaskOrder
 from sgcd.records import Group, Rollout, Task, Verdict
 
 
-def rollout(task: str, sibling: int, success: bool | None) -> Rollout:
+def rollout(task: str, sibling: int, reward: float | None) -> Rollout:
     """None is a broken one."""
     return Rollout(
         task=task,
@@ -32,13 +34,13 @@ def rollout(task: str, sibling: int, success: bool | None) -> Rollout:
         turns=(),
         messages=(),
         tools=(),
-        end_reason="broken" if success is None else "answered",
-        verdict=None if success is None else Verdict(float(success), success),
-        broken="reply: gone" if success is None else "",
+        end_reason="broken" if reward is None else "answered",
+        verdict=None if reward is None else Verdict(float(reward), reward >= 1),
+        broken="reply: gone" if reward is None else "",
     )
 
 
-def group(task: Task, outcomes: Sequence[bool | None]) -> Group:
+def group(task: Task, outcomes: Sequence[float | None]) -> Group:
     rollouts = [rollout(task.id, i, outcome) for i, outcome in enumerate(outcomes)]
     return Group(task, tuple(r for r in rollouts if not r.broken), tuple(r for r in rollouts if r.broken))
 
@@ -49,17 +51,23 @@ MIXED, AGREE, ALONE = (True, False, None), (True, True), (True, None, None)
 class Script:
     """Groups whose outcomes follow from the task's place in the sequence; remembers what each round asked for."""
 
-    def __init__(self, tasks: Sequence[Task], outcomes: Sequence[Sequence[bool | None]], together: int = 100):
+    def __init__(self, tasks: Sequence[Task], outcomes: Sequence[Sequence[float | None]], together: int = 100):
         order = TaskOrder(tasks, seed=7)
         self.outcome = {order[place].id: outcome for place, outcome in enumerate(outcomes)}
         self.together = together
         self.rounds: list[int] = []
         self.played: list[str] = []
+        self.mixed_groups: list[Group] = []
 
-    async def play_groups(self, tasks: Sequence[Task], context: object, **settings: object) -> list[Group]:
+    async def play_groups(
+        self, tasks: Sequence[Task], context: object, *, on_group_done: Callable[[Group], None], **settings: object
+    ) -> list[Group]:
         self.rounds.append(len(tasks))  # a round is one call, unless `together` cuts it
         self.played += [task.id for task in tasks]
-        return [group(task, self.outcome[task.id]) for task in tasks]
+        groups = [group(task, self.outcome[task.id]) for task in tasks]
+        for each in groups:
+            on_group_done(each)
+        return groups
 
 
 START = TaskCursor()
@@ -71,12 +79,16 @@ def step(
     cursor: TaskCursor = START,
     groups: int = 2,
     rounds: int = 10,
+    min_reward_gap: float = 0.0,
 ) -> CollectedGroups:
-    config = SiblingsSettings(groups=groups, rounds=rounds)
+    config = SiblingsSettings(groups=groups, rounds=rounds, min_reward_gap=min_reward_gap)
     sampler = cast(Sampler, SimpleNamespace(slots=script.together * config.group_size))
     context = PlayContext(task_suite=stage_of(object, tasks), chat=CHAT, sampler=sampler, limits=config.limits)
     with patch("sgcd.act.siblings.play_groups", script.play_groups):
-        return asyncio.run(collect_mixed_groups(cursor, config, context, seed=7, step=0))
+        collecting = collect_mixed_groups(
+            cursor, config, context, seed=7, step=0, on_mixed_group=script.mixed_groups.append
+        )
+        return asyncio.run(collecting)
 
 
 def places(tasks: list[Task], groups: Sequence[Group]) -> list[int]:
@@ -185,8 +197,8 @@ def test_steps_keep_only_mixed_groups_never_more_than_asked_and_miss_none(
         script = Script(tasks, outcomes, together)
         gathered = step(tasks, script, cursor, groups, rounds)
         assert len(gathered.kept) <= groups
-        assert all(kept.mixed and len(kept.rollouts) >= 2 for kept in gathered.kept)
-        assert not any(uniform.mixed for uniform in gathered.same_outcome)
+        assert all(kept.is_mixed() and len(kept.rollouts) >= 2 for kept in gathered.kept)
+        assert not any(uniform.is_mixed() for uniform in gathered.same_outcome)
         assert not gathered.extra or len(gathered.kept) == groups
         played = [group.task.id for group in (*gathered.kept, *gathered.extra, *gathered.same_outcome)]
         assert sorted(played) == sorted(script.played)
@@ -202,3 +214,20 @@ def test_steps_keep_only_mixed_groups_never_more_than_asked_and_miss_none(
         done += sorted(after - before)
         cursor = gathered.cursor
     assert len(set(done)) == len(done)
+
+
+@pytest.mark.parametrize(("rewards", "gap", "mixed"), [
+    ((0.89, 0.44, 0.44, 0.89), 0.0, True), ((0.89, 0.44), 0.5, False), ((0.5, 0.5), 0.0, False), ((), 0.0, False),
+])  # fmt: skip
+def test_a_group_is_mixed_when_its_rewards_differ_enough(rewards: tuple[float, ...], gap: float, mixed: bool):
+    siblings = [replace(rollout("t", i, 0), verdict=Verdict(reward, False)) for i, reward in enumerate(rewards)]
+    assert Group(tasks_of(1)[0], tuple(siblings)).is_mixed(gap) is mixed
+
+
+def test_a_step_keeps_graded_groups_and_hands_on_no_others():
+    tasks = tasks_of(2)
+    for gap, num_kept in ((0.0, 2), (0.5, 0)):
+        script = Script(tasks, [(0.4, 0.8), (0.5, 0.8)])
+        gathered = step(tasks, script, min_reward_gap=gap)
+        assert len(script.mixed_groups) == num_kept
+        assert (len(gathered.kept), len(gathered.same_outcome)) == (num_kept, 2 - num_kept)

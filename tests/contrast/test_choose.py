@@ -1,13 +1,16 @@
 """Which siblings a writer reads: the published rule, its fallbacks, and what holds in every case."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgcd.contrast.choose import ChosenTraces, choose_traces
+from helpers.group import rollout
+from sgcd.contrast.choose import ChosenTraces, choose_traces, split_by_outcome
 from sgcd.contrast.trace import Trace, TraceTurn, render_trace
+from sgcd.records import Rollout, Verdict
 
 
 def size(text: str) -> int:
@@ -112,3 +115,49 @@ def test_what_holds_in_every_case(good: list[int], bad: list[int], budget: int, 
     else:
         assert len(wins) == len(losses) <= min(len(good), len(bad))
         assert sorted(size(render_trace(trace)) for trace in wins) == sorted(good)[: len(wins)]
+
+
+def graded(*rewards: float, success: float = 1.0) -> list[Rollout]:
+    rollouts = [rollout("x", sibling=sibling) for sibling in range(len(rewards))]
+    return [
+        replace(each, verdict=Verdict(reward, reward >= success))
+        for each, reward in zip(rollouts, rewards, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("rewards", "better", "worse", "contrast"),
+    [
+        ((1.0, 0.4, 0.0), [0], [1, 2], "success"),  # an outcome decides, whatever the other rewards
+        ((0.89, 0.44, 0.44, 0.89), [0, 3], [1, 2], "reward"),  # equal rewards are on one side
+        ((0.1, 0.2, 0.3, 0.4, 0.5, 0.6), [4, 5], [0, 1], "reward"),
+        ((0.5, 0.5, 0.5, 0.6), [3], [0, 1, 2], "reward"),
+        ((1.5, 2.0, 1.5), [1], [0, 2], "reward"),  # all succeed, and one better
+    ],
+)
+def test_graded_siblings_are_split_by_outcome_or_by_thirds(
+    rewards: tuple[float, ...], better: list[int], worse: list[int], contrast: str
+) -> None:
+    split = split_by_outcome(graded(*rewards))
+    assert split is not None
+    rollouts, found_contrast = split
+    assert found_contrast == contrast
+    assert [each.sibling for each in rollouts if each.success] == better
+    assert [each.sibling for each in rollouts if not each.success] == worse
+    assert [each.reward for each in rollouts] == [rewards[each.sibling] for each in rollouts]
+
+
+def test_rewards_that_differ_too_little_are_no_contrast() -> None:
+    assert split_by_outcome(graded(0.4, 0.4)) is None
+    assert split_by_outcome(graded(0.4, 0.45), 0.1) is None
+    assert split_by_outcome([]) is None
+
+
+@given(st.lists(st.sampled_from([0.0, 0.1, 0.5, 0.9]), min_size=1, max_size=9), st.sampled_from([0.0, 0.2]))
+def test_a_better_sibling_never_has_a_lower_reward(rewards: list[float], gap: float) -> None:
+    split = split_by_outcome(graded(*rewards), gap)
+    assert (split is not None) == (max(rewards) - min(rewards) > gap)
+    if split is not None:
+        better = [each.reward for each in split[0] if each.success]
+        worse = [each.reward for each in split[0] if not each.success]
+        assert min(better) - max(worse) > gap

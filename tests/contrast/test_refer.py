@@ -187,7 +187,8 @@ def test_a_line_for_the_runs_folder_is_plain_json_without_what_was_masked() -> N
     assert found.reference is not None
     assert row == {
         "task": "t1", "text": "they check hidden first", "hash": found.reference.hash, "writer": "says",
-        "literals": [], "cause": "", "how": "all", "siblings": [0, 1], "replaced": 1, "refused": [],
+        "literals": [], "cause": "", "how": "all", "contrast": "success", "siblings": [0, 1],
+        "replaced": 1, "refused": [],
     }  # fmt: skip
     none = referred(Says([""])).to_json()
     assert (none["cause"], none["writer"], "text" in none) == ("writer gave nothing", None, False)

@@ -54,15 +54,15 @@ def test_a_healthy_step_and_a_healthy_run_say_nothing() -> None:
     [
         (
             {"tasks": 32, "uniform_success": 0, "uniform_failure": 31},
-            "31 of 32 tasks: siblings agree, nothing to learn (all fail)",
+            "31 of 32 tasks: the siblings' rewards hardly differ, nothing to learn (all fail)",
         ),
         (
             {"tasks": 1, "uniform_success": 1, "uniform_failure": 0},
-            "1 of 1 task: siblings agree, nothing to learn (all succeed)",
+            "1 of 1 task: the siblings' rewards hardly differ, nothing to learn (all succeed)",
         ),
         (
             {"uniform_success": 2, "uniform_failure": 4},
-            "6 of 8 tasks: siblings agree, nothing to learn (all succeed in 2, all fail in 4)",
+            "6 of 8 tasks: the siblings' rewards hardly differ, nothing to learn (all succeed in 2, all fail in 4)",
         ),
         ({"endings": {"token_limit": 64}}, "every rollout hits the token limit"),
         ({"endings": {"turn_limit": 32, "answered": 32}}, "32 of 64 rollouts hit the turn limit"),

@@ -53,7 +53,7 @@ def test_without_a_terminal_a_step_is_a_plain_line_and_its_health_stands_below()
     assert watch(terminal=False).splitlines() == [
         "after step 0: 20 dev tasks, greedy: .500 [.299, .701]",
         "step  3/40  success .430  1 of 32 tasks mixed  loss .000  gradient .310  2.1 s",
-        "  31 of 32 tasks: siblings agree, nothing to learn (all fail)",
+        "  31 of 32 tasks: the siblings' rewards hardly differ, nothing to learn (all fail)",
     ]
 
 
@@ -63,7 +63,7 @@ def test_in_a_terminal_one_display_moves():
     assert "step 3 of 40" in said
     assert "scoring" in said
     assert "about 1:16 left" in said
-    assert "31 of 32 tasks: siblings agree, nothing to learn" in said
+    assert "31 of 32 tasks: the siblings' rewards hardly differ, nothing to learn" in said
 
 
 def test_a_step_that_moved_nothing_says_why():

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sgcd.endpoint.settings import ServerSettings
-from sgcd.settings import Count, ObjectName, Positive, Settings
+from sgcd.settings import Count, NonNegative, ObjectName, Positive, Settings
 
 
 class UserSettings(ServerSettings):
@@ -32,6 +32,11 @@ class OwnEnvironmentSettings(Settings):
     reward: ObjectName | None = None
     """The function that judges a rollout, as module:function, where the class has no get_reward(). It gets the object
     and the task's row. A row's own verifier comes first."""
+    rewards: dict[str, ObjectName] = Field({})
+    """Several such functions by name, instead of one; the reward is their weighted sum. See docs/rewards.md."""
+    reward_weights: dict[str, float] = Field({})
+    """The weight of each named reward, 1 where none is given. Names come from `rewards`, or from a judge that returns
+    a mapping from name to number."""
     success: float = 1.0
     """The reward from which on a rollout counts as a success."""
     user: UserSettings | None = None
@@ -62,6 +67,8 @@ class SiblingsSettings(Settings):
     """Mixed groups in a step."""
     group_size: Annotated[int, Field(ge=2)] = 8
     """Rollouts of one task."""
+    min_reward_gap: NonNegative = 0.0
+    """A group is mixed when its best and its worst reward differ by more than this."""
     rounds: Count = 10
     """How often a step takes new tasks before it continues with the mixed groups it has."""
     limits: Limits = Limits()

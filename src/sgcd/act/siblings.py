@@ -1,7 +1,7 @@
 """Plays the siblings of tasks side by side until enough groups are mixed."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, TypeVar
@@ -76,7 +76,7 @@ class CollectedGroups:
     extra: tuple[Group, ...]
     """Mixed as well, but after the last kept group: the step does not learn from them. Their tasks come again."""
     same_outcome: tuple[Group, ...]
-    """All siblings succeeded or all failed, or fewer than two are unbroken."""
+    """The rewards are equal or nearly so, or fewer than two rollouts are unbroken."""
     rounds: int
     cursor: TaskCursor
 
@@ -94,23 +94,29 @@ async def collect_mixed_groups(
     *,
     seed: int,
     step: int,
-    on_group_done: Callable[[Group], None] | None = None,
+    on_mixed_group: Callable[[Group], None] | None = None,
 ) -> CollectedGroups:
     """Play training tasks until `settings.groups` groups are mixed, the rounds are used up, groups x rounds
     tasks were played, or every task was tried.
 
     A round takes ceil(need / share of mixed groups so far) tasks. The first mixed groups in task order are kept, in
     whatever order they finished. The cursor is left after the last kept task when the step is full, else after the
-    last task tried. `on_group_done` gets each group as soon as its last sibling has ended.
+    last task tried. `on_mixed_group` gets each mixed group as soon as its last sibling has ended.
     """
+
+    def on_group_done(group: Group) -> None:
+        if on_mixed_group and group.is_mixed(settings.min_reward_gap):
+            on_mixed_group(group)
+
     order = TaskOrder(context.task_suite.splits["train"], seed)
     num_needed = settings.groups
     max_tried = num_needed * settings.rounds  # as many as would be played without looking ahead, at worst
     groups_per_cohort = max(1, context.sampler.slots // settings.group_size)
     tried: dict[int, Group] = {}  # place in the sequence -> its group, in task order
+    mixed: list[int] = []  # the places of mixed groups
     rounds = 0
-    while rounds < settings.rounds and (num_missing := num_needed - len(mixed_places(tried))) > 0:
-        mixed_share = cursor.count_groups(len(tried), len(mixed_places(tried))).mixed_share
+    while rounds < settings.rounds and (num_missing := num_needed - len(mixed)) > 0:
+        mixed_share = cursor.count_groups(len(tried), len(mixed)).mixed_share
         places = order.next(cursor, tried, min(ceil(num_missing / mixed_share), max_tried - len(tried)))
         if not places:
             break
@@ -122,23 +128,18 @@ async def collect_mixed_groups(
                 tasks, context, group_size=settings.group_size, seed=seed, step=step, on_group_done=on_group_done
             )
             tried.update(zip(chunk, groups, strict=True))
-            if len(mixed_places(tried)) >= num_needed:
+            mixed = [place for place, group in tried.items() if group.is_mixed(settings.min_reward_gap)]
+            if len(mixed) >= num_needed:
                 break  # the rest of the round comes after the last group that is needed
-    mixed = mixed_places(tried)
     kept = mixed[:num_needed]
     last = kept[-1] if len(kept) == num_needed else max(tried, default=-1)
     return CollectedGroups(
         kept=tuple(tried[place] for place in kept),
         extra=tuple(tried[place] for place in mixed[num_needed:]),
-        same_outcome=tuple(group for group in tried.values() if not group.mixed),
+        same_outcome=tuple(group for place, group in tried.items() if place not in mixed),
         rounds=rounds,
         cursor=cursor.count_groups(len(tried), len(mixed)).advance(last, tried),
     )
-
-
-def mixed_places(tried: Mapping[int, Group]) -> list[int]:
-    """The places of mixed groups, in task order."""
-    return [place for place, group in tried.items() if group.mixed]
 
 
 async def play_groups(

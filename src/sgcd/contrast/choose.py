@@ -1,10 +1,11 @@
 """Chooses the traces that a writer reads: as many successes as failures, within a token budget."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sgcd.contrast.trace import Trace, drop_middle_turns, render_trace, shorten_observations
+from sgcd.records import Rollout
 
 _OBSERVATION_LIMITS = (4000, 1000, 300)
 """Character limits of an observation, tried in order when no pair fits."""
@@ -12,6 +13,35 @@ _MIN_TURNS = 2
 """The fewest turns of a shortened trace: the first and the last."""
 
 SizedTrace = tuple[int, Trace]
+
+
+Contrast = Literal["success", "reward"]
+"""What parts the siblings that a reference compares."""
+
+
+def split_by_outcome(rollouts: Sequence[Rollout], min_reward_gap: float = 0.0) -> tuple[list[Rollout], Contrast] | None:
+    """The siblings that a reference compares, those of the better side marked as successes.
+
+    Success decides where both outcomes occur. Else the third with the best rewards is compared with the third with the
+    worst, equal rewards on the same side, and the siblings between them are left out. None where no rewards differ by
+    more than `min_reward_gap`.
+    """
+    if len({rollout.success for rollout in rollouts}) == 2:
+        return list(rollouts), "success"
+    rewards = sorted(rollout.reward for rollout in rollouts)
+    third = max(1, len(rewards) // 3)
+    worse, better = (rewards[third - 1], rewards[-third]) if rewards else (0.0, 0.0)
+    if better - worse <= min_reward_gap:  # most rewards are equal: only the best and the worst differ
+        worse, better = (rewards[0], rewards[-1]) if rewards else (0.0, 0.0)
+    if better - worse <= min_reward_gap:
+        return None
+    sides = [rollout for rollout in rollouts if rollout.reward <= worse or rollout.reward >= better]
+    return [_mark_success(rollout, rollout.reward >= better) for rollout in sides], "reward"
+
+
+def _mark_success(rollout: Rollout, success: bool) -> Rollout:
+    assert rollout.verdict is not None, "a broken rollout is in no group"
+    return replace(rollout, verdict=replace(rollout.verdict, success=success))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from typing import Any, cast
 import numpy as np
 
 from sgcd.chat import Chat
-from sgcd.contrast.choose import ChosenTraces, choose_traces
+from sgcd.contrast.choose import ChosenTraces, Contrast, choose_traces, split_by_outcome
 from sgcd.contrast.insert import FittedReference, fit_reference
 from sgcd.contrast.leakage.chat_marks import break_chat_marks, find_chat_marks
 from sgcd.contrast.leakage.literals import creditable_mask, find_literals, find_secret_literals
@@ -39,6 +39,8 @@ class ReferenceResult:
     literals: Literals
     selection: str = ""
     """How the writer's siblings were chosen: see `ChosenTraces.selection`."""
+    contrast: Contrast = "success"
+    """reward: no sibling, or every one, succeeded, and better rewards were compared with worse ones."""
     siblings_read: tuple[int, ...] = ()
     """The siblings that the writer read."""
     num_replaced: int = 0
@@ -56,6 +58,7 @@ class ReferenceResult:
             "literals": list(self.reference.literals) if self.reference else [],
             "cause": self.cause,
             "how": self.selection,
+            "contrast": self.contrast,
             "siblings": list(self.siblings_read),
             "replaced": self.num_replaced,
             "refused": list(self.refused),
@@ -70,9 +73,17 @@ class ReferenceBuilder:
     chat: Chat
     budget: int
     min_tokens: int
+    min_reward_gap: float = 0.0
 
     async def build(self, group: Group, only_siblings: Collection[int] | None = None) -> ReferenceResult:
-        return await build_reference(group, self.chat, self.writer, budget=self.budget, only_siblings=only_siblings)
+        return await build_reference(
+            group,
+            self.chat,
+            self.writer,
+            budget=self.budget,
+            only_siblings=only_siblings,
+            min_reward_gap=self.min_reward_gap,
+        )
 
     def creditable_masks(self, group: Group, result: ReferenceResult) -> list[Flags]:
         """One mask for each rollout: False on tokens of a literal; all True when the group has no reference."""
@@ -97,6 +108,7 @@ class WriterInput:
     """Causes why earlier answers to the same traces were refused."""
     num_replaced: int = 0
     """Literals in the last refused text."""
+    contrast: Contrast = "success"
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +131,13 @@ class ScreenedText:
 
 
 async def build_reference(
-    group: Group, chat: Chat, writer: Writer, *, budget: int, only_siblings: Collection[int] | None = None
+    group: Group,
+    chat: Chat,
+    writer: Writer,
+    *,
+    budget: int,
+    only_siblings: Collection[int] | None = None,
+    min_reward_gap: float = 0.0,
 ) -> ReferenceResult:
     """Find literals, mask traces, choose traces, call the writer, screen its text.
 
@@ -127,7 +145,9 @@ async def build_reference(
     the literals are those of all siblings. The writer is called on the event loop; the rest is pure, and runs in the
     text thread.
     """
-    progress = await run_in_text_thread(prepare_reference, group, chat, budget=budget, only_siblings=only_siblings)
+    progress = await run_in_text_thread(
+        prepare_reference, group, chat, budget=budget, only_siblings=only_siblings, min_reward_gap=min_reward_gap
+    )
     while isinstance(progress, WriterInput):
         answer = await call_writer(writer, progress)
         progress = await run_in_text_thread(finish_reference, progress, answer, writer.name)
@@ -135,24 +155,30 @@ async def build_reference(
 
 
 def prepare_reference(
-    group: Group, chat: Chat, *, budget: int, only_siblings: Collection[int] | None = None
+    group: Group,
+    chat: Chat,
+    *,
+    budget: int,
+    only_siblings: Collection[int] | None = None,
+    min_reward_gap: float = 0.0,
 ) -> WriterInput | ReferenceResult:
     """What the writer reads, or the result when there is nothing to write from."""
     literals = find_literals(group, chat)
     task = group.task.id
-    traces = build_traces(
+    split = split_by_outcome(
         [rollout for rollout in group.rollouts if only_siblings is None or rollout.sibling in only_siblings],
-        literals,
-        chat,
+        min_reward_gap,
     )
-    if {trace.success for trace in traces} != {True, False}:
+    if split is None:
         return ReferenceResult(task, None, "not mixed", literals)
+    rollouts, contrast = split
+    traces = build_traces(rollouts, literals, chat)
     chosen = choose_traces(traces, budget, lambda text: len(chat.encode_text(text)))
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"
         return ReferenceResult(task, None, cause, literals)
     verifier_terms = frozenset(name for rollout in group.rollouts for name in collect_verifier_names(rollout))
-    return WriterInput(task, chosen, literals, verifier_terms)
+    return WriterInput(task, chosen, literals, verifier_terms, contrast=contrast)
 
 
 async def call_writer(writer: Writer, writer_input: WriterInput) -> WriterAnswer:
@@ -195,6 +221,7 @@ def finish_reference(
         cause,
         literals,
         selection=writer_input.chosen.selection,
+        contrast=writer_input.contrast,
         siblings_read=tuple(trace.sibling for trace in writer_input.chosen.traces),
         num_replaced=num_replaced,
         refused=refused,

@@ -58,6 +58,11 @@ def reference_warnings(row: StepMetrics) -> list[str]:
     if num_missing := reference.groups - reference.written:
         groups = count_noun(reference.groups, "group")
         warnings.append(f"{num_missing} of {groups} without a reference: {reference.example}")
+    if reference.by_reward:
+        warnings.append(
+            f"{reference.by_reward} of {count_noun(reference.written, 'reference')} compare better with worse rewards: "
+            "in their groups no sibling reaches environment.success, or all do"
+        )
     if reference.no_room:
         warnings.append(f"{count_noun(reference.no_room, 'rollout')} left the reference no room in the model's window")
     if credit.nonfinite:
@@ -68,7 +73,7 @@ def reference_warnings(row: StepMetrics) -> list[str]:
 
 
 def same_outcome_warnings(row: StepMetrics) -> list[str]:
-    """Most groups have only successes or only failures, so they have nothing to contrast."""
+    """Most groups have siblings of equal rewards, or nearly so: they have nothing to contrast."""
     num_solved, num_failed = row.uniform_success, row.uniform_failure
     if not row.tasks or (num_solved + num_failed) / row.tasks < _SAME_OUTCOME_SHARE:
         return []
@@ -78,7 +83,9 @@ def same_outcome_warnings(row: StepMetrics) -> list[str]:
     elif not num_solved:
         explanation = "all fail"
     tasks = count_noun(row.tasks, "task")
-    return [f"{num_solved + num_failed} of {tasks}: siblings agree, nothing to learn ({explanation})"]
+    return [
+        f"{num_solved + num_failed} of {tasks}: the siblings' rewards hardly differ, nothing to learn ({explanation})"
+    ]
 
 
 def end_reason_warnings(row: StepMetrics) -> list[str]:

@@ -39,7 +39,7 @@ def _walk(root: JsonSchema, node: JsonSchema, prefix: str, variant: tuple[str, s
     required = node.get("required", ())
     for name, field in cast(JsonSchema, node.get("properties", {})).items():
         path, (inner, optional) = prefix + name, _unwrap_optional(root, _resolve_ref(root, field))
-        section = "oneOf" in inner or inner.get("type") == "object"
+        section = "oneOf" in inner or (inner.get("type") == "object" and not inner.get("additionalProperties"))
         yield RecipeKey(
             path=path,
             expected=_describe_mapping(root, inner) + ", or null" * optional if section else _describe_expected(inner),
@@ -99,6 +99,8 @@ def _describe_expected(node: JsonSchema) -> str:
             return "a whole number" + _describe_bounds(node)
         case "number":
             return "a number" + _describe_bounds(node)
+        case "object":
+            return f"a mapping from names to {_describe_expected(node['additionalProperties'])}"
         case "array":
             if "prefixItems" not in node:
                 return f"a list of {_describe_expected(node['items'])}"

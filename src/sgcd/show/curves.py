@@ -21,7 +21,7 @@ from sgcd.storage.metrics import CreditMetrics, StepMetrics
 _UNIT_RANGE_TITLES = ("Mixed groups", "Where credit falls", "Scored rollouts", "Neighbour's reference")
 """Pictures whose axis runs from zero to one."""
 _METRIC_CURVES: tuple[tuple[str, str, Callable[[StepMetrics], float | None]], ...] = (
-    ("Mixed groups", "tasks whose siblings did not agree", lambda row: ratio_or_none(row.mixed, row.tasks)),
+    ("Mixed groups", "tasks whose siblings differ in reward", lambda row: ratio_or_none(row.mixed, row.tasks)),
     ("Loss", "the surrogate, before each step", lambda row: row.loss),
     ("Gradient", "its norm before clipping", lambda row: row.grad_norm),
     ("KL", "to the initial policy, in nats a token", lambda row: row.kl),

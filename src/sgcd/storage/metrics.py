@@ -119,6 +119,8 @@ class ReferenceMetrics(_Metrics):
     written: int = 0
     causes: dict[str, int] = {}
     """Groups without a reference by cause."""
+    by_reward: int = 0
+    """References that compare better with worse rewards, as no sibling or every one succeeded."""
     refused: dict[str, int] = {}
     """Refused texts by reason."""
     example: str = ""

@@ -60,7 +60,7 @@ async def collect_lab_groups(study: LabStudy, num_wanted: int) -> tuple[list[Gro
             chunk, [""] * len(chunk), NUM_TRIALS, chat=study.chat, sampler=study.sampler, seed=study.seed
         )
         groups = [Group(task, tuple(rollouts)) for task, rollouts in zip(chunk, rollouts_by_task, strict=True)]
-        mixed += [group for group in groups if group.mixed]
+        mixed += [group for group in groups if group.is_mixed()]
         study.on_progress(f"{min(len(mixed), num_wanted)} of {num_wanted} mixed tasks, {num_tried} tried")
     if len(mixed) < 2:
         raise RecipeError(

@@ -76,7 +76,7 @@ async def load_cases(
     """The latest groups that the run learnt from, with their stored references; their steps; groups without one."""
     cases, steps, num_without_reference, num_mixed = list[ReferenceCase](), list[int](), 0, 0
     for step in reversed(folder.steps_with_rollouts()):
-        kept = [group.group for group in folder.read_rollouts(step) if group.is_kept and group.group.mixed]
+        kept = [group.group for group in folder.read_rollouts(step) if group.is_kept and group.group.is_mixed()]
         rows = {row["task"]: row for row in folder.read_references(step)}
         num_mixed += len(kept)
         for group in kept[: max_groups - len(cases)]:

@@ -5,7 +5,7 @@ import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from math import isfinite, nan
-from typing import Any
+from typing import Any, cast
 
 from sgcd.act import settings
 from sgcd.act.environment import InitialMessages, PrivateLiterals, Reply, TaskSuite
@@ -24,9 +24,9 @@ class OwnEnvironment:
     `reset(**row)` begins the task, and what it returns is appended to the row's prompt. Every other public method is a
     tool. A turn without a call is the answer, or, with a simulated user, a message that the user replies to until it
     ends the conversation. Then the rollout is judged by the function that the row names as its verifier, which gets the
-    object and the policy's last text; or by that of `environment.reward`, which gets the object and the row; or by
-    `get_reward()`. `close()` is called at the end where the class has one. Methods may be async; others run on a
-    thread.
+    object and the policy's last text; or by those of `environment.reward` or `environment.rewards`, which get the
+    object and the row; or by `get_reward()`. A judge returns a number, or several by name. `close()` is called at the
+    end where the class has one. Methods may be async; others run on a thread.
     """
 
     def __init__(
@@ -93,18 +93,30 @@ class OwnEnvironment:
         return Reply((user_message,), done=message.is_last)
 
     async def verify(self) -> Verdict:
+        name, reward = await self._judge()
+        if isinstance(reward, Mapping):
+            named = cast(Mapping[Any, Any], reward)
+            rewards = {str(key): finite_reward(f"{name}, {key}", value) for key, value in named.items()}
+            total = weighted_reward(rewards, self._config.reward_weights)
+            return Verdict(total, success=total >= self._config.success, facts={"rewards": rewards})
+        total = finite_reward(name, reward)
+        return Verdict(total, success=total >= self._config.success)
+
+    async def _judge(self) -> tuple[str, Any]:
+        """The judge's name, and the reward that it returned: a number, or several by name."""
+        config = self._config
         if "verifier" in self._row:
             name = str(self._row["verifier"])
-            reward = await self._call_method(load_object("verifier", name), self._instance, self._last_text)
-        elif self._config.reward:
-            name = self._config.reward
-            reward = await self._call_method(load_object("environment.reward", name), self._instance, self._row)
-        else:
-            name, reward = "get_reward()", await self._call_method(self._instance.get_reward)
-        value = float(reward) if hasattr(reward, "__float__") else nan
-        if not isfinite(value):
-            raise TypeError(f"{name} returned {reward!r}, expected a finite number")
-        return Verdict(value, success=value >= self._config.success)
+            return name, await self._call_method(load_object("verifier", name), self._instance, self._last_text)
+        if config.rewards:
+            return "environment.rewards", {
+                key: await self._call_method(load_object("environment.rewards", name), self._instance, self._row)
+                for key, name in config.rewards.items()
+            }
+        if config.reward:
+            judge = load_object("environment.reward", config.reward)
+            return config.reward, await self._call_method(judge, self._instance, self._row)
+        return "get_reward()", await self._call_method(self._instance.get_reward)
 
     def private(self) -> PrivateLiterals:
         literals: PrivateLiterals = self._row.get("private", ())
@@ -139,6 +151,27 @@ class OwnEnvironment:
         return await result if inspect.isawaitable(result) else result
 
 
+def finite_reward(name: str, value: Any) -> float:
+    """A judge's answer as a number; it may be a NumPy or a torch scalar."""
+    reward = float(value) if hasattr(value, "__float__") else nan
+    if not isfinite(reward):
+        raise TypeError(f"{name} returned {value!r}, expected a finite number")
+    return reward
+
+
+def weighted_reward(rewards: Mapping[str, float], weights: Mapping[str, float]) -> float:
+    """The weighted sum of named rewards, each of weight 1 where none is given.
+
+    >>> weighted_reward({"correct": 1.0, "brief": 0.5}, {"brief": 0.2})
+    1.1
+    """
+    if unknown := set(weights) - set(rewards):
+        raise ValueError(
+            f"environment.reward_weights names {', '.join(sorted(unknown))}; the rewards are {', '.join(rewards)}"
+        )
+    return sum(weights.get(name, 1.0) * reward for name, reward in rewards.items())
+
+
 def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None) -> TaskSuite:
     """Load the class and its tasks, and check all of them. `user` is the simulated user, where the recipe has one."""
     cls = load_object("environment.class", config.class_)
@@ -154,9 +187,13 @@ def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None)
         raise EnvironmentFault(
             f"environment.class: {config.class_} cannot be made without arguments ({problem}); give each a default"
         ) from problem
-    tools, has_reward = build_tools(cls), callable(getattr(cls, "get_reward", None)) or config.reward is not None
-    if config.reward is not None:
-        check_judge("environment.reward", config.reward, "the object and the task's row")
+    if config.reward and config.rewards:
+        raise EnvironmentFault("environment: reward and rewards are both set; one function or several: leave one out")
+    judges = {"environment.reward": config.reward} if config.reward else {}
+    judges |= {f"environment.rewards.{key}": name for key, name in config.rewards.items()}
+    for key, name in judges.items():
+        check_judge(key, name, "the object and the task's row")
+    tools, has_reward = build_tools(cls), callable(getattr(cls, "get_reward", None)) or bool(judges)
     files = {"train": ("tasks", config.tasks), "dev": ("dev", config.dev), "test": ("test", config.test)}
     splits = {
         split: load_tasks(f"environment.{key}", path, cls, has_reward=has_reward, has_user=user is not None)

@@ -126,6 +126,17 @@ def describe_endpoints(recipe: "Recipe", context: "RunContext") -> dict[str, str
     return {name: endpoint.describe() for name, endpoint in endpoints.items() if endpoint}
 
 
+def describe_graded_reward(recipe: "Recipe", rehearsal: "Rollout") -> str:
+    """What becomes of a reward between nothing and a success; empty for other rewards."""
+    threshold = getattr(recipe.environment, "success", None)
+    if threshold is None or not 0 < rehearsal.reward < threshold:
+        return ""
+    return (
+        f"reward {rehearsal.reward:.2g} is below environment.success {threshold:g}: counts as a failure; learned from "
+        "as graded"
+    )
+
+
 def describe_recipe(
     recipe: "Recipe", context: "RunContext", rehearsal: "Rollout", *, facts: dict[str, Any], num_trials: int
 ) -> dict[str, str]:
@@ -143,6 +154,7 @@ def describe_recipe(
         f"{recipe.sampler.slots} at a time",
         "rehearsal": f"task {rehearsal.task}: {len(rehearsal.prompt)} tokens of prompt, {len(rehearsal.response)} of "
         f"response in {len(rehearsal.turns)} turns, {rehearsal.end_reason}, reward {rehearsal.reward:g}{user_note}",
+        **({"reward": note} if (note := describe_graded_reward(recipe, rehearsal)) else {}),
         "method": " ".join([recipe.method.name, getattr(recipe.method, "class_", "")]).strip(),
         **describe_endpoints(recipe, context),
         "training": f"{recipe.steps} steps of {siblings.groups} mixed groups of {siblings.group_size} rollouts, "

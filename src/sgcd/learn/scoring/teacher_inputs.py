@@ -108,6 +108,7 @@ def build_reference_metrics(
         groups=len(reference_results),
         written=sum(result.reference is not None for result in reference_results),
         causes=dict(causes.most_common()),
+        by_reward=sum(result.reference is not None and result.contrast == "reward" for result in reference_results),
         refused=dict(
             Counter(
                 refusal.partition(":")[0] for result in reference_results for refusal in result.refused

@@ -55,7 +55,7 @@ def count_truncations(rollouts: Sequence[Rollout]) -> dict[str, int]:
 
 
 def _uniform_outcome(group: Group) -> str:
-    """The outcome that the siblings of a group that is not mixed share."""
+    """The outcome of a group that is not mixed: that of its first sibling."""
     if len(group.rollouts) < 2:
         return "too few"
     return "success" if group.rollouts[0].success else "failure"

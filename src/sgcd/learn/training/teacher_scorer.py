@@ -48,8 +48,8 @@ class ReferencePrefetcher:
         await _cancel_all(list(self._tasks.values()))
 
     def prefetch(self, group: Group) -> None:
-        """Start a writer for a finished group, if it may be learned from."""
-        if self._builder and group.mixed and group.task.id not in self._tasks:
+        """Start a writer for a mixed group."""
+        if self._builder and group.task.id not in self._tasks:
             self._tasks[group.task.id] = asyncio.create_task(self._builder.build(group))
 
     async def get(self, group: Group) -> ReferenceResult | None:

@@ -121,7 +121,7 @@ class Trainer:
             context.play_context(config.siblings.limits),
             seed=config.seed,
             step=step,
-            on_group_done=prefetcher.prefetch,
+            on_mixed_group=prefetcher.prefetch,
         )
 
     async def _update_policy(
