@@ -90,7 +90,7 @@ def test_the_picture_of_the_house_is_the_house():
 @pytest.mark.parametrize(
     "text",
     [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS, OWN_METHODS, REWARDS],
-    ids=["README", "architecture", "method", "references", "endpoints", "own-methods"],
+    ids=["README", "architecture", "method", "references", "endpoints", "own-methods", "rewards"],
 )
 def test_every_path_named_in_the_docs_exists(text: str):
     named = set(re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`|\]\(((?!http)[^)#]+)\)", text))
