@@ -30,6 +30,7 @@ REFERENCES = (ROOT / "docs/references.md").read_text(encoding="utf-8")
 ENDPOINTS = (ROOT / "docs/endpoints.md").read_text(encoding="utf-8")
 REWARDS = (ROOT / "docs/rewards.md").read_text(encoding="utf-8")
 OWN_METHODS = (ROOT / "docs/own-methods.md").read_text(encoding="utf-8")
+FROM_TRL = (ROOT / "docs/from-trl.md").read_text(encoding="utf-8")
 METHOD = (ROOT / "docs/method.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -89,8 +90,8 @@ def test_the_picture_of_the_house_is_the_house():
 
 @pytest.mark.parametrize(
     "text",
-    [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS, OWN_METHODS, REWARDS],
-    ids=["README", "architecture", "method", "references", "endpoints", "own-methods", "rewards"],
+    [README, ARCHITECTURE, METHOD, REFERENCES, ENDPOINTS, OWN_METHODS, REWARDS, FROM_TRL],
+    ids=["README", "architecture", "method", "references", "endpoints", "own-methods", "rewards", "from-trl"],
 )
 def test_every_path_named_in_the_docs_exists(text: str):
     named = set(re.findall(r"`((?:src|docs|tests|recipes|bench|\.ci)/[\w./-]*)`|\]\(((?!http)[^)#]+)\)", text))

@@ -1,5 +1,6 @@
-"""Old names of recipe keys still work, and each says its new name once."""
+"""Old names of recipe keys still work, and each says its new name once; TRL's names are refused with the right key."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 
 from sgcd.cli import main
 from sgcd.errors import RecipeError
-from sgcd.recipe.aliases import RENAMED_KEYS
+from sgcd.recipe.aliases import RENAMED_KEYS, TRL_KEYS
 from sgcd.recipe.keys import list_keys
 from sgcd.recipe.load import load_recipe, suggest_keys
 from sgcd.recipe.schema import Recipe, dump_recipe, recipe_differences
@@ -120,3 +121,25 @@ def test_both_names_are_one_line_and_exit_code_2(capsys: pytest.CaptureFixture[s
     assert main(["check", "recipe.yaml"]) == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("sgcd: recipe.yaml: siblings.size and siblings.group_size are the same key")
+
+
+def test_every_name_of_trl_stands_for_a_key_and_the_page_lists_them_in_order():
+    assert set(TRL_KEYS.values()) <= set(NEW_PATHS)
+    page = (Path(__file__).parents[1] / "docs/from-trl.md").read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| `([\w.]+)` \|", page, re.MULTILINE) == [*TRL_KEYS.items()]
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("beta=0.04", "beta=0.04: no such key; did you mean surrogate.kl? TRL's beta"),
+        ("optimizer.learning_rate=1e-4", "did you mean optimizer.lr? TRL's learning_rate"),
+        ("training.num_generations=8", "did you mean siblings.group_size? TRL's num_generations"),
+        ("reward_funcs=mine:score", "did you mean environment.reward? TRL's reward_funcs"),
+        ("temperature=0.7", "did you mean sampler.temperature or evaluation.temperature"),
+    ],
+)
+def test_a_name_of_trl_is_refused_with_the_key(typed: str, words: str):
+    with pytest.raises(RecipeError) as refusal:
+        load_recipe(SGCD, [typed])
+    assert words in str(refusal.value)

@@ -1,4 +1,4 @@
-"""Old names of recipe keys and values: they still work, and each says its new name."""
+"""Other names of recipe keys and values: an old one still works and says its new name; TRL's are named in refusals."""
 
 from collections.abc import Mapping
 from typing import Any, cast
@@ -27,6 +27,43 @@ RENAMED_KEYS = {
 """Old key -> new key. Both are in the same section."""
 RENAMED_VALUES = {("sampler.mode", "free"): "continuous"}
 """A key and its old value -> its new value."""
+TRL_KEYS = {
+    "model": "policy.start",
+    "bf16": "policy.dtype",
+    "use_cpu": "policy.device",
+    "gradient_checkpointing": "policy.gradient_checkpointing",
+    "peft_config": "policy.lora",
+    "train_dataset": "environment.tasks",
+    "eval_dataset": "environment.dev",
+    "environment_factory": "environment.class",
+    "reward_funcs": "environment.reward",
+    "num_generations": "siblings.group_size",
+    "generation_batch_size": "siblings.groups",
+    "max_completion_length": "siblings.limits.tokens",
+    "max_tool_calling_iterations": "siblings.limits.turns",
+    "temperature": "sampler.temperature",
+    "top_p": "sampler.top_p",
+    "beta": "surrogate.kl",
+    "epsilon": "surrogate.clip",
+    "epsilon_high": "surrogate.clip_high",
+    "delta": "surrogate.dual_clip",
+    "importance_sampling_level": "surrogate.ratio",
+    "loss_type": "surrogate.average",
+    "scale_rewards": "surrogate.scale_by_std",
+    "learning_rate": "optimizer.lr",
+    "warmup_steps": "optimizer.warmup",
+    "adam_beta1": "optimizer.betas",
+    "adam_beta2": "optimizer.betas",
+    "weight_decay": "optimizer.weight_decay",
+    "max_grad_norm": "optimizer.clip_norm",
+    "per_device_train_batch_size": "optimizer.micro_batch_tokens",
+    "max_steps": "steps",
+    "eval_steps": "evaluation.every",
+    "num_generations_eval": "evaluation.trials",
+    "save_steps": "checkpoint.every",
+    "save_total_limit": "checkpoint.keep",
+}
+"""An argument of TRL's GRPOConfig or GRPOTrainer -> the recipe's key for it. docs/from-trl.md has the differences."""
 
 
 def rename_override(override: str, notices: list[str]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from sgcd.errors import RecipeError
-from sgcd.recipe.aliases import RENAMED_KEYS, rename_old_names, rename_override
+from sgcd.recipe.aliases import RENAMED_KEYS, TRL_KEYS, rename_old_names, rename_override
 from sgcd.recipe.keys import RecipeKey, list_keys, nearest_keys, path_of_location
 from sgcd.recipe.schema import MODEL_SECTIONS, Recipe
 from sgcd.storage.yaml import apply_override, load_yaml, short_json
@@ -69,10 +69,14 @@ def _describe_unknown_key(path: str, value: Any, data: Mapping[str, Any], known:
     for key in known:
         if key.path == path and key.variant:
             return f"{path}: only exists with {key.variant[0]}={key.variant[1]}"
+    name = path.rpartition(".")[2]
+    is_own_name = any(key.path.rpartition(".")[2] == name for key in known)
     known = [key for key in known if key.variant is None or _value_at(data, key.variant[0]) == key.variant[1]]
     entry = f"{path}={short_json(value)}"
     if path.startswith((*(f"{section}." for section in MODEL_SECTIONS), "evaluation.model.")):
         entry = path  # its value may be a server's key
+    if name in TRL_KEYS and not is_own_name:
+        return f"{entry}: no such key; did you mean {TRL_KEYS[name]}? TRL's {name}"
     candidates = suggest_keys(path, [key.path for key in known])
     if candidates:
         return f"{entry}: no such key; did you mean {' or '.join(candidates)}?"
