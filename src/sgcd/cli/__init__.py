@@ -4,7 +4,8 @@ import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
+from importlib.metadata import version
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -44,16 +45,26 @@ class LazyGroup(TyperGroup):
         return self.commands.get(cmd_name)
 
 
-app = typer.Typer(name="sgcd", cls=LazyGroup, no_args_is_help=True, **TYPER_OPTIONS)
+app = typer.Typer(name="sgcd", cls=LazyGroup, no_args_is_help=True, **TYPER_OPTIONS | {"add_completion": True})
+
+
+def print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"sgcd {version('sgcd')}")
+        raise typer.Exit
 
 
 @app.callback()
-def root_callback() -> None:
+def root_callback(
+    _: Annotated[
+        bool, typer.Option("--version", callback=print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
     """Train tool-use agents, and see which tokens earned the credit."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0 for success, 2 with one line for an error that the user can correct, 130 for a stop; a bug is a traceback."""
+    """The exit code, as docs/command-line.md lists them. A bug is a traceback."""
     logger, handler = logging.getLogger("sgcd"), ProgressHandler()
     logger.addHandler(handler)
     try:
@@ -74,6 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(message)
             return 2
         return print_refusal(f"{message} (see {error.ctx.command_path if error.ctx else 'sgcd'} --help)")
+    except typer.Abort:  # Ctrl-C, in some versions of typer; in others it is a code already
+        return 130
     finally:
         logger.removeHandler(handler)
 

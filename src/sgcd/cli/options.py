@@ -14,10 +14,24 @@ TYPER_OPTIONS: Any = {
 MULTI_VALUE_OPTIONS = ("--against", "--step")
 """Options that take all the words after them."""
 
+
+def complete_key(incomplete: str) -> list[str]:
+    """The keys that begin with what was typed; none for the name of a file, which the shell then completes."""
+    from sgcd.recipe.keys import list_keys
+    from sgcd.recipe.schema import Recipe
+
+    paths = dict.fromkeys(f"{key.path}=" for key in list_keys(Recipe) if not key.is_section)
+    return [path for path in paths if incomplete and path.startswith(incomplete)]
+
+
 JsonFlag = Annotated[bool, typer.Option("--json", help="Print one JSON object and nothing else on standard output.")]
 RecipeWords = Annotated[
     list[str] | None,
-    typer.Argument(metavar="RECIPE KEY=VALUE", help="A recipe's file, and keys to set, such as optimizer.lr=1e-4."),
+    typer.Argument(
+        metavar="RECIPE KEY=VALUE",
+        help="A recipe's file, and keys to set, such as optimizer.lr=1e-4.",
+        autocompletion=complete_key,
+    ),
 ]
 SplitOption = Annotated[Literal["dev", "test"] | None, typer.Option(help="Which held-out tasks.")]
 
