@@ -6,6 +6,7 @@ import re
 import runpy
 import shlex
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -169,6 +170,41 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     words = shlex.split(command)[1:]
     assert main(words) == 0, capsys.readouterr().err
     assert worked == ([] if "--help" in words else words[:1])
+
+
+SMALL = ["siblings={groups: 2, group_size: 4, rounds: 3, limits: {turns: 8, tokens: 160}}", "evaluation.tasks=4"]
+
+
+def shortened(command: str, server: str) -> list[str]:
+    """The words of a command, with fewer steps and rollouts, and a model that answers."""
+    command = command.replace("steps=20", "steps=1").replace("steps=40", "steps=2")
+    words = shlex.split(command.replace("http://127.0.0.1:8000/v1", server))
+    is_new = words[:2] == ["sgcd", "train"] and "--resume" not in words and "--help" not in words
+    evaluates = words[:2] == ["sgcd", "evaluate"] and words[2].endswith(".yaml")
+    return (
+        words
+        + [word for word in SMALL if is_new]
+        + (["steps=1"] if is_new and "steps=1" not in words else [])
+        + (SMALL[1:] if evaluates else [])
+    )
+
+
+@pytest.mark.slow
+def test_the_commands_of_the_readme_work_in_their_order(desk: Path, capfd: pytest.CaptureFixture[str]):
+    """One after the other, in one folder that holds a run already. The runs of other seeds are copies of the first."""
+    shutil.copytree(ROOT / "examples", desk / "examples")
+    assert main(["train", "recipes/lab/grpo.yaml", "--run", "runs/lab-grpo-1", "steps=1", *SMALL]) == 0
+    with Server() as server:
+        recipe = desk / "recipes/lab/sgcd-llm.yaml"
+        recipe.write_text(recipe.read_text().replace("http://127.0.0.1:8000/v1", server.url))
+        for command in commands():
+            words = shortened(command, server.url)
+            for copy in re.findall(r"runs/[ab]\d", command):
+                shutil.copytree("runs/a", copy)
+            if words[0] == "sgcd":
+                assert main(words[1:]) == 0, f"{command}: {capfd.readouterr().err[-1000:]}"
+            elif words[0] == "python":
+                subprocess.run([sys.executable, *words[1:]], check=True)
 
 
 def test_the_environment_of_the_readme_is_twenty_lines():

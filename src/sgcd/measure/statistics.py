@@ -172,9 +172,9 @@ def draw_resample_weights(rng: np.random.Generator, size: int, num_resamples: in
 
 
 def permutation_test(a: ArrayLike, b: ArrayLike, seed: int = 0, *, num_resamples: int = NUM_RESAMPLES) -> float | None:
-    """Two-sided p of the paired permutation test over tasks; None where no task differs."""
+    """Two-sided p of the paired permutation test over tasks; None for a single task, or where no task differs."""
     difference = np.asarray(a, float) - np.asarray(b, float)
-    if not np.any(difference):
+    if difference.size < 2 or not np.any(difference):
         return None
     test_result = scipy_stats().permutation_test(
         (difference,), np.mean, permutation_type="samples", vectorized=True, n_resamples=num_resamples, batch=500,
