@@ -62,3 +62,20 @@ def test_without_a_pad_token_it_is_said_what_stands_in(at_desk: Path, capsys: py
 def test_a_target_that_matches_nothing_is_one_line(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = refused(capsys, "check", "recipe.yaml", "policy.lora={rank: 2, targets: [query]}")
     assert "no linear layer of qwen3 is called 'query'; there are: " in told
+
+
+def test_words_that_the_tokenizer_does_not_know_are_counted_and_three_are_named(
+    at_desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    system = "environment.system=shelf nine holds brass bolts . shelf ten holds hinges"
+    assert main(["check", "recipe.yaml", system, "--json"]) == 0
+    said = capsys.readouterr()
+    assert "task train-0: 9 of 13 words are unknown to the policy's tokenizer, such as 'shelf', 'nine', 'holds'" in (
+        " ".join(said.err.split())
+    )
+    assert json.loads(said.out)["rehearsal"]["task"] == "train-0"
+
+
+def test_a_few_unknown_words_are_no_warning(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "recipe.yaml", f"environment.system={'cabin ' * 40} hinges"]) == 0
+    assert "unknown" not in capsys.readouterr().err

@@ -238,3 +238,7 @@ def test_more_trials_than_were_played_are_refused(estimator) -> None:
     with pytest.raises(ValueError, match="expected 1 <= k"):
         estimator([1], [3], 0)
     assert estimator([], [], 1) is None
+
+
+def test_one_task_has_no_permutation_test():
+    assert permutation_test([1.0], [0.5]) is None

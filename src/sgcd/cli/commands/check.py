@@ -1,6 +1,7 @@
 """sgcd check: describes what a recipe would run, and plays one task, so that problems show before training."""
 
 import asyncio
+import logging
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,11 +14,15 @@ from sgcd.errors import EnvironmentFault, FolderError, RecipeError
 from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
+    from sgcd.chat import Chat
     from sgcd.learn.policy.load import Policy
     from sgcd.learn.training.context import RunContext
     from sgcd.recipe.schema import Recipe
     from sgcd.records import Rollout
 
+_logger = logging.getLogger(__name__)
+_MAX_UNKNOWN_SHARE = 0.05
+"""Share of a task's words that the tokenizer may not know before `check` warns."""
 check_app = typer.Typer(**TYPER_OPTIONS)
 
 
@@ -66,6 +71,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
     memory_fit = check_memory(recipe)
     context = assemble(recipe)
     rehearsal = asyncio.run(rehearse(recipe, context))
+    warn_of_unknown_words(rehearsal, context.policy.chat)
     facts, num_trials = collect_facts(recipe, context), count_trials(recipe, context.task_suite)
     if not as_json:
         lines = describe_recipe(recipe, context, rehearsal, facts=facts, num_trials=num_trials)
@@ -106,6 +112,20 @@ async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":
     if rollout.broken:
         raise EnvironmentFault(f"environment: task {task.id} breaks ({rollout.broken}); mend what it names")
     return rollout
+
+
+def warn_of_unknown_words(rehearsal: "Rollout", chat: "Chat") -> None:
+    """Warn when the tokenizer has only its unknown token for many words of a task that the policy did not write."""
+    unknown_id = chat.tokenizer.unk_token_id
+    texts = [str(message.get("content", "")) for message in rehearsal.messages if message["role"] != "assistant"]
+    words = " ".join(texts).split()
+    unknown = [word for word in words if unknown_id is not None and unknown_id in chat.encode_text(word)]
+    if len(unknown) > _MAX_UNKNOWN_SHARE * len(words):
+        examples = ", ".join(map(repr, [*dict.fromkeys(unknown)][:3]))
+        _logger.warning(
+            f"task {rehearsal.task}: {len(unknown)} of {len(words)} words are unknown to the policy's tokenizer, such "
+            f"as {examples}; the policy cannot tell them apart: choose a policy whose tokenizer knows them"
+        )
 
 
 async def check_window(recipe: "Recipe", policy: "Policy") -> None:
