@@ -2,17 +2,19 @@
 
 import inspect
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
 from sgcd.recipe.aliases import TRL_KEYS
 
-pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
+trl: Any = pytest.importorskip(
+    "trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl"
+)
 
 
 @pytest.mark.slow
 def test_every_name_exists_in_trl() -> None:
-    from trl import GRPOConfig, GRPOTrainer
-
-    known = {field.name for field in fields(GRPOConfig)} | set(inspect.signature(GRPOTrainer.__init__).parameters)
+    known = {field.name for field in fields(trl.GRPOConfig)}
+    known |= set(inspect.signature(trl.GRPOTrainer.__init__).parameters)
     assert set(TRL_KEYS) <= known, set(TRL_KEYS) - known

@@ -48,8 +48,8 @@ class LazyGroup(TyperGroup):
 app = typer.Typer(name="sgcd", cls=LazyGroup, no_args_is_help=True, **TYPER_OPTIONS | {"add_completion": True})
 
 
-def print_version(is_asked: bool) -> None:
-    if is_asked:
+def print_version(is_wanted: bool) -> None:
+    if is_wanted:
         print(f"sgcd {version('sgcd')}")
         raise typer.Exit
 
