@@ -37,6 +37,7 @@ TRL_KEYS = {
     "eval_dataset": "environment.dev",
     "environment_factory": "environment.class",
     "reward_funcs": "environment.reward",
+    "reward_weights": "environment.reward_weights",
     "num_generations": "siblings.group_size",
     "generation_batch_size": "siblings.groups",
     "max_completion_length": "siblings.limits.tokens",
