@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgcd.contrast.leakage.masking import Literals
-from sgcd.contrast.leakage.matching import find_amounts, possible_amounts
+from sgcd.contrast.leakage.values import find_amounts, possible_amounts
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgcd.contrast.leakage.normalize import decode_fully, list_decodings
+from sgcd.contrast.leakage.decodings import decode_fully, list_decodings
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,9 @@ from typing import Any, cast
 import numpy as np
 
 from sgcd.chat import Chat
+from sgcd.contrast.leakage.decodings import decode_fully
 from sgcd.contrast.leakage.masking import MIN_LITERAL_CHARS, Literals
-from sgcd.contrast.leakage.normalize import decode_fully, normalize_nfkc
+from sgcd.contrast.leakage.normalize import normalize_nfkc
 from sgcd.records import Flags, Group, Rollout
 
 _MAX_LITERAL_ANSWER_WORDS = 3
@@ -50,7 +51,8 @@ def find_literals(group: Group, chat: Chat) -> Literals:
     A value that one sibling passed to its last call, or gave as its final answer, is a literal for all siblings.
     """
     rollouts = group.rollouts
-    public_values = set(_public_values([tool for rollout in rollouts for tool in rollout.tools]))
+    tools = [tool for rollout in rollouts for tool in rollout.tools]
+    public_values = set(_public_values(tools))
     private_values = [
         (value, rollout.private_kinds.get(value, ""))
         for rollout in (*rollouts, *group.broken)
@@ -67,7 +69,7 @@ def find_literals(group: Group, chat: Chat) -> Literals:
         for name, value in _named_values(arguments_of_call)
         if _SENSITIVE_NAME.search(name)
     ]
-    literals = Literals({})
+    literals = Literals({}, frozenset(_public_names(tools)))
     for kind in sorted({kind for _, kind in private_values}, reverse=True):
         literals = literals.union(
             Literals.from_texts([value for value, value_kind in private_values if value_kind == kind], kind)
@@ -168,3 +170,18 @@ def _public_values(schema: Any) -> Iterator[str]:
     elif isinstance(schema, list | tuple):
         for inner_schema in cast(Iterable[Any], schema):
             yield from _public_values(inner_schema)
+
+
+def _public_names(schema: Any) -> Iterator[str]:
+    """Names of tools and of their arguments, in lower case."""
+    if isinstance(schema, Mapping):
+        mapping = cast(Mapping[str, Any], schema)
+        if isinstance(name := mapping.get("name"), str):
+            yield name.casefold()
+        if isinstance(properties := mapping.get("properties"), Mapping):
+            yield from (str(name).casefold() for name in cast(Mapping[str, Any], properties))
+        for inner_schema in mapping.values():
+            yield from _public_names(inner_schema)
+    elif isinstance(schema, list | tuple):
+        for inner_schema in cast(Iterable[Any], schema):
+            yield from _public_names(inner_schema)

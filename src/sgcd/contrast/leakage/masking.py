@@ -1,13 +1,15 @@
 """`Literals`: finds literals in a text in any case, form, spacing, markup or encoding, and replaces them."""
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from string import whitespace
 
-from sgcd.contrast.leakage.matching import LiteralPattern, build_searchable_texts, find_amounts, possible_amounts
-from sgcd.contrast.leakage.normalize import QUOTES, normalize_text, remove_escapes
+from sgcd.contrast.leakage.matching import PatternIndex, SearchableText, build_patterns, build_searchable_texts
+from sgcd.contrast.leakage.normalize import QUOTES, normalize_text
+from sgcd.contrast.leakage.values import VALUE_READERS, read_literal
 
 PLACEHOLDER = "hidden"
 """A kind may follow, as in hidden_card. The lab's policies know the word without a kind."""
@@ -15,6 +17,7 @@ PLACEHOLDER_PATTERN = re.compile(rf"{PLACEHOLDER}(?:_[a-z]+)?", re.IGNORECASE)
 MIN_LITERAL_CHARS = 3
 """The fewest characters of a literal that is not declared. Shorter values occur everywhere."""
 _MAX_PASSES = 8
+_IDENTIFIER = re.compile(r"\w+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,8 @@ class Literals:
 
     placeholders: Mapping[str, str]
     """The placeholder of each literal. The keys are normalized texts."""
+    public_names: frozenset[str] = frozenset()
+    """Names of tools and arguments, in lower case. A literal that is a part of one stays there."""
 
     @classmethod
     def from_texts(cls, texts: Iterable[str], kind: str = "", min_chars: int = 1) -> "Literals":
@@ -50,7 +55,7 @@ class Literals:
 
     def union(self, other: "Literals") -> "Literals":
         """The literals of both. This one's placeholder wins for a value in both."""
-        return Literals({**other.placeholders, **self.placeholders})
+        return Literals({**other.placeholders, **self.placeholders}, self.public_names | other.public_names)
 
     def find(self, text: str) -> list[LiteralMatch]:
         """All occurrences in all decodings of the text, also overlapping ones, by start; the longest first."""
@@ -58,16 +63,11 @@ class Literals:
             return []
         matches: set[LiteralMatch] = set()
         for searchable in build_searchable_texts(text):
-            occurrences = [(span, pattern.literal) for pattern in self._patterns for span in searchable.find(pattern)]
-            for start, stop, amounts in find_amounts(searchable.text) if self._literals_by_amount else ():
-                occurrences += [
-                    ((start, stop), self._literals_by_amount[amount])
-                    for amount in amounts
-                    if amount in self._literals_by_amount
-                ]
-            for (start, stop), literal in occurrences:
+            spans = [(start, stop, pattern.literal) for start, stop, pattern in searchable.find(self._pattern_index)]
+            for start, stop, literal in (*spans, *self._find_values(searchable)):
                 source_start, source_stop = searchable.normalized.source_span(start, stop)
-                matches.add(LiteralMatch(source_start, source_stop, self.placeholders[literal]))
+                if not self._is_in_public_name(text, source_start, source_stop):
+                    matches.add(LiteralMatch(source_start, source_stop, self.placeholders[literal]))
         return sorted(matches, key=lambda match: (match.start, -match.stop, match.placeholder))
 
     def mask(self, text: str) -> str:
@@ -94,19 +94,30 @@ class Literals:
             text = "".join([*parts, text[position:]])
         return (PLACEHOLDER if self.find(text) else text), count
 
-    @cached_property
-    def _patterns(self) -> Sequence[LiteralPattern]:
-        literals_by_form = {form: literal for literal in self.placeholders for form in _literal_forms(literal)}
-        return [LiteralPattern.from_form(form, literal) for form, literal in literals_by_form.items()]
+    def _find_values(self, searchable: SearchableText) -> Iterable[tuple[int, int, str]]:
+        """The spans of values that are a literal's: 1,234.50 for 1234.5, March 14th for 1987-03-14."""
+        for kind, literals in () if searchable.has_moved_letters else self._literals_by_value.items():
+            for start, stop, values in VALUE_READERS[kind](searchable.text):
+                yield from ((start, stop, literals[value]) for value in values if value in literals)
+
+    def _is_in_public_name(self, text: str, start: int, stop: int) -> bool:
+        """Whether the span is a part of a public name, such as `booking` in `get_booking`."""
+        if not self.public_names:
+            return False
+        while start and (text[start - 1].isalnum() or text[start - 1] == "_"):
+            start -= 1
+        name = _IDENTIFIER.match(text, start)
+        return name is not None and name.end() > stop and name[0].casefold() in self.public_names
 
     @cached_property
-    def _literals_by_amount(self) -> Mapping[str, str]:
-        """The literal of each amount: 1,234.50 and 1234.5 are one amount."""
-        return {
-            amount: literal for literal in self.placeholders for amount in possible_amounts(literal.strip("-+$€£¥% "))
-        }
+    def _pattern_index(self) -> PatternIndex:
+        return PatternIndex([pattern for literal in self.placeholders for pattern in build_patterns(literal)])
 
-
-def _literal_forms(literal: str) -> list[str]:
-    """The literal, and its decoded form when the literal itself looks escaped."""
-    return list(dict.fromkeys(" ".join(normalize_text(view.text).text.split()) for view in remove_escapes(literal)[:2]))
+    @cached_property
+    def _literals_by_value(self) -> Mapping[str, Mapping[str, str]]:
+        """For each kind of values, the literal of each value."""
+        literals_by_value = defaultdict[str, dict[str, str]](dict)
+        for literal in self.placeholders:
+            for kind, values in read_literal(literal).items():
+                literals_by_value[kind].update(dict.fromkeys(values, literal))
+        return literals_by_value

@@ -1,7 +1,8 @@
-"""Finds one literal in a text, whatever stands inside it, and numbers by their value."""
+"""Finds literals in a text, whatever stands inside them: letters are compared first, then what is between them."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from unicodedata import category
@@ -9,94 +10,30 @@ from unicodedata import category
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.contrast.leakage.normalize import NormalizedText, is_word_char, list_decodings, normalize_text
-
-_CURRENCIES = "usd eur gbp jpy chf cny inr cad aud nzd sek nok dkk pln brl krw rs kr us".split()
-_CURRENCY_ALTERNATIVES = "|".join(_CURRENCIES)
-_MAY_PRECEDE_NUMBER = re.compile(rf"(?:^|[\W_]|\b(?:{_CURRENCY_ALTERNATIVES}))$")
-_MAY_FOLLOW_NUMBER = rf"(?![0-9]|[.,'_][0-9])(?=(?:{_CURRENCY_ALTERNATIVES})\b|[^\w]|_|$)"
-_UNSPACED_NUMBER = re.compile(rf"([0-9]+(?:[.,'_][0-9]+)*){_MAY_FOLLOW_NUMBER}")
-_SPACED_NUMBER = re.compile(rf"(?=([0-9]{{1,3}}(?:\s[0-9]{{3}})+(?:[.,][0-9]+)?){_MAY_FOLLOW_NUMBER})")
-_GROUPED_BY_SEPARATOR = {
-    mark: re.compile(rf"[0-9]{{1,3}}(?:{re.escape(mark)}[0-9]{{2,3}})*{re.escape(mark)}[0-9]{{3}}") for mark in ",.'_ "
-}
-
-
-def find_amounts(normalized: str) -> Iterator[tuple[int, int, frozenset[str]]]:
-    """Each number in a normalized text: start, stop and possible amounts."""
-    for pattern in (_UNSPACED_NUMBER, _SPACED_NUMBER):
-        for match in pattern.finditer(normalized):
-            before = normalized[max(0, match.start() - 4) : match.start()]
-            continues_number = before[-1:] and before[-1] in ".,'_" and before[-2:-1].isdecimal()
-            if not continues_number and _MAY_PRECEDE_NUMBER.search(before) and (readings := possible_amounts(match[1])):
-                yield match.start(1), match.end(1), readings
-
-
-def possible_amounts(number: str) -> frozenset[str]:
-    """The amounts that a number may denote, without thousands separators and trailing zeros.
-
-    A number that begins with a zero is a code and has no amount.
-
-    >>> sorted(possible_amounts("1,234")), sorted(possible_amounts("1.234,50")), sorted(possible_amounts("0042"))
-    (['1.234', '1234'], ['1234.5'], [])
-    """
-    number = re.sub(r"\s", " ", number)
-    if not re.fullmatch(r"[0-9](?:[0-9.,'_ ]*[0-9])?", number):
-        return frozenset()
-    separators = list(dict.fromkeys(re.findall(r"[^0-9]", number)))
-    readings: list[tuple[str, str]] = []
-    if not separators:
-        readings.append((number, ""))
-    for point in (".", ","):
-        integer_part, point_found, fraction = number.rpartition(point)
-        other_separators = [separator for separator in separators if separator != point]
-        if (
-            point_found
-            and number.count(point) == 1
-            and len(other_separators) <= 1
-            and _without_separators(integer_part, other_separators) is not None
-        ):
-            readings.append((_without_separators(integer_part, other_separators) or "", fraction))
-    if len(separators) == 1 and _GROUPED_BY_SEPARATOR[separators[0]].fullmatch(number):
-        readings.append((number.replace(separators[0], ""), ""))
-    return frozenset(
-        _canonical_amount(integer_part, fraction)
-        for integer_part, fraction in readings
-        if integer_part == "0" or integer_part[0] != "0"
-    )
-
-
-def _without_separators(integer_part: str, separators: list[str]) -> str | None:
-    """The integer part without thousands separators; None when a separator is misplaced."""
-    if not separators:
-        return integer_part if integer_part.isdecimal() else None
-    return (
-        integer_part.replace(separators[0], "")
-        if _GROUPED_BY_SEPARATOR[separators[0]].fullmatch(integer_part)
-        else None
-    )
-
-
-def _canonical_amount(integer_part: str, fraction: str) -> str:
-    fraction = fraction.rstrip("0")
-    return f"{integer_part}.{fraction}" if fraction else integer_part
-
+from sgcd.contrast.leakage.decodings import list_decodings, move_letters, remove_escapes
+from sgcd.contrast.leakage.forms import LiteralForm, literal_forms
+from sgcd.contrast.leakage.normalize import NormalizedText, is_word_char, normalize_text
 
 _MIN_LETTERS_INSIDE_WORD = 12
 """A literal of at least this many letters is also found inside longer words, such as a key with a suffix."""
 _MIN_LETTERS_FOR_GAPS = 6
 """A literal of at least this many letters (four when it has a digit) may have gaps between any two letters."""
+_MIN_LETTERS_FOR_PLURAL = 4
+_PLURAL_ENDING = re.compile(r"(?:s|es)(?![^\W_])")
 _MARKUP_CHARS = "*_~`'\\"
 """Marks of emphasis and quotes, which may occur inside any literal."""
 _MAX_GAP_SPACES, _MAX_GAP_CHARS = 40, 3
 """The longest gap inside a literal: white space, and other characters."""
 _IS_ALNUM_ASCII = np.array([chr(code).isalnum() for code in range(128)])
 _IS_VISIBLE_ASCII = np.array([not chr(code).isspace() and chr(code) not in _MARKUP_CHARS for code in range(128)])
+_START_CHARS = 3
+"""`PatternIndex` looks for this many characters first."""
+_NUM_HASHES = 2**16
 
 
 @dataclass(frozen=True, slots=True)
 class LiteralPattern:
-    """A literal without the characters that a text may add or leave out."""
+    """A form of a literal without the characters that a text may add or leave out."""
 
     literal: str
     """The key in `Literals.placeholders`."""
@@ -110,27 +47,26 @@ class LiteralPattern:
     may_follow_letter: bool
     """Whether a letter may precede the literal directly."""
     may_precede_letter: bool
-    has_digits: bool
+    allows_plural: bool
     affixes: tuple[str, str]
     """Characters removed before and after the pattern. A match includes them when the text has them."""
 
     @classmethod
-    def from_form(cls, form: str, literal: str) -> "LiteralPattern":
-        searchable = SearchableText(NormalizedText(form))
+    def from_form(cls, form: LiteralForm, literal: str) -> "LiteralPattern":
+        text, searchable = form.text, SearchableText(NormalizedText(form.text))
         letters, positions = searchable.characters_at_level(0)
         has_digits = any(char.isdigit() for char in letters)
-        allows_gaps = len(letters) >= (4 if has_digits else _MIN_LETTERS_FOR_GAPS)
-        has_symbols = any(not is_word_char(char) and not char.isspace() and char not in _MARKUP_CHARS for char in form)
-        level = 0 if len(letters) >= 3 and (allows_gaps or not has_symbols) else 1
+        allows_gaps = not form.is_exact and len(letters) >= (4 if has_digits else _MIN_LETTERS_FOR_GAPS)
+        has_symbols = any(not is_word_char(char) and not char.isspace() and char not in _MARKUP_CHARS for char in text)
+        level = 0 if not form.is_exact and len(letters) >= 3 and (allows_gaps or not has_symbols) else 1
         characters, positions = searchable.characters_at_level(level)
         if not characters:
             level, (characters, positions) = 2, searchable.characters_at_level(2)
         gap_indices = np.flatnonzero(np.diff(positions) > 1).tolist()
         gaps = {
-            index: "".join(form[int(positions[index]) + 1 : int(positions[index + 1])].split()) for index in gap_indices
+            index: "".join(text[int(positions[index]) + 1 : int(positions[index + 1])].split()) for index in gap_indices
         }
-        allows_letters_around = len(letters) >= _MIN_LETTERS_INSIDE_WORD and " " not in form
-        affixes = form[: int(positions[0])], form[int(positions[-1]) + 1 :]
+        allows_letters_around = not form.is_exact and len(letters) >= _MIN_LETTERS_INSIDE_WORD and " " not in text
         return cls(
             literal,
             characters,
@@ -139,24 +75,73 @@ class LiteralPattern:
             gaps,
             allows_letters_around or _joins_without_spaces(characters[0]),
             allows_letters_around or _joins_without_spaces(characters[-1]),
-            has_digits,
-            affixes,
+            allows_plural=not form.is_exact and len(letters) >= _MIN_LETTERS_FOR_PLURAL,
+            affixes=(text[: int(positions[0])], text[int(positions[-1]) + 1 :]),
         )
+
+
+@lru_cache(2**13)
+def build_patterns(literal: str) -> tuple[LiteralPattern, ...]:
+    """The patterns of all forms of a literal."""
+    return tuple(LiteralPattern.from_form(form, literal) for form in literal_forms(literal))
+
+
+class PatternIndex:
+    """Patterns by their first characters. One look at a text finds where any of them may begin."""
+
+    def __init__(self, patterns: Sequence[LiteralPattern]) -> None:
+        self.short_patterns = [pattern for pattern in patterns if len(pattern.characters) < _START_CHARS]
+        self._by_start = defaultdict[tuple[int, str], list[LiteralPattern]](list)
+        for pattern in patterns:
+            self._by_start[pattern.level, pattern.characters[:_START_CHARS]].append(pattern)
+        self._is_start = {level: np.zeros(_NUM_HASHES, np.bool_) for level in {pattern.level for pattern in patterns}}
+        for level, start in self._by_start:
+            self._is_start[level][_hash_starts(start)] = True
+
+    @property
+    def levels(self) -> Sequence[int]:
+        return list(self._is_start)
+
+    def find_candidates(
+        self, characters: str, hashes: NDArray[np.int64], level: int
+    ) -> Iterator[tuple[int, LiteralPattern]]:
+        """Each pattern whose characters occur, with their index."""
+        for index in np.flatnonzero(self._is_start[level][hashes]).tolist():
+            for pattern in self._by_start.get((level, characters[index : index + _START_CHARS]), ()):
+                if characters.startswith(pattern.characters, index):
+                    yield index, pattern
+        for pattern in self.short_patterns:
+            index = characters.find(pattern.characters) if pattern.level == level else -1
+            while index >= 0:
+                yield index, pattern
+                index = characters.find(pattern.characters, index + 1)
+
+
+def _hash_starts(characters: str) -> NDArray[np.int64]:
+    """A number for each place with `_START_CHARS` characters after it."""
+    codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
+    return (codes[:-2] * 961 + codes[1:-1] * 31 + codes[2:]) % _NUM_HASHES
 
 
 @lru_cache(maxsize=32)
 def build_searchable_texts(text: str) -> "tuple[SearchableText, ...]":
     """All decodings of a text, normalized."""
-    return tuple(SearchableText(normalize_text(view.text).rebase_onto(view)) for view in list_decodings(text))
+    readings = [SearchableText(normalize_text(view.text).rebase_onto(view)) for view in list_decodings(text)]
+    innermost = remove_escapes(text)[-1]
+    moved = move_letters(innermost.text).rebase_onto(innermost)
+    return (*readings, SearchableText(normalize_text(moved.text).rebase_onto(moved), has_moved_letters=True))
 
 
 class SearchableText:
     """A normalized text, searchable at each `LiteralPattern.level`. A level is built on first use."""
 
-    def __init__(self, normalized: NormalizedText) -> None:
+    def __init__(self, normalized: NormalizedText, *, has_moved_letters: bool = False) -> None:
         self.normalized = normalized
         self.text = normalized.text
+        self.has_moved_letters = has_moved_letters
+        """Whether the text is backwards or in rot13. Only literals that allow gaps are found there: mia is aim."""
         self._levels: dict[int, tuple[str, NDArray[np.int64]]] = {}
+        self._hashes: dict[int, NDArray[np.int64]] = {}
 
     def characters_at_level(self, level: int) -> tuple[str, NDArray[np.int64]]:
         """The characters that are compared at a level, and their indices."""
@@ -164,23 +149,31 @@ class SearchableText:
             self._levels[level] = self._build_level(level)
         return self._levels[level]
 
-    def find(self, pattern: LiteralPattern) -> Iterator[tuple[int, int]]:
+    def find(self, index: PatternIndex) -> Iterator[tuple[int, int, LiteralPattern]]:
         """The [start, stop) of each occurrence."""
-        characters, positions = self.characters_at_level(pattern.level)
-        size = len(pattern.characters)
-        index = characters.find(pattern.characters)
-        while index >= 0:
-            start, stop = int(positions[index]), int(positions[index + size - 1]) + 1
-            if self._is_separate_word(start, stop, pattern) and self._gaps_match(
-                positions[index : index + size], pattern
-            ):
-                prefix, suffix = pattern.affixes
-                if self.text.endswith(prefix, 0, start):
-                    start -= len(prefix)
-                if self.text.startswith(suffix, stop):
-                    stop += len(suffix)
-                yield start, stop
-            index = characters.find(pattern.characters, index + 1)
+        for level in index.levels:
+            characters, positions = self.characters_at_level(level)
+            if level not in self._hashes:
+                self._hashes[level] = _hash_starts(characters)
+            for first, pattern in index.find_candidates(characters, self._hashes[level], level):
+                if pattern.allows_gaps or not self.has_moved_letters:
+                    span = self._match_at(positions[first : first + len(pattern.characters)], pattern)
+                    if span:
+                        yield *span, pattern
+
+    def _match_at(self, positions: NDArray[np.int64], pattern: LiteralPattern) -> tuple[int, int] | None:
+        """The span of a pattern whose characters are at these positions; None when more than they must match."""
+        start, stop = int(positions[0]), int(positions[-1]) + 1
+        if pattern.allows_plural and (ending := _PLURAL_ENDING.match(self.text, stop)):
+            stop = ending.end()
+        if not self._is_separate_word(start, stop, pattern) or not self._gaps_match(positions, pattern):
+            return None
+        prefix, suffix = pattern.affixes
+        if self.text.endswith(prefix, 0, start):
+            start -= len(prefix)
+        if self.text.startswith(suffix, stop):
+            stop += len(suffix)
+        return start, stop
 
     def _build_level(self, level: int) -> tuple[str, NDArray[np.int64]]:
         text = self.text
@@ -196,22 +189,11 @@ class SearchableText:
         return "".join([text[index] for index in kept_positions]), np.array(kept_positions, np.int64)
 
     def _is_separate_word(self, start: int, stop: int, pattern: LiteralPattern) -> bool:
-        """Whether neither end is inside a longer word. An underscore joins words, as in tool names, but not digits."""
+        """Whether neither end is inside a longer word. An underscore stands between words."""
         text = self.text
-        before, after = start - 1, stop
-        while not pattern.has_digits and before >= 0 and text[before] == "_":
-            before -= 1
-        while not pattern.has_digits and after < len(text) and text[after] == "_":
-            after += 1
-        starts_word = (
-            pattern.may_follow_letter or not is_word_char(text[start]) or before < 0 or not is_word_char(text[before])
-        )
-        return starts_word and (
-            pattern.may_precede_letter
-            or not is_word_char(text[stop - 1])
-            or after >= len(text)
-            or not is_word_char(text[after])
-        )
+        starts_word = pattern.may_follow_letter or start == 0 or not is_word_char(text[start - 1])
+        ends_word = pattern.may_precede_letter or stop == len(text) or not is_word_char(text[stop])
+        return (starts_word or not is_word_char(text[start])) and (ends_word or not is_word_char(text[stop - 1]))
 
     def _gaps_match(self, positions: NDArray[np.int64], pattern: LiteralPattern) -> bool:
         """Whether the pattern accepts the gaps between the matched characters."""

@@ -1,14 +1,10 @@
-"""Text as literals are compared in it: normalized, and with escapes and encodings undone."""
+"""Text as literals are compared in it: in lower case, decomposed, without invisible characters; with its places."""
 
 import re
-from base64 import b64decode
-from binascii import Error
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from html import unescape
 from unicodedata import category, combining, decimal, normalize
-from urllib.parse import unquote_to_bytes
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +38,10 @@ class NormalizedText:
         return (
             (start, stop)
             if self.source_spans is None
-            else (int(self.source_spans[start, 0]), int(self.source_spans[stop - 1, 1]))
+            else (
+                int(min(self.source_spans[start, 0], self.source_spans[stop - 1, 0])),
+                int(max(self.source_spans[start, 1], self.source_spans[stop - 1, 1])),
+            )
         )
 
     def rebase_onto(self, outer: "NormalizedText") -> "NormalizedText":
@@ -51,7 +50,8 @@ class NormalizedText:
             return self
         if self.source_spans is None:
             return NormalizedText(self.text, outer.source_spans)
-        first, last = outer.source_spans[self.source_spans[:, 0], 0], outer.source_spans[self.source_spans[:, 1] - 1, 1]
+        first, last = outer.source_spans[self.source_spans[:, 0]], outer.source_spans[self.source_spans[:, 1] - 1]
+        first, last = np.minimum(first[:, 0], last[:, 0]), np.maximum(first[:, 1], last[:, 1])
         return NormalizedText(self.text, np.stack([first, last], axis=1))
 
 
@@ -122,121 +122,3 @@ def _normalize_piece(piece: str) -> str:
 @lru_cache(2**16)
 def _is_invisible(char: str) -> bool:
     return category(char) == "Cf" or char in _INVISIBLE_CHARS or any(ord(char) in selectors for selectors in _SELECTORS)
-
-
-_MAX_DEPTH = 3
-"""The most nested layers of escapes that are decoded."""
-_ESCAPES = re.compile(
-    r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});?"
-    r"|(?:%[0-9a-f]{2})+"
-    r"|(?:\\u[0-9a-f]{4})+|\\u\{[0-9a-f]{1,6}\}|\\U[0-9a-f]{8}|(?:\\x[0-9a-f]{2})+|\\[^\w\s]|\\[nrtbfv]",
-    re.IGNORECASE,
-)
-_MARKUP_TAGS = re.compile(r"<!--.{0,200}?-->|</?[a-z][^<>]{0,80}>", re.IGNORECASE | re.DOTALL)
-_BASE64_RUNS = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
-_HEX_RUNS = re.compile(r"(?:[0-9a-fA-F]{2}){3,}")
-_BASE64URL_TO_BASE64 = str.maketrans("-_", "+/")
-_ESCAPED_SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": "\f", "v": "\v"}
-
-
-def list_decodings(text: str) -> list[NormalizedText]:
-    """The text itself, then each decoding that differs from it."""
-    layers = remove_escapes(text)
-    without_tags = [
-        view
-        for source in layers
-        if "<" in source.text and (view := _replace_matches(source, _MARKUP_TAGS, lambda _: ""))
-    ]
-    decoded = [view for source in [*layers, *without_tags] if (view := _decode_runs(source))]
-    return [
-        *layers,
-        *without_tags,
-        *decoded,
-        *(view for source in decoded if (view := _replace_matches(source, _MARKUP_TAGS, lambda _: ""))),
-    ]
-
-
-def decode_fully(text: str) -> list[str]:
-    """The text without any escapes, and the decoded base64 and hex in it."""
-    innermost = remove_escapes(text)[-1]
-    decoded = _decode_runs(innermost)
-    return [innermost.text, *([decoded.text] if decoded else [])]
-
-
-def remove_escapes(text: str) -> list[NormalizedText]:
-    """The text itself, then the text with one, two and three layers of escapes decoded."""
-    layers = [NormalizedText(text)]
-    while len(layers) <= _MAX_DEPTH and (undone := _replace_matches(layers[-1], _ESCAPES, _undo_escape)):
-        layers.append(undone)
-    return layers
-
-
-def _replace_matches(
-    source: NormalizedText, pattern: re.Pattern[str], replace_match: Callable[[str], str]
-) -> NormalizedText | None:
-    """The text with each match replaced; None when no match changes."""
-    parts, position = list[str](), 0
-    starts, stops = list[int](), list[int]()
-    for match in pattern.finditer(source.text):
-        replacement = replace_match(match[0])
-        if replacement != match[0]:
-            start, stop = match.span()
-            parts += [source.text[position:start], replacement]
-            starts += [*range(position, start), *[start] * len(replacement)]
-            stops += [*range(position + 1, start + 1), *[stop] * len(replacement)]
-            position = stop
-    if not parts:
-        return None
-    size = len(source.text)
-    spans = stack_spans([*starts, *range(position, size)], [*stops, *range(position + 1, size + 1)])
-    return NormalizedText("".join([*parts, source.text[position:]]), spans).rebase_onto(source)
-
-
-def _undo_escape(escape: str) -> str:
-    if escape[0] == "&":
-        return unescape(escape if escape.endswith(";") else escape + ";")
-    if escape[0] == "%":
-        return _decode_text(unquote_to_bytes(escape)) or escape
-    if escape[1] in "xX":
-        return _decode_text(bytes.fromhex(escape.lower().replace("\\x", ""))) or escape
-    if escape[1] in "uU":
-        codes = [int(code, 16) for code in re.findall(r"[0-9a-f]+", escape.lower().replace("\\u", " "))]
-        if max(codes) > 0x10FFFF:
-            return escape
-        joined = "".join(map(chr, codes)).encode("utf-16", "surrogatepass")
-        return joined.decode("utf-16", "replace")
-    return _ESCAPED_SPACES.get(escape[1].lower(), escape[1])
-
-
-def _decode_runs(source: NormalizedText) -> NormalizedText | None:
-    """The decoded runs of base64 and hex that are text, one a line; None when there is none."""
-    parts, starts, stops = list[str](), list[int](), list[int]()
-    for pattern, decode in ((_BASE64_RUNS, _decode_base64), (_HEX_RUNS, _decode_hex)):
-        for match in pattern.finditer(source.text):
-            if decoded := decode(match[0]):
-                parts += [decoded, "\n"]
-                starts += [match.start()] * (len(decoded) + 1)
-                stops += [match.end()] * (len(decoded) + 1)
-    return NormalizedText("".join(parts), stack_spans(starts, stops)).rebase_onto(source) if parts else None
-
-
-@lru_cache(2**12)
-def _decode_base64(run: str) -> str:
-    run = run.rstrip("=").translate(_BASE64URL_TO_BASE64)
-    try:
-        return _decode_text(b64decode(run + "=" * (-len(run) % 4), validate=True))
-    except (Error, ValueError):
-        return ""
-
-
-def _decode_hex(run: str) -> str:
-    return _decode_text(bytes.fromhex(run))
-
-
-def _decode_text(data: bytes) -> str:
-    """The bytes as UTF-8 text; empty when they are not text."""
-    try:
-        text = data.decode()
-    except UnicodeDecodeError:
-        return ""
-    return text if all(char.isspace() or category(char) not in ("Cc", "Cn") for char in text) else ""

@@ -1,0 +1,87 @@
+"""Numbers and symbols in words: "four double one" is 411, "mia [at] example dot com" is an address."""
+
+import re
+from collections.abc import Callable
+
+_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
+_UNITS += "seventeen eighteen nineteen".split()
+_TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
+_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth".split()
+_ORDINALS += "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth".split()
+_SMALL_NUMBERS = {
+    **{word: number for number, word in enumerate(_UNITS)},
+    **{word: number for number, word in enumerate(_ORDINALS, start=1)},
+    "oh": 0,
+    "nought": 0,
+    "nil": 0,
+}
+_TENS_NUMBERS = {
+    form: 10 * number for number, word in enumerate(_TENS, start=2) for form in (word, word.removesuffix("y") + "ieth")
+}
+_SIZES = {"hundred": 100, "thousand": 1000, "million": 10**6}
+_REPEATS = {"double": 2, "triple": 3}
+_WORD = "|".join(sorted([*_SMALL_NUMBERS, *_TENS_NUMBERS, *_SIZES, *_REPEATS], key=len, reverse=True))
+_ORDINAL = re.compile(r"(?:first|second|third|th)$")
+_NUMBER_WORDS = re.compile(rf"\b(?:{_WORD})(?:[\s-]{{1,3}}(?:and\s{{1,3}})?(?:{_WORD})){{0,60}}\b", re.IGNORECASE)
+
+_SYMBOLS = {"at": "@", "dot": ".", "underscore": "_", "dash": "-", "hyphen": "-", "plus": "+"}
+_SYMBOL = "|".join(_SYMBOLS)
+_SPOKEN_SYMBOLS = re.compile(
+    rf"\s{{0,3}}[\[({{<]\s{{0,3}}(?:{_SYMBOL})\s{{0,3}}[\])}}>]\s{{0,3}}"
+    rf"|\s(?:{_SYMBOL.replace('at|', '')})\s|\sat\s(?=[\w-]{{1,60}}(?:\.|\sdot\s|\s?[\[({{<]\s?dot)\S)",
+    re.IGNORECASE,
+)
+
+
+def _write_number(words: str) -> str:
+    """Number words as digits. With hundred or thousand they add up; otherwise they follow each other.
+
+    >>> _write_number("one hundred and twenty-one"), _write_number("fourth nineteen eighty-seven")
+    ('121', '4 1987')
+    """
+    numbers: list[list[str]] = [[]]
+    for name in re.split(r"[\s-]+", words.lower()):
+        if name != "and":
+            numbers[-1].append(name)
+        if _ORDINAL.search(name):
+            numbers.append([])
+    return " ".join(
+        str(_add_up(names)) if not _SIZES.keys().isdisjoint(names) else _join_digits(names)
+        for names in numbers
+        if names
+    )
+
+
+def _add_up(names: list[str]) -> int:
+    total = part = 0
+    for name in names:
+        if name == "hundred":
+            part = max(part, 1) * 100
+        elif name in _SIZES:
+            total, part = total + max(part, 1) * _SIZES[name], 0
+        else:
+            part += _TENS_NUMBERS.get(name, _SMALL_NUMBERS.get(name, 0))
+    return total + part
+
+
+def _join_digits(names: list[str]) -> str:
+    digits, repeats, tens = "", 1, 0
+    for name in names:
+        if tens and not 0 < _SMALL_NUMBERS.get(name, 0) < 10:
+            digits, tens = digits + str(tens), 0
+        if name in _TENS_NUMBERS:
+            tens = _TENS_NUMBERS[name]
+        elif name in _SMALL_NUMBERS:
+            digits, tens = digits + str(tens + _SMALL_NUMBERS[name]) * repeats, 0
+        repeats = _REPEATS.get(name, 1)
+    return digits + (str(tens) if tens else "")
+
+
+def _write_symbol(words: str) -> str:
+    return _SYMBOLS[re.sub(r"[\W]", "", words).lower()]
+
+
+SPOKEN_NUMBERS: tuple[re.Pattern[str], Callable[[str], str]] = (_NUMBER_WORDS, _write_number)
+"""Where number words stand in a text, and the function that writes them as digits."""
+SPOKEN_SYMBOLS: tuple[re.Pattern[str], Callable[[str], str]] = (_SPOKEN_SYMBOLS, _write_symbol)
+"""Where names of symbols stand in a text, and the function that writes the symbol."""
