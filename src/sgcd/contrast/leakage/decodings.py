@@ -1,17 +1,16 @@
-"""Readings of a text: escapes and encodings undone, spoken numbers and symbols written, names split, letters moved."""
+"""Readings of a text: escapes and encodings undone, camelCase split, spoken numbers and symbols as digits and signs."""
 
 import re
 from base64 import b32decode, b64decode
 from binascii import Error
-from codecs import encode
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from html import unescape
 from unicodedata import category
 from urllib.parse import unquote_to_bytes
 
 from sgcd.contrast.leakage.normalize import NormalizedText, stack_spans
-from sgcd.contrast.leakage.spoken import SPOKEN_NUMBERS, SPOKEN_SYMBOLS
+from sgcd.contrast.leakage.spoken import find_spoken
 
 _MAX_DEPTH = 3
 """The most nested layers of escapes that are decoded."""
@@ -23,13 +22,13 @@ _ESCAPES = re.compile(
 )
 _MARKUP_TAGS = re.compile(r"<!--.{0,200}?-->|</?[a-z][^<>]{0,80}>", re.IGNORECASE | re.DOTALL)
 _BASE64_RUNS = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
-_BASE64_LINES = re.compile(r"(?:[A-Za-z0-9+/]{4,}\r?\n){1,200}[A-Za-z0-9+/]{2,}={0,2}")
+_BASE64_LINES = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{4,}+\r?\n){1,200}[A-Za-z0-9+/]{2,}={0,2}")
 _BASE32_RUNS = re.compile(r"[A-Z2-7]{8,}={0,6}")
 _HEX_RUNS = re.compile(r"(?:[0-9a-fA-F]{2}){3,}|\b[0-9a-fA-F]{2}([ :-])[0-9a-fA-F]{2}(?:\1[0-9a-fA-F]{2})+\b")
 _BASE64URL_TO_BASE64 = str.maketrans("-_", "+/")
 _ESCAPED_SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": "\f", "v": "\v"}
-_HUMPS = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])")
-"""Where a word of a camelCase name begins."""
+_HUMPS = re.compile(r"[A-Z](?:(?<=[a-z0-9].)|(?<=[A-Z].)(?=[a-z]))")
+"""The first letters of the words in a camelCase name, without the first word's."""
 
 
 def list_decodings(text: str) -> list[NormalizedText]:
@@ -66,23 +65,10 @@ def remove_escapes(text: str) -> list[NormalizedText]:
     return layers
 
 
-def move_letters(text: str) -> NormalizedText:
-    """The text backwards, then in rot13.
-
-    >>> move_letters("ab 12").text
-    '21 ba\\nno 12'
-    """
-    indices = range(len(text))
-    starts = [*reversed(indices), *indices[:1], *indices]
-    moved = "\n".join([text[::-1], encode(text, "rot13")]) if text else ""
-    return NormalizedText(moved, stack_spans(starts, [start + 1 for start in starts]))
-
-
 def _write_spoken(source: NormalizedText) -> NormalizedText | None:
     """The text with camelCase names split, and symbols and digits for their words; None when that changes nothing."""
-    written = source
-    for pattern, write in ((_HUMPS, lambda _: " "), SPOKEN_SYMBOLS, SPOKEN_NUMBERS):
-        written = _replace_matches(written, pattern, write) or written
+    split = _replace_matches(source, _HUMPS, lambda letter: f" {letter}") or source
+    written = _replace_spans(split, find_spoken(split.text)) or split
     return None if written is source else written
 
 
@@ -90,12 +76,16 @@ def _replace_matches(
     source: NormalizedText, pattern: re.Pattern[str], replace_match: Callable[[str], str]
 ) -> NormalizedText | None:
     """The text with each match replaced; None when no match changes."""
+    matches = [(*match.span(), replace_match(match[0])) for match in pattern.finditer(source.text)]
+    return _replace_spans(source, matches)
+
+
+def _replace_spans(source: NormalizedText, replacements: Iterable[tuple[int, int, str]]) -> NormalizedText | None:
+    """The text with replacements for spans, which are in order and do not overlap; None when no span changes."""
     parts, position = list[str](), 0
     starts, stops = list[int](), list[int]()
-    for match in pattern.finditer(source.text):
-        replacement = replace_match(match[0])
-        if replacement != match[0]:
-            start, stop = match.span()
+    for start, stop, replacement in replacements:
+        if replacement != source.text[start:stop] and start >= position:
             parts += [source.text[position:start], replacement]
             starts += [*range(position, start), *[start] * len(replacement)]
             stops += [*range(position + 1, start + 1), *[stop] * len(replacement)]

@@ -96,7 +96,7 @@ class Literals:
 
     def _find_values(self, searchable: SearchableText) -> Iterable[tuple[int, int, str]]:
         """The spans of values that are a literal's: 1,234.50 for 1234.5, March 14th for 1987-03-14."""
-        for kind, literals in () if searchable.has_moved_letters else self._literals_by_value.items():
+        for kind, literals in self._literals_by_value.items():
             for start, stop, values in VALUE_READERS[kind](searchable.text):
                 yield from ((start, stop, literals[value]) for value in values if value in literals)
 

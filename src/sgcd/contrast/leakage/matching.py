@@ -3,14 +3,14 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from unicodedata import category
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.contrast.leakage.decodings import list_decodings, move_letters, remove_escapes
+from sgcd.contrast.leakage.decodings import list_decodings
 from sgcd.contrast.leakage.forms import LiteralForm, literal_forms
 from sgcd.contrast.leakage.normalize import NormalizedText, is_word_char, normalize_text
 
@@ -29,6 +29,7 @@ _IS_VISIBLE_ASCII = np.array([not chr(code).isspace() and chr(code) not in _MARK
 _START_CHARS = 3
 """`PatternIndex` looks for this many characters first."""
 _NUM_HASHES = 2**16
+_ROT13 = str.maketrans("abcdefghijklmnopqrstuvwxyz", "nopqrstuvwxyzabcdefghijklm")
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +84,21 @@ class LiteralPattern:
 @lru_cache(2**13)
 def build_patterns(literal: str) -> tuple[LiteralPattern, ...]:
     """The patterns of all forms of a literal."""
-    return tuple(LiteralPattern.from_form(form, literal) for form in literal_forms(literal))
+    patterns = [LiteralPattern.from_form(form, literal) for form in literal_forms(literal)]
+    moved = _move_letters(patterns[0], literal) if patterns[0].allows_gaps else []
+    return (*patterns, *moved)
+
+
+def _move_letters(pattern: LiteralPattern, literal: str) -> list[LiteralPattern]:
+    """The pattern backwards, with each word backwards, and in rot13. A short literal has none: mia is aim."""
+    letters = pattern.characters
+    words_backwards = "".join(word[::-1] for word in re.findall(r"[^\W_]+", literal))
+    moved = dict.fromkeys([letters[::-1], words_backwards, letters.translate(_ROT13)])
+    return [
+        replace(pattern, characters=characters, gaps={}, allows_plural=False, affixes=("", ""))
+        for characters in moved
+        if len(characters) == len(letters) and characters != letters
+    ]
 
 
 class PatternIndex:
@@ -126,20 +141,15 @@ def _hash_starts(characters: str) -> NDArray[np.int64]:
 @lru_cache(maxsize=32)
 def build_searchable_texts(text: str) -> "tuple[SearchableText, ...]":
     """All decodings of a text, normalized."""
-    readings = [SearchableText(normalize_text(view.text).rebase_onto(view)) for view in list_decodings(text)]
-    innermost = remove_escapes(text)[-1]
-    moved = move_letters(innermost.text).rebase_onto(innermost)
-    return (*readings, SearchableText(normalize_text(moved.text).rebase_onto(moved), has_moved_letters=True))
+    return tuple(SearchableText(normalize_text(view.text).rebase_onto(view)) for view in list_decodings(text))
 
 
 class SearchableText:
     """A normalized text, searchable at each `LiteralPattern.level`. A level is built on first use."""
 
-    def __init__(self, normalized: NormalizedText, *, has_moved_letters: bool = False) -> None:
+    def __init__(self, normalized: NormalizedText) -> None:
         self.normalized = normalized
         self.text = normalized.text
-        self.has_moved_letters = has_moved_letters
-        """Whether the text is backwards or in rot13. Only literals that allow gaps are found there: mia is aim."""
         self._levels: dict[int, tuple[str, NDArray[np.int64]]] = {}
         self._hashes: dict[int, NDArray[np.int64]] = {}
 
@@ -156,10 +166,8 @@ class SearchableText:
             if level not in self._hashes:
                 self._hashes[level] = _hash_starts(characters)
             for first, pattern in index.find_candidates(characters, self._hashes[level], level):
-                if pattern.allows_gaps or not self.has_moved_letters:
-                    span = self._match_at(positions[first : first + len(pattern.characters)], pattern)
-                    if span:
-                        yield *span, pattern
+                if span := self._match_at(positions[first : first + len(pattern.characters)], pattern):
+                    yield *span, pattern
 
     def _match_at(self, positions: NDArray[np.int64], pattern: LiteralPattern) -> tuple[int, int] | None:
         """The span of a pattern whose characters are at these positions; None when more than they must match."""

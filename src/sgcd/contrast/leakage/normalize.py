@@ -38,10 +38,7 @@ class NormalizedText:
         return (
             (start, stop)
             if self.source_spans is None
-            else (
-                int(min(self.source_spans[start, 0], self.source_spans[stop - 1, 0])),
-                int(max(self.source_spans[start, 1], self.source_spans[stop - 1, 1])),
-            )
+            else (int(self.source_spans[start, 0]), int(self.source_spans[stop - 1, 1]))
         )
 
     def rebase_onto(self, outer: "NormalizedText") -> "NormalizedText":
@@ -50,8 +47,7 @@ class NormalizedText:
             return self
         if self.source_spans is None:
             return NormalizedText(self.text, outer.source_spans)
-        first, last = outer.source_spans[self.source_spans[:, 0]], outer.source_spans[self.source_spans[:, 1] - 1]
-        first, last = np.minimum(first[:, 0], last[:, 0]), np.maximum(first[:, 1], last[:, 1])
+        first, last = outer.source_spans[self.source_spans[:, 0], 0], outer.source_spans[self.source_spans[:, 1] - 1, 1]
         return NormalizedText(self.text, np.stack([first, last], axis=1))
 
 

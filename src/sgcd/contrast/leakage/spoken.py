@@ -1,13 +1,16 @@
 """Numbers and symbols in words: "four double one" is 411, "mia [at] example dot com" is an address."""
 
 import re
-from collections.abc import Callable
 
-_UNITS = "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen".split()
-_UNITS += "seventeen eighteen nineteen".split()
+_UNITS = (
+    "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
+    "eighteen nineteen"
+).split()
 _TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-_ORDINALS = "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth".split()
-_ORDINALS += "fourteenth fifteenth sixteenth seventeenth eighteenth nineteenth".split()
+_ORDINALS = (
+    "first second third fourth fifth sixth seventh eighth ninth tenth eleventh twelfth thirteenth fourteenth fifteenth "
+    "sixteenth seventeenth eighteenth nineteenth"
+).split()
 _SMALL_NUMBERS = {
     **{word: number for number, word in enumerate(_UNITS)},
     **{word: number for number, word in enumerate(_ORDINALS, start=1)},
@@ -20,17 +23,30 @@ _TENS_NUMBERS = {
 }
 _SIZES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _REPEATS = {"double": 2, "triple": 3}
-_WORD = "|".join(sorted([*_SMALL_NUMBERS, *_TENS_NUMBERS, *_SIZES, *_REPEATS], key=len, reverse=True))
+_NUMBER_NAMES = frozenset([*_SMALL_NUMBERS, *_TENS_NUMBERS, *_SIZES, *_REPEATS])
+_SEPARATORS = str.maketrans(dict.fromkeys("-_,.;:!?\"'()[]{}", " "))
+_WORD = "|".join(sorted(_NUMBER_NAMES, key=lambda name: (-len(name), name)))
 _ORDINAL = re.compile(r"(?:first|second|third|th)$")
 _NUMBER_WORDS = re.compile(rf"\b(?:{_WORD})(?:[\s-]{{1,3}}(?:and\s{{1,3}})?(?:{_WORD})){{0,60}}\b", re.IGNORECASE)
 
-_SYMBOLS = {"at": "@", "dot": ".", "underscore": "_", "dash": "-", "hyphen": "-", "plus": "+"}
-_SYMBOL = "|".join(_SYMBOLS)
+_SYMBOLS = {"dot": ".", "underscore": "_", "dash": "-", "hyphen": "-", "plus": "+", "at": "@"}
+_BEFORE_HOST = r"(?=[\s\])}>]{1,2}[\w-]{1,60}(?:\.|[\s\[({<]{1,2}dot[\s\])}>]))"
 _SPOKEN_SYMBOLS = re.compile(
-    rf"\s{{0,3}}[\[({{<]\s{{0,3}}(?:{_SYMBOL})\s{{0,3}}[\])}}>]\s{{0,3}}"
-    rf"|\s(?:{_SYMBOL.replace('at|', '')})\s|\sat\s(?=[\w-]{{1,60}}(?:\.|\sdot\s|\s?[\[({{<]\s?dot)\S)",
-    re.IGNORECASE,
+    rf"[\s\[({{<]\s?(?:dot|underscore|dash|hyphen|plus|at{_BEFORE_HOST})\s?[\s\])}}>]", re.IGNORECASE
 )
+"""Names of symbols between spaces or brackets. `at` is one before the name of a host."""
+
+
+def find_spoken(text: str) -> list[tuple[int, int, str]]:
+    """The spans of number words and of names of symbols, with the digits and signs that they stand for.
+
+    >>> find_spoken("mia at example dot com , one hundred and two")
+    [(3, 7, '@'), (14, 19, '.'), (25, 44, '102')]
+    """
+    found = [(*match.span(), _write_symbol(match[0])) for match in _SPOKEN_SYMBOLS.finditer(text)]
+    if not _NUMBER_NAMES.isdisjoint(text.lower().translate(_SEPARATORS).split()):
+        found += [(*match.span(), _write_number(match[0])) for match in _NUMBER_WORDS.finditer(text)]
+    return sorted(found)
 
 
 def _write_number(words: str) -> str:
@@ -79,9 +95,3 @@ def _join_digits(names: list[str]) -> str:
 
 def _write_symbol(words: str) -> str:
     return _SYMBOLS[re.sub(r"[\W]", "", words).lower()]
-
-
-SPOKEN_NUMBERS: tuple[re.Pattern[str], Callable[[str], str]] = (_NUMBER_WORDS, _write_number)
-"""Where number words stand in a text, and the function that writes them as digits."""
-SPOKEN_SYMBOLS: tuple[re.Pattern[str], Callable[[str], str]] = (_SPOKEN_SYMBOLS, _write_symbol)
-"""Where names of symbols stand in a text, and the function that writes the symbol."""

@@ -1,7 +1,7 @@
 """Reads values in a text: amounts, dates and times are compared by value, however they are written."""
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
 
 ReadValue = tuple[int, int, frozenset[str]]
@@ -89,40 +89,47 @@ _MONTHS = {
 }
 _MONTH = rf"(?:{'|'.join(sorted(_MONTHS, key=len, reverse=True))})"
 _DATE_PARTS = {
-    "D": r"(?P<day>\d{1,2})(?:st|nd|rd|th|\.)?",
-    "DD": r"(?P<day>\d{2})",
-    "M": r"(?P<month>\d{1,2})",
-    "MM": r"(?P<month>\d{2})",
-    "NAME": rf"(?P<month>{_MONTH})\.?",
-    "Y": r"'?(?P<year>\d{4}|\d{2})",
-    "YYYY": r"(?P<year>\d{4})",
+    "D": r"(?P<day>[0-9]{1,2})(?:st|nd|rd|th|\.)?",
+    "A": r"(?P<first>[0-9]{1,2})",
+    "B": r"(?P<second>[0-9]{1,2})",
+    "AA": r"(?P<first>[0-9]{2})",
+    "BB": r"(?P<second>[0-9]{2})",
+    "NAME": rf"(?P<name>{_MONTH})\.?",
+    "Y": r"'?(?P<year>[0-9]{4}|[0-9]{2})",
+    "YYYY": r"(?P<year>[0-9]{4})",
     "-": r"(?P<separator>\s?[./-]\s?|\s)",
     "=": r"(?P=separator)",
     ",": r"[\s,./-]{1,3}",
     "_": r"[\s,./-]{0,3}(?:of\s{1,3})?",
 }
-_WEEKDAY = r"(?:(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s)?"
-_DATE_END = r"(?:t\d[\d:.]*z?|(?![/:-]\d)(?=[\W_]|$))"
-"""A time of day after a T, or no letter and no digit."""
-_DATE_FORMATS = {
+_DATES_WITH_NAMES = {
     "D _ NAME , Y": "14 March 1987, 14th of March, 1987, 14-Mar-87",
     "NAME _ D , Y": "March 14, 1987, Mar. 14th '87",
     "D _ NAME": "the 14th of March",
     "NAME _ D": "March 14th",
     "YYYY _ NAME _ D": "1987 March 14",
-    "YYYY - M = D": "1987-03-14, 1987/3/14",
-    "D - M = Y": "14/03/1987, 14.3.87",
-    "M - D = Y": "03/14/1987, 3-14-87",
-    "DD MM YYYY": "14031987",
-    "MM DD YYYY": "03141987",
-    "YYYY MM DD": "19870314",
 }
-"""The ways to write a date, as orders of `_DATE_PARTS`, with examples."""
-_DATES = tuple(
-    re.compile(rf"(?<![^\W_])(?<!\d[./-]){_WEEKDAY}{''.join(_DATE_PARTS[part] for part in order.split())}{_DATE_END}")
-    for order in _DATE_FORMATS
-)
-_DAY_OF_YEAR = re.compile(r"(?<![\w./-])(?P<first>\d{1,2})/(?P<second>\d{1,2})(?![\w/-]|\.\d)")
+_DATES_IN_DIGITS = {
+    "YYYY - A = B": "1987-03-14, 1987/3/14",
+    "A - B = Y": "14/03/1987, 3/14/1987, 14.3.87",
+    "AA BB YYYY": "14031987, 03141987",
+    "YYYY AA BB": "19870314",
+}
+"""The ways to write a date, as orders of `_DATE_PARTS`, with examples. Day and month may be in either order."""
+_DATE_END = r"(?:t\d[\d:.]*z?|(?![/:-]\d)(?=[\W_]|$))"
+"""A time of day after a T, or no letter and no digit."""
+_MAY_PRECEDE_DATE = re.compile(r"(?:^|(?<!\d)[./-]|[^\w./-]|_)$")
+_WEEKDAY = re.compile(r"(?:mon|tues|wednes|thurs|fri|satur|sun)day,?\s$")
+_MAX_WEEKDAY_CHARS = 11
+
+
+def _compile_dates(orders: Iterable[str]) -> tuple[re.Pattern[str], ...]:
+    return tuple(re.compile("".join(_DATE_PARTS[part] for part in order.split()) + _DATE_END) for order in orders)
+
+
+_NAMED_DATE_PATTERNS, _DIGIT_DATE_PATTERNS = _compile_dates(_DATES_WITH_NAMES), _compile_dates(_DATES_IN_DIGITS)
+_MONTH_NAME = re.compile(rf"\b{_MONTH}\b")
+_DAY_OF_YEAR = re.compile(r"(?P<first>[0-9]{1,2})/(?P<second>[0-9]{1,2})(?![\w/-]|\.[0-9])")
 """3/14 and 14/3, without a year."""
 _NO_YEAR = "any year"
 
@@ -131,20 +138,26 @@ def find_dates(normalized: str) -> Iterator[ReadValue]:
     """Each date in a normalized text, with the days that it may mean. A date without a year is a day of any year.
 
     >>> [sorted(days) for _, _, days in find_dates("on march 14th, 1987 or 03/04/1987")]
-    [['1987-03-14'], ['any year-03-14'], ['1987-04-03'], ['1987-03-04']]
+    [['1987-03-14'], ['any year-03-14'], ['1987-03-04', '1987-04-03']]
     """
     if not any(char.isdecimal() for char in normalized):
         return
-    for pattern in _DATES:
+    named = _NAMED_DATE_PATTERNS if _MONTH_NAME.search(normalized) else ()
+    for pattern in (*named, *_DIGIT_DATE_PATTERNS, _DAY_OF_YEAR):
         for match in pattern.finditer(normalized):
-            parts = match.groupdict()
-            month = _MONTHS.get(parts["month"]) or int(parts["month"])
-            if days := _possible_days(parts.get("year") or "", month, int(parts["day"])):
-                yield match.start(), match.end(), days
-    for match in _DAY_OF_YEAR.finditer(normalized):
-        first, second = int(match["first"]), int(match["second"])
-        if days := _possible_days("", first, second) | _possible_days("", second, first):
-            yield match.start(), match.end(), days
+            start, parts = match.start(), match.groupdict("")
+            if not _MAY_PRECEDE_DATE.search(normalized[max(0, start - 2) : start]):
+                continue
+            year = parts.get("year", "")
+            if name := parts.get("name"):
+                days = _possible_days(year, _MONTHS[name], int(parts["day"]))
+            else:
+                first, second = int(parts["first"]), int(parts["second"])
+                days = _possible_days(year, first, second)
+                days |= _possible_days(year, second, first) if normalized[start : start + 4] != year else frozenset()
+            if days:
+                before = _WEEKDAY.search(normalized[max(0, start - _MAX_WEEKDAY_CHARS) : start])
+                yield start - len(before[0]) if before else start, match.end(), days
 
 
 def _possible_days(year: str, month: int, day: int) -> frozenset[str]:
