@@ -24,11 +24,14 @@ _MARKUP_TAGS = re.compile(r"<!--.{0,200}?-->|</?[a-z][^<>]{0,80}>", re.IGNORECAS
 _BASE64_RUNS = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
 _BASE64_LINES = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{4,}+\r?\n){1,200}[A-Za-z0-9+/]{2,}={0,2}")
 _BASE32_RUNS = re.compile(r"[A-Z2-7]{8,}={0,6}")
-_HEX_RUNS = re.compile(r"(?:[0-9a-fA-F]{2}){3,}|\b[0-9a-fA-F]{2}([ :-])[0-9a-fA-F]{2}(?:\1[0-9a-fA-F]{2})+\b")
+_HEX_RUNS = re.compile(
+    r"(?:[0-9a-fA-F]{2}){3,}|[0-9a-fA-F]{2}(?<![^\W_]..)([ :-])[0-9a-fA-F]{2}(?:\1[0-9a-fA-F]{2})+\b"
+)
 _BASE64URL_TO_BASE64 = str.maketrans("-_", "+/")
 _ESCAPED_SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": "\f", "v": "\v"}
 _HUMPS = re.compile(r"[A-Z](?:(?<=[a-z0-9].)|(?<=[A-Z].)(?=[a-z]))")
 """The first letters of the words in a camelCase name, without the first word's."""
+_NEIGHBOURHOOD_CHARS = 100
 
 
 def list_decodings(text: str) -> list[NormalizedText]:
@@ -66,10 +69,24 @@ def remove_escapes(text: str) -> list[NormalizedText]:
 
 
 def _write_spoken(source: NormalizedText) -> NormalizedText | None:
-    """The text with camelCase names split, and symbols and digits for their words; None when that changes nothing."""
-    split = _replace_matches(source, _HUMPS, lambda letter: f" {letter}") or source
-    written = _replace_spans(split, find_spoken(split.text)) or split
-    return None if written is source else written
+    """The text with camelCase names split, and symbols and digits for their words; None when that changes nothing.
+
+    Only the neighbourhood of what changes is kept.
+    """
+    humps = [(*match.span(), f" {match[0]}") for match in _HUMPS.finditer(source.text)]
+    spans = list[tuple[int, int, str]]()
+    for span in sorted([*humps, *find_spoken(source.text)]):
+        if spans and span[0] - spans[-1][1] > 2 * _NEIGHBOURHOOD_CHARS:
+            spans.append((spans[-1][1] + _NEIGHBOURHOOD_CHARS, span[0] - _NEIGHBOURHOOD_CHARS, "\n"))
+        spans.append(span)
+    if not spans:
+        return None
+    before, after = spans[0][0] - _NEIGHBOURHOOD_CHARS, spans[-1][1] + _NEIGHBOURHOOD_CHARS
+    cuts = (
+        [(0, before, "\n")] if before > 0 else [],
+        [(after, len(source.text), "\n")] if after < len(source.text) else [],
+    )
+    return _replace_spans(source, [*cuts[0], *spans, *cuts[1]])
 
 
 def _replace_matches(

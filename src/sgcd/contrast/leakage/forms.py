@@ -18,18 +18,13 @@ class LiteralForm:
 
 
 _NAME = re.compile(r"([^\W\d_]{2,})(?:[ _.]([^\W\d_]+))?[ _.]([^\W\d_]{2,})")
-_NAME_FORMS = ("{last} {first}", "{first} {last}", "{initial} {last}", "{last} {initial}") + (
-    "mr {last}",
-    "mrs {last}",
-    "ms {last}",
-    "dr {last}",
-)
-_EXACT_NAME_FORMS = ("{last}, {first}", "{last}, {initial}", "{last}, {initial}.", "{last} {initial}.") + (
-    "{initial}. {last}",
-    "{initial}.{last}",
-    "{initial}{last}",
-    "{first} {last_initial}.",
-)
+_NAME_FORMS = (
+    "{last} {first};{first} {last};{initial} {last};{last} {initial};mr {last};mrs {last};ms {last};dr {last}"
+).split(";")
+_EXACT_NAME_FORMS = (
+    "{last}, {first};{last}, {initial};{last}, {initial}.;{last} {initial}.;"
+    "{initial}. {last};{initial}.{last};{initial}{last};{first} {last_initial}."
+).split(";")
 """For Jane Smith: Smith, Jane; J. Smith; jsmith; Smith, J.; Jane S."""
 _ONE_LETTER_WORDS = ("a", "i")
 _ADDRESS = re.compile(r"(?=[^@]*[\d._+-])([^@\s]{6,})@[^@\s]+\.[^@\s]+")

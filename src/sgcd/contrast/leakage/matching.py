@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import pairwise
 from unicodedata import category
 
 import numpy as np
@@ -54,20 +55,23 @@ class LiteralPattern:
 
     @classmethod
     def from_form(cls, form: LiteralForm, literal: str) -> "LiteralPattern":
-        text, searchable = form.text, SearchableText(NormalizedText(form.text))
-        letters, positions = searchable.characters_at_level(0)
-        has_digits = any(char.isdigit() for char in letters)
-        allows_gaps = not form.is_exact and len(letters) >= (4 if has_digits else _MIN_LETTERS_FOR_GAPS)
-        has_symbols = any(not is_word_char(char) and not char.isspace() and char not in _MARKUP_CHARS for char in text)
-        level = 0 if not form.is_exact and len(letters) >= 3 and (allows_gaps or not has_symbols) else 1
-        characters, positions = searchable.characters_at_level(level)
-        if not characters:
-            level, (characters, positions) = 2, searchable.characters_at_level(2)
-        gap_indices = np.flatnonzero(np.diff(positions) > 1).tolist()
+        text, is_exact = form.text, form.is_exact
+        letter_positions = [index for index, char in enumerate(text) if is_word_char(char)]
+        visible_positions = [index for index, char in enumerate(text) if _is_visible(char)]
+        num_letters, has_digits = len(letter_positions), any(char.isdigit() for char in text)
+        allows_gaps = not is_exact and num_letters >= (4 if has_digits else _MIN_LETTERS_FOR_GAPS)
+        has_symbols = not {*visible_positions} <= {*letter_positions}
+        level = 0 if not is_exact and num_letters >= 3 and (allows_gaps or not has_symbols) else 1
+        positions = visible_positions if level else letter_positions
+        if not positions:
+            level, positions = 2, list(range(len(text)))
+        characters = "".join(text[index] for index in positions)
         gaps = {
-            index: "".join(text[int(positions[index]) + 1 : int(positions[index + 1])].split()) for index in gap_indices
+            index: "".join(text[position + 1 : next_position].split())
+            for index, (position, next_position) in enumerate(pairwise(positions))
+            if next_position > position + 1
         }
-        allows_letters_around = not form.is_exact and len(letters) >= _MIN_LETTERS_INSIDE_WORD and " " not in text
+        allows_letters_around = not is_exact and num_letters >= _MIN_LETTERS_INSIDE_WORD and " " not in text
         return cls(
             literal,
             characters,
@@ -76,8 +80,8 @@ class LiteralPattern:
             gaps,
             allows_letters_around or _joins_without_spaces(characters[0]),
             allows_letters_around or _joins_without_spaces(characters[-1]),
-            allows_plural=not form.is_exact and len(letters) >= _MIN_LETTERS_FOR_PLURAL,
-            affixes=(text[: int(positions[0])], text[int(positions[-1]) + 1 :]),
+            allows_plural=not is_exact and num_letters >= _MIN_LETTERS_FOR_PLURAL,
+            affixes=(text[: positions[0]], text[positions[-1] + 1 :]),
         )
 
 

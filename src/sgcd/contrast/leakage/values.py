@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date
+from functools import lru_cache
 
 ReadValue = tuple[int, int, frozenset[str]]
 """Start and stop in a normalized text, and the values that may be meant there."""
@@ -28,6 +29,7 @@ def find_amounts(normalized: str) -> Iterator[ReadValue]:
                 yield match.start(1), match.end(1), readings
 
 
+@lru_cache(2**14)
 def possible_amounts(number: str) -> frozenset[str]:
     """The amounts that a number may denote, without thousands separators and trailing zeros.
 
@@ -128,6 +130,7 @@ def _compile_dates(orders: Iterable[str]) -> tuple[re.Pattern[str], ...]:
 
 
 _NAMED_DATE_PATTERNS, _DIGIT_DATE_PATTERNS = _compile_dates(_DATES_WITH_NAMES), _compile_dates(_DATES_IN_DIGITS)
+_DIGIT = re.compile("[0-9]")
 _MONTH_NAME = re.compile(rf"\b{_MONTH}\b")
 _DAY_OF_YEAR = re.compile(r"(?P<first>[0-9]{1,2})/(?P<second>[0-9]{1,2})(?![\w/-]|\.[0-9])")
 """3/14 and 14/3, without a year."""
@@ -140,7 +143,7 @@ def find_dates(normalized: str) -> Iterator[ReadValue]:
     >>> [sorted(days) for _, _, days in find_dates("on march 14th, 1987 or 03/04/1987")]
     [['1987-03-14'], ['any year-03-14'], ['1987-03-04', '1987-04-03']]
     """
-    if not any(char.isdecimal() for char in normalized):
+    if not _DIGIT.search(normalized):
         return
     named = _NAMED_DATE_PATTERNS if _MONTH_NAME.search(normalized) else ()
     for pattern in (*named, *_DIGIT_DATE_PATTERNS, _DAY_OF_YEAR):
@@ -194,7 +197,7 @@ def find_times(normalized: str, *, is_24_hours: bool = False) -> Iterator[ReadVa
     >>> [sorted(times) for _, _, times in find_times("at 2:30 pm or half past 2")]
     [['14:30'], ['02:30', '14:30']]
     """
-    if not any(char.isdecimal() for char in normalized):
+    if not _DIGIT.search(normalized):
         return
     for pattern in _TIMES:
         for match in pattern.finditer(normalized):
