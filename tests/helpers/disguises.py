@@ -25,6 +25,7 @@ LAST_NAMES = "Silva Kowalski Nguyen Okafor Lindqvist Johnson Garcia Moretti Tana
 CITIES = "New York|San Diego|Los Angeles|Salt Lake City|Kuala Lumpur|Buenos Aires|Cape Town".split("|")
 WORDS = "delayed economy window suitcase voucher insurance upgrade platinum orchid library".split()
 MONTHS = "January February March April May June July August September October November December".split()
+GERMAN_MONTHS = "Januar Februar März April Mai Juni Juli August September Oktober November Dezember".split()
 UNITS = "zero one two three four five six seven eight nine".split()
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
 TENS = "_ _ twenty thirty forty fifty sixty seventy eighty ninety".split()
@@ -88,7 +89,7 @@ VALUES: dict[str, Draw] = {
     "code": _draw_code,
     "amount": lambda rng: f"{rng.randint(1000, 99_999)}.{rng.randint(1, 9)}{rng.choice([0, 5])}",
     "whole amount": lambda rng: f"{rng.randint(101, 9999)}",
-    "password": lambda rng: "".join(rng.choices(string.ascii_letters, k=5)) + rng.choice("!#?+") + f"{rng.randint(10, 99)}",
+    "password": lambda rng: "".join(rng.choices(string.ascii_letters, k=5)) + rng.choice("!#?+") + "47",
 }  # fmt: skip
 
 
@@ -98,6 +99,10 @@ def _dates(write: Callable[[date], str]) -> Change:
 
 def _times(write: Callable[[int, int], str]) -> Change:
     return lambda value, rng: write(int(value[:2]), int(value[3:]))
+
+
+def _spell_year(year: int) -> str:
+    return f"{spell_number(year // 100)} {spell_number(year % 100)}" if 1910 <= year < 2000 else spell_number(year)
 
 
 def _half_day(hour: int) -> str:
@@ -133,7 +138,9 @@ def _digits(value: str) -> str:
 def _spell_pairs(value: str) -> str:
     digits = _digits(value)
     pairs = [digits[at : at + 2] for at in range(0, len(digits), 2)]
-    return " ".join(spell_digits(pair) if pair[0] == "0" or len(pair) < 2 else spell_number(int(pair)) for pair in pairs)
+    return " ".join(
+        spell_number(int(pair)) if len(pair) == 2 and pair[0] != "0" else spell_digits(pair) for pair in pairs
+    )
 
 
 def _spell_doubles(value: str) -> str:
@@ -182,10 +189,9 @@ PEOPLE = [
         "the 14th of March": _dates(lambda d: f"the {ordinal(d.day)} of {_D[d.month - 1]}"),
         "3/14": _dates(lambda d: f"{d.month}/{d.day}"),
         "March fourteenth, nineteen eighty-seven": _dates(
-            lambda d: f"{_D[d.month - 1]} {spell_ordinal(d.day)}, {spell_number(d.year // 100)} {spell_number(d.year % 100)}"
-            if 1910 <= d.year < 2000 else f"{_D[d.month - 1]} {spell_ordinal(d.day)}, {spell_number(d.year)}"
+            lambda d: f"{_D[d.month - 1]} {spell_ordinal(d.day)}, {_spell_year(d.year)}"
         ),
-        "14. März 1987": _dates(lambda d: f"{d.day}. {'Januar Februar März April Mai Juni Juli August September Oktober November Dezember'.split()[d.month - 1]} {d.year}"),
+        "14. März 1987": _dates(lambda d: f"{d.day}. {GERMAN_MONTHS[d.month - 1]} {d.year}"),
         "the day before March 15, 1987": _dates(lambda d: f"the day before {d + timedelta(days=1):%B %d, %Y}"),
         "in March 1987": _dates(lambda d: f"in {_D[d.month - 1]} {d.year}"),
     }),
@@ -425,3 +431,17 @@ def plant_disguises(rng: random.Random, disguises: Sequence[Disguise] = DISGUISE
                 if form != value:
                     plantings.append(Planting(disguise, kind, value, rng.choice(CARRIERS).format(form)))
     return plantings
+
+
+def count_caught(trials: int, seed: int) -> list[dict[str, str | int]]:
+    """For each disguise, how often it is caught, and an example."""
+    rows = dict[tuple[str, str], dict[str, str | int]]()
+    for planting in plant_disguises(random.Random(seed), trials=trials):
+        disguise = planting.disguise
+        row = rows.setdefault(
+            (disguise.family, disguise.name),
+            {"family": disguise.family, "disguise": disguise.name, "caught": 0, "of": 0},
+        )
+        row["caught"] = int(row["caught"]) + planting.is_caught()
+        row["of"] = int(row["of"]) + 1
+    return list(rows.values())

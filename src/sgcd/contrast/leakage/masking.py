@@ -104,10 +104,12 @@ class Literals:
         """Whether the span is a part of a public name, such as `booking` in `get_booking`."""
         if not self.public_names:
             return False
-        while start and (text[start - 1].isalnum() or text[start - 1] == "_"):
-            start -= 1
-        name = _IDENTIFIER.match(text, start)
-        return name is not None and name.end() > stop and name[0].casefold() in self.public_names
+        name_start = start
+        while name_start and (text[name_start - 1].isalnum() or text[name_start - 1] == "_"):
+            name_start -= 1
+        name = _IDENTIFIER.match(text, name_start)
+        is_longer = name is not None and len(name[0]) > stop - start
+        return is_longer and name[0].casefold() in self.public_names
 
     @cached_property
     def _pattern_index(self) -> PatternIndex:

@@ -122,7 +122,7 @@ class PatternIndex:
         return list(self._is_start)
 
     def find_candidates(
-        self, characters: str, hashes: NDArray[np.int64], level: int
+        self, characters: str, hashes: NDArray[np.int32], level: int
     ) -> Iterator[tuple[int, LiteralPattern]]:
         """Each pattern whose characters occur, with their index."""
         for index in np.flatnonzero(self._is_start[level][hashes]).tolist():
@@ -136,10 +136,13 @@ class PatternIndex:
                 index = characters.find(pattern.characters, index + 1)
 
 
-def _hash_starts(characters: str) -> NDArray[np.int64]:
+def _hash_starts(characters: str) -> NDArray[np.int32]:
     """A number for each place with `_START_CHARS` characters after it."""
-    codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.int64)
-    return (codes[:-2] * 961 + codes[1:-1] * 31 + codes[2:]) % _NUM_HASHES
+    if characters.isascii():
+        codes = np.frombuffer(characters.encode(), np.uint8).astype(np.int32)
+    else:
+        codes = np.frombuffer(characters.encode("utf-32-le", "surrogatepass"), np.int32)
+    return (codes[:-2] * 961 + codes[1:-1] * 31 + codes[2:]) & (_NUM_HASHES - 1)
 
 
 @lru_cache(maxsize=32)
@@ -155,7 +158,7 @@ class SearchableText:
         self.normalized = normalized
         self.text = normalized.text
         self._levels: dict[int, tuple[str, NDArray[np.int64]]] = {}
-        self._hashes: dict[int, NDArray[np.int64]] = {}
+        self._hashes: dict[int, NDArray[np.int32]] = {}
 
     def characters_at_level(self, level: int) -> tuple[str, NDArray[np.int64]]:
         """The characters that are compared at a level, and their indices."""
@@ -209,6 +212,8 @@ class SearchableText:
 
     def _gaps_match(self, positions: NDArray[np.int64], pattern: LiteralPattern) -> bool:
         """Whether the pattern accepts the gaps between the matched characters."""
+        if positions[-1] - positions[0] == len(positions) - 1:
+            return pattern.allows_gaps or not pattern.gaps
         steps = np.diff(positions)
         gap_indices = np.flatnonzero(steps > 1).tolist()
         gaps = {index: self.text[int(positions[index]) + 1 : int(positions[index + 1])] for index in gap_indices}

@@ -26,6 +26,7 @@ _REPEATS = {"double": 2, "triple": 3}
 _NUMBER_NAMES = frozenset([*_SMALL_NUMBERS, *_TENS_NUMBERS, *_SIZES, *_REPEATS])
 _SEPARATORS = str.maketrans(dict.fromkeys("-_,.;:!?\"'()[]{}", " "))
 _WORD = "|".join(sorted(_NUMBER_NAMES, key=lambda name: (-len(name), name)))
+_WORDS = re.compile(r"(?<![^\W_])[A-Za-z]+")
 _ORDINAL = re.compile(r"(?:first|second|third|th)$")
 _NUMBER_WORDS = re.compile(rf"\b(?:{_WORD})(?:[\s-]{{1,3}}(?:and\s{{1,3}})?(?:{_WORD})){{0,60}}\b", re.IGNORECASE)
 
@@ -45,7 +46,13 @@ def find_spoken(text: str) -> list[tuple[int, int, str]]:
     """
     found = [(*match.span(), _write_symbol(match[0])) for match in _SPOKEN_SYMBOLS.finditer(text)]
     if not _NUMBER_NAMES.isdisjoint(text.lower().translate(_SEPARATORS).split()):
-        found += [(*match.span(), _write_number(match[0])) for match in _NUMBER_WORDS.finditer(text)]
+        position = 0
+        for word in _WORDS.finditer(text):
+            if word.start() < position or word[0].lower() not in _NUMBER_NAMES:
+                continue
+            if match := _NUMBER_WORDS.match(text, word.start()):
+                found.append((*match.span(), _write_number(match[0])))
+                position = match.end()
     return sorted(found)
 
 

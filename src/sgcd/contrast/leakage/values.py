@@ -102,13 +102,14 @@ _DATE_PARTS = {
     "-": r"(?P<separator>\s?[./-]\s?|\s)",
     "=": r"(?P=separator)",
     ",": r"[\s,./-]{1,3}",
+    "!": r"(?![\s,./-]{1,3}'?[0-9]{4})",
     "_": r"[\s,./-]{0,3}(?:of\s{1,3})?",
 }
 _DATES_WITH_NAMES = {
     "D _ NAME , Y": "14 March 1987, 14th of March, 1987, 14-Mar-87",
     "NAME _ D , Y": "March 14, 1987, Mar. 14th '87",
-    "D _ NAME": "the 14th of March",
-    "NAME _ D": "March 14th",
+    "D _ NAME !": "the 14th of March",
+    "NAME _ D !": "March 14th",
     "YYYY _ NAME _ D": "1987 March 14",
 }
 _DATES_IN_DIGITS = {
