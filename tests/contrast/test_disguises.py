@@ -35,9 +35,9 @@ def test_what_is_caught_is_caught_for_any_value(seed: int, disguise) -> None:
         assert planting.is_caught(), (planting.value, planting.text)
 
 
-ORDINARY = """First find the user, then look at the booking. Successful attempts check the fare class before they act; the
-failed ones cancel at once. If two or three seats are left, offer one of them. It may take 24 hours. Nobody waits at the gate.
-Call get_booking again when the answer is an error, and do not promise a refund that the policy forbids."""
+ORDINARY = """First find the user, then look at the booking. Successful attempts check the fare class before they act;
+the failed ones cancel at once. If two or three seats are left, offer one of them. It may take 24 hours. Nobody waits at
+the gate. Call get_booking again when the answer is an error, and do not promise a refund that the policy forbids."""
 
 
 @settings(max_examples=40, deadline=None)

@@ -108,8 +108,7 @@ class Literals:
         while name_start and (text[name_start - 1].isalnum() or text[name_start - 1] == "_"):
             name_start -= 1
         name = _IDENTIFIER.match(text, name_start)
-        is_longer = name is not None and len(name[0]) > stop - start
-        return is_longer and name[0].casefold() in self.public_names
+        return bool(name) and len(name[0]) > stop - start and name[0].casefold() in self.public_names
 
     @cached_property
     def _pattern_index(self) -> PatternIndex:

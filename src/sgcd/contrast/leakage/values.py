@@ -142,7 +142,7 @@ def find_dates(normalized: str) -> Iterator[ReadValue]:
     """Each date in a normalized text, with the days that it may mean. A date without a year is a day of any year.
 
     >>> [sorted(days) for _, _, days in find_dates("on march 14th, 1987 or 03/04/1987")]
-    [['1987-03-14'], ['any year-03-14'], ['1987-03-04', '1987-04-03']]
+    [['1987-03-14'], ['1987-03-04', '1987-04-03']]
     """
     if not _DIGIT.search(normalized):
         return
