@@ -38,7 +38,7 @@ def check(words: RecipeWords = None, json: JsonFlag = False) -> None:
     path, keys = split_recipe_and_keys(words or [])
     if path is None:
         raise RecipeError("a recipe is needed: sgcd check RECIPE key=value ...")
-    if path.is_dir():
+    if path.is_dir() or not (path.is_file() or path.suffix):
         check_run(path, keys, as_json=json)
         return
     check_recipe(load_recipe(path, keys), as_json=json)
