@@ -27,7 +27,7 @@ from sgcd.contrast.reference import (
 )
 from sgcd.contrast.trace import render_trace
 from sgcd.contrast.writers import Writer, WriterFailed
-from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.records import Group, Verdict
 
 PLENTY = 10**6
@@ -38,7 +38,7 @@ def referred(writer: Writer, group: Group | None = None, budget: int = PLENTY) -
 
 
 def test_mixed_siblings_have_a_reference() -> None:
-    found = referred(BuiltInWriter())
+    found = referred(MovesWriter())
     assert found.reference is not None
     assert found.reference.text.splitlines() == [
         "what successful attempts check : find_user .",
@@ -49,7 +49,7 @@ def test_mixed_siblings_have_a_reference() -> None:
     ]
     assert (found.cause, found.selection, found.siblings_read, found.num_replaced) == ("", "all", (0, 1), 0)
     assert (found.reference.task, found.reference.writer, found.reference.literals) == ("t1", "built-in", ())
-    assert referred(BuiltInWriter()) == found
+    assert referred(MovesWriter()) == found
 
 
 @pytest.mark.parametrize(
@@ -195,14 +195,14 @@ def test_a_line_for_the_runs_folder_is_plain_json_without_what_was_masked() -> N
 
 
 def test_contrast_refers_and_fits() -> None:
-    contrast = ReferenceBuilder(BuiltInWriter(), LAB, PLENTY, min_tokens=10)
+    contrast = ReferenceBuilder(MovesWriter(), LAB, PLENTY, min_tokens=10)
     found = run(contrast.build(pair()))
-    assert found == referred(BuiltInWriter())
+    assert found == referred(MovesWriter())
     whole = encode_reference(LAB, found.reference.text)
     fitted = contrast.fit_to_window(found.reference, len(whole) - 1)
     assert fitted and fitted.dropped_lines == 1
     assert contrast.fit_to_window(found.reference, 9) is None
-    assert run(ReferenceBuilder(BuiltInWriter(), LAB, 5, 10).build(pair())).cause.startswith("too long")
+    assert run(ReferenceBuilder(MovesWriter(), LAB, 5, 10).build(pair())).cause.startswith("too long")
 
 
 def test_the_parts_before_and_after_the_writer_wait_for_nothing() -> None:
@@ -222,7 +222,7 @@ def test_the_parts_before_and_after_the_writer_wait_for_nothing() -> None:
 
 
 def test_literals_are_not_creditable_where_there_is_a_reference() -> None:
-    contrast = ReferenceBuilder(BuiltInWriter(), LAB, PLENTY, min_tokens=10)
+    contrast = ReferenceBuilder(MovesWriter(), LAB, PLENTY, min_tokens=10)
     found = run(contrast.build(pair()))
     masks = contrast.creditable_masks(pair(), found)
     for mask, each in zip(masks, pair().rollouts, strict=True):

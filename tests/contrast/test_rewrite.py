@@ -4,10 +4,10 @@ from helpers.group import DONE, LAB, SORRY, Says, call, pair, rollout, run, sibl
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.rewrite import CauseCounts, rewrite_references, write_without_each
 from sgcd.contrast.rewrite import pick_pair as one_pair
-from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.records import Group
 
-CONTRAST = ReferenceBuilder(BuiltInWriter(), LAB, 10**6, 1)
+CONTRAST = ReferenceBuilder(MovesWriter(), LAB, 10**6, 1)
 
 
 def three() -> Group:
@@ -25,7 +25,7 @@ def three() -> Group:
 def test_every_arm_has_its_texts() -> None:
     groups = [three(), pair()]
     own = [run(CONTRAST.build(group)).reference.text for group in groups]
-    arms, causes = run(rewrite_references(groups, own, CONTRAST, seed=0))
+    arms, causes = run(rewrite_references(groups, own, CONTRAST, MovesWriter(), seed=0))
     assert not causes
     assert arms["rewritten"] == [[text] for text in own]
     assert "built-in" not in arms
@@ -40,7 +40,7 @@ def test_every_arm_has_its_texts() -> None:
 
 def test_another_writer_stands_beside_the_built_in_one() -> None:
     contrast = ReferenceBuilder(Says(["look first"]), LAB, 10**6, 1)
-    arms, _ = run(rewrite_references([three()], ["own"], contrast, seed=0))
+    arms, _ = run(rewrite_references([three()], ["own"], contrast, MovesWriter(), seed=0))
     assert arms["rewritten"] == [["look first"]]
     assert arms["built-in"][0][0].startswith("what successful attempts check")
     assert arms["shuffled"] == [[]]

@@ -20,7 +20,7 @@ from sgcd.contrast.leakage.literals import creditable_mask, find_literals
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult, build_reference, prepare_reference
 from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.contrast.trace import build_traces
-from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.lab import policy
 from sgcd.records import Group, Message
 
@@ -66,7 +66,7 @@ def test_tool_answers_are_read_while_the_reference_of_a_huge_group_is_prepared()
 
     async def build_and_read() -> tuple[ReferenceResult, int, float]:
         building = asyncio.create_task(
-            build_reference(group_with_long_answers(1, 600), LAB, BuiltInWriter(), budget=10**9)
+            build_reference(group_with_long_answers(1, 600), LAB, MovesWriter(), budget=10**9)
         )
         num_answers, longest = await read_answers(building)
         return building.result(), num_answers, longest
@@ -105,7 +105,7 @@ def test_text_work_is_done_in_order_by_one_thread_and_dropped_when_nobody_waits(
 
 
 def test_what_text_work_raises_reaches_the_caller() -> None:
-    builder = ReferenceBuilder(BuiltInWriter(), LAB, 10**6, 1)
+    builder = ReferenceBuilder(MovesWriter(), LAB, 10**6, 1)
     messages: Any = (None,)
     broken = siblings(*(replace(one, messages=messages) for one in pair().rollouts))
     with pytest.raises(AttributeError):

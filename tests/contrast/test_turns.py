@@ -14,7 +14,7 @@ from sgcd.contrast.insert import build_teacher_input_ids, encode_reference
 from sgcd.contrast.leakage.chat_marks import find_chat_marks
 from sgcd.contrast.reference import build_reference
 from sgcd.contrast.trace import render_trace
-from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.records import Group
 
 CHATS = {"words": LAB, "bytes": subword_chats.chat(), "fallback": subword_chats.chat("fallback")}
@@ -90,7 +90,7 @@ def test_the_built_in_writer_passes_no_mark_on() -> None:
         )
         for r in group.rollouts
     )
-    found = run(build_reference(replace(group, rollouts=heard), LAB, BuiltInWriter(), budget=10**6))
+    found = run(build_reference(replace(group, rollouts=heard), LAB, MovesWriter(), budget=10**6))
     assert found.reference is not None
     assert "find_user error" in found.reference.text
     assert special(LAB, encode_reference(LAB, found.reference.text)) == []

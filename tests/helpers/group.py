@@ -9,7 +9,7 @@ import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.contrast.trace import Trace
-from sgcd.contrast.writers.built_in import compose_reference
+from sgcd.contrast.writers.moves import compose_moves
 from sgcd.lab import policy
 from sgcd.records import EndReason, Group, Message, Rollout, Task, TokenIds, TokenKind, TokenKinds, Turn, Verdict
 
@@ -96,7 +96,7 @@ class Says:
         self.traces = traces
         if isinstance(text, BaseException):
             raise text
-        return compose_reference(traces) if text is ... else text
+        return compose_moves(traces) if text is ... else text
 
 
 def run(coroutine: Any) -> Any:

@@ -10,7 +10,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sgcd.act.environment import InitialMessages, Reply, TaskSuite
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.credit.methods import build_method
 from sgcd.lab import policy as lab
 from sgcd.learn.policy.load import Policy
@@ -176,7 +176,7 @@ def build_context(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: An
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
     sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)
-    contrast = ReferenceBuilder(BuiltInWriter(), CHAT, plan.reference.budget, plan.reference.min_tokens)
+    contrast = ReferenceBuilder(MovesWriter(), CHAT, plan.reference.budget, plan.reference.min_tokens)
     return RunContext(
         task_suite=stage,
         policy=Policy(fresh, CHAT),

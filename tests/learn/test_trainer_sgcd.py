@@ -11,7 +11,7 @@ import torch
 
 from helpers.tiny_policy import Watcher
 from helpers.training_runs import SGCD, contents, policy, train
-from sgcd.contrast.writers.built_in import compose_reference
+from sgcd.contrast.writers.moves import compose_moves
 from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.training.context import RunContext
 from sgcd.learn.training.trainer import TrainResult
@@ -132,7 +132,7 @@ class Late:
 
     async def write(self, traces: Any, refused: Any = ()) -> str:
         await asyncio.sleep(self.seconds.pop(0) if self.seconds else 0)
-        return compose_reference(traces)
+        return compose_moves(traces)
 
 
 def test_whoever_writes_first_the_run_ends_the_same(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from sgcd.contrast.leakage.masking import PLACEHOLDER_PATTERN
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.records import Group
 
 _KEEP_MASKED_LINE = re.compile(r"^\W*keep masked\b", re.IGNORECASE)
@@ -82,8 +83,6 @@ def corrupt_reference(text: str, share: float, other_references: Sequence[str], 
 
 _WRONG_SHARES = (0.1, 0.25, 0.5, 1.0)
 """Shares of statements that are replaced by wrong ones."""
-_TEMPLATE_PARTS = {"what to do": slice(0, 2), "deviations": slice(3, 4)}
-"""Parts of the built-in writer's reference that make an arm of their own."""
 TextsByArm = dict[str, list[list[str]]]
 """For each arm and group the reference texts; an empty list when none could be written."""
 CauseCounts = Counter[str]
@@ -91,14 +90,19 @@ CauseCounts = Counter[str]
 
 
 async def rewrite_references(
-    groups: Sequence[Group], own_references: Sequence[str], builder: ReferenceBuilder, *, seed: int
+    groups: Sequence[Group],
+    own_references: Sequence[str],
+    builder: ReferenceBuilder,
+    built_in_writer: BuiltInWriter | MovesWriter,
+    *,
+    seed: int,
 ) -> tuple[TextsByArm, CauseCounts]:
     """The texts of each arm, and the causes of missing ones.
 
     `builder` is the recipe's. `own_references` are those that gave the groups their credit. The built-in writer has an
     arm of its own when the recipe names another writer.
     """
-    built_in_builder = replace(builder, writer=BuiltInWriter())
+    built_in_builder = replace(builder, writer=built_in_writer)
     causes = CauseCounts()
     texts_rewritten = await _build_all(builder, groups, causes)
     arms: TextsByArm = {"rewritten": texts_rewritten}
@@ -106,7 +110,7 @@ async def rewrite_references(
         arms["built-in"] = await _build_all(built_in_builder, groups, causes)
     built_in = arms.get("built-in", texts_rewritten)
     arms["one pair"] = await _build_all(builder, groups, causes, only_siblings=[pick_pair(group) for group in groups])
-    for name, part_lines in _TEMPLATE_PARTS.items():
+    for name, part_lines in built_in_writer.parts.items():
         arms[name] = [["\n".join(text.splitlines()[part_lines]) for text in group_texts] for group_texts in built_in]
     arms["leave one out"] = await write_without_each(builder, groups, causes)
     arms["shuffled"] = (

@@ -11,6 +11,7 @@ from sgcd.chat import Chat
 from sgcd.contrast.leakage.chat_marks import break_chat_marks
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.leakage.verifier_names import collect_verifier_names, remove_verifier_data
+from sgcd.contrast.steps import Step, StepBuilder
 from sgcd.records import Call, Message, Rollout
 from sgcd.text import cut_middle
 
@@ -61,6 +62,8 @@ class Trace:
     """Whether a call ended the rollout, so that there is no final text."""
     opening: str = ""
     """The messages before the policy's first turn."""
+    steps: tuple[Step, ...] = ()
+    """Its calls and its end, with the origins of their values; no text of a trace shows them."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -89,8 +92,16 @@ class Trace:
 
 
 def build_traces(rollouts: Sequence[Rollout], literals: Literals, chat: Chat) -> list[Trace]:
-    """One trace for each rollout, in order."""
-    return [build_trace(rollout, literals, chat) for rollout in rollouts]
+    """One trace with steps for each rollout, in order."""
+    builder = StepBuilder(rollouts, literals.mask)
+    traces: list[Trace] = []
+    for rollout in rollouts:
+        last_turn = rollout.turns[-1] if rollout.turns else None
+        is_answer = last_turn is not None and not last_turn.calls and not last_turn.malformed
+        answer = chat.visible_text(rollout, last_turn).strip() if last_turn and is_answer else ""
+        steps = builder.build(rollout, _opening_messages(rollout), _replies_by_turn(rollout), answer)
+        traces.append(replace(build_trace(rollout, literals, chat), steps=steps))
+    return traces
 
 
 def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:

@@ -9,7 +9,7 @@ import numpy as np
 from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
 from sgcd.contrast.reference import build_reference
-from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.lab import words
 from sgcd.lab.demonstrate import (
     ALWAYS_ACTS,
@@ -138,7 +138,7 @@ async def measure_reference_arms(
 
 async def _write_reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
     """The text that the built-in writer makes of mixed siblings, with leaks masked as in training."""
-    result = await build_reference(Group(task, tuple(rollouts)), chat, BuiltInWriter(), budget=_REFERENCE_BUDGET)
+    result = await build_reference(Group(task, tuple(rollouts)), chat, MovesWriter(), budget=_REFERENCE_BUDGET)
     assert result.reference, result.cause
     return result.reference.text
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.contrast.insert import encode_reference, insert_reference
-from sgcd.contrast.writers.built_in import compose_reference
+from sgcd.contrast.writers.moves import compose_moves
 from sgcd.errors import RecipeError
 from sgcd.lab import policy as lab_policy
 from sgcd.lab import warm_start_checks as gate
@@ -116,7 +116,7 @@ def generate_examples(start: WarmStart, chat: Chat) -> Iterator[SftExample]:
 def contrast_demonstrations(demonstrations: Sequence[Demonstration]) -> str:
     """The built-in writer's reference for these siblings; empty if they are not mixed."""
     is_mixed = len({demonstration.verdict.success for demonstration in demonstrations}) == 2
-    return compose_reference([demonstration.trace for demonstration in demonstrations]) if is_mixed else ""
+    return compose_moves([demonstration.trace for demonstration in demonstrations]) if is_mixed else ""
 
 
 def _pick(rng: np.random.Generator, tasks: Sequence[Task]) -> Task:

@@ -7,7 +7,7 @@ from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
 from sgcd.contrast.reference import ReferenceResult, build_reference
 from sgcd.contrast.settings import ReferenceSettings
-from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.credit.settings import SgcdSettings
 from sgcd.errors import RecipeError
 from sgcd.lab.reference_effect import play_with_references
@@ -71,7 +71,7 @@ async def collect_lab_groups(study: LabStudy, num_wanted: int) -> tuple[list[Gro
 
 async def _with_references(groups: Sequence[Group], chat: Chat) -> list[GroupWithReferences]:
     budget = ReferenceSettings().budget
-    results = [await build_reference(group, chat, BuiltInWriter(), budget=budget) for group in groups]
+    results = [await build_reference(group, chat, MovesWriter(), budget=budget) for group in groups]
     texts = [get_reference_text(result) for result in results]
     columns = zip(groups, results, texts[1:] + texts[:1], strict=True)
     return [GroupWithReferences(group, result, next_text) for group, result, next_text in columns]

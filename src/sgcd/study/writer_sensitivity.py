@@ -5,6 +5,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+from sgcd.assemble import choose_built_in_writer
 from sgcd.contrast.leakage.literals import find_literals
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.rewrite import rewrite_references
@@ -46,7 +47,9 @@ async def measure_sensitivity(
         cases, steps, num_without_reference = await load_cases(folder, context, sizes.groups)
         on_progress(f"{len(cases)} groups of {len(steps)} steps; writing references anew")
         groups, own_references = [case.group for case in cases], [case.own_reference for case in cases]
-        arms, causes = await rewrite_references(groups, own_references, context.reference_builder, seed=sizes.seed)
+        arms, causes = await rewrite_references(
+            groups, own_references, context.reference_builder, choose_built_in_writer(recipe), seed=sizes.seed
+        )
     texts_by_case = [[text for arm in arms.values() for text in arm[index]] for index in range(len(cases))]
     on_progress(f"scoring {sum(len(case.group.rollouts) for case in cases)} rollouts under each")
     weighed = score_references(build_scorer(recipe, context), cases, texts_by_case)

@@ -1,106 +1,250 @@
-"""The built-in writer: compares the siblings' moves by rule, without a model, and writes five parts."""
+"""The built-in writer: says in plain sentences where failures part from successes, by rule and without a model."""
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
-from typing import TypeVar
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
 
-from sgcd.contrast.align import Deviation, edit_distance, find_deviations, medoid_index
-from sgcd.contrast.leakage.masking import PLACEHOLDER
+from sgcd.align import Parting, align_sequences, find_partings, total_similarity
+from sgcd.contrast.steps import Step, StepValue, step_similarity
 from sgcd.contrast.trace import Trace
+from sgcd.contrast.writers import WriterFailed
+from sgcd.contrast.writers.acts import (
+    ACT_KINDS,
+    OPPOSITES,
+    Act,
+    ActKind,
+    PlacedAct,
+    Relation,
+    describe_step,
+    list_acts,
+    relation_act,
+)
 
-CountedItem = TypeVar("CountedItem", bound=Hashable)
+_MAX_POINTS = 3
+"""The most points of deviation that a reference names."""
+_PLACED_KINDS = ("user", "result", "enum")
+"""Origins in which a value has a place."""
 
-_MAX_ALTERNATIVES = 2
-"""The most alternatives in a part, and the most points of deviation."""
-_BRANCH_MOVES = 2
-"""The last moves of an attempt, which are its branch: the last tool and the final text."""
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A point where failures part from successes: what either side does there, in acts of which none is on both."""
+
+    place: str
+    right: Act
+    wrong: Act | None
+    """None when failures have nothing in common there."""
+    tools: frozenset[str]
+    """The tools that either side calls there."""
 
 
 class BuiltInWriter:
-    """Writes the same text for the same traces."""
+    """Writes the same text for the same traces.
+
+    A fault that is named becomes likelier, so failures are named only where the divergence is taken between two
+    teachers that both read it.
+    """
 
     name = "built-in"
+    parts: ClassVar[Mapping[str, slice]] = {"what to do": slice(0, 1), "deviations": slice(1, None)}
+    """Parts of its text, as lines."""
+
+    def __init__(self, names_failures: bool = False) -> None:
+        self.names_failures = names_failures
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
-        return compose_reference(traces)
+        return compose_reference(traces, names_failures=self.names_failures)
 
 
-def compose_reference(traces: Sequence[Trace]) -> str:
-    """The five parts: state checks, successful branches, failed branches, points of deviation, masked values.
+def compose_reference(traces: Sequence[Trace], *, names_failures: bool = False) -> str:
+    """What successes call, then each point of deviation, the earliest first."""
+    points = find_points(traces)
+    if not points:
+        raise WriterFailed("nothing parts them: successes and failures do the same as far as calls and origins show")
+    lines = [_describe_calls([trace for trace in traces if trace.success])]
+    for number, point in enumerate(points):
+        lines.append(f"Attempts {'also' if number else 'first'} part {point.place}.")
+        lines.append(f"Successful attempts {point.right.phrase}.")
+        if names_failures and point.wrong:
+            lines.append(f"Failed attempts {point.wrong.phrase}.")
+    return "\n".join(lines)
 
-    All siblings count. Checks and branches are those that most siblings share. Each failure is aligned with its nearest
-    success. More frequent alternatives come first.
+
+def find_points(traces: Sequence[Trace]) -> list[Point]:
+    """The points of deviation between each failure and the nearest success that it can be told from, in order.
+
+    An act is right when a larger share of the successes than of the failures does it, and at least half of them; wrong
+    the other way round. So no act is both.
     """
-    successes = [trace for trace in traces if trace.success]
-    failures = sorted((trace for trace in traces if not trace.success), key=lambda trace: -len(trace.moves))
-    medoid = successes[medoid_index([trace.moves for trace in successes])]
-    branch_moves = _common_branches(sorted(successes, key=lambda trace: (trace is not medoid, len(trace.moves))))
-    return "\n".join(
-        [
-            f"what successful attempts check : {_join_moves(_common_checks(medoid, successes))} .",
-            f"then they do : {_join_moves(branch_moves)} .",
-            "where failed attempts go wrong : "
-            f"{_join_moves([*_common_branches(failures), *_failure_errors(successes, failures)])} .",
-            f"{_describe_deviations(medoid, successes, failures)} .",
-            f"keep masked : {PLACEHOLDER} .",
-        ]
-    )
-
-
-def _common_checks(medoid: Trace, successes: Sequence[Trace]) -> list[str]:
-    """Tools before the medoid's branch that at least half of the successes used."""
-    tools_before_branch = medoid.tools[: max(0, len(medoid.moves) - _BRANCH_MOVES)]
-    return [
-        tool
-        for tool in dict.fromkeys(tools_before_branch)
-        if 2 * sum(tool in trace.tools for trace in successes) >= len(successes)
-    ]
-
-
-def _common_branches(traces: Sequence[Trace]) -> list[str]:
-    """The most common last moves of attempts."""
-    branches = _most_common(Counter(trace.moves[-_BRANCH_MOVES:] for trace in traces))
-    return [move for branch in branches for move in branch]
-
-
-def _failure_errors(successes: Sequence[Trace], failures: Sequence[Trace]) -> list[str]:
-    """Errors that are more frequent in failures than in successes."""
-    success_errors = Counter(error for trace in successes for error in trace.errors)
-    failure_errors = Counter(error for trace in failures for error in trace.errors)
-    return _most_common(
-        Counter(
-            {
-                error: count
-                for error, count in failure_errors.items()
-                if count * len(successes) > success_errors[error] * len(failures)
-            }
+    contrast = _Contrast(traces)
+    found: list[tuple[int, Point]] = []
+    for failure in contrast.failures:
+        by_similarity = sorted(
+            contrast.successes, key=lambda success: -total_similarity(success.steps, failure.steps, step_similarity)
         )
+        points_by_success = (contrast.find_pair_points(success, failure) for success in by_similarity)
+        found += next((points for points in points_by_success if points), [])
+    points_by_act: dict[Act, list[tuple[int, Point]]] = {}
+    for start, point in found:
+        points_by_act.setdefault(point.right, []).append((start, point))
+    best = sorted(points_by_act, key=lambda act: (-contrast.margin(act), -len(points_by_act[act])))[:_MAX_POINTS]
+    earliest = sorted(best, key=lambda act: min(start for start, _ in points_by_act[act]))
+    return [_merge([point for _, point in points_by_act[act]]) for act in earliest]
+
+
+def _merge(points: Sequence[Point]) -> Point:
+    """One point of several with the same right act; the most common of their places and of their wrong acts."""
+    place = Counter(point.place for point in points).most_common(1)[0][0]
+    wrong = Counter(point.wrong for point in points if point.wrong and point.place == place).most_common(1)
+    tools = frozenset[str]().union(*(point.tools for point in points))
+    return Point(place, points[0].right, wrong[0][0] if wrong else None, tools)
+
+
+class _Contrast:
+    """Which acts more of the successes do than of the failures."""
+
+    def __init__(self, traces: Sequence[Trace]) -> None:
+        self.successes = [trace for trace in traces if trace.success]
+        self.failures = [trace for trace in traces if not trace.success]
+        arguments: dict[str, dict[str, None]] = {}
+        for step in (step for trace in traces for step in trace.steps if step.kind == "call"):
+            arguments.setdefault(step.tool, {}).update(dict.fromkeys(value.argument for value in step.values))
+        names = {tool: [*of_tool] for tool, of_tool in arguments.items()}
+        self._acts = {trace.sibling: list_acts(trace.steps, names) for trace in traces}
+        self._shares = {True: self._count_acts(self.successes), False: self._count_acts(self.failures)}
+        self._add_relations()
+
+    def find_pair_points(self, success: Trace, failure: Trace) -> list[tuple[int, Point]]:
+        """The points where a failure parts from a success, with the index of the success's step."""
+        return [
+            (parting.own.start, point)
+            for parting in find_partings(success.steps, failure.steps, step_similarity)
+            if (point := self._describe(parting, success, failure))
+        ]
+
+    def _describe(self, parting: Parting, success: Trace, failure: Trace) -> Point | None:
+        """The acts of either side where they part; None when no act of the success is right there."""
+        relations = list(_find_relations(parting, success.steps, failure.steps))
+        rights = [relation_act(tool, value, relation) for tool, value, _, relation in relations]
+        wrongs = [relation_act(tool, value, OPPOSITES[relation]) for tool, _, value, relation in relations]
+        kinds = _kinds_of(parting, success.steps, failure.steps)
+        right = self._best_act(success, parting.own, rights, kinds=kinds)
+        if right is None:
+            return None
+        wrong = self._best_act(failure, parting.other, wrongs, kinds=kinds)
+        own, other = success.steps[parting.own.start : parting.own.stop], failure.steps
+        steps = [*own, *other[parting.other.start : parting.other.stop]]
+        tools = frozenset(step.tool for step in steps if step.kind == "call")
+        return Point(_describe_place(parting, success.steps, right), right, wrong, tools)
+
+    def margin(self, act: Act) -> Fraction:
+        """The share of successes that do the act less the share of failures that do it."""
+        return self._shares[True].get(act, Fraction(0)) - self._shares[False].get(act, Fraction(0))
+
+    def _best_act(self, trace: Trace, span: range, relations: Sequence[Act], *, kinds: Sequence[ActKind]) -> Act | None:
+        sign, own_shares = (1, self._shares[True]) if trace.success else (-1, self._shares[False])
+        indices = span if len(span) else range(span.start, span.start + 1)
+        placed = [
+            *(one for one in self._acts[trace.sibling] if one.index in indices and one.act.kind in kinds),
+            *(PlacedAct(act, span.start, 2) for act in relations),
+        ]
+        candidates = [
+            one for one in placed if sign * self.margin(one.act) > 0 and own_shares.get(one.act, 0) >= Fraction(1, 2)
+        ]
+        best = min(
+            candidates,
+            key=lambda one: (-sign * self.margin(one.act), ACT_KINDS.index(one.act.kind), one.span, one.index),
+            default=None,
+        )
+        return best.act if best else None
+
+    def _count_acts(self, traces: Sequence[Trace]) -> dict[Act, Fraction]:
+        """The share of the traces that do each act."""
+        counts = Counter(act for trace in traces for act in {placed.act for placed in self._acts[trace.sibling]})
+        return {act: Fraction(count, len(traces)) for act, count in counts.items()}
+
+    def _add_relations(self) -> None:
+        """Relations hold between two sides: their shares are of all pairs of a success and a failure."""
+        counts: dict[bool, Counter[Act]] = {True: Counter(), False: Counter()}
+        for success in self.successes:
+            for failure in self.failures:
+                found: dict[bool, set[Act]] = {True: set(), False: set()}
+                for i, j in align_sequences(success.steps, failure.steps, step_similarity):
+                    parting = Parting(range(i, i + 1), range(j, j + 1), is_pair=True)
+                    for tool, own, other, relation in _find_relations(parting, success.steps, failure.steps):
+                        found[True].add(relation_act(tool, own, relation))
+                        found[False].add(relation_act(tool, other, OPPOSITES[relation]))
+                for side, acts in found.items():
+                    counts[side].update(acts)
+        num_pairs = len(self.successes) * len(self.failures)
+        for side, of_side in counts.items():
+            self._shares[side].update({act: Fraction(count, num_pairs) for act, count in of_side.items()})
+
+
+def _kinds_of(parting: Parting, own: Sequence[Step], other: Sequence[Step]) -> list[ActKind]:
+    """The kinds of acts that can tell the two sides of a parting from each other."""
+    before = (own[: parting.own.start][-1:], other[: parting.other.start][-1:])
+    is_complaint = all(step.is_error for steps in before for step in steps) and all(before)
+    if parting.is_pair:
+        kinds: list[ActKind] = ["argument", "answer"]
+    else:
+        kinds = [kind for kind in ACT_KINDS if kind not in ("complaint", "argument", "answer")]
+    return [*(["complaint"] if is_complaint else []), *kinds]
+
+
+def _find_relations(
+    parting: Parting, own: Sequence[Step], other: Sequence[Step]
+) -> Iterator[tuple[str, StepValue, StepValue, Relation]]:
+    """Arguments of two calls that differ in size, or in their place in the same source."""
+    if not parting.is_pair or own[parting.own.start].kind != "call":
+        return
+    step, other_step = own[parting.own.start], other[parting.other.start]
+    if step.tool != other_step.tool:
+        return
+    other_values = dict(_number_arguments(other_step.values))
+    for key, value in _number_arguments(step.values):
+        against = other_values.get(key)
+        if against is None or against.identity == value.identity:
+            continue
+        if value.size is not None and against.size is not None:
+            yield step.tool, value, against, "larger" if value.size > against.size else "smaller"
+        elif value.origin == against.origin and value.origin.kind in _PLACED_KINDS and value.place != against.place:
+            yield step.tool, value, against, "earlier" if value.place < against.place else "later"
+
+
+def _number_arguments(values: Iterable[StepValue]) -> Iterator[tuple[tuple[str, int], StepValue]]:
+    """Each value with its argument and a number among those of that argument."""
+    counts = Counter[str]()
+    for value in values:
+        yield (value.argument, counts[value.argument]), value
+        counts[value.argument] += 1
+
+
+def _describe_place(parting: Parting, steps: Sequence[Step], right: Act) -> str:
+    if right.kind == "complaint":
+        return f"when {right.tool} complains"
+    if right.kind == "answer":
+        return "at the final answer"
+    if right.kind == "argument" and parting.is_pair:
+        return f"at the {right.argument} of {right.tool}"
+    return f"after {describe_step(steps[parting.own.start - 1])}" if parting.own.start else "at the first step"
+
+
+def _describe_calls(successes: Sequence[Trace]) -> str:
+    """The tools that at least half of the successes call, in the order of the most typical one."""
+    typical = max(
+        successes,
+        key=lambda trace: sum(total_similarity(trace.steps, other.steps, step_similarity) for other in successes),
     )
+    shared = [
+        tool
+        for tool in dict.fromkeys(_called_tools(typical))
+        if 2 * sum(tool in _called_tools(trace) for trace in successes) >= len(successes)
+    ]
+    return f"Successful attempts call {', then '.join(shared)}." if shared else "Successful attempts call no tool."
 
 
-def _describe_deviations(medoid: Trace, successes: Sequence[Trace], failures: Sequence[Trace]) -> str:
-    """The points where failures leave their nearest success, and what they do instead."""
-    deviations_by_point: dict[tuple[str, str], list[Deviation]] = {}
-    for trace in failures:
-        nearest = min(successes, key=lambda success: (edit_distance(success.moves, trace.moves), success is not medoid))
-        for deviation in find_deviations(nearest.moves, trace.moves):
-            deviations_by_point.setdefault((deviation.after, deviation.expected), []).append(deviation)
-    if not deviations_by_point:  # the same moves with other values
-        deviations_by_point = {(medoid.moves[-1] if medoid.moves else "nothing", "nothing"): []}
-    sentences: list[str] = []
-    for after, expected in _most_common(
-        Counter({point: len(deviations_by_point[point]) for point in deviations_by_point})
-    ):
-        actual = _most_common(Counter(deviation.actual for deviation in deviations_by_point[after, expected]))
-        sentences.append(f"after {after} they leave : {_join_moves(actual or ['nothing'])} instead of {expected}")
-    return _join_moves(sentences)
-
-
-def _most_common(counts: Counter[CountedItem]) -> list[CountedItem]:
-    """The most frequent item, and others that occur more than once; among equals, the first one counted."""
-    ranked = counts.most_common()
-    return [item for rank, (item, count) in enumerate(ranked[:_MAX_ALTERNATIVES]) if rank == 0 or count > 1]
-
-
-def _join_moves(moves: Sequence[str]) -> str:
-    return " , ".join(moves) if moves else "none"
+def _called_tools(trace: Trace) -> list[str]:
+    return [step.tool for step in trace.steps if step.kind == "call"]

@@ -6,7 +6,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sgcd.contrast.align import Deviation, edit_distance, find_deviations, longest_common_subsequence, medoid_index
+from sgcd.align import (
+    Deviation,
+    Parting,
+    edit_distance,
+    find_deviations,
+    find_partings,
+    is_equal,
+    longest_common_subsequence,
+    medoid_index,
+    total_similarity,
+)
 
 WORDS = st.text("abc", max_size=7)
 
@@ -46,3 +56,29 @@ def test_the_middle_is_nearest_to_all_then_shortest_then_first() -> None:
     assert medoid_index(["abcd", "abc", "abx", "zzz"]) == 1
     assert medoid_index(["abc", "ab"]) == 1
     assert medoid_index(["ab", "ba"]) == 0
+
+
+@settings(max_examples=80, deadline=None)
+@given(first=WORDS, second=WORDS)
+def test_partings_and_pairs_make_up_both_sequences(first: str, second: str) -> None:
+    partings = find_partings(first, second, is_equal)
+    assert "".join(first[i] for i in range(len(first)) if not any(i in parting.own for parting in partings)) == "".join(
+        second[j] for j in range(len(second)) if not any(j in parting.other for parting in partings)
+    )
+    assert not any(parting.is_pair for parting in partings)
+    assert total_similarity(first, second, is_equal) == total_similarity(second, first, is_equal)
+    assert find_partings(first, first, is_equal) == []
+
+
+@settings(max_examples=80, deadline=None)
+@given(words=st.lists(st.sampled_from(["a1", "a2", "b1", "b2", "c1"]), min_size=1, max_size=6), data=st.data())
+def test_one_changed_item_is_one_pair(words: list[str], data: st.DataObject) -> None:
+    index = data.draw(st.integers(0, len(words) - 1))
+    changed = [*words[:index], f"{words[index][0]}9", *words[index + 1 :]]
+
+    def similarity(one: str, other: str) -> int:
+        return (one[0] == other[0]) * (10 + (one == other))
+
+    assert find_partings(words, changed, similarity) == [
+        Parting(range(index, index + 1), range(index, index + 1), is_pair=True)
+    ]

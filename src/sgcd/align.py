@@ -1,0 +1,131 @@
+"""Aligns sequences and finds where one parts from another: calls, words or anything that can be compared."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+Item = TypeVar("Item")
+Moves = Sequence[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Parting:
+    """A place where one sequence parts from another: the half-open span of either that the other does not have."""
+
+    own: range
+    other: range
+    is_pair: bool = False
+    """Whether it is one item against a similar one that it is aligned with, such as a call with another argument."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deviation:
+    """A point where one sequence leaves another: the move before it, the expected and the actual next move."""
+
+    after: str
+    expected: str
+    actual: str
+
+
+def align_sequences(
+    own: Sequence[Item], other: Sequence[Item], similarity: Callable[[Item, Item], int]
+) -> list[tuple[int, int]]:
+    """The pairs of indices, in order, whose similarities have the greatest sum; the earliest of several.
+
+    Items without similarity (zero) are never paired.
+    """
+    similarities = [[similarity(first, second) for second in other] for first in own]
+    sums = _best_sums(similarities, len(other))
+    pairs: list[tuple[int, int]] = []
+    i = j = 0
+    while i < len(own) and j < len(other):
+        if similarities[i][j] and sums[i][j] == sums[i + 1][j + 1] + similarities[i][j]:
+            pairs.append((i, j))
+            i, j = i + 1, j + 1
+        elif sums[i + 1][j] >= sums[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return pairs
+
+
+def total_similarity(own: Sequence[Item], other: Sequence[Item], similarity: Callable[[Item, Item], int]) -> int:
+    """The sum of the similarities of aligned items."""
+    return _best_sums([[similarity(first, second) for second in other] for first in own], len(other))[0][0]
+
+
+def find_partings(own: Sequence[Item], other: Sequence[Item], similarity: Callable[[Item, Item], int]) -> list[Parting]:
+    """Each place where `own` parts from `other`, in order: items of either side alone, and similar ones that differ.
+
+    >>> find_partings("take two now".split(), "take all of it now".split(), is_equal)
+    [Parting(own=range(1, 2), other=range(1, 4), is_pair=False)]
+    """
+    partings: list[Parting] = []
+    i = j = 0
+    for next_i, next_j in [*align_sequences(own, other, similarity), (len(own), len(other))]:
+        if (i, j) != (next_i, next_j):
+            partings.append(Parting(range(i, next_i), range(j, next_j)))
+        if next_i < len(own) and next_j < len(other) and own[next_i] != other[next_j]:
+            partings.append(Parting(range(next_i, next_i + 1), range(next_j, next_j + 1), is_pair=True))
+        i, j = next_i + 1, next_j + 1
+    return partings
+
+
+def is_equal(first: object, second: object) -> int:
+    """The similarity of items that are either equal or not."""
+    return int(first == second)
+
+
+def longest_common_subsequence(reference_moves: Moves, other_moves: Moves) -> list[tuple[int, int]]:
+    """A longest common subsequence as pairs of indices; the earliest of several.
+
+    >>> longest_common_subsequence("abcd", "acxd")
+    [(0, 0), (2, 1), (3, 3)]
+    """
+    return align_sequences(reference_moves, other_moves, is_equal)
+
+
+def edit_distance(first: Moves, second: Moves) -> int:
+    """The number of moves to delete or insert."""
+    return len(first) + len(second) - 2 * len(longest_common_subsequence(first, second))
+
+
+def medoid_index(sequences: Sequence[Moves]) -> int:
+    """The index of the sequence that is nearest to all others; of several, the shortest, then the first."""
+    return min(
+        range(len(sequences)),
+        key=lambda i: (
+            sum(edit_distance(sequences[i], other_moves) for other_moves in sequences),
+            len(sequences[i]),
+            i,
+        ),
+    )
+
+
+def find_deviations(expected: Moves, actual: Moves) -> list[Deviation]:
+    """Each point where `actual` leaves `expected`, in order.
+
+    >>> find_deviations(["find", "check", "cancel"], ["find", "cancel"])
+    [Deviation(after='find', expected='check', actual='cancel')]
+    """
+    return [
+        Deviation(
+            expected[parting.own.start - 1] if parting.own.start else "nothing",
+            _move_at(expected, parting.own.start),
+            _move_at(actual, parting.other.start),
+        )
+        for parting in find_partings(expected, actual, is_equal)
+    ]
+
+
+def _best_sums(similarities: Sequence[Sequence[int]], num_other: int) -> list[list[int]]:
+    """`sums[i][j]` is the greatest sum from the items after i and j on."""
+    sums = [[0] * (num_other + 1) for _ in range(len(similarities) + 1)]
+    for i in reversed(range(len(similarities))):
+        for j in reversed(range(num_other)):
+            sums[i][j] = max(sums[i + 1][j + 1] + similarities[i][j], sums[i + 1][j], sums[i][j + 1])
+    return sums
+
+
+def _move_at(moves: Moves, index: int) -> str:
+    return moves[index] if index < len(moves) else "nothing"
