@@ -30,9 +30,14 @@ def traces(successes: list[list[Step]], failures: list[list[Step]]) -> list[Trac
 
 
 VALUES = st.builds(
-    lambda argument, identity, origin, is_number: value(argument, identity, origin, size=identity if is_number else None),
-    st.sampled_from("xy"), st.integers(0, 3), st.sampled_from(ORIGINS), st.booleans(),
-)  # fmt: skip
+    lambda argument, identity, origin, is_number: value(
+        argument, identity, origin, size=identity if is_number else None
+    ),
+    st.sampled_from("xy"),
+    st.integers(0, 3),
+    st.sampled_from(ORIGINS),
+    st.booleans(),
+)
 CALLS = st.builds(
     lambda tool, values, is_error: call(tool, *values, is_error=is_error),
     st.sampled_from("abc"), st.lists(VALUES, max_size=2), st.booleans(),
@@ -44,7 +49,7 @@ STEPS = st.builds(lambda calls, end: [*calls, *end], st.lists(CALLS, max_size=4)
 SIDES = st.lists(STEPS, min_size=1, max_size=3)
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(successes=SIDES, failures=SIDES)
 def test_no_act_is_right_and_wrong_nor_right_when_outcomes_are_exchanged(
     successes: list[list[Step]], failures: list[list[Step]]
@@ -57,7 +62,7 @@ def test_no_act_is_right_and_wrong_nor_right_when_outcomes_are_exchanged(
     assert rights.isdisjoint(point.right.phrase for point in exchanged)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(steps=SIDES)
 def test_equal_sides_are_parted_by_nothing(steps: list[list[Step]]) -> None:
     assert find_points(traces(steps, steps)) == []
@@ -84,7 +89,8 @@ A, B = call("a"), call("b")
          "copy the x of a from later in the user's words", "copy the x of a from earlier in the user's words"),
         ([call("a", value("x", 1, Origin("enum"))), END], [call("a", value("x", 2, Origin("enum"))), END],
          "choose the x of a earlier in its listed constants", "choose the x of a later in its listed constants"),
-        ([call("a", value("x", 1, Origin("count"), size=1)), END], [call("a", value("x", 2, Origin("count"), size=2)), END],
+        ([call("a", value("x", 1, Origin("count"), size=1)), END],
+         [call("a", value("x", 2, Origin("count"), size=2)), END],
          "give fewer entries in the x of a", "give more entries in the x of a"),
         ([call("a", value("x", 1, Origin("true"))), END], [call("a", value("x", 2, Origin("false"))), END],
          "set the x of a to true", "set the x of a to false"),
