@@ -85,7 +85,7 @@ def find_points(traces: Sequence[Trace]) -> list[Point]:
             contrast.successes, key=lambda success: -total_similarity(success.steps, failure.steps, step_similarity)
         )
         points_by_success = (contrast.find_pair_points(success, failure) for success in by_similarity)
-        found += next((points for points in points_by_success if points), [])
+        found += next(filter(None, points_by_success), list[tuple[int, Point]]())
     points_by_act: dict[Act, list[tuple[int, Point]]] = {}
     for start, point in found:
         points_by_act.setdefault(point.right, []).append((start, point))
