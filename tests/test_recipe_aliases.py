@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.old_runs import drop_checksums
 from sgcd.cli import main
 from sgcd.errors import RecipeError
 from sgcd.recipe.aliases import RENAMED_KEYS, TRL_KEYS
@@ -103,6 +104,7 @@ def test_the_command_line_says_the_new_name_once(capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err.count(notice) == 1
     path = Path("A/recipe.yaml")
     shutil.copytree("A", "B")
+    drop_checksums(Path("A"))
     path.write_text(old_text(load_recipe(path)))
     assert main(["train", "--run", "A", "--resume", "steps=2"]) == 0
     said = capsys.readouterr()
