@@ -29,7 +29,7 @@ def said(chat: Chat, text: str) -> np.ndarray:
 
 
 def test_a_prompt_is_written_out_and_a_reference_goes_before_the_end_of_the_system_message(chat: Chat) -> None:
-    opened = chat.encode_prompt(OPENING, TOOL_SCHEMAS[:1], reference_message=0)
+    opened = chat.encode_prompt(OPENING, TOOL_SCHEMAS[:1])
     system = "<|system|> not allowed tools : find_user name , <|end|>".split()
     expected = system + "<|user|> hello i am mia . <|end|> <|assistant|>".split()
     assert spell(chat, opened.token_ids) == expected
@@ -83,7 +83,7 @@ def test_the_template_gives_exactly_the_ids_whatever_was_sampled(
     turns: list[list[int]], cut: bool, words_back: str
 ) -> None:
     chat = CHAT
-    opened = chat.encode_prompt(OPENING, TOOL_SCHEMAS, reference_message=0)
+    opened = chat.encode_prompt(OPENING, TOOL_SCHEMAS)
     ids, messages = [opened.token_ids], [*opened.messages]
     for number, turn in enumerate(turns):
         last = number == len(turns) - 1
@@ -154,8 +154,8 @@ def test_what_is_saved_is_loaded_again(chat: Chat, tmp_path) -> None:
     chat.save(tmp_path)
     again = Chat.load(tmp_path)
     assert (
-        again.encode_prompt(OPENING, TOOL_SCHEMAS, 0).token_ids.tolist()
-        == chat.encode_prompt(OPENING, TOOL_SCHEMAS, 0).token_ids.tolist()
+        again.encode_prompt(OPENING, TOOL_SCHEMAS).token_ids.tolist()
+        == chat.encode_prompt(OPENING, TOOL_SCHEMAS).token_ids.tolist()
     )
     assert (again.end_id, again.pad_id, again.vocab_size) == (chat.end_id, chat.pad_id, chat.vocab_size)
 

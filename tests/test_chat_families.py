@@ -118,33 +118,59 @@ def test_no_word_from_outside_holds_a_mark(family: str, text: str) -> None:
     assert not {here.end_id} & set(inside.tolist())
 
 
-PLACES = {
-    "plain": ("}}}", "<|im_end|>\n<|im_start|>user\nHello"),
-    "forgetful": ("}}}", "<|im_end|>\n<|im_start|>user\nHello"),
-    "opened": ("Be kind.", "<|im_end|>\n<|im_start|>user\nHello"),
-    "headers": ("Be kind.", "<|eot_id|><|start_header_id|>user"),
-    "pairs": ("Be kind.", "\n\n# Tools"),
+SYSTEM_STARTS = {
+    "plain": "<|im_start|>system\n",
+    "forgetful": "<|im_start|>system\n",
+    "pairs": "<bos><start_of_turn>user\n",
 }
 
 
 @EVERY
-def test_a_reference_goes_behind_the_words_of_the_harness(family: str) -> None:
-    opened = chat(family).encode_prompt(OPENING, TOOLS, reference_message=0)
-    before, after = opened.token_ids[: opened.reference_position], opened.token_ids[opened.reference_position :]
-    assert chat(family).decode(before).endswith(PLACES[family][0])
-    assert chat(family).decode(after).startswith(PLACES[family][1])
-
-
-@EVERY
-def test_a_reference_in_the_last_message_goes_before_its_end(family: str) -> None:
+def test_a_reference_goes_before_the_end_of_the_task_and_never_behind_a_call_mark(family: str) -> None:
     here = chat(family)
-    opened = here.encode_prompt(({"role": "user", "content": "Hello. "},), TOOLS, reference_message=0)
-    assert opened.token_ids[opened.reference_position] == here.end_id
-    assert here.decode(opened.token_ids[: opened.reference_position]).rstrip().endswith("Hello.")
+    few_shot: list[Message] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": call(here, who="M")}]
+    for messages in (OPENING, OPENING[1:], [*OPENING[:1], *few_shot, *OPENING[1:]]):
+        opened = here.encode_prompt(messages, TOOLS)
+        assert opened.token_ids[opened.reference_position] == here.end_id
+        assert here.decode(opened.token_ids[: opened.reference_position]).endswith("Hello, I am Zoë.")
+
+
+@pytest.mark.parametrize("family", SYSTEM_STARTS)  # the other templates refuse a conversation without a user
+def test_where_no_user_speaks_a_reference_goes_to_the_start_of_the_first_message(family: str) -> None:
+    here = chat(family)
+    opened = here.encode_prompt(OPENING[:1], TOOLS)
+    before, after = opened.token_ids[: opened.reference_position], opened.token_ids[opened.reference_position :]
+    assert here.decode(before).endswith(SYSTEM_STARTS[family])
+    assert here.decode(after).startswith("Be kind.")
+
+
+def template_with_example(before: str, after: str) -> str:
+    """Shows an example of a call before or after the text of the first message."""
+    return (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        f"{{% if loop.first and tools %}}{before}{{% endif %}}{{{{ m.content }}}}"
+        f"{{% if loop.first and tools %}}{after}{{% endif %}}<|im_end|>\n{{% endfor %}}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+
+
+EXAMPLE = '{{ tools | tojson }}\n<tool_call>\n{"name": "a"}\n</tool_call>\n'
+
+
+def test_a_call_mark_at_the_end_of_the_task_moves_the_reference_to_the_start_of_the_first_message() -> None:
+    here = chats.build(template_with_example("", "\n" + EXAMPLE), *chats.FAMILIES["plain"])
+    opened = here.encode_prompt(OPENING[1:], TOOLS)
+    assert here.decode(opened.token_ids[opened.reference_position :]).startswith("Hello, I am Zoë.[{")
+
+
+def test_a_template_with_call_marks_on_both_sides_of_the_task_is_refused() -> None:
+    here = chats.build(template_with_example(EXAMPLE, "\n" + EXAMPLE), *chats.FAMILIES["plain"])
+    with pytest.raises(TemplateError, match="writes a mark of a call before the first message"):
+        here.encode_prompt(OPENING[1:], TOOLS)
 
 
 def test_a_family_without_a_system_or_tools_is_told_of_both_in_the_first_turn() -> None:
-    text = chat("pairs").decode(chat("pairs").encode_prompt(OPENING, TOOLS, 0).token_ids)
+    text = chat("pairs").decode(chat("pairs").encode_prompt(OPENING, TOOLS).token_ids)
     assert text.startswith("<bos><start_of_turn>user\nBe kind.\n\n# Tools")
     assert '"name": "find"' in text and text.endswith("Hello, I am Zoë.<end_of_turn>\n<start_of_turn>model\n")
 
@@ -201,7 +227,7 @@ def test_a_turn_may_end_with_the_other_token_of_its_family() -> None:
 def test_a_turn_that_the_policy_did_not_write_is_the_templates_to_render() -> None:
     here = chat("opened")
     greeting: list[Message] = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello!"}]
-    opened = here.encode_prompt([*greeting, *ASKS], (), 0)
+    opened = here.encode_prompt([*greeting, *ASKS], ())
     assert here.decode(opened.token_ids).endswith(
         "<|im_start|>assistant\nHello!<|im_end|>\n<|im_start|>user\nand now?<|im_end|>\n"
         "<|im_start|>assistant\n<think>\n"
@@ -233,7 +259,7 @@ def test_the_exported_template_is_taken_as_it_is(tmp_path: Path) -> None:
 
 
 def test_the_date_in_a_prompt_stands_still() -> None:
-    text = chat("headers").decode(chat("headers").encode_prompt(OPENING, (), 0).token_ids)
+    text = chat("headers").decode(chat("headers").encode_prompt(OPENING, ()).token_ids)
     assert "Today: 26 Jul 2024\n" in text
 
 

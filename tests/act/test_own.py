@@ -100,7 +100,7 @@ async def test_a_task_is_played_with_sync_and_async_tools():
         {"role": "assistant", "content": "done"},
     ]
     assert (rollout.end_reason, rollout.success, rollout.private) == ("answered", True, ("kind",))
-    assert rollout.reference_position == 3  # in the system message
+    assert rollout.reference_position == 8  # before the <end> of the task
     assert [tool["function"]["name"] for tool in rollout.tools] == ["find", "grab", "look"]
 
 

@@ -37,7 +37,7 @@ async def test_two_turns_to_the_token():
     environment = ScriptedEnvironment(tool("found b12"))
     rollout, session = await played(["<think> find </think> <call> look name mia </call>", "found b12"], environment)
     assert rollout.prompt.tolist() == PROMPT
-    assert rollout.reference_position == 3  # before the <end> of the system message
+    assert rollout.reference_position == 7  # before the <end> of the user's message
     assert_tokens(
         rollout,
         # <think> find </think> <call> look name mia </call> <end> <tool> found b12 <end> <assistant> found b12 <end>

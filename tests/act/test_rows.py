@@ -124,7 +124,7 @@ async def test_reset_gets_what_it_asks_for_and_a_row_may_name_its_verifier(room:
         rollout = await play(stage, *turns)
         assert (
             rollout.prompt.tolist()
-            == CHAT.encode_prompt([{"role": "user", "content": "go to the attic"}], (), 0).token_ids.tolist()
+            == CHAT.encode_prompt([{"role": "user", "content": "go to the attic"}], ()).token_ids.tolist()
         )
         return rollout.reward, rollout.success
 

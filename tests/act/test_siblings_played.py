@@ -142,7 +142,7 @@ def test_an_opening_may_differ_from_task_to_task():
 
     class Named(ScriptedEnvironment):
         async def open(self, task: Task, seed: int) -> InitialMessages:
-            return InitialMessages(({"role": "user", "content": task.id},), (), reference_message=0)
+            return InitialMessages(({"role": "user", "content": task.id},), ())
 
     sampler = ScriptedSampler(lambda seed: ["kind"], slots=8)
 

@@ -115,7 +115,7 @@ async def test_the_user_answers_until_it_has_had_enough() -> None:
     assert rollout.response_mask.tolist()[:7] == [True] * 2 + [False] * 5
     assert rollout.response_mask.sum() == sum(turn.stop - turn.start for turn in rollout.turns)
     assert not rollout.response_mask[rollout.turns[-1].stop :].any()
-    assert rollout.reference_position == 4  # in the system message
+    assert rollout.reference_position == len(rollout.prompt) - 2  # before the <end> of the user's first words
     assert (len(asked), figures["calls"]) == (3, 3)
 
 

@@ -37,10 +37,8 @@ def test_an_empty_reference_gives_the_students_row() -> None:
     assert build_teacher_input_ids(one, NOTHING).dtype == np.int32
 
 
-def test_a_reference_goes_before_the_end_of_the_harness_message() -> None:
-    opened = LAB.encode_prompt(
-        ({"role": "system", "content": "not allowed"}, {"role": "user", "content": "hello"}), (), 0
-    )
+def test_a_reference_goes_into_the_system_message_where_the_labs_policies_learnt_to_read_it() -> None:
+    opened = LAB.encode_prompt(({"role": "system", "content": "not allowed"}, {"role": "user", "content": "hello"}), ())
     row = insert_reference(opened.token_ids, opened.reference_position, encode_reference(LAB, "a human"))
     assert LAB.decode(row) == (
         "<|system|> not allowed credit reference : a human end of reference . <|end|> "
@@ -84,12 +82,12 @@ def test_a_reference_cannot_open_or_close_a_turn() -> None:
 def test_the_students_prompt_is_the_same_with_and_without_references() -> None:
     """Property 22: what is deployed has never seen one."""
     opening = ({"role": "system", "content": "not allowed"}, {"role": "user", "content": "hello"})
-    before = LAB.encode_prompt(opening, TOOL_SCHEMAS, 0).token_ids.tolist()
+    before = LAB.encode_prompt(opening, TOOL_SCHEMAS).token_ids.tolist()
     one = rollout(["it is done"])
     prompt = one.prompt.tolist()
     build_teacher_input_ids(one, encode_reference(LAB, "a human"))
     assert one.prompt.tolist() == prompt
-    assert LAB.encode_prompt(opening, TOOL_SCHEMAS, 0).token_ids.tolist() == before
+    assert LAB.encode_prompt(opening, TOOL_SCHEMAS).token_ids.tolist() == before
 
 
 LINES = ["what they check :", "then they do :", "where they go wrong :", "after nothing they leave :", "keep masked :"]

@@ -117,7 +117,7 @@ def use_chat(chat: Chat, group: Group) -> Callable[[int], list[str]]:
 
     def use(number: int) -> list[str]:
         words = f"booking b{number} Łódź 😀 <tool_call> city {number * 7919}"
-        prompt = chat.encode_prompt([*OPENING, {"role": "user", "content": words}], (), 0)
+        prompt = chat.encode_prompt([*OPENING, {"role": "user", "content": words}], ())
         reply, _ = chat.encode_reply(({"role": "tool", "content": words},))
         ids = chat.encode_text(words)
         literals = find_literals(group, chat)

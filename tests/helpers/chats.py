@@ -137,7 +137,7 @@ class Played:
 
 def converse(chat: Chat, turns: Sequence[TokenIds], replies: Sequence[Sequence[Message]], cut: bool = False) -> Played:
     """The policy says `turns`; `replies` stand between them. A last turn that was cut has no end of turn."""
-    opened = chat.encode_prompt(OPENING, TOOLS, 0)
+    opened = chat.encode_prompt(OPENING, TOOLS)
     parts, messages = list[TokenIds](), [*opened.messages]
     parsed_turns, exact = list[ParsedTurn](), list[bool]()
     for number, turn in enumerate(turns):

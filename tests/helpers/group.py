@@ -30,7 +30,7 @@ def rollout(
     **more: Any,
 ) -> Rollout:
     """A rollout as act plays it: `said[i]` is a turn, `heard[i]` what a tool answered to it."""
-    opened = chat.encode_prompt(OPENING, (), 0)
+    opened = chat.encode_prompt(OPENING, ())
     messages, turns = [*opened.messages], list[Turn]()
     pieces: list[tuple[TokenIds, TokenKinds]] = []
     length = 0

@@ -31,12 +31,9 @@ class ScriptedChat:
 
     end_id = 0
 
-    def encode_prompt(
-        self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]], reference_message: int
-    ) -> EncodedPrompt:
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[Mapping[str, Any]]) -> EncodedPrompt:
         ids = self.encode_conversation(messages, add_generation_prompt=True)
-        before = self.encode_conversation(messages[: reference_message + 1])
-        return EncodedPrompt(ids, len(before) - 1, tuple(messages))
+        return EncodedPrompt(ids, len(ids) - 2, tuple(messages))
 
     def encode_reply(
         self, messages: Sequence[Message], add_generation_prompt: bool = True

@@ -109,7 +109,7 @@ def test_a_prompt_is_the_one_that_the_stock_template_writes(name: str) -> None:
     if "strftime_now" in stock:
         told["date_string"] = "26 Jul 2024"
     own = here.tokenizer.apply_chat_template(messages, chat_template=stock, **told)
-    assert here.decode(here.encode_prompt(messages, TOOLS, 0).token_ids) == own
+    assert here.decode(here.encode_prompt(messages, TOOLS).token_ids) == own
 
 
 @pytest.mark.parametrize("name", READ)

@@ -10,13 +10,11 @@ from sgcd.records import Floats, Message, ParsedTurn, Task, TokenIds, Verdict
 
 @dataclass(frozen=True, slots=True)
 class InitialMessages:
-    """How a task begins: the messages before the policy's first turn, the tools, the place for a reference."""
+    """How a task begins: the messages before the policy's first turn, and the tools."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...]
     """JSON schemas in the shape that chat templates expect: {"type": "function", "function": {...}}."""
-    reference_message: int = 0
-    """Index of the message that a reference goes into, before its end: the system message where there is one."""
     ask_user: "Callable[[], Awaitable[Reply]] | None" = None
     """Requests the first message of a simulated user, where it begins."""
 

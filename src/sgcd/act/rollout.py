@@ -45,7 +45,7 @@ async def play_rollout(
             recorder.add_truncation("observation", num_truncated)
             with break_rollout_on_error("open"):
                 tool_names = initial.tool_names
-                encoded = chat.encode_prompt(initial.messages, initial.tools, initial.reference_message)
+                encoded = chat.encode_prompt(initial.messages, initial.tools)
                 recorder.add_prompt(initial, encoded)
             new_ids = recorder.prompt
             while recorder.end_reason is None:
@@ -120,7 +120,7 @@ async def count_prompt_tokens(spec: RolloutSpec, environment: Environment, *, ch
     try:
         initial, _ = await open_task(spec, environment, limits)
         with break_rollout_on_error("open"):
-            return len(chat.encode_prompt(initial.messages, initial.tools, initial.reference_message).token_ids)
+            return len(chat.encode_prompt(initial.messages, initial.tools).token_ids)
     except RolloutBroken:
         return 0
     finally:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 
 from sgcd.chat.call_formats import HERMES_FORMAT, LAB_FORMAT, CallFormat, Tools, detect_call_format
+from sgcd.chat.reference_place import ReferencePlaces, RenderedPrompt
 from sgcd.chat.template import (
     MARKER_TEXT,
     MARKER_USER,
-    PROBE_TEXT,
     PROBE_TURN,
     PROBE_USER,
     MarkEscaper,
@@ -66,6 +66,15 @@ class Chat:
             *(int(vocabulary[mark]) for mark in self.call_format.end_tokens if mark in vocabulary),
         )
         """The ids with which the policy may end its turn, the template's own first."""
+        self._reference_places = ReferencePlaces(
+            tokenizer,
+            self._render_text,
+            self.end_id,
+            self.call_format.marks,
+            # the lab's policies learnt to read references in the system message
+            role="system" if self.call_format is LAB_FORMAT else "user",
+            name=name,
+        )
         self._span_decoder = SpanDecoder(tokenizer, self.end_id)
         turn_prefix = self._render_after_turn([MARKER_USER], add_generation_prompt=True).partition(MARKER_TEXT)[2]
         self._turn_prefix_ids = self._encode(turn_prefix)
@@ -95,18 +104,15 @@ class Chat:
 
     # -- the conversation ---------------------------------------------------------------------------------------------
 
-    def encode_prompt(self, messages: Sequence[Message], tools: Tools, reference_message: int) -> EncodedPrompt:
-        """Encode the prompt: all that comes before the policy's first token."""
+    def encode_prompt(self, messages: Sequence[Message], tools: Tools) -> EncodedPrompt:
+        """Encode the prompt, all that comes before the policy's first token, and find the place of a reference."""
         escaped = tuple(self._mark_given(message) for message in messages)
         text = self._render_text(escaped, tools, True)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = np.asarray(encoding["input_ids"], np.int32)
         starts = np.asarray([start for start, _ in encoding["offset_mapping"]], np.int64)
-        return EncodedPrompt(
-            ids,
-            self._find_reference_position(escaped, tools, reference_message, text=text, ids=ids, starts=starts),
-            escaped,
-        )
+        position = self._reference_places.find_place(RenderedPrompt(escaped, tools, text, ids, starts))
+        return EncodedPrompt(ids, position, escaped)
 
     def encode_reply(
         self, messages: Sequence[Message], add_generation_prompt: bool = True
@@ -203,41 +209,6 @@ class Chat:
             add_generation_prompt=add_generation_prompt,
             name=self.name,
         )
-
-    def _find_reference_position(
-        self,
-        messages: Sequence[Message],
-        tools: Tools,
-        reference_message: int,
-        *,
-        text: str,
-        ids: TokenIds,
-        starts: Any,
-    ) -> int:
-        """The index in `ids` of a reference: before the end of the harness's message, or after its text where another
-        message follows in the same turn."""
-        marked = [dict(message) for message in messages]
-        marked[reference_message]["content"] = marked[reference_message]["content"] + PROBE_TEXT
-        if reference_message + 1 < len(marked):
-            marked[reference_message + 1]["content"] = MARKER_TEXT + marked[reference_message + 1]["content"]
-        before, mark, after = self._render_text(marked, tools, True).partition(PROBE_TEXT)
-        if not mark:
-            raise TemplateError(
-                f"{self.name}: the template does not show message {reference_message}, so no reference could go there"
-            )
-        closing = self.decode(np.array([self.end_id], np.int32))
-        num_common = next((i for i, (a, b) in enumerate(zip(text, before, strict=False)) if a != b), len(before))
-        if MARKER_TEXT in after.partition(closing)[0]:
-            candidates = np.flatnonzero(starts >= min(num_common, len(before)))
-        else:
-            num_ends_before = int((self._encode(before) == self.end_id).sum())
-            candidates = np.flatnonzero(ids == self.end_id)[num_ends_before:]
-        if not len(candidates):
-            raise TemplateError(
-                f"{self.name}: message {reference_message} is not closed by an end-of-turn token; a reference would "
-                "have no place"
-            )
-        return int(candidates[0])
 
     def _find_end(self, marks: set[str]) -> int:
         closing = self._render_after_turn((), add_generation_prompt=False)

@@ -194,9 +194,7 @@ async def play_script(task: Task, script: Script, immediate_answer: str = "") ->
 
 def encode_demonstration(demonstration: Demonstration, chat: Chat) -> Rollout:
     """A demonstration as a rollout, with the tokens that a policy would have sampled."""
-    encoded_prompt = chat.encode_prompt(
-        demonstration.opening.messages, demonstration.opening.tools, demonstration.opening.reference_message
-    )
+    encoded_prompt = chat.encode_prompt(demonstration.opening.messages, demonstration.opening.tools)
     messages: list[Message] = [*encoded_prompt.messages]
     pieces: list[tuple[TokenIds, TokenKinds]] = []
     turns: list[Turn] = []

@@ -88,7 +88,7 @@ def lab_context(chat: Chat, sampler: Sampler) -> PlayContext:
 async def _reference_position(spec: RolloutSpec, chat: Chat) -> int:
     """Where a reference goes in the prompt of a task."""
     initial = await Airline().open(spec.task, spec.seed)
-    return chat.encode_prompt(initial.messages, initial.tools, initial.reference_message).reference_position
+    return chat.encode_prompt(initial.messages, initial.tools).reference_position
 
 
 WITHOUT_REFERENCE = "without"

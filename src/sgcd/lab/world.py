@@ -144,7 +144,7 @@ class Airline:
         self.rows = {values["booking"]: booking_from_json(values) for values in task.row["rows"]}
         self.requests = tuple(Request(**request) for request in task.row["requests"])
         messages = ({"role": "system", "content": words.POLICY_TEXT}, {"role": "user", "content": task.row["said"][0]})
-        return InitialMessages(messages, TOOL_SCHEMAS, reference_message=0)
+        return InitialMessages(messages, TOOL_SCHEMAS)
 
     async def reply(self, turn: ParsedTurn) -> Reply:
         thinking = turn.thinking.split()

@@ -96,12 +96,10 @@ class CachedChat(Chat):
         self._prompt_cache: dict[str, EncodedPrompt] = {}
         self._cached_encode_reply = lru_cache(maxsize=4096)(self._uncached_encode_reply)
 
-    def encode_prompt(
-        self, messages: Sequence[Message], tools: Sequence[object], reference_message: int
-    ) -> EncodedPrompt:
-        key = repr((messages, reference_message))  # the lab's tools are always the same
+    def encode_prompt(self, messages: Sequence[Message], tools: Sequence[object]) -> EncodedPrompt:
+        key = repr(messages)  # the lab's tools are always the same
         if key not in self._prompt_cache:
-            self._prompt_cache[key] = super().encode_prompt(messages, tools, reference_message)  # type: ignore[arg-type]
+            self._prompt_cache[key] = super().encode_prompt(messages, tools)  # type: ignore[arg-type]
         return self._prompt_cache[key]
 
     def encode_reply(

@@ -53,16 +53,10 @@ class OwnEnvironment:
         self._instance = await self._worker.run(self._cls)
         reset_result = await self._call_method(self._instance.reset, **reset_arguments(self._cls, task.row))
         messages = build_initial_messages(self._config.system, task.row.get("prompt", []), reset_result)
-        system_indices = [index for index, message in enumerate(messages) if message["role"] == "system"]
         self._conversation = [message for message in messages if message["role"] != "system"]
         ask_user = self._first_user_message(messages)
         tool_schemas = tuple(tool.schema for tool in self._tools.values())
-        return InitialMessages(
-            tuple(messages),
-            tool_schemas,
-            reference_message=system_indices[-1] if system_indices else len(messages) - 1,
-            ask_user=ask_user,
-        )
+        return InitialMessages(tuple(messages), tool_schemas, ask_user=ask_user)
 
     async def reply(self, turn: ParsedTurn) -> Reply:
         self._conversation.append({"role": "assistant", "content": turn.text})
