@@ -130,7 +130,7 @@ class Rollout:
     seed: int
     prompt: TokenIds
     reference_position: int
-    """Where in `prompt` a reference would go: before the end of the message that `InitialMessages` names."""
+    """Where in `prompt` a reference would go: before the end of the task's message; see chat/reference_place.py."""
     response: TokenIds
     response_mask: Flags
     """True exactly on the tokens that the policy sampled."""

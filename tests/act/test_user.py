@@ -281,11 +281,10 @@ async def test_nobody_stands_in_where_no_model_may_be_asked() -> None:
     assert (rollout.end_reason, rollout.success) == ("answered", True)
 
 
-async def test_the_first_words_need_a_word_of_the_harness_before_them() -> None:
+async def test_without_a_system_message_the_users_words_are_the_prompt() -> None:
     rollout = await played(SilentUser(), "kind", system="")
-    assert rollout.broken == (
-        "open: ValueError: the user says the first words, and none are the harness's: set environment.system"
-    )
+    assert told(rollout) == [("user", "hello"), ("assistant", "kind")]
+    assert rollout.reference_position == len(rollout.prompt) - 2  # before the <end> of the user's words
     assert not (await played(SilentUser(), "kind", system="", row={**ROW, "prompt": "find mia"})).broken
 
 

@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from math import isfinite, nan
 from typing import Any, cast
@@ -54,7 +54,7 @@ class OwnEnvironment:
         reset_result = await self._call_method(self._instance.reset, **reset_arguments(self._cls, task.row))
         messages = build_initial_messages(self._config.system, task.row.get("prompt", []), reset_result)
         self._conversation = [message for message in messages if message["role"] != "system"]
-        ask_user = self._first_user_message(messages)
+        ask_user = self._first_user_message()
         tool_schemas = tuple(tool.schema for tool in self._tools.values())
         return InitialMessages(tuple(messages), tool_schemas, ask_user=ask_user)
 
@@ -66,14 +66,12 @@ class OwnEnvironment:
         answers = [await self._run_tool(call) for call in turn.calls]
         return Reply(tuple(message for message, _ in answers), call_errors=tuple(failed for _, failed in answers))
 
-    def _first_user_message(self, messages: Sequence[Message]) -> Callable[[], Awaitable[Reply]] | None:
+    def _first_user_message(self) -> Callable[[], Awaitable[Reply]] | None:
         """A request for the user's first message where the task has no message of its own; None where it has."""
         if self._conversation:
             return None
         if not self._user:
             raise ValueError("the task says nothing: its row has no prompt and reset() returned none")
-        if not messages:
-            raise ValueError("the user says the first words, and none are the harness's: set environment.system")
         return partial(self._ask_user, self._user)
 
     async def _ask_user(self, user: User) -> Reply:
