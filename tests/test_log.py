@@ -55,6 +55,12 @@ def test_the_log_shows_the_figures(name: str, bench: Any):
     assert between(script) == script.table(json.loads(script.RESULTS.read_text(encoding="utf-8")))
 
 
+def test_the_log_shows_the_grid(bench: Any):
+    script = bench["learning"]
+    shown = script.LOG_PATH.read_text(encoding="utf-8").split(script.TUNING_BEGIN)[1].split(script.TUNING_END)[0]
+    assert shown.strip() == script.tuning_table(json.loads(script.TUNING.read_text(encoding="utf-8")))
+
+
 def test_the_log_shows_the_gates_of_the_starts_that_ship(bench: Any):
     assert between(bench["starts"]) == bench["starts"].table()
 

@@ -36,7 +36,7 @@ def test_the_lab_s_twins_differ_by_their_method_alone():
 
 def test_the_lab_recipe_is_read_whole():
     recipe = load_recipe(LAB)
-    assert (recipe.steps, recipe.optimizer.lr, recipe.siblings.limits.tokens) == (40, 4e-4, 224)
+    assert (recipe.steps, recipe.optimizer.lr, recipe.siblings.limits.tokens) == (40, 1e-3, 224)
 
 
 @pytest.mark.parametrize(
