@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sgcd.measure.statistics import t_interval
 from sgcd.records import CATEGORIES
 
 Json = dict[str, Any]
@@ -118,7 +119,16 @@ def learning_footnotes(result: Json) -> list[str]:
             f"- {name}: {above} of {len(lower_bounds)} intervals of the sampled difference lie above zero; "
             f"{seeds[0]['steps']} steps, {minutes} minutes a run, {broken} of {rollouts} rollouts broken."
         )
-        lines += [f"- {name}, seed {seed['seed']}: {concern}." for seed in seeds for concern in seed["health"]]
+        lines += [f"- {name}, seed {seed['seed']}: {'; '.join(seed['health'])}." for seed in seeds if seed["health"]]
+    for world, world_result in result["worlds"].items():
+        parts = {
+            f"{method}, end less start": method_result["modes"]["sampled"]["overall"]
+            for method, method_result in world_result["methods"].items()
+        }
+        if world_result["sgcd - grpo"]:
+            parts["SGCD less GRPO"] = world_result["sgcd - grpo"]["sampled"]["overall"]
+        intervals = "; ".join(f"{name} {seeds_interval(part)}" for name, part in parts.items())
+        lines.append(f"- {world}, sampled, t over seeds: {intervals}.")
     difference_of_all = method_results(result)[0][1]["modes"]["sampled"]["overall"]["difference"]
     split = ", ".join(sorted({method_result["split"] for _, method_result in method_results(result)}))
     lines.append(
@@ -133,7 +143,7 @@ def learning_footnotes(result: Json) -> list[str]:
 def tuning_table(result: Json) -> str:
     """Sampled success at each point of the grid: the mean of its seeds, each seed, each category."""
     seeds = [run["seed"] for run in result["grid"][0]["runs"]]
-    names = ["groups a step", "steps", "learning rate", "sampled, mean"]
+    names = ["mixed groups", "a step", "steps", "learning rate", "sampled, mean"]
     names += [f"seed {seed}" for seed in seeds] + [*CATEGORIES, "tokens"]
     lines = markdown_row(*names) + markdown_row(*["---"] * len(names))
     for point in result["grid"]:
@@ -141,6 +151,7 @@ def tuning_table(result: Json) -> str:
         ends = [run["end"] for run in runs]
         categories = [mean_of_present([run["categories"][name] for run in runs]) for name in CATEGORIES]
         lines += markdown_row(
+            str(point["mixed groups"]),
             str(point["groups"]),
             str(runs[0]["steps"]),
             f"{point['lr']:g}",
@@ -148,9 +159,17 @@ def tuning_table(result: Json) -> str:
             f"{sum(run['tokens'] for run in runs) / len(runs):.0f}",
         )
     starts = mean_of_present([run["start"] for run in result["grid"][0]["runs"]])
-    lines += ["", f"- Plain world, {result['split']} tasks, {result['mixed groups']} mixed groups a run, "]
-    lines[-1] += f"{result['warm-up groups']} of them in the warm-up; the start has {markdown_number(starts)}."
+    lines += [
+        "",
+        f"- Plain world, {result['split']} tasks; the warm-up is {result['warm-up groups']} mixed groups; the ",
+    ]
+    lines[-1] += f"start has {markdown_number(starts)}."
     return "\n".join(lines)
+
+
+def seeds_interval(part: Json) -> str:
+    """The mean difference of the seeds with its t interval: it holds for these tasks and for other seeds."""
+    return markdown_interval(t_interval([difference["value"] for difference in part["runs"]]).to_json(), "+")
 
 
 def run_difference(part: Json, index: int) -> Json:
