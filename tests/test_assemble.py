@@ -42,6 +42,10 @@ BASES = {
         "environment={name: own, class: 'front:Desk', tasks: users.jsonl, dev: users.jsonl, user: {base_url: "
         "'http://127.0.0.1:9/v1', model: m, pause: 0.001, retries: 1, prices: {prompt: 1.0}}}",
     ],
+    "rewards": [
+        "environment={name: own, class: 'front:Desk', tasks: unjudged.jsonl, rewards: {one: 'rules:reward'}}",
+        "method={name: own, class: 'rules:Plain'}",
+    ],
     "model": [
         "evaluation.model={base_url: 'http://127.0.0.1:9/v1', model: m, pause: 0.001, retries: 1, prices: {prompt: 1}}"
     ],
@@ -53,6 +57,20 @@ LEARNT = [
     "siblings={groups: 2, group_size: 8}",
 ]
 """A policy that has learnt to heed a reference: without one there are no segments, and nobody asks how they are cut."""
+RULES = """
+import numpy as np
+
+def reward(environment, row):
+    return 1.0
+
+class Plain:
+    def signal(self, inputs):
+        return np.ones(len(inputs.rollout.response))
+
+class Other(Plain):
+    pass
+"""
+"""Judges and credit rules of a user's own."""
 TEXTS = {
     "policy.start": "other",
     "environment.class": "front:Unjudged",
@@ -60,6 +78,10 @@ TEXTS = {
     "environment.dev": "train.jsonl",
     "environment.test": "train.jsonl",
     "environment.system": "please be kind",
+    "environment.reward": "rules:reward",
+    "environment.rewards": {"one": "rules:reward"},
+    "environment.reward_weights": {"one": 0.5},
+    "method.class": "rules:Other",
     "scoring.logits_bytes": 2**20,
     "reference.writer.base_url": "http://127.0.0.1:10/v1",
     "reference.writer.model": "other",
@@ -94,6 +116,9 @@ def _in_one_folder(built_desk: Path, tmp_path_factory: pytest.TempPathFactory) -
         next(other.model.parameters()).add_(0.125)
     policy.save_policy(other, here / "other", {})
     rows = [json.loads(line) for line in (here / "train.jsonl").read_text().splitlines()]
+    (here / "rules.py").write_text(RULES)
+    unjudged = [{name: value for name, value in row.items() if name != "verifier"} for row in rows]
+    (here / "unjudged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unjudged))
     (here / "users.jsonl").write_text("".join(json.dumps({**row, "user": "mia"}) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patched:
         patched.chdir(here)
@@ -239,7 +264,8 @@ def method_keys() -> list[Any]:
 @pytest.mark.parametrize("key", method_keys())
 def test_changing_any_key_of_a_method_changes_the_method(key: RecipeKey):
     assert key.variant is not None
-    recipe = load_recipe(Path("recipe.yaml"), [f"method={{name: {key.variant[1]}}}"])
+    rule = ", class: 'rules:Plain'" if key.variant[1] == "own" else ""
+    recipe = load_recipe(Path("recipe.yaml"), [f"method={{name: {key.variant[1]}{rule}}}"])
     other = changed(recipe, key.path, another(key.schema, key.path, at(recipe, key.path)))
     assert list(told(build_method(other.method))) != list(told(build_method(recipe.method)))
 
