@@ -107,7 +107,7 @@ class Brevity:
 
     async def open(self, task: Task, seed: int) -> InitialMessages:
         return InitialMessages(
-            ({"role": "system", "content": "cabin"}, {"role": "user", "content": task.row["ask"]}), (), 0
+            ({"role": "system", "content": "cabin"}, {"role": "user", "content": task.row["ask"]}), ()
         )
 
     async def reply(self, turn: ParsedTurn) -> Reply:
