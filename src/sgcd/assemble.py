@@ -1,5 +1,6 @@
 """Builds the objects of a run from its recipe: the only place where all rooms meet."""
 
+from hashlib import sha256
 from typing import Any
 
 import torch
@@ -72,7 +73,11 @@ def collect_facts(recipe: Recipe, context: RunContext) -> dict[str, Any]:
     return {
         **collect_provenance(torch.get_num_threads()),
         "seed": recipe.seed,
-        "policy": {"start": recipe.policy.start, "parameters": num_parameters},
+        "policy": {
+            "start": recipe.policy.start,
+            "parameters": num_parameters,
+            "template": sha256(context.policy.chat.template.encode()).hexdigest()[:12],
+        },
         "tasks": {split: len(tasks) for split, tasks in context.task_suite.splits.items()},
         **({"user": {"model": user.settings.model}} if user else {}),
     }

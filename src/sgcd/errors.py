@@ -1,7 +1,7 @@
 """What can go wrong: one class for each border it can go wrong at.
 
 Every message is one line that says what is wrong, where, what was expected and what to do. The command line prints
-that line and exits with code 2; nothing else in the house catches these.
+that line and exits with code 2, or 1 where the work was done without a result; nothing else in the house catches these.
 """
 
 
@@ -39,6 +39,10 @@ class EnvironmentFault(SgcdError):
 
 class MethodFault(SgcdError):
     """A credit rule of one's own: no signal(), or a signal that does not fit its rollout."""
+
+
+class EmptyResult(SgcdError):
+    """A command that came to its end without a result: nothing was learned or measured. The exit code is 1."""
 
 
 class RecordError(SgcdError):

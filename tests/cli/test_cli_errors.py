@@ -11,6 +11,7 @@ import pytest
 
 from sgcd.cli import app, main
 from sgcd.errors import (
+    EmptyResult,
     EndpointError,
     EnvironmentFault,
     FolderError,
@@ -160,7 +161,7 @@ def test_each_class_of_error_is_reached_and_said_in_one_line(capsys: Capture, ki
 
 
 def test_no_class_of_error_is_left_out():
-    assert {*REACHED, RecordError} == set(SgcdError.__subclasses__())
+    assert {*REACHED, RecordError, EmptyResult} == set(SgcdError.__subclasses__())
 
 
 @pytest.mark.usefixtures("at_desk")
@@ -169,6 +170,31 @@ def test_a_task_that_breaks_is_found_by_the_check(capsys: Capture):
     swapped("closed.py", 'return f"please say {word}"', 'raise OSError("the desk is closed")')
     line = refused(capsys, "check", "recipe.yaml", "environment.class=closed:Desk")
     assert "task train-0 breaks (open: OSError: the desk is closed)" in line
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_run_or_an_evaluation_in_which_all_broke_ends_with_code_1_and_can_go_on(capsys: Capture):
+    opens = 'return f"please say {word}"'
+    guarded = f'if Path("down").exists():\n            raise OSError("database is down")\n        {opens}'
+    Path("guarded.py").write_text("from pathlib import Path\n" + Path("front.py").read_text().replace(opens, guarded))
+    keys = ["environment.class=guarded:Desk", "siblings.rounds=1"]
+    Path("down").touch()
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1", *keys]) == 1
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "sgcd: A: 8 of 8 rollouts broke, 8 of them by open: OSError; the first text: open: OSError: database is down; "
+        "go on with more steps: sgcd train --run A --resume steps=N"
+    )
+    Path("down").unlink()
+    assert main(["train", "--run", "A", "--resume", "steps=3"]) == 0
+    before = Path("A/evaluation.jsonl").read_bytes()
+    Path("down").touch()
+    assert main(["evaluate", "A", "--json"]) == 1
+    said = capsys.readouterr()
+    assert json.loads(said.out)["modes"]["greedy"]["broken"]["trials"] == 6
+    assert said.err.splitlines()[-1].startswith(
+        "sgcd: evaluation: all 18 trials of dev tasks broke, 18 of them by open: OSError; the first text: open: OSError"
+    )
+    assert Path("A/evaluation.jsonl").read_bytes() == before, "what was measured before stays in force"
 
 
 @pytest.mark.parametrize(("spoil", "said"), [(no_suffix, "template"), (no_tasks, "train.jsonl holds no task")])

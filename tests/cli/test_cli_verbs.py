@@ -57,6 +57,7 @@ def test_check_says_what_would_be_run_and_writes_nothing(capsys: Capture):
     assert "7 steps of 2 mixed groups of 4 rollouts" in said
     assert re.search(r"task train-0: \d+ tokens of prompt, \d+ of response in [12] turns", said)
     assert "18 trials of dev tasks every 2 steps" in said
+    assert re.search(r"\nwrote +\S", said)
     assert sorted(Path().rglob("*.yaml")) == before
 
 

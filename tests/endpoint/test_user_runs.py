@@ -132,7 +132,7 @@ def test_by_which_way_a_user_is_reached_may_change_and_who_it_is_may_not(capsys:
 
 def test_without_its_server_every_rollout_is_broken_and_the_run_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     told = ("recipe.yaml", *KEYS, user("http://127.0.0.1:9/v1", retries=0), "siblings.rounds=1", "evaluation.tasks=1")
-    assert main(["train", *told, "--run", "run"]) == 0
+    assert main(["train", *told, "--run", "run"]) == 1
     rows = lines(Path("run/metrics.jsonl"))
     cause = "user: connection: the server could not be reached, or hung up"
     assert [row["causes"] for row in rows] == [{cause: row["rollouts"]} for row in rows]
@@ -140,6 +140,11 @@ def test_without_its_server_every_rollout_is_broken_and_the_run_says_so(capsys: 
     assert {row["broken"] for row in lines(Path("run/evaluation.jsonl"))} == {cause}
     said = "".join(capsys.readouterr())
     assert "step skipped: no mixed group" in said
+    num_rollouts = sum(row["rollouts"] for row in rows)
+    assert said.splitlines()[-1] == (
+        f"sgcd: run: {num_rollouts} of {num_rollouts} rollouts broke, {num_rollouts} of them by user: connection; the "
+        f"first text: {cause}; go on with more steps: sgcd train --run run --resume steps=N"
+    )
     assert f"{rows[0]['broken']} of {rows[0]['rollouts']} rollouts broken: {cause}" in said
     assert f"{rows[0]['user']['calls']} of {rows[0]['user']['calls']} calls of the user failed: connection" in said
 

@@ -96,6 +96,8 @@ def test_a_task_that_only_broke_in_one_run_is_left_out_for_all() -> None:
         (run("b", 2, category="transfer"), "sampled tasks: 12 against 12, 0 in common"),
         (run("b", 2, mode="greedy"), "no mode in common"),
         (RunEvaluation("b", rows(2), {"name": "lab", "chatty": "own"}), "environment.chatty is no against own"),
+        (RunEvaluation("b", rows(2), LAB | {"user": {"model": "m"}}), "environment.user.model is None against m"),
+        (RunEvaluation("b", rows(2), LAB, top_p=0.9), "sampler.top_p is 1.0 against 0.9"),
     ],
 )
 def test_what_was_measured_otherwise_is_refused_by_name(other: RunEvaluation, named: str) -> None:
@@ -114,6 +116,21 @@ def test_evaluations_are_read_from_a_run_folder(tmp_path: Path) -> None:
     ]
     with pytest.raises(FolderError, match="no evaluation in this run, split test, step 3"):
         load_evaluation(tmp_path / "a", "test", 3)
+
+
+def test_other_limits_and_templates_are_named(tmp_path: Path) -> None:
+    recipe = (
+        "environment: {{name: lab, user: {{model: m, base_url: 'http://{0}'}}}}\nsiblings: {{limits: {{turns: {1}}}}}\n"
+    )
+    for name, turns, template in (("a", 8, "ab12"), ("b", 4, "cd34"), ("c", 8, "ab12")):
+        folder = RunFolder.create(tmp_path / name, recipe.format(name, turns), {"policy": {"template": template}})
+        folder.append_evaluation(rows(2))
+    a, b, c = (load_evaluation(tmp_path / name) for name in "abc")
+    assert compare_evaluations([a], [c])["differing_conditions"] == []
+    assert compare_evaluations([a, c], [b, b])["differing_conditions"] == [
+        f"siblings.limits.turns is 8 in {a.run} against 4 in {b.run}",
+        f"chat template is ab12 in {a.run} against cd34 in {b.run}",
+    ]
 
 
 def test_of_a_trial_that_was_played_twice_the_later_counts() -> None:

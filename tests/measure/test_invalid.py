@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sgcd.measure.health import scattered_credit_warnings
-from sgcd.measure.validity import newest_invalid_reasons, run_invalid_reasons
+from sgcd.measure.validity import fruitless_reason, newest_invalid_reasons, run_invalid_reasons
 from sgcd.storage.metrics import StepMetrics
 
 WEIGHTS = "weights: inert, 0.4 % of 1000 creditable tokens above weight one"
@@ -79,3 +79,41 @@ def test_once_is_too_often_for_a_foreign_token_and_for_a_teacher_in_the_graph() 
     reasons += ["graph: 1 row of another context than the policy's in the loss"]
     assert newest_invalid_reasons([row(1), bad], is_last=False) == reasons
     assert run_invalid_reasons([row(1), bad, *run(20)]) == [f"{reason} (step 2)" for reason in reasons]
+
+
+def played(skipped: str = "no mixed group", **counts: Any) -> StepMetrics:
+    return StepMetrics.from_json({"step": 1, "rollouts": 8, "skipped": skipped, **counts})
+
+
+@pytest.mark.parametrize(
+    ("rows", "reason"),
+    [
+        ([], ""),
+        ([played(), played("")], ""),
+        ([played(broken=4, causes={"open: OSError: full": 4}), played("")], ""),
+        (
+            [
+                played(broken=8, causes={"open: OSError: full": 8}),
+                played("", broken=1, causes={"open: OSError: no": 1}),
+            ],
+            "9 of 16 rollouts broke, 9 of them by open: OSError; the first text: open: OSError: full",
+        ),
+        (
+            [played(uniform_failure=4)] * 2,
+            "none of 2 steps moved the policy: no mixed group (success .0 on all tasks); start from a policy that was "
+            "trained on solved tasks, or take easier tasks",
+        ),
+        (
+            [played(uniform_success=4)],
+            "none of 1 step moved the policy: no mixed group (success 1.0 on all tasks); take harder tasks",
+        ),
+        (
+            [played(uniform_success=1, uniform_failure=1)],
+            "none of 1 step moved the policy: no mixed group; take tasks of middling difficulty, larger groups, or a "
+            "higher sampler.temperature",
+        ),
+        ([played("the loss was not finite", mixed=1)], "none of 1 step moved the policy: the loss was not finite"),
+    ],
+)
+def test_a_run_that_moved_nothing_or_broke_is_fruitless(rows: list[StepMetrics], reason: str) -> None:
+    assert fruitless_reason(rows) == reason

@@ -12,7 +12,7 @@ from typer.core import TyperGroup
 
 from sgcd.cli.options import MULTI_VALUE_OPTIONS, TYPER_OPTIONS
 from sgcd.cli.output import ProgressHandler
-from sgcd.errors import SgcdError
+from sgcd.errors import EmptyResult, SgcdError
 
 _APPS = {
     "check": "check:check_app",
@@ -70,6 +70,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         expanded = expand_multi_value_options(sys.argv[1:] if arguments is None else arguments)
         return app(args=expanded, prog_name="sgcd", standalone_mode=False) or 0
+    except EmptyResult as error:
+        print_refusal(str(error))
+        return 1
     except SgcdError as error:
         return print_refusal(str(error))
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """Compare runs on the same held-out tasks: paired differences with intervals, overall and per category."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -38,6 +38,9 @@ class RunEvaluation:
     """The recipe's section, because tasks of two environments may have the same ids."""
     invalid: tuple[str, ...] = ()
     """Why the run proves nothing; see measure/validity.py."""
+    conditions: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What the policy had to work with, as far as the folder says: the limits of a rollout, and its chat template."""
+    top_p: float = 1.0
 
     @property
     def seed(self) -> int:
@@ -55,8 +58,16 @@ def load_evaluation(path: Path, split: str | None = None, step: int | None = Non
     if not rows:
         filters = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
         raise FolderError(f"{path}: no evaluation in this run{filters}; `sgcd evaluate` makes one")
-    environment = load_yaml(folder.recipe_text, f"{path}/recipe.yaml")["environment"]
-    return RunEvaluation(str(path), rows, environment, tuple(run_invalid_reasons(folder.read_metrics())))
+    recipe = load_yaml(folder.recipe_text, f"{path}/recipe.yaml")
+    return RunEvaluation(
+        str(path),
+        rows,
+        environment=recipe["environment"],
+        invalid=tuple(run_invalid_reasons(folder.read_metrics())),
+        conditions=flatten_mapping("siblings.limits", recipe.get("siblings", {}).get("limits", {}))
+        | flatten_mapping("chat template", folder.facts.get("policy", {}).get("template", {})),
+        top_p=recipe.get("sampler", {}).get("top_p", 1.0),
+    )
 
 
 def load_first_and_last(path: Path, split: str | None = None) -> tuple[RunEvaluation, RunEvaluation]:
@@ -84,6 +95,7 @@ def compare_evaluations(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation], 
         "b": [describe_run(evaluation) for evaluation in b],
         "split": a[0].rows[0]["split"],
         "matched_by_seed": matched,
+        "differing_conditions": list(find_differing_conditions([*a, *b])),
         "modes": {
             mode: compare_mode(mode, a, b, matched=matched, seed=seed) for mode in MODES if has_mode([*a, *b], mode)
         },
@@ -170,16 +182,35 @@ def check_comparable(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation]) -> 
             )
 
 
+def find_differing_conditions(evaluations: Sequence[RunEvaluation]) -> Iterator[str]:
+    """Conditions in which others differ from the first evaluation, each once; unknown ones are not compared.
+
+    They are no reason to refuse: a run cannot be evaluated again with other limits or another template, and they may
+    be what is compared. But the difference then is not that of the policies alone.
+    """
+    first, *others = evaluations
+    found = dict.fromkeys(
+        f"{key} is {first.conditions[key]} in {first.run} against {other.conditions[key]} in {other.run}"
+        for other in others
+        for key in first.conditions
+        if key in other.conditions and other.conditions[key] != first.conditions[key]
+    )
+    yield from found
+
+
 def find_setting_differences(first: RunEvaluation, second: RunEvaluation, modes: Sequence[str]) -> Iterator[str]:
     def describe_if_different(label: str, first_value: object, second_value: object) -> Iterator[str]:
         if first_value != second_value:
             yield f"{label} is {first_value} against {second_value}"
 
-    for key in sorted({*first.environment, *second.environment}):
-        first_value, second_value = (
-            without_connection_keys(evaluation.environment.get(key)) for evaluation in (first, second)
-        )
-        yield from describe_if_different(f"environment.{key}", first_value, second_value)
+    first_settings, second_settings = (
+        flatten_mapping("environment", without_connection_keys(evaluation.environment))
+        for evaluation in (first, second)
+    )
+    for key in sorted({*first_settings, *second_settings}):
+        yield from describe_if_different(key, first_settings.get(key), second_settings.get(key))
+    if "sampled" in modes:
+        yield from describe_if_different("sampler.top_p", first.top_p, second.top_p)
     yield from describe_if_different("split", first.rows[0]["split"], second.rows[0]["split"])
     for mode in modes:
         first_value, second_value = tasks_in_mode(first, mode), tasks_in_mode(second, mode)
@@ -191,12 +222,22 @@ def find_setting_differences(first: RunEvaluation, second: RunEvaluation, modes:
         )
 
 
-def without_connection_keys(setting: Any) -> Any:
-    """A setting of the environment; for a simulated user, without the keys of the connection."""
-    if not isinstance(setting, Mapping):
-        return setting
-    mapping = cast("Mapping[str, Any]", setting)
-    return {key: value for key, value in mapping.items() if key not in (*CONNECTION_KEYS, "prices")}
+def without_connection_keys(environment: Mapping[str, Any]) -> dict[str, Any]:
+    """The environment's section; its simulated user without the keys of the connection."""
+    user: Mapping[str, Any] = environment.get("user") or {}
+    return {**environment, "user": {key: value for key, value in user.items() if key not in CONNECTION_KEYS}}
+
+
+def flatten_mapping(prefix: str, value: Any) -> dict[str, Any]:
+    """
+    >>> flatten_mapping("limits", {"turns": 8, "of": {"a": 1}})
+    {'limits.turns': 8, 'limits.of.a': 1}
+    """
+    if not isinstance(value, Mapping):
+        return {prefix: value}
+    mapping = cast("Mapping[str, Any]", value)
+    parts = [flatten_mapping(f"{prefix}.{key}", inner) for key, inner in mapping.items()]
+    return {key: inner for part in parts for key, inner in part.items()}
 
 
 def tasks_in_mode(evaluation: RunEvaluation, mode: str) -> set[tuple[str, str]]:

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sgcd.errors import EmptyResult
 from sgcd.measure.statistics import Estimate, clustered_interval, pass_at_k, pass_hat_k, wilson_interval
 from sgcd.measure.trial_rows import (
     MODES,
@@ -13,6 +14,7 @@ from sgcd.measure.trial_rows import (
     group_by_task,
     unbroken,
 )
+from sgcd.measure.validity import describe_commonest_cause
 from sgcd.records import CATEGORIES
 from sgcd.storage.atomic import SCHEMA
 
@@ -117,6 +119,25 @@ def audit_category(rows: Sequence[TrialRow], category: str) -> Summary:
 def count_causes(rows: Sequence[TrialRow]) -> dict[str, int]:
     """How often each cause broke a trial, the most frequent first."""
     return dict(Counter(str(row["broken"]) for row in rows if row["broken"]).most_common())
+
+
+def is_all_broken(summary: Mapping[str, Any]) -> bool:
+    """Trials were played, and every one of them broke."""
+    modes = summary["modes"].values()
+    return bool(modes) and not any(mode["overall"]["trials"] for mode in modes)
+
+
+def check_something_measured(summary: Mapping[str, Any]) -> None:
+    """Raise EmptyResult, with the commonest cause, where every trial of an evaluation broke."""
+    if is_all_broken(summary):
+        causes = Counter[str]()
+        for mode in summary["modes"].values():
+            causes.update(mode["broken"]["causes"])
+        num_broken = sum(mode["broken"]["trials"] for mode in summary["modes"].values())
+        raise EmptyResult(
+            f"evaluation: all {num_broken} trials of {summary['split']} tasks broke, {describe_commonest_cause(causes)}"
+            "; expected at least one that came to its end; mend that and evaluate again"
+        )
 
 
 def sum_column(rows: Sequence[TrialRow], key: str) -> float:

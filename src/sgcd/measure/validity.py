@@ -1,6 +1,7 @@
-"""Reasons that make a run invalid: a broken mask or training graph, features that are all zero, inert weights."""
+"""Reasons that make a run invalid or fruitless: a broken mask or graph, inert weights, no step that moved anything."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 from sgcd.storage.metrics import StepMetrics
 
@@ -55,6 +56,49 @@ def window_violations(rows: Sequence[StepMetrics]) -> list[str]:
         share = f"{100 * credited / creditable:.2g} %"
         return [f"weights: inert, {share} of {count_noun(creditable, 'creditable token')} above weight one"]
     return []
+
+
+def fruitless_reason(rows: Sequence[StepMetrics]) -> str:
+    """Why a finished run has no result: most rollouts broke, or no step moved the policy; empty where it has one."""
+    num_rollouts, num_broken = sum(row.rollouts for row in rows), sum(row.broken for row in rows)
+    if 2 * num_broken > num_rollouts:
+        causes = Counter[str]()
+        for row in rows:
+            causes.update(row.causes)
+        return f"{num_broken} of {count_noun(num_rollouts, 'rollout')} broke, {describe_commonest_cause(causes)}"
+    if not rows or not all(row.skipped for row in rows):
+        return ""
+    [(reason, _)] = Counter(row.skipped for row in rows).most_common(1)
+    return f"none of {count_noun(len(rows), 'step')} moved the policy: {reason}{_fruitless_advice(rows)}"
+
+
+def _fruitless_advice(rows: Sequence[StepMetrics]) -> str:
+    if any(row.mixed for row in rows):
+        return ""
+    num_solved, num_failed = sum(row.uniform_success for row in rows), sum(row.uniform_failure for row in rows)
+    if num_failed and not num_solved:
+        return " (success .0 on all tasks); start from a policy that was trained on solved tasks, or take easier tasks"
+    if num_solved and not num_failed:
+        return " (success 1.0 on all tasks); take harder tasks"
+    return "; take tasks of middling difficulty, larger groups, or a higher sampler.temperature"
+
+
+def describe_commonest_cause(causes: Mapping[str, int]) -> str:
+    """The kind of cause that broke most, and the first text of it.
+
+    >>> describe_commonest_cause({"reply: KeyError: 'gold'": 2, "open: OSError: no disk": 3, "reply: KeyError: 'a'": 2})
+    "4 of them by reply: KeyError; the first text: reply: KeyError: 'gold'"
+    """
+    kinds, first_texts = Counter[str](), dict[str, str]()
+    for cause, count in causes.items():
+        kind = ": ".join(cause.split(": ")[:2])
+        kinds[kind] += count
+        first_texts.setdefault(kind, cause)
+    if not kinds:
+        return "for no cause on record"
+    [(kind, count)] = kinds.most_common(1)
+    text = first_texts[kind]
+    return f"{count} of them by {kind}" + (f"; the first text: {text}" if text != kind else "")
 
 
 def count_noun(number: int, noun: str) -> str:

@@ -75,7 +75,9 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
     facts, num_trials = collect_facts(recipe, context), count_trials(recipe, context.task_suite)
     if not as_json:
         lines = describe_recipe(recipe, context, rehearsal, facts=facts, num_trials=num_trials)
-        for name, line in (lines | {"memory": memory_fit.describe()}).items():
+        for name, line in (
+            lines | {"wrote": describe_written(context, rehearsal), "memory": memory_fit.describe()}
+        ).items():
             results_console().print(f"{name:<12} {line}", soft_wrap=True)
         return
     answer = {
@@ -90,6 +92,15 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
         "memory": memory_fit.to_json(),
     }
     print_json({"schema": SCHEMA, **answer, **describe_endpoints(recipe, context)})
+
+
+def describe_written(context: "RunContext", rehearsal: "Rollout") -> str:
+    """The turns that the policy wrote, as text on one line; a long one loses its middle."""
+    from sgcd.text import cut_middle
+
+    decode = context.policy.chat.decode
+    turns = [decode(rehearsal.response[turn.start : turn.stop]) for turn in rehearsal.turns]
+    return cut_middle(" | ".join(" ".join(turn.split()) for turn in turns), 600) or "nothing"
 
 
 async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":

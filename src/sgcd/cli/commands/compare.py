@@ -59,6 +59,8 @@ def print_comparison(comparison: dict[str, Any]) -> None:
     for run in [*comparison["a"], *comparison["b"]]:
         for reason in run["invalid"]:
             results_console().print(f"INVALID: {run['run']}: {reason}", soft_wrap=True)
+    for condition in comparison["differing_conditions"]:
+        results_console().print(f"the difference is not of the policies alone: {condition}", soft_wrap=True)
     for mode, mode_comparison in comparison["modes"].items():
         overall = mode_comparison["overall"]
         method_text = "; ".join(

@@ -75,7 +75,7 @@ def evaluate_and_print(
     from sgcd.assemble import assemble
     from sgcd.build_tasks import count_trials
     from sgcd.measure.health import run_invalid_reasons
-    from sgcd.measure.summary import summarise_evaluation
+    from sgcd.measure.summary import is_all_broken, summarise_evaluation
 
     recipe = load_run_recipe(folder, recipe_path, keys) if folder else load_policy_recipe(target, recipe_path, keys)
     context = assemble(recipe)
@@ -89,9 +89,10 @@ def evaluate_and_print(
     start = recipe.policy.start
     progress_console().print(f"playing {num_trials} trials of {recipe.evaluation.split} tasks with {start}")
     rows = asyncio.run(play_held_out_tasks(recipe, context, saved_step(Path(start))))
-    if folder:
+    summary = summarise_evaluation(rows)
+    if folder and not is_all_broken(summary):  # rows of the same trials that were played before stay in force
         folder.append_evaluation(rows)
-    summary = summarise_evaluation(rows) | {"invalid": run_invalid_reasons(earlier_rows)}
+    summary |= {"invalid": run_invalid_reasons(earlier_rows)}
     user = context.user_endpoint
     usage = {"endpoints": {"user": user.usage_tracker.pop_metrics().to_json()}} if user else {}
     print_evaluation(summary | usage, as_json)

@@ -75,13 +75,15 @@ def no_trials_error(recipe: "Recipe") -> EnvironmentFault:
 
 
 def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
-    """Print the evaluation of a policy or of a model behind an endpoint."""
+    """Print the evaluation of a policy or of a model behind an endpoint; one in which all broke is an EmptyResult."""
     from sgcd.measure.health import endpoint_failure_warnings
+    from sgcd.measure.summary import check_something_measured
     from sgcd.show.tables import describe_model_usage, evaluation_remarks, evaluation_table
     from sgcd.storage.metrics import EndpointUsage
 
     if as_json:
         print_json(summary)
+        check_something_measured(summary)
         return
     results_console().print(evaluation_table(summary))
     endpoint_usages = {role: EndpointUsage(**usage) for role, usage in summary.get("endpoints", {}).items()}
@@ -96,3 +98,4 @@ def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
     ]
     for line in lines:
         results_console().print(line, soft_wrap=True)
+    check_something_measured(summary)

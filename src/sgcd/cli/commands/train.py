@@ -2,7 +2,7 @@
 
 import asyncio
 import json as jsonlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,7 +11,7 @@ import typer
 from sgcd.cli.commands.check import check_window
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, progress_console, results_console, split_recipe_and_keys
-from sgcd.errors import FolderError, RecipeError
+from sgcd.errors import EmptyResult, FolderError, RecipeError
 from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
@@ -50,6 +50,19 @@ def train(
         print_json(summary)
     else:
         print_run_summary(summary)
+    check_fruitful(run, summary)
+
+
+def check_fruitful(run: Path, summary: Mapping[str, Any]) -> None:
+    """Raise EmptyResult where the run moved nothing, most of it broke, or its last evaluation broke altogether."""
+    from sgcd.measure.summary import check_something_measured
+    from sgcd.measure.validity import fruitless_reason
+    from sgcd.storage.run_folder import RunFolder
+
+    if reason := fruitless_reason(RunFolder.open(run).read_metrics()):
+        raise EmptyResult(f"{run}: {reason}; go on with more steps: sgcd train --run {run} --resume steps=N")
+    if "end" in summary:
+        check_something_measured(summary["end"])
 
 
 def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
