@@ -129,11 +129,12 @@ def learning_footnotes(result: Json) -> list[str]:
             parts["SGCD less GRPO"] = world_result["sgcd - grpo"]["sampled"]["overall"]
         intervals = "; ".join(f"{name} {seeds_interval(part)}" for name, part in parts.items())
         lines.append(f"- {world}, sampled, t over seeds: {intervals}.")
-    difference_of_all = method_results(result)[0][1]["modes"]["sampled"]["overall"]["difference"]
+    overall = method_results(result)[0][1]["modes"]["sampled"]["overall"]
+    difference_of_all, difference_of_run = overall["difference"], overall["runs"][0]
     split = ", ".join(sorted({method_result["split"] for _, method_result in method_results(result)}))
     lines.append(
         f"- Held-out {split} tasks, sampled unless said otherwise; rates have intervals clustered by task, a run's "
-        "differences a bootstrap over tasks (BCa), those of all seeds: "
+        f"differences: {difference_of_run['kind'] or difference_of_run['reason']}, those of all seeds: "
         f"{difference_of_all['kind'] or difference_of_all['reason']}. On the way: mean of the evaluations after the "
         "start."
     )

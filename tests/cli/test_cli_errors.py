@@ -187,6 +187,7 @@ def test_a_run_or_an_evaluation_in_which_all_broke_ends_with_code_1_and_can_go_o
     Path("down").unlink()
     assert main(["train", "--run", "A", "--resume", "steps=3"]) == 0
     before = Path("A/evaluation.jsonl").read_bytes()
+    capsys.readouterr()
     Path("down").touch()
     assert main(["evaluate", "A", "--json"]) == 1
     said = capsys.readouterr()

@@ -45,7 +45,7 @@ def test_one_run_a_side_is_compared_over_tasks() -> None:
     told = compare_evaluations([run("a", 8)], [run("b", 2)])
     mode = told["modes"]["sampled"]
     assert mode["overall"]["difference"]["value"] == pytest.approx(3 / 12)
-    assert mode["overall"]["difference"]["kind"] == "bootstrap over tasks (BCa)"
+    assert mode["overall"]["difference"]["kind"] == "paired by task, t"
     assert 0 < mode["overall"]["difference"]["low"] < 0.25 < mode["overall"]["difference"]["high"]
     assert (mode["overall"]["a"], mode["overall"]["b"]) == (pytest.approx(10 / 12), pytest.approx(7 / 12))
     assert mode["overall"]["test"] == "permutation over tasks"
@@ -69,11 +69,11 @@ def test_the_same_seeds_on_both_sides_are_matched_whatever_their_order() -> None
     assert told["matched_by_seed"]
     assert [e["run"] for e in told["a"]] == ["a0", "a1", "a2"]
     overall = told["modes"]["sampled"]["overall"]
-    assert overall["difference"]["kind"] == "bootstrap over matched seeds, then tasks (percentile)"
+    assert overall["difference"]["kind"] == "t over matched seeds and tasks"
     assert [e["value"] for e in overall["runs"]] == [pytest.approx(2.5 / 12)] * 3
     loose = compare_evaluations(a, [run("b", 1, seed=7), run("c", 2, seed=8)])
     assert not loose["matched_by_seed"]
-    assert loose["modes"]["sampled"]["overall"]["difference"]["kind"].startswith("bootstrap over seeds, then tasks")
+    assert loose["modes"]["sampled"]["overall"]["difference"]["kind"].startswith("t over seeds and tasks")
     assert "runs" not in loose["modes"]["sampled"]["overall"]
 
 

@@ -90,7 +90,7 @@ def test_figures_of_runs_become_lines_of_the_table(learning: ModuleType, tmp_pat
         line.startswith("- plain, grpo: 3 of 3 intervals") and "2 steps, 1.0 minutes a run" in line for line in lines
     )
     assert "- plain, grpo, seed 1: 1 of 2 steps moved nothing: no mixed group (1)." in lines
-    assert "bootstrap over matched seeds, then tasks (percentile)" in lines[-1]
+    assert "t over matched seeds and tasks" in lines[-1]
 
 
 def test_one_method_is_held_against_the_other_seed_by_seed(learning: ModuleType, tmp_path: Path) -> None:

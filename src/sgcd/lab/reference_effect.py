@@ -14,7 +14,7 @@ from sgcd.act.siblings import PlayContext, play_cohort
 from sgcd.chat import Chat
 from sgcd.contrast.insert import encode_reference, insert_reference
 from sgcd.lab.world import Airline
-from sgcd.measure.statistics import clustered_interval, paired_bootstrap
+from sgcd.measure.statistics import clustered_interval, paired_interval
 from sgcd.records import Flags, Rollout, Task, TokenIds
 from sgcd.seeds import derive_seed
 
@@ -108,7 +108,7 @@ class ArmPlays:
 
     def paired_difference(self, name: str, baseline: str, task_mask: Flags | None = None) -> dict[str, Any]:
         """Success of one arm less success of another, on the same tasks."""
-        return paired_bootstrap(
+        return paired_interval(
             self._count_successes(name, task_mask) / self.num_trials,
             self._count_successes(baseline, task_mask) / self.num_trials,
         ).to_json()

@@ -12,8 +12,8 @@ from sgcd.errors import FolderError
 from sgcd.measure.statistics import (
     Float64Array,
     mcnemar_test,
-    paired_bootstrap,
-    paired_runs_bootstrap,
+    paired_interval,
+    paired_runs_interval,
     permutation_test,
 )
 from sgcd.measure.trial_rows import MODES, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
@@ -80,8 +80,8 @@ def load_first_and_last(path: Path, split: str | None = None) -> tuple[RunEvalua
 def compare_evaluations(a: Sequence[RunEvaluation], b: Sequence[RunEvaluation], seed: int = 0) -> dict[str, Any]:
     """a minus b, for every mode that all of them played.
 
-    One run a side: a bootstrap over tasks, with McNemar's exact test for single passes and a permutation test for
-    several trials. Several runs: a bootstrap over seeds, then tasks; where both sides have the same seeds, runs are
+    One run a side: a t interval over tasks, with McNemar's exact test for single passes and a permutation test for
+    several trials. Several runs: a t interval over seeds and tasks; where both sides have the same seeds, runs are
     matched by seed.
     """
     check_comparable(a, b)
@@ -141,15 +141,13 @@ def compare_task_means(a: Float64Array, b: Float64Array, *, matched: bool, seed:
     result: dict[str, Any] = {"tasks": a.shape[1], "a": mean_or_none(a), "b": mean_or_none(b), "p": None, "test": ""}
     if len(a) == len(b) == 1:
         is_single_pass = np.isin([a, b], (0, 1)).all()
-        result["difference"] = paired_bootstrap(a[0], b[0], seed).to_json()
+        result["difference"] = paired_interval(a[0], b[0]).to_json()
         result["p"] = mcnemar_test(a[0], b[0]) if is_single_pass else permutation_test(a[0], b[0], seed)
         result["test"] = "McNemar, exact" if is_single_pass else "permutation over tasks"
     else:
-        result["difference"] = paired_runs_bootstrap(a, b, matched, seed=seed).to_json()
+        result["difference"] = paired_runs_interval(a, b, matched).to_json()
     if matched:
-        result["runs"] = [
-            paired_bootstrap(rates_a, rates_b, seed).to_json() for rates_a, rates_b in zip(a, b, strict=True)
-        ]
+        result["runs"] = [paired_interval(rates_a, rates_b).to_json() for rates_a, rates_b in zip(a, b, strict=True)]
     return result
 
 

@@ -1,7 +1,7 @@
 """Confidence intervals, paired comparisons, and pass@k and pass^k over the trials of a task."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import import_module
 from math import comb, sqrt
 from typing import Any
@@ -13,7 +13,7 @@ Float64Array = NDArray[np.float64]
 CONFIDENCE_LEVEL = 0.95
 NUM_RESAMPLES = 9999
 MIN_TASKS = 5
-"""A bootstrap over fewer tasks is refused."""
+"""An interval over fewer tasks is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,10 @@ def wilson_interval(successes: int, trials: int, level: float = CONFIDENCE_LEVEL
 def clustered_interval(successes: Sequence[int], trials: Sequence[int], level: float = CONFIDENCE_LEVEL) -> Estimate:
     """Mean over tasks of a task's share of successes, every task counting the same, with an interval clustered by task.
 
-    value +- t(T - 1) sd(task means) / sqrt(T), cut to [0, 1]: several trials of one task are no independent evidence,
-    so only the spread between tasks counts. Where all or no trials succeed that spread is zero and says nothing; then
-    each task counts as one trial of Wilson's interval. Tasks without a trial are left out.
+    Several trials of one task are no independent evidence, so only the spread between tasks counts. The interval is
+    Wilson's for the effective number of trials T m (1 - m) / var(task means), at most all of them, with the quantile of
+    t(T - 1) (Korn and Graubard 1998); m is the mean. Unlike mean +- t sd / sqrt(T) it covers near 0 and 1 too. Where
+    all or no trials succeed, each task counts as one trial. Tasks without a trial are left out.
     """
     played_tasks = [(c, n) for c, n in zip(successes, trials, strict=True) if n > 0]
     task_means = np.array([c / n for c, n in played_tasks])
@@ -68,8 +69,17 @@ def clustered_interval(successes: Sequence[int], trials: Sequence[int], level: f
         raise ValueError("expected 0 <= successes <= trials for every task")
     if len(task_means) and (task_means.max() == 0 or task_means.min() == 1):
         estimate = wilson_interval(len(task_means) if task_means[0] else 0, len(task_means), level)
-        return Estimate(estimate.value, estimate.low, estimate.high, "wilson over tasks")
-    return clip_interval(t_interval(task_means, level), 0.0, 1.0)
+        return replace(estimate, kind="wilson over tasks")
+    plain = t_interval(task_means, level)
+    if plain.value is None or plain.low is None:
+        return plain
+    mean, spread, num_tasks = plain.value, float(task_means.var(ddof=1)), len(task_means)
+    effective = min(num_tasks * mean * (1 - mean) / spread, sum(n for _, n in played_tasks))
+    quantile = float(scipy_stats().t.ppf((1 + level) / 2, num_tasks - 1))
+    centre = (mean * effective + quantile**2 / 2) / (effective + quantile**2)
+    half_width = quantile * sqrt(mean * (1 - mean) * effective + quantile**2 / 4) / (effective + quantile**2)
+    kind = f"clustered, wilson with {effective:.0f} effective trials"
+    return Estimate(mean, max(0.0, centre - half_width), min(1.0, centre + half_width), kind)
 
 
 def t_interval(values: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Estimate:
@@ -94,17 +104,10 @@ def clip_interval(estimate: Estimate, floor: float, ceiling: float) -> Estimate:
     return Estimate(estimate.value, low, high, estimate.kind, estimate.reason)
 
 
-def paired_bootstrap(
-    a: ArrayLike,
-    b: ArrayLike,
-    seed: int = 0,
-    *,
-    level: float = CONFIDENCE_LEVEL,
-    num_resamples: int = NUM_RESAMPLES,
-) -> Estimate:
-    """Mean over tasks of a's task mean minus b's, with a bootstrap over tasks (BCa).
+def paired_interval(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Estimate:
+    """Mean over tasks of a's task mean minus b's, with Student's t interval over tasks, cut to [-1, 1].
 
-    a and b list the same tasks in the same order. Fewer than five tasks are too few to draw from.
+    a and b list the same tasks in the same order. Fewer than five tasks are too few.
     """
     first, second = np.asarray(a, float), np.asarray(b, float)
     if first.shape != second.shape or first.ndim != 1:
@@ -114,33 +117,19 @@ def paired_bootstrap(
         return Estimate(None, reason="no task was played on both sides")
     mean = float(difference.mean())
     if len(difference) < MIN_TASKS:
-        return Estimate(mean, reason=f"too few tasks for a bootstrap: {len(difference)}")
+        return Estimate(mean, reason=f"too few tasks for an interval: {len(difference)}")
     if np.ptp(difference) < 1e-12:
         return Estimate(mean, reason=f"the difference is the same on all {len(difference)} tasks")
-    bootstrap_result = scipy_stats().bootstrap(
-        (difference,), np.mean, n_resamples=num_resamples, batch=500, vectorized=True,
-        method="BCa", confidence_level=level, random_state=np.random.default_rng(seed),
-    )  # fmt: skip
-    interval = bootstrap_result.confidence_interval
-    if not np.isfinite([interval.low, interval.high]).all():
-        return Estimate(mean, reason="the bootstrap's draws leave no interval")
-    return Estimate(mean, float(interval.low), float(interval.high), "bootstrap over tasks (BCa)")
+    return replace(clip_interval(t_interval(difference, level), -1.0, 1.0), kind="paired by task, t")
 
 
-def paired_runs_bootstrap(
-    a: ArrayLike,
-    b: ArrayLike,
-    matched: bool,
-    *,
-    seed: int = 0,
-    level: float = CONFIDENCE_LEVEL,
-    num_resamples: int = NUM_RESAMPLES,
-) -> Estimate:
-    """Mean difference between the runs of two sides (arrays: runs x tasks), bootstrapped over seeds, then tasks.
+def paired_runs_interval(a: ArrayLike, b: ArrayLike, matched: bool, level: float = CONFIDENCE_LEVEL) -> Estimate:
+    """Mean difference between the runs of two sides (arrays: runs x tasks), with a t interval over seeds and tasks.
 
-    A draw takes runs anew on each side (the same ones on both where `matched`: run i of a and run i of b share a seed),
-    then tasks anew, the same for all runs since all play the same tasks. n - 1 of n are taken, which makes the variance
-    over few seeds unbiased (Rao and Wu 1988); the percentiles of three or four seeds are still too narrow by nature.
+    Runs and tasks are crossed samples: all runs play the same tasks. The variance of the mean is that of the run
+    means, plus that of the task means, less that of the residuals, which both contain; it is at least the larger of the
+    two. Satterthwaite's rule gives its degrees of freedom. `matched`: run i of a and run i of b share a seed, so only
+    their difference counts.
     """
     first, second = np.atleast_2d(np.asarray(a, float)), np.atleast_2d(np.asarray(b, float))
     if first.shape[1] != second.shape[1] or (matched and first.shape != second.shape):
@@ -152,18 +141,28 @@ def paired_runs_bootstrap(
     if len(first) < 2 or len(second) < 2:
         return Estimate(mean, reason="one run on a side: no spread between seeds")
     if num_tasks < MIN_TASKS:
-        return Estimate(mean, reason=f"too few tasks for a bootstrap: {num_tasks}")
-    rng = np.random.default_rng(seed)
-    # Counts instead of indices: a draw's mean is (run counts) @ values @ (task counts).
-    run_weights_a = draw_resample_weights(rng, len(first), num_resamples)
-    run_weights_b = run_weights_a if matched else draw_resample_weights(rng, len(second), num_resamples)
-    task_weights = draw_resample_weights(rng, num_tasks, num_resamples)
-    mean_differences = ((run_weights_a @ first - run_weights_b @ second) * task_weights).sum(axis=1)
-    if np.ptp(mean_differences) < 1e-12:
+        return Estimate(mean, reason=f"too few tasks for an interval: {num_tasks}")
+    sides = [first - second] if matched else [first, second]
+    task_means = first.mean(axis=0) - second.mean(axis=0)
+    run_parts = [(float(side.mean(axis=1).var(ddof=1)) / len(side), len(side) - 1) for side in sides]
+    parts = [*run_parts, (float(task_means.var(ddof=1)) / num_tasks, num_tasks - 1)]
+    residuals = [_residual_variance(side) for side in sides]
+    total = sum(variance for variance, _ in parts)
+    variance = max(total - sum(residual for residual, _ in residuals), *(variance for variance, _ in parts))
+    if variance < 1e-18:
         return Estimate(mean, reason="no seed and no task differs from another")
-    low, high = np.quantile(mean_differences, [(1 - level) / 2, (1 + level) / 2])
-    seed_order = "matched seeds" if matched else "seeds"
-    return Estimate(mean, float(low), float(high), f"bootstrap over {seed_order}, then tasks (percentile)")
+    degrees = variance**2 / sum(part**2 / freedom for part, freedom in (*parts, *residuals))
+    half_width = float(scipy_stats().t.ppf((1 + level) / 2, max(degrees, 1.0))) * sqrt(variance)
+    kind = f"t over {'matched seeds' if matched else 'seeds'} and tasks"
+    return clip_interval(Estimate(mean, mean - half_width, mean + half_width, kind), -1.0, 1.0)
+
+
+def _residual_variance(side: Float64Array) -> tuple[float, int]:
+    """The variance of the mean that neither runs nor tasks explain (runs x tasks), and its degrees of freedom."""
+    num_runs, num_tasks = side.shape
+    residuals = side - side.mean(axis=1, keepdims=True) - side.mean(axis=0, keepdims=True) + side.mean()
+    freedom = (num_runs - 1) * (num_tasks - 1)
+    return float((residuals**2).sum()) / freedom / side.size, freedom
 
 
 def draw_resample_weights(rng: np.random.Generator, size: int, num_resamples: int) -> Float64Array:
