@@ -134,10 +134,11 @@ def gradients_table(starts: Json) -> list[str]:
 def truth_footnotes(starts: Json) -> list[str]:
     first = next(iter(starts.values()))
     rule, sizes = first["definition"], first["sizes"]
+    kind = next(iter(first["direction"].values()))["kind"]
     return [
         f"- {sizes['tasks']} mixed dev tasks, {sizes['trials']} plays an arm; decisive: measured where the likeliest "
         f"token is below {rule['top below']}, {rule['continuations']} plays on each side, beyond {rule['errors']:g} "
-        "standard errors. Intervals: clustered by task, bootstraps over tasks, jackknife for gradients.",
+        f"standard errors. Intervals: clustered by task; of rankings and signs: {kind}; jackknife for gradients.",
         "- Gradients: mean cosine of batches of "
         + ", ".join(f"{report['gradients']['batch']} of {report['gradients']['groups']}" for report in starts.values())
         + " tasks, and how much more than GRPO's; scaled: each parameter by its size over batches, as Adam does.",

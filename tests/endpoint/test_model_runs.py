@@ -295,7 +295,7 @@ def test_an_own_environment_with_a_user_is_played_too(at_desk: Path, capsys: Cap
     capsys.readouterr()
     assert main(["compare", "one", "--against", "other user"]) == 2
     [line] = capsys.readouterr().err.splitlines()
-    assert "environment.user is {'model': 'u', 'tokens': 2048, 'temperature': 1.0} against" in line
+    assert "environment.user.temperature is 1.0 against 0.0" in line
 
 
 def test_a_model_is_compared_with_a_trained_policy(at_desk: Path, capsys: Capture) -> None:

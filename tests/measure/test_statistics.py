@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 from sgcd.measure.statistics import (
     Estimate,
     clustered_interval,
-    draw_resample_weights,
+    jackknife_estimate,
     mcnemar_test,
     paired_interval,
     paired_runs_interval,
     pass_at_k,
     pass_hat_k,
     permutation_test,
+    t_interval,
+    two_way_variance,
     wilson_interval,
 )
 
@@ -65,9 +67,10 @@ def test_wilson_is_honest_and_within_zero_and_one(cn: tuple[int, int]) -> None:
 
 
 def test_clustered_against_a_worked_example() -> None:
-    # Sixteen task means: four times 1, .5, 0, .5. Mean .5, variance 2/15, t(15) = 2.131450: 30 effective trials.
+    # Sixteen task means: four times 1, .5, 0, .5. n = .25 / (2/15 / 16) = 30, t(15) = 2.13145.
     e = clustered_interval([2, 1, 0, 1] * 4, [2] * 16)
-    half = 2.1314495455597742 * np.sqrt(0.25 * 30 + 2.1314495455597742**2 / 4) / (30 + 2.1314495455597742**2)
+    q = 2.1314495455597742
+    half = q * np.sqrt(0.25 / 30 + q**2 / (4 * 30**2)) / (1 + q**2 / 30)
     assert e.value == 0.5
     assert (e.low, e.high) == pytest.approx((0.5 - half, 0.5 + half))
     assert e.kind == "clustered, wilson with 30 effective trials"
@@ -95,52 +98,60 @@ def test_tasks_count_the_same_however_often_they_were_played() -> None:
     assert clustered_interval([9, 0], [9, 1]).value == 0.5
 
 
-def simulate(rng: np.random.Generator, tasks: int, trials: int, mean: float) -> np.ndarray:
-    """Successes of tasks whose own rates differ: the trials of one task go together."""
-    return rng.binomial(trials, rng.beta(2 * mean, 2 * (1 - mean), tasks))
+def test_trials_of_one_task_are_no_evidence_of_their_own() -> None:
+    clustered = clustered_interval([4, 0] * 10, [4] * 20)
+    assert width(clustered) > 1.8 * width(wilson_interval(40, 80))
 
 
-def test_clustered_interval_covers_the_truth_and_wilson_over_trials_does_not() -> None:
-    rng = np.random.default_rng(0)
-    covered = naive = 0
-    for _ in range(300):
-        c = simulate(rng, 60, 4, 0.4)
-        e, w = clustered_interval(c.tolist(), [4] * 60), wilson_interval(int(c.sum()), 240)
-        covered += covers(e, 0.4)
-        naive += covers(w, 0.4)
-    assert 0.91 <= covered / 300 <= 0.98
-    assert naive / 300 < 0.9
+def test_paired_is_the_t_interval_of_the_differences() -> None:
+    a, b = np.array([1, 0.5, 0.25, 1, 0]) / 2, np.array([0, 0.5, 0.5, 0, 0]) / 2
+    assert ends(paired_interval(a, b)) == pytest.approx(ends(t_interval(a - b)))
+    # Differences .5, 0, -.125, .5, 0: mean .175, variance .090625, t(4) = 2.776445.
+    assert ends(paired_interval(a, b))[0] == pytest.approx(0.175 - 2.7764451051977987 * np.sqrt(0.090625 / 5))
 
 
-def test_paired_interval_covers_the_true_difference() -> None:
-    rng = np.random.default_rng(1)
-    covered = 0
-    for _ in range(200):
-        task = rng.beta(1, 1.5, 60)
-        a, b = rng.binomial(3, task**0.5) / 3, rng.binomial(3, task) / 3
-        # E[task^.5] - E[task] for Beta(1, 1.5): 1.5 B(1.5, 1.5) - .4
-        truth = 1.5 * 0.39269908169872414 - 0.4
-        e = paired_interval(a, b)
-        covered += covers(e, truth)
-    assert 0.90 <= covered / 200 <= 0.99
+def test_runs_against_a_worked_example() -> None:
+    # No residuals, so V = var(seed means) / 3 + var(task means) / 5 = .01 / 3 + .025 / 5.
+    a, b = np.array([[0.1], [0.2], [0.3]]) + np.array([0, 0.1, 0.2, 0.3, 0.4]), np.zeros((3, 5))
+    variance, freedom = two_way_variance([a])
+    assert variance == pytest.approx(0.01 / 3 + 0.005)
+    assert freedom == pytest.approx(variance**2 / ((0.01 / 3) ** 2 / 2 + 0.005**2 / 4))
+    assert paired_runs_interval(a, b, True).value == pytest.approx(0.4)
+    two = paired_runs_interval(a[:2], b[:2], True)
+    assert ends(two) == pytest.approx(ends(t_interval(a[:2].mean(axis=1))))
+    assert two.kind == "t over matched seeds"
 
 
-@pytest.mark.parametrize("matched", [True, False])
-def test_seeds_then_tasks_covers_the_true_difference_of_noisy_runs(matched: bool) -> None:
-    rng = np.random.default_rng(2)
-    covered = only_tasks = 0
-    for _ in range(150):
-        task = rng.normal(0.5, 0.2, 40)
-        a = task + 0.1 + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.1, (8, 40))
-        b = task + rng.normal(0, 0.05, (8, 1)) + rng.normal(0, 0.1, (8, 40))
-        e, t = (
-            paired_runs_interval(a, b, matched),
-            paired_interval(a.mean(0), b.mean(0)),
-        )
-        covered += covers(e, 0.1)
-        only_tasks += covers(t, 0.1)
-    assert 0.89 <= covered / 150 <= 0.995
-    assert only_tasks < covered, "tasks alone miss the spread between seeds"
+@given(st.integers(2, 6), st.integers(5, 9), st.integers(0, 99))
+@settings(max_examples=40, deadline=None)
+def test_runs_vary_no_less_than_their_seeds(seeds: int, tasks: int, seed: int) -> None:
+    side = np.random.default_rng(seed).binomial(3, 0.4, (seeds, tasks)) / 3
+    variance, freedom = two_way_variance([side])
+    assert variance >= side.mean(axis=1).var(ddof=1) / seeds - 1e-15
+    assert freedom <= seeds - 1 + tasks - 1 + 1e-9
+
+
+def test_the_jackknife_of_a_mean_is_its_t_interval() -> None:
+    values = np.random.default_rng(1).normal(size=9)
+    found = jackknife_estimate(np.array([values.mean(), *((values.sum() - v) / 8 for v in values)]))
+    assert found.value == pytest.approx(values.mean())
+    assert ends(found) == pytest.approx(ends(t_interval(values)))
+    assert found.kind == "jackknife over 9 groups"
+
+
+@given(st.lists(st.floats(0.01, 0.99), min_size=6, max_size=12))
+def test_the_jackknife_of_a_share_stays_between_zero_and_one(values: list[float]) -> None:
+    e = jackknife_estimate(np.array(values), is_share=True)
+    assert honest(e)
+    assert e.low is None or (ends(e)[0] >= 0 and ends(e)[1] <= 1)
+
+
+def test_what_the_jackknife_cannot_say() -> None:
+    assert jackknife_estimate(np.zeros(4)).reason == "too few groups for an interval: 3"
+    assert jackknife_estimate(np.array([np.nan] * 9)) == Estimate(None, reason="it has no value")
+    assert jackknife_estimate(np.full(9, 0.5)).reason == "it is the same without any of its groups"
+    ends_at_one = np.array([0.9] * 8 + [1.0])
+    assert jackknife_estimate(ends_at_one, is_share=True).reason == "it is 0 or 1 without one of its groups"
 
 
 def test_matching_by_seed_takes_out_what_the_seeds_share() -> None:
@@ -149,13 +160,6 @@ def test_matching_by_seed_takes_out_what_the_seeds_share() -> None:
     matched, loose = (paired_runs_interval(a, b, m) for m in (True, False))
     assert matched.value == loose.value == pytest.approx(0.1)
     assert width(matched) < 0.1 < width(loose)
-
-
-def test_few_seeds_spread_as_wide_as_their_sample_variance() -> None:
-    seeds = np.array([0.2, 0.5, 0.6])
-    drawn = draw_resample_weights(np.random.default_rng(0), 3, 20000) @ seeds
-    assert drawn.mean() == pytest.approx(seeds.mean(), abs=0.005)
-    assert drawn.var() == pytest.approx(seeds.var(ddof=1) / 3, rel=0.03)
 
 
 @given(rates)
@@ -188,7 +192,7 @@ def test_what_a_comparison_cannot_say() -> None:
     assert paired_interval([1], [0]) == Estimate(1.0, reason="too few tasks for an interval: 1")
     assert paired_interval([1] * 9, [0] * 9) == Estimate(1.0, reason="the difference is the same on all 9 tasks")
     assert paired_runs_interval([[1] * 9], [[0] * 9], True).reason == "one run on a side: no spread between seeds"
-    assert paired_runs_interval([[1] * 9] * 3, [[0] * 9] * 3, True).reason == "no seed and no task differs from another"
+    assert paired_runs_interval([[1] * 9] * 3, [[0] * 9] * 3, True).reason == "no seed differs from another"
     assert permutation_test([1, 0], [1, 0]) is None
     assert mcnemar_test([1, 0], [1, 0]) is None
     with pytest.raises(ValueError, match="one number for each task"):

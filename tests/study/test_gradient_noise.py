@@ -6,12 +6,10 @@ import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
 from sgcd.learn.scoring.forward import LossInputs
-from sgcd.measure.statistics import t_interval
 from sgcd.records import Rollout, Verdict
 from sgcd.study.gradient_noise import (
     compute_group_gradients,
     draw_batch_pairs,
-    jackknife_estimate,
     leave_one_out_cosines,
     scale_like_adam,
 )
@@ -62,16 +60,6 @@ def test_the_scale_is_that_of_whole_batches():
     batches = drawn.reshape(1000, 4, 2).sum(axis=1)
     root = drawn[0] / scale_like_adam(drawn, 4)[0]
     assert np.allclose(root, np.sqrt(np.square(batches).mean(axis=0)), rtol=0.05)
-
-
-def test_the_jackknife_of_a_mean_is_its_t_interval():
-    values = np.random.default_rng(1).normal(size=9)
-    found = jackknife_estimate(np.array([values.mean(), *((values.sum() - v) / 8 for v in values)]))
-    expected = t_interval(values)
-    assert found.value == pytest.approx(expected.value)
-    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
-    assert found.kind == "jackknife over 9 groups"
-    assert jackknife_estimate(np.zeros(4)).reason == "too few groups for an interval: 3"
 
 
 def test_a_gradient_is_linear_in_the_weights_and_is_that_of_the_policy_gradient():

@@ -1,11 +1,12 @@
-"""AUROC and average precision against pairs counted one by one, and what the bootstrap draws."""
+"""AUROC and average precision against pairs counted one by one, and without each task in turn."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgcd.study.ranking import Ranking, bootstrap_estimates
+from sgcd.measure.statistics import jackknife_estimate
+from sgcd.study.ranking import Ranking, leave_one_out
 
 TOKENS = st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=2, max_size=30)
 
@@ -53,35 +54,18 @@ def test_equal_scores_have_no_order():
     )
 
 
-def test_whole_tasks_are_drawn_and_the_interval_knows_how_few_there_are():
-    rng = np.random.default_rng(0)
-    clusters = np.repeat(np.arange(12), 50)
-    level = rng.normal(size=12)[clusters]
+def test_each_task_is_left_out_whole():
+    tasks = np.array([7, 7, 2, 9])
 
-    def mean(weight: np.ndarray) -> list[float]:
-        return [float(weight @ level / weight.sum())]
+    def sums(weight: np.ndarray) -> list[float]:
+        return [float(weight @ [1, 2, 4, 8]), float(weight.sum())]
 
-    (estimate,) = bootstrap_estimates(mean, clusters)
-    assert estimate.value == pytest.approx(level.mean())
-    assert estimate.low is not None and estimate.high is not None
-    assert estimate.low < level.mean() < estimate.high
-    error = level[::50].std(ddof=1) / np.sqrt(12)
-    assert 3 * error < estimate.high - estimate.low < 5 * error
-    (alone,) = bootstrap_estimates(mean, np.arange(600))
-    assert alone.low is not None and alone.high is not None
-    assert alone.high - alone.low < (estimate.high - estimate.low) / 4
+    assert leave_one_out(sums, tasks).tolist() == [[15, 11, 12, 7], [4, 3, 2, 3]]
 
 
-def test_too_few_tasks_have_no_interval_and_say_so():
-    estimate = bootstrap_estimates(lambda weight: [1.0, np.nan], np.array([0, 1, 1, 3]))
-    assert [e.value for e in estimate] == [1.0, None]
-    assert estimate[0].reason == "too few tasks for a bootstrap: 3"
-
-
-def test_a_draw_without_a_decisive_token_leaves_no_interval():
-    positive = np.zeros(8, bool)
-    positive[0] = True
-    ranking = Ranking.from_scores(np.arange(8, dtype=np.float32), positive)
-    auroc, _ = bootstrap_estimates(ranking.auroc_and_precision, np.arange(8))
-    assert auroc.value == 0.0
-    assert (auroc.low, auroc.reason) == (None, "decisive tokens are in too few tasks for a bootstrap")
+def test_a_ranking_without_a_positive_has_no_value():
+    ranking = Ranking.from_scores(np.arange(8, dtype=np.float32), np.arange(8) == 0)
+    auroc, _ = leave_one_out(ranking.auroc_and_precision, np.arange(8))
+    assert auroc[0] == 0.0
+    assert np.isnan(auroc[1])
+    assert jackknife_estimate(auroc, is_share=True).reason == "without one of its groups it has no value"

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cache
 from importlib import import_module
 from math import comb, sqrt
 from typing import Any
@@ -13,7 +14,9 @@ Float64Array = NDArray[np.float64]
 CONFIDENCE_LEVEL = 0.95
 NUM_RESAMPLES = 9999
 MIN_TASKS = 5
-"""An interval over fewer tasks is refused."""
+"""A difference or a statistic over fewer tasks has no interval."""
+MIN_TWO_WAY_SEEDS = 3
+"""With fewer seeds on a side, the spread between tasks has no part in the interval of a difference."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +78,17 @@ def clustered_interval(successes: Sequence[int], trials: Sequence[int], level: f
         return plain
     mean, spread, num_tasks = plain.value, float(task_means.var(ddof=1)), len(task_means)
     effective = min(num_tasks * mean * (1 - mean) / spread, sum(n for _, n in played_tasks))
-    quantile = float(scipy_stats().t.ppf((1 + level) / 2, num_tasks - 1))
+    quantile = t_quantile(num_tasks - 1, level)
     centre = (mean * effective + quantile**2 / 2) / (effective + quantile**2)
     half_width = quantile * sqrt(mean * (1 - mean) * effective + quantile**2 / 4) / (effective + quantile**2)
     kind = f"clustered, wilson with {effective:.0f} effective trials"
     return Estimate(mean, max(0.0, centre - half_width), min(1.0, centre + half_width), kind)
+
+
+@cache
+def t_quantile(degrees_of_freedom: float, level: float = CONFIDENCE_LEVEL) -> float:
+    """The quantile that Student's t stays below in absolute value with probability `level`."""
+    return float(scipy_stats().t.ppf((1 + level) / 2, degrees_of_freedom))
 
 
 def t_interval(values: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Estimate:
@@ -92,8 +101,8 @@ def t_interval(values: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Estimate:
         return Estimate(mean, reason="one value has no spread")
     if np.ptp(x) == 0:
         return Estimate(mean, reason=f"all {len(x)} values are equal")
-    half_width = float(scipy_stats().t.ppf((1 + level) / 2, len(x) - 1)) * float(x.std(ddof=1)) / sqrt(len(x))
-    return Estimate(mean, mean - half_width, mean + half_width, f"clustered, t with {len(x) - 1} degrees of freedom")
+    half_width = t_quantile(len(x) - 1, level) * float(x.std(ddof=1)) / sqrt(len(x))
+    return Estimate(mean, mean - half_width, mean + half_width, f"t with {len(x) - 1} degrees of freedom")
 
 
 def clip_interval(estimate: Estimate, floor: float, ceiling: float) -> Estimate:
@@ -104,10 +113,10 @@ def clip_interval(estimate: Estimate, floor: float, ceiling: float) -> Estimate:
     return Estimate(estimate.value, low, high, estimate.kind, estimate.reason)
 
 
-def paired_interval(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL) -> Estimate:
+def paired_interval(a: ArrayLike, b: ArrayLike, *, level: float = CONFIDENCE_LEVEL) -> Estimate:
     """Mean over tasks of a's task mean minus b's, with Student's t interval over tasks, cut to [-1, 1].
 
-    a and b list the same tasks in the same order. Fewer than five tasks are too few.
+    a and b list the same tasks in the same order.
     """
     first, second = np.asarray(a, float), np.asarray(b, float)
     if first.shape != second.shape or first.ndim != 1:
@@ -123,13 +132,12 @@ def paired_interval(a: ArrayLike, b: ArrayLike, level: float = CONFIDENCE_LEVEL)
     return replace(clip_interval(t_interval(difference, level), -1.0, 1.0), kind="paired by task, t")
 
 
-def paired_runs_interval(a: ArrayLike, b: ArrayLike, matched: bool, level: float = CONFIDENCE_LEVEL) -> Estimate:
-    """Mean difference between the runs of two sides (arrays: runs x tasks), with a t interval over seeds and tasks.
+def paired_runs_interval(a: ArrayLike, b: ArrayLike, matched: bool, *, level: float = CONFIDENCE_LEVEL) -> Estimate:
+    """Mean difference between the runs of two sides (arrays: runs x tasks), with an interval over seeds and tasks.
 
-    Runs and tasks are crossed samples: all runs play the same tasks. The variance of the mean is that of the run
-    means, plus that of the task means, less that of the residuals, which both contain; it is at least the larger of the
-    two. Satterthwaite's rule gives its degrees of freedom. `matched`: run i of a and run i of b share a seed, so only
-    their difference counts.
+    Runs of both sides share their seeds where `matched`: run i of a and run i of b. All runs play the same tasks. See
+    `two_way_variance` for the variance. Two seeds have too little to say about their own spread for Satterthwaite's
+    degrees of freedom; then it is t over the means of the seeds alone.
     """
     first, second = np.atleast_2d(np.asarray(a, float)), np.atleast_2d(np.asarray(b, float))
     if first.shape[1] != second.shape[1] or (matched and first.shape != second.shape):
@@ -142,32 +150,57 @@ def paired_runs_interval(a: ArrayLike, b: ArrayLike, matched: bool, level: float
         return Estimate(mean, reason="one run on a side: no spread between seeds")
     if num_tasks < MIN_TASKS:
         return Estimate(mean, reason=f"too few tasks for an interval: {num_tasks}")
-    sides = [first - second] if matched else [first, second]
-    task_means = first.mean(axis=0) - second.mean(axis=0)
-    run_parts = [(float(side.mean(axis=1).var(ddof=1)) / len(side), len(side) - 1) for side in sides]
-    parts = [*run_parts, (float(task_means.var(ddof=1)) / num_tasks, num_tasks - 1)]
-    residuals = [_residual_variance(side) for side in sides]
-    total = sum(variance for variance, _ in parts)
-    variance = max(total - sum(residual for residual, _ in residuals), *(variance for variance, _ in parts))
-    if variance < 1e-18:
-        return Estimate(mean, reason="no seed and no task differs from another")
-    degrees = variance**2 / sum(part**2 / freedom for part, freedom in (*parts, *residuals))
-    half_width = float(scipy_stats().t.ppf((1 + level) / 2, max(degrees, 1.0))) * sqrt(variance)
-    kind = f"t over {'matched seeds' if matched else 'seeds'} and tasks"
+    variance, degrees_of_freedom = two_way_variance([first - second] if matched else [first, -second])
+    if variance < 1e-24:
+        return Estimate(mean, reason="no seed differs from another")
+    half_width = t_quantile(degrees_of_freedom, level) * sqrt(variance)
+    kind = f"t over {'matched seeds' if matched else 'seeds'}"
+    kind += "" if min(len(first), len(second)) < MIN_TWO_WAY_SEEDS else " and tasks"
     return clip_interval(Estimate(mean, mean - half_width, mean + half_width, kind), -1.0, 1.0)
 
 
-def _residual_variance(side: Float64Array) -> tuple[float, int]:
-    """The variance of the mean that neither runs nor tasks explain (runs x tasks), and its degrees of freedom."""
-    num_runs, num_tasks = side.shape
-    residuals = side - side.mean(axis=1, keepdims=True) - side.mean(axis=0, keepdims=True) + side.mean()
-    freedom = (num_runs - 1) * (num_tasks - 1)
-    return float((residuals**2).sum()) / freedom / side.size, freedom
+def two_way_variance(sides: Sequence[Float64Array]) -> tuple[float, float]:
+    """The variance of the sum of the sides' means (arrays: runs x tasks), and its degrees of freedom.
+
+    V = sum over sides of var(seed means) / S  +  max(0, var(task sums) / T - sum over sides of var(residuals) / (S T))
+    for S seeds and T tasks: the spread of seeds already counts the noise of single trials, so it is taken out of the
+    spread of tasks. The degrees of freedom are Satterthwaite's.
+    """
+    num_tasks = sides[0].shape[1]
+    parts = [(float(side.mean(axis=1).var(ddof=1)) / len(side), len(side) - 1) for side in sides]
+    if min(len(side) for side in sides) >= MIN_TWO_WAY_SEEDS:
+        task_part = float(np.sum([side.mean(axis=0) for side in sides], axis=0).var(ddof=1)) / num_tasks
+        noise = 0.0
+        for side in sides:
+            residuals = side - side.mean(axis=1, keepdims=True) - side.mean(axis=0) + side.mean()
+            noise += float(np.square(residuals).sum()) / ((len(side) - 1) * (num_tasks - 1)) / side.size
+        parts.append((max(0.0, task_part - noise), num_tasks - 1))
+    variance, terms = sum(part for part, _ in parts), sum(part**2 / freedom for part, freedom in parts)
+    return variance, variance**2 / terms if terms else 1.0
 
 
-def draw_resample_weights(rng: np.random.Generator, size: int, num_resamples: int) -> Float64Array:
-    """Weights of `size` items in draws of size - 1 items with replacement; each draw's weights sum to one."""
-    return rng.multinomial(size - 1, np.full(size, 1 / size), size=num_resamples) / (size - 1)
+def jackknife_estimate(values: Float64Array, *, is_share: bool = False) -> Estimate:
+    """A statistic of all n groups, `values[0]`, with the jackknife interval from n statistics that leave one group out.
+
+    value +- t(n - 1) sqrt((n - 1) / n sum of squared deviations). A share is taken on the scale of log(p / (1 - p)),
+    where the interval covers near 0 and 1 as well. Rollouts of one task are correlated: only a group is new evidence.
+    """
+    value, count = float(values[0]), len(values) - 1
+    if not np.isfinite(value):
+        return Estimate(None, reason="it has no value")
+    if count < MIN_TASKS:
+        return Estimate(value, reason=f"too few groups for an interval: {count}")
+    if not np.isfinite(values).all():
+        return Estimate(value, reason="without one of its groups it has no value")
+    if np.ptp(values) < 1e-12:
+        return Estimate(value, reason="it is the same without any of its groups")
+    if is_share and not np.all((values > 0) & (values < 1)):
+        return Estimate(value, reason="it is 0 or 1 without one of its groups")
+    scaled = np.log(values / (1 - values)) if is_share else values
+    error = sqrt((count - 1) / count * float(np.square(scaled[1:] - scaled[1:].mean()).sum()))
+    ends = scaled[0] + t_quantile(count - 1) * error * np.array([-1.0, 1.0])
+    low, high = 1 / (1 + np.exp(-ends)) if is_share else ends
+    return Estimate(value, float(low), float(high), f"jackknife over {count} groups")
 
 
 def permutation_test(a: ArrayLike, b: ArrayLike, seed: int = 0, *, num_resamples: int = NUM_RESAMPLES) -> float | None:

@@ -10,10 +10,10 @@ from sgcd.credit.methods.sgcd import CreditResult
 from sgcd.credit.segments import measure_scale, normalized_divergence, spike_threshold
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit_records import Features
-from sgcd.measure.statistics import Float64Array
+from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import TokenKind
 from sgcd.study.decision_values import MAX_TOP_PROB
-from sgcd.study.ranking import Ranking, bootstrap_estimates
+from sgcd.study.ranking import Ranking, leave_one_out
 from sgcd.study.weightings import (
     OWN_REFERENCE,
     SHUFFLED_REFERENCE,
@@ -133,8 +133,8 @@ def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any
     def shares(weight: Float64Array) -> list[float]:
         return (agree @ weight / weight.sum()).tolist() if weight.any() else [np.nan] * len(agree)
 
-    estimates = bootstrap_estimates(shares, tokens.groups[tokens.decisive])
-    return dict(zip(signs, (estimate.to_json() for estimate in estimates), strict=True))
+    values = leave_one_out(shares, tokens.groups[tokens.decisive])
+    return {name: jackknife_estimate(row, is_share=True).to_json() for name, row in zip(signs, values, strict=True)}
 
 
 def measure_credit_shares(
@@ -225,7 +225,10 @@ def _ranking_estimates(
         by_metric = zip(*(ranking.auroc_and_precision(weight) for ranking in rankings), strict=True)
         return [value for row in by_metric for value in (*row, *(row[0] - shuffled for shuffled in row[1:]))]
 
-    estimates = [estimate.to_json() for estimate in bootstrap_estimates(statistics, groups[among])]
+    estimates = [
+        jackknife_estimate(row, is_share="-" not in name).to_json()
+        for name, row in zip(names * 2, leave_one_out(statistics, groups[among]), strict=True)
+    ]
     return {
         "share decisive": float(positives.mean()),
         "auroc": dict(zip(names, estimates[: len(names)], strict=True)),

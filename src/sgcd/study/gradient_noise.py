@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
-from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, scipy_stats
+from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import Floats
 from sgcd.study.score_groups import LAB_FORWARD
 from sgcd.study.weightings import RolloutWithTruth
@@ -101,20 +101,6 @@ def leave_one_out_cosines(group_gradients: GroupGradients, pairs: BatchPairs) ->
     without = 1 - first - second
     count, mean = without.sum(axis=0), cosine.mean()
     return np.append(mean, np.divide(cosine @ without, count, out=np.full(len(count), mean), where=count > 0))
-
-
-def jackknife_estimate(values: Float64Array) -> Estimate:
-    """A statistic of all n groups, `values[0]`, with the jackknife interval from n statistics that leave one group out.
-
-    value +- t(n - 1) sqrt((n - 1) / n sum of squared deviations). The same formula holds for differences.
-    """
-    value, without = float(values[0]), values[1:]
-    count = len(without)
-    if count < MIN_TASKS:
-        return Estimate(value, reason=f"too few groups for an interval: {count}")
-    error = np.sqrt((count - 1) / count * np.square(without - without.mean()).sum())
-    half = float(scipy_stats().t.ppf((1 + CONFIDENCE_LEVEL) / 2, count - 1)) * float(error)
-    return Estimate(value, value - half, value + half, f"jackknife over {count} groups")
 
 
 def _compare_with_grpo(values: Mapping[str, Float64Array]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""AUROC and average precision of a score against the decisive tokens, with ties and with clustered intervals."""
+"""AUROC and average precision of a score against the decisive tokens, with ties, and without each cluster in turn."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,9 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.measure.statistics import CONFIDENCE_LEVEL, MIN_TASKS, Estimate, Float64Array, draw_resample_weights
+from sgcd.measure.statistics import Float64Array
 
-_NUM_DRAWS = 1000
 WeightedStatistics = Callable[[Float64Array], Sequence[float]]
 """Computes statistics of tokens, of which each counts `weight` times."""
 
@@ -41,7 +40,7 @@ class Ranking:
         misses = _step_sums(np.where(self.is_positive, 0.0, ordered), self.step_ends)
         true_positives, false_positives = np.cumsum(hits), np.cumsum(misses)
         negatives_below = false_positives[-1] - false_positives
-        with np.errstate(invalid="ignore", divide="ignore"):  # a draw may leave out all positives, or a whole step
+        with np.errstate(invalid="ignore", divide="ignore"):  # without a cluster there may be no positive
             auroc = (hits * (negatives_below + misses / 2)).sum() / (true_positives[-1] * false_positives[-1])
             precision = np.nansum(hits * (true_positives / (true_positives + false_positives))) / true_positives[-1]
         return float(auroc), float(precision)
@@ -52,23 +51,8 @@ def _step_sums(weight: Float64Array, step_ends: NDArray[np.int64]) -> Float64Arr
     return np.diff(np.cumsum(weight)[step_ends], prepend=0.0)
 
 
-def bootstrap_estimates(statistics: WeightedStatistics, clusters: NDArray[np.int64], seed: int = 0) -> list[Estimate]:
-    """Each statistic with percentiles over draws of whole clusters; all statistics share the draws.
-
-    Tokens of one rollout and rollouts of one task are correlated, so only another task is new evidence.
-    """
+def leave_one_out(statistics: WeightedStatistics, clusters: NDArray[np.int64]) -> Float64Array:
+    """Each statistic (a row) of all tokens, then without each cluster in turn: what `jackknife_estimate` takes."""
     _, cluster_indices = np.unique(clusters, return_inverse=True)
-    count = int(cluster_indices.max()) + 1
-    values = [value if np.isfinite(value) else None for value in statistics(np.ones(len(cluster_indices)))]
-    if count < MIN_TASKS:
-        return [Estimate(value, reason=f"too few tasks for a bootstrap: {count}") for value in values]
-    draws = draw_resample_weights(np.random.default_rng(seed), count, _NUM_DRAWS)
-    drawn_values = np.array([statistics(weights[cluster_indices]) for weights in draws]).T
-    return [_percentile_estimate(value, value_draws) for value, value_draws in zip(values, drawn_values, strict=True)]
-
-
-def _percentile_estimate(value: float | None, drawn: Float64Array) -> Estimate:
-    if value is None or not np.isfinite(drawn).all():
-        return Estimate(value, reason="decisive tokens are in too few tasks for a bootstrap")
-    low, high = np.quantile(drawn, [(1 - CONFIDENCE_LEVEL) / 2, (1 + CONFIDENCE_LEVEL) / 2])
-    return Estimate(value, float(low), float(high), "bootstrap over tasks (percentile)")
+    without = [(cluster_indices != cluster).astype(float) for cluster in range(int(cluster_indices.max()) + 1)]
+    return np.array([statistics(weight) for weight in (np.ones(len(cluster_indices)), *without)], float).T
