@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from enum import Enum
@@ -316,6 +317,7 @@ def test_facts_say_what_it_takes_to_repeat_a_run_and_nothing_secret(monkeypatch:
     assert set(facts) == {"versions", "commit", "seed", "machine", "policy", "tasks"}
     assert facts["versions"]["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert facts["machine"]["threads"] == torch.get_num_threads()
+    assert re.fullmatch("[0-9a-f]{12}", facts["policy"].pop("template"))
     assert facts["policy"] == {"start": "policy", "parameters": sum(p.numel() for p in built.policy.model.parameters())}
     assert facts["tasks"] == {"train": 12, "dev": 6}
     text = repr(facts)
