@@ -45,7 +45,7 @@ def test_a_new_one_touches_its_own_file_and_one_union(diff: str, key: str, tmp_p
     assert len(touched) == 2
     assert touched[1].endswith("/settings.py")
     sgcd = [sys.executable, "-m", "sgcd", "train", str(ROOT / "recipes/lab/grpo.yaml"), "--run", str(tmp_path / "run")]
-    small = ["steps=1", "siblings={groups: 1, group_size: 2, rounds: 1}", "evaluation.every=2", "evaluation.trials=0"]
+    small = ["steps=1", "siblings={groups: 1, group_size: 8, rounds: 4}", "evaluation.every=2", "evaluation.trials=0"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
     done = subprocess.run([*sgcd, *small, key], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

