@@ -16,7 +16,7 @@ _MAX_DEPTH = 3
 """The most nested layers of escapes that are decoded."""
 _ESCAPES = re.compile(
     r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});?"
-    r"|(?:%[0-9a-f]{2})+|(?:=[0-9a-f]{2})+"
+    r"|(?:%[0-9a-f]{2})+|(?:=[0-9a-f]{2}){2,}"
     r"|(?:\\u[0-9a-f]{4})+|\\u\{[0-9a-f]{1,6}\}|\\U[0-9a-f]{8}|(?:\\x[0-9a-f]{2})+|\\[^\w\s]|\\[nrtbfv]",
     re.IGNORECASE,
 )
