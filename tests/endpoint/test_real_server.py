@@ -74,7 +74,7 @@ def test_the_labs_policy_answers_and_every_answer_is_counted_as_malformed(
         print(
             f"answers refused: {row['reference']['refused']}; groups without a reference: {row['reference']['causes']}"
         )
-    assert row["endpoint"]["failures"] == {}, "it answered"
+    assert row["endpoint"]["failures"].keys() <= {"cancelled"}, "it answered all but a group that was not needed"
     assert row["endpoint"]["tokens"]["answer"] > 0
     assert row["reference"]["written"] == 0
     assert row["reference"]["groups"] > 0
