@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from placing import replace_generated
+from placing import place_table
 
 _ROOT = Path(__file__).resolve().parents[1]
 _STARTS_DIR = _ROOT / "src/sgcd/lab/starts"
@@ -20,7 +20,7 @@ Json = dict[str, Any]
 
 
 def main() -> int:
-    LOG_PATH.write_text(replace_generated(LOG_PATH.read_text(encoding="utf-8"), table(), BEGIN, END), encoding="utf-8")
+    place_table(LOG_PATH, table(), BEGIN, END)
     print(table())
     return 0
 

@@ -202,12 +202,12 @@ def print_progress(results: Json) -> None:
 
 def main() -> int:
     sys.path.append(str(_ROOT / "bench"))
-    from placing import replace_generated
+    from placing import place_table
 
     if "--page" not in sys.argv:
         RESULTS.write_text(json.dumps(measure(print_progress), indent=1) + "\n")
     page = table(json.loads(RESULTS.read_text()))
-    LOG_PATH.write_text(replace_generated(LOG_PATH.read_text(encoding="utf-8"), page, BEGIN, END), encoding="utf-8")
+    place_table(LOG_PATH, page, BEGIN, END)
     print(page)
     return 0
 

@@ -243,12 +243,12 @@ def table(results: Json) -> str:
 
 def main() -> int:
     sys.path.append(str(_ROOT / "bench"))
-    from placing import replace_generated
+    from placing import place_table
 
     if "--page" not in sys.argv:
         write_results(measure(write_results))
     page = table(json.loads(RESULTS.read_text()))
-    LOG_PATH.write_text(replace_generated(LOG_PATH.read_text(encoding="utf-8"), page, BEGIN, END), encoding="utf-8")
+    place_table(LOG_PATH, page, BEGIN, END)
     print(page)
     return 0
 

@@ -163,7 +163,7 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
 
 def test_the_verdict_of_the_demo_names_what_rose_what_fell_and_who_is_ahead():
     def part(value: float, low: float | None = None, high: float | None = None) -> dict[str, Any]:
-        return {"value": value, "difference": {"value": value, "low": low, "high": high}}
+        return {"value": value, "tasks": 1, "difference": {"value": value, "low": low, "high": high}}
 
     def side(overall: dict[str, Any], refusals: dict[str, Any]) -> dict[str, Any]:
         return {"modes": {"sampled": {"overall": overall, "categories": {"no_action": refusals}}}}

@@ -231,6 +231,6 @@ def test_a_reference_that_is_too_long_for_the_window_is_cut_or_left_out(window: 
     if rows == "all":
         assert row.reference.rollouts == row.reference.shortened == rollouts
     else:
-        assert row.credit.reasons == {"no_room": rollouts}
+        assert row.credit.reasons == {"exceeds_window": rollouts}
         assert f"{rollouts} rollouts left the reference no room" in "\n".join(step_warnings(row))
     assert not row.skipped

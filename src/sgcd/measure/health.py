@@ -63,8 +63,8 @@ def reference_warnings(row: StepMetrics) -> list[str]:
             f"{reference.by_reward} of {count_noun(reference.written, 'reference')} compare better with worse rewards: "
             "in their groups no sibling reaches environment.success, or all do"
         )
-    if reference.no_room:
-        warnings.append(f"{count_noun(reference.no_room, 'rollout')} left the reference no room in the model's window")
+    if num_left_out := reference.exceeds_window:
+        warnings.append(f"{count_noun(num_left_out, 'rollout')} left the reference no room in the model's window")
     if credit.nonfinite:
         num_uncredited = credit.reasons.get("nonfinite", 0)
         suffix = f", {count_noun(num_uncredited, 'rollout')} without credit for it" if num_uncredited else ""

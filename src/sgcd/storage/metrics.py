@@ -131,7 +131,8 @@ class ReferenceMetrics(_Metrics):
     """Rollouts whose teacher saw a reference."""
     shortened: int = 0
     """Those of them whose reference lost lines to the model's window."""
-    no_room: int = 0
+    exceeds_window: int = Field(default=0, validation_alias="no_room", serialization_alias="no_room")
+    """Rollouts that left the reference no room in the model's window."""
     tokens: int = 0
 
 

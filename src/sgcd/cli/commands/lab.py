@@ -57,30 +57,25 @@ def run_demo(as_json: bool) -> None:
 
 def demo_verdict(runs: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
     """One sentence on sampled success: what rose, what fell, and whether the methods differ beyond the interval."""
+    from sgcd.measure.health import direction_of_change
     from sgcd.show.tables import format_interval, format_number
 
     changes, fallen = list[str](), list[str]()
     for method, run in runs.items():
         before, after, change = (run[part]["modes"]["sampled"] for part in ("start", "end", "change"))
         ends = f"from {format_number(before['overall']['value'])} to {format_number(after['overall']['value'])}"
-        changes.append(f"{_describe_change(change['overall']['difference'])} {ends} with {method.upper()}")
+        direction = direction_of_change(change["overall"]) or "did not clearly change"
+        changes.append(f"{direction} {ends} with {method.upper()}")
         for name, category in change["categories"].items():
-            if _describe_change(category["difference"]) == "fell":
+            if direction_of_change(category) == "fell":
                 ends = [format_number(side["categories"][name]["value"]) for side in (before, after)]
                 fallen.append(f"{name} fell from {ends[0]} to {ends[1]} with {method.upper()}")
-    difference = comparison["modes"]["sampled"]["overall"]["difference"]
-    direction = {"rose": "SGCD is ahead", "fell": "GRPO is ahead"}.get(_describe_change(difference), "the two tie")
+    overall = comparison["modes"]["sampled"]["overall"]
+    ahead = {"rose": "SGCD is ahead", "fell": "GRPO is ahead"}.get(direction_of_change(overall), "the two tie")
     return (
-        f"Success on {comparison['split']} tasks {' and '.join(changes)}; {direction} "
-        f"(SGCD less GRPO: {format_interval(difference, '+')}); {', '.join(fallen) or 'no category fell'}."
+        f"Success on {comparison['split']} tasks {' and '.join(changes)}; {ahead} "
+        f"(SGCD less GRPO: {format_interval(overall['difference'], '+')}); {', '.join(fallen) or 'no category fell'}."
     )
-
-
-def _describe_change(difference: Mapping[str, Any]) -> str:
-    """The direction of a difference whose interval leaves out zero."""
-    if difference["low"] is not None and difference["low"] > 0:
-        return "rose"
-    return "fell" if difference["high"] is not None and difference["high"] < 0 else "did not clearly change"
 
 
 def demo_run_path(method: str, number: int) -> Path:

@@ -26,7 +26,7 @@ class TeacherInput:
     num_reference_tokens: int = 0
     """Of the reference in `input_ids`."""
     skip_reason: str = ""
-    """Why a reference is missing: no_reference or no_room; empty where none was asked for."""
+    """Why a reference is missing: no_reference or exceeds_window; empty where none was asked for."""
 
 
 def build_teacher_inputs(
@@ -67,7 +67,7 @@ def build_teacher_input(
         return TeacherInput(rollout, None, creditable_flags, skip_reason="no_reference")
     fitted = reference_builder.fit_to_window(reference, window - len(rollout.prompt) - len(rollout.response))
     if fitted is None:
-        return TeacherInput(rollout, None, creditable_flags, skip_reason="no_room")
+        return TeacherInput(rollout, None, creditable_flags, skip_reason="exceeds_window")
     input_ids = build_teacher_input_ids(rollout, fitted.ids)
     return TeacherInput(rollout, input_ids, creditable_flags, fitted.dropped_lines, len(fitted.ids))
 
@@ -118,6 +118,6 @@ def build_reference_metrics(
         replaced=sum(result.num_replaced for result in reference_results),
         rollouts=len(with_input),
         shortened=sum(teacher_input.dropped_lines > 0 for teacher_input in with_input),
-        no_room=sum(teacher_input.skip_reason == "no_room" for teacher_input in teacher_inputs),
+        exceeds_window=sum(teacher_input.skip_reason == "exceeds_window" for teacher_input in teacher_inputs),
         tokens=sum(teacher_input.num_reference_tokens for teacher_input in with_input),
     )

@@ -36,7 +36,7 @@ class RolloutCredit:
     """Under the first of the method's teachers."""
     creditable: Flags
     skip_reason: str = ""
-    """Why there are no features: no_reference or no_room."""
+    """Why there are no features: no_reference or exceeds_window."""
     shuffled_result: CreditResult | None = None
     """The credit under a neighbour's reference."""
     logprobs: Floats | None = None
