@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from sgcd.align import (
     Deviation,
     Parting,
+    align_sequences,
     edit_distance,
     find_deviations,
     find_partings,
     is_equal,
-    longest_common_subsequence,
     medoid_index,
     total_similarity,
 )
@@ -28,7 +28,7 @@ def subsequences(word: str) -> set[str]:
 @settings(max_examples=80, deadline=None)
 @given(first=WORDS, second=WORDS)
 def test_an_alignment_is_a_longest_common_subsequence(first: str, second: str) -> None:
-    pairs = longest_common_subsequence(first, second)
+    pairs = align_sequences(first, second, is_equal)
     assert all(first[i] == second[j] for i, j in pairs)
     assert all(a[0] < b[0] and a[1] < b[1] for a, b in pairwise(pairs))
     assert len(pairs) == max(map(len, subsequences(first) & subsequences(second)))

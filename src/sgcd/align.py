@@ -76,18 +76,9 @@ def is_equal(first: object, second: object) -> int:
     return int(first == second)
 
 
-def longest_common_subsequence(reference_moves: Moves, other_moves: Moves) -> list[tuple[int, int]]:
-    """A longest common subsequence as pairs of indices; the earliest of several.
-
-    >>> longest_common_subsequence("abcd", "acxd")
-    [(0, 0), (2, 1), (3, 3)]
-    """
-    return align_sequences(reference_moves, other_moves, is_equal)
-
-
 def edit_distance(first: Moves, second: Moves) -> int:
     """The number of moves to delete or insert."""
-    return len(first) + len(second) - 2 * len(longest_common_subsequence(first, second))
+    return len(first) + len(second) - 2 * total_similarity(first, second, is_equal)
 
 
 def medoid_index(sequences: Sequence[Moves]) -> int:

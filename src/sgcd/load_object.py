@@ -1,12 +1,13 @@
 """Import a class or a function that a recipe or a task names as `module:name`."""
 
+import inspect
 import sys
 from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from sgcd.errors import RecipeError
+from sgcd.errors import RecipeError, SgcdError
 from sgcd.text import describe_exception
 
 
@@ -28,3 +29,19 @@ def load_object(where: str, name: str) -> Any:
         hint = f"; did you mean {close_names[0]}?" if close_names else "; expected module:name"
         raise RecipeError(f"{where}: {module_name} has no {object_name!r}{hint}")
     return getattr(module, object_name)
+
+
+def load_class(where: str, name: str, *, method: str, expected: str, fault: type[SgcdError]) -> type[Any]:
+    """Import a class that has `method` and can be made without arguments; another object is a `fault`."""
+    cls = load_object(where, name)
+    if not isinstance(cls, type):
+        raise fault(f"{where}: {name} is not a class; expected module:Class")
+    if not callable(getattr(cls, method, None)):
+        raise fault(f"{where}: {name} has no {method}(); expected {expected}")
+    try:
+        inspect.signature(cls).bind()
+    except ValueError:
+        pass  # a class of a compiled module may have no signature
+    except TypeError as problem:
+        raise fault(f"{where}: {name} cannot be made without arguments ({problem}); give each a default") from problem
+    return cls

@@ -1,11 +1,13 @@
 """Siblings written of in other ways."""
 
+from dataclasses import replace
+
 from helpers.group import DONE, LAB, SORRY, Says, call, pair, rollout, run, siblings
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.rewrite import CauseCounts, rewrite_references, write_without_each
 from sgcd.contrast.rewrite import pick_pair as one_pair
 from sgcd.contrast.writers.moves import MovesWriter
-from sgcd.records import Group
+from sgcd.records import Group, Verdict
 
 CONTRAST = ReferenceBuilder(MovesWriter(), LAB, 10**6, 1)
 
@@ -55,3 +57,10 @@ def test_who_reads_fewer_siblings_sees_the_literals_of_none() -> None:
     texts = run(write_without_each(ReferenceBuilder(writer, LAB, 10**6, 1), [three()], CauseCounts()))
     assert len(texts[0]) == 2
     assert all(not trace.turns or "b12" not in str(trace) for trace in writer.traces)
+
+
+def test_a_pair_of_graded_siblings_is_a_better_and_a_worse_one() -> None:
+    rewards = (0.44, 0.89, 0.44)
+    rollouts = [rollout(["done"], sibling=sibling) for sibling in range(3)]
+    graded = [replace(each, verdict=Verdict(reward, False)) for each, reward in zip(rollouts, rewards, strict=True)]
+    assert one_pair(siblings(*graded)) == [1, 0]

@@ -111,7 +111,7 @@ CLASS_FAULTS = [
     ("Rule = 3\n", ":Rule is not a class; expected module:Class"),
     ("class Rule:\n    pass\n", ":Rule has no signal(); expected signal(self, inputs), which returns"),
     ("class Rule:\n    signal = 3\n", ":Rule has no signal()"),
-    (rule("1") + "    def __init__(self, size): ...\n", "cannot be made without arguments (TypeError: "),
+    (rule("1") + "    def __init__(self, size): ...\n", "cannot be made without arguments (missing a required"),
     (rule("1") + "    needs = 3\n", ":Rule.needs must be a Needs of sgcd.credit.methods, or None, got 3"),
     (
         NEEDS + rule("1") + "    needs = Needs(5, 'jsd', imitated=Teacher(model='initial'))\n",

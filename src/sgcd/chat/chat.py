@@ -71,8 +71,7 @@ class Chat:
             self._render_text,
             self.end_id,
             self.call_format.marks,
-            # the lab's policies learnt to read references in the system message
-            role="system" if self.call_format is LAB_FORMAT else "user",
+            role=self.call_format.reference_role,
             name=name,
         )
         self._span_decoder = SpanDecoder(tokenizer, self.end_id)

@@ -22,21 +22,21 @@ Contrast = Literal["success", "reward"]
 def split_by_outcome(rollouts: Sequence[Rollout], min_reward_gap: float = 0.0) -> tuple[list[Rollout], Contrast] | None:
     """The siblings that a reference compares, those of the better side marked as successes.
 
-    Success decides where both outcomes occur. Else the third with the best rewards is compared with the third with the
-    worst, equal rewards on the same side, and the siblings between them are left out. None where no rewards differ by
-    more than `min_reward_gap`.
+    Success decides where both outcomes occur, whatever the rewards. Else the third with the best rewards is compared
+    with the third with the worst, equal rewards on the same side, and the siblings between them are left out. Where
+    these thirds do not differ, the best rewards are compared with the worst. None where no rewards differ by more than
+    `min_reward_gap`.
     """
     if len({rollout.success for rollout in rollouts}) == 2:
         return list(rollouts), "success"
     rewards = sorted(rollout.reward for rollout in rollouts)
     third = max(1, len(rewards) // 3)
-    worse, better = (rewards[third - 1], rewards[-third]) if rewards else (0.0, 0.0)
-    if better - worse <= min_reward_gap:  # most rewards are equal: only the best and the worst differ
-        worse, better = (rewards[0], rewards[-1]) if rewards else (0.0, 0.0)
-    if better - worse <= min_reward_gap:
-        return None
-    sides = [rollout for rollout in rollouts if rollout.reward <= worse or rollout.reward >= better]
-    return [_mark_success(rollout, rollout.reward >= better) for rollout in sides], "reward"
+    for count in (third, 1):
+        if rewards and rewards[-count] - rewards[count - 1] > min_reward_gap:
+            worse, better = rewards[count - 1], rewards[-count]
+            sides = [rollout for rollout in rollouts if rollout.reward <= worse or rollout.reward >= better]
+            return [_mark_success(rollout, rollout.reward >= better) for rollout in sides], "reward"
+    return None
 
 
 def _mark_success(rollout: Rollout, success: bool) -> Rollout:

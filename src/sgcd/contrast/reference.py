@@ -19,6 +19,7 @@ from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.contrast.trace import build_traces
 from sgcd.contrast.writers import Writer, WriterFailed
 from sgcd.records import Flags, Group, Reference
+from sgcd.text import describe_exception
 
 _MAX_RETRIES = 2
 MAX_REPLACED_LITERALS = 5
@@ -35,7 +36,7 @@ class ReferenceResult:
     reference: Reference | None
     cause: str
     """Empty when there is a reference. The metrics count its words up to the first colon: not mixed, too long,
-    writer raised, writer gave nothing, leak, chat marks."""
+    writer raised, writer gave nothing, nothing parts them, leak, chat marks."""
     literals: Literals
     selection: str = ""
     """How the writer's siblings were chosen: see `ChosenTraces.selection`."""
@@ -176,7 +177,7 @@ def prepare_reference(
     chosen = choose_traces(traces, budget, lambda text: len(chat.encode_text(text)))
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"
-        return ReferenceResult(task, None, cause, literals)
+        return ReferenceResult(task, None, cause, literals, contrast=contrast)
     verifier_terms = frozenset(name for rollout in group.rollouts for name in collect_verifier_names(rollout))
     return WriterInput(task, chosen, literals, verifier_terms, contrast=contrast)
 
@@ -188,8 +189,7 @@ async def call_writer(writer: Writer, writer_input: WriterInput) -> WriterAnswer
     except WriterFailed as failure:
         return WriterAnswer(failure=failure.cause, may_retry=failure.may_retry)
     except Exception as problem:
-        message = " ".join(f"{type(problem).__name__}: {problem}".split()).rstrip(":")
-        return WriterAnswer(failure=f"writer raised: {message}")
+        return WriterAnswer(failure=f"writer raised: {describe_exception(problem)}")
     if not isinstance(text, str):
         return WriterAnswer(failure=f"writer gave nothing: expected a text, got {type(text).__name__}")
     text = text.strip()

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
+from sgcd.contrast.choose import split_by_outcome
 from sgcd.contrast.leakage.masking import PLACEHOLDER_PATTERN
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.writers.built_in import BuiltInWriter
@@ -145,11 +146,10 @@ async def write_without_each(
 
 
 def pick_pair(group: Group) -> list[int]:
-    """The shortest success and the longest failure; among equals, the first."""
-    success = min((rollout for rollout in group.rollouts if rollout.success), key=lambda rollout: len(rollout.response))
-    failure = max(
-        (rollout for rollout in group.rollouts if not rollout.success), key=lambda rollout: len(rollout.response)
-    )
+    """The shortest success and the longest failure, as the writer takes them; among equals, the first."""
+    rollouts, _ = split_by_outcome(group.rollouts) or (group.rollouts, None)
+    success = min((rollout for rollout in rollouts if rollout.success), key=lambda rollout: len(rollout.response))
+    failure = max((rollout for rollout in rollouts if not rollout.success), key=lambda rollout: len(rollout.response))
     return [success.sibling, failure.sibling]
 
 

@@ -14,7 +14,7 @@ from sgcd.act.task_file import check_judge, load_tasks, reset_arguments
 from sgcd.act.tools import Tool, build_tools
 from sgcd.act.user import User
 from sgcd.errors import EnvironmentFault
-from sgcd.load_object import load_object
+from sgcd.load_object import load_class, load_object
 from sgcd.records import Call, Message, ParsedTurn, Task, Verdict
 
 
@@ -166,19 +166,13 @@ def weighted_reward(rewards: Mapping[str, float], weights: Mapping[str, float]) 
 
 def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None) -> TaskSuite:
     """Load the class and its tasks, and check all of them. `user` is the simulated user, where the recipe has one."""
-    cls = load_object("environment.class", config.class_)
-    if not isinstance(cls, type):
-        raise EnvironmentFault(f"environment.class: {config.class_} is not a class; expected module:Class")
-    if not callable(getattr(cls, "reset", None)):
-        raise EnvironmentFault(
-            f"environment.class: {config.class_} has no reset(); expected a method that begins a task"
-        )
-    try:
-        inspect.signature(cls).bind()
-    except TypeError as problem:
-        raise EnvironmentFault(
-            f"environment.class: {config.class_} cannot be made without arguments ({problem}); give each a default"
-        ) from problem
+    cls = load_class(
+        "environment.class",
+        config.class_,
+        method="reset",
+        expected="a method that begins a task",
+        fault=EnvironmentFault,
+    )
     if config.reward and config.rewards:
         raise EnvironmentFault("environment: reward and rewards are both set; one function or several: leave one out")
     judges = {"environment.reward": config.reward} if config.reward else {}

@@ -69,6 +69,7 @@ def reference_lines(
     group: "Group", row: dict[str, Any], credit_records: "dict[str, CreditRecord]", *, chat: "Chat", step: int
 ) -> Iterator[str]:
     """The lines that the command prints."""
+    from sgcd.contrast.choose import split_by_outcome
     from sgcd.contrast.insert import REFERENCE_FOOTER, REFERENCE_HEADER
     from sgcd.contrast.leakage.literals import find_literals
     from sgcd.contrast.trace import build_trace, render_trace
@@ -77,7 +78,8 @@ def reference_lines(
     yield f"task {group.task.id} in step {step}: {len(group.rollouts)} siblings, {num_successes} of them succeeded"
     yield "\nwhat the writer read"
     literals = find_literals(group, chat)
-    for rollout in group.rollouts:
+    compared, _ = split_by_outcome(group.rollouts) or (group.rollouts, None)
+    for rollout in compared:
         if rollout.sibling in row["siblings"]:
             yield f"sibling {rollout.sibling}\n{render_trace(build_trace(rollout, literals, chat))}"
     if "text" not in row:

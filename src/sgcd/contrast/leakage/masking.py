@@ -55,6 +55,8 @@ class Literals:
 
     def union(self, other: "Literals") -> "Literals":
         """The literals of both. This one's placeholder wins for a value in both."""
+        if other.placeholders.keys() <= self.placeholders.keys() and other.public_names <= self.public_names:
+            return self  # with the index of its patterns
         return Literals({**other.placeholders, **self.placeholders}, self.public_names | other.public_names)
 
     def find(self, text: str) -> list[LiteralMatch]:

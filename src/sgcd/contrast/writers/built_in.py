@@ -36,8 +36,6 @@ class Point:
     right: Act
     wrong: Act | None
     """None when failures have nothing in common there."""
-    tools: frozenset[str]
-    """The tools that either side calls there."""
 
 
 class BuiltInWriter:
@@ -98,8 +96,7 @@ def _merge(points: Sequence[Point]) -> Point:
     """One point of several with the same right act; the most common of their places and of their wrong acts."""
     place = Counter(point.place for point in points).most_common(1)[0][0]
     wrong = Counter(point.wrong for point in points if point.wrong and point.place == place).most_common(1)
-    tools = frozenset[str]().union(*(point.tools for point in points))
-    return Point(place, points[0].right, wrong[0][0] if wrong else None, tools)
+    return Point(place, points[0].right, wrong[0][0] if wrong else None)
 
 
 class _Contrast:
@@ -134,10 +131,7 @@ class _Contrast:
         if right is None:
             return None
         wrong = self._best_act(failure, parting.other, wrongs, kinds=kinds)
-        own, other = success.steps[parting.own.start : parting.own.stop], failure.steps
-        steps = [*own, *other[parting.other.start : parting.other.stop]]
-        tools = frozenset(step.tool for step in steps if step.kind == "call")
-        return Point(_describe_place(parting, success.steps, right), right, wrong, tools)
+        return Point(_describe_place(parting, success.steps, right), right, wrong)
 
     def margin(self, act: Act) -> Fraction:
         """The share of successes that do the act less the share of failures that do it."""

@@ -13,7 +13,7 @@ from sgcd.credit.methods import CreditInputs, CreditResult, Needs, no_segments
 from sgcd.credit.settings import OwnMethodSettings
 from sgcd.credit_records import Credit, Signal
 from sgcd.errors import MethodFault
-from sgcd.load_object import load_object
+from sgcd.load_object import load_class
 from sgcd.records import Floats
 from sgcd.text import describe_exception
 
@@ -23,19 +23,12 @@ class OwnMethod:
 
     def __init__(self, settings: OwnMethodSettings) -> None:
         self._where = f"method.class: {settings.class_}"
-        cls = load_object("method.class", settings.class_)
-        if not isinstance(cls, type):
-            raise MethodFault(f"{self._where} is not a class; expected module:Class")
-        if not callable(getattr(cls, "signal", None)):
-            raise MethodFault(
-                f"{self._where} has no signal(); expected signal(self, inputs), which returns a weight for each token"
-            )
+        expected = "signal(self, inputs), which returns a weight for each token"
+        cls = load_class("method.class", settings.class_, method="signal", expected=expected, fault=MethodFault)
         try:
             self._rule: Any = cls()
         except Exception as problem:
-            raise MethodFault(
-                f"{self._where} cannot be made without arguments ({describe_exception(problem)}); give each a default"
-            ) from problem
+            raise MethodFault(f"{self._where} cannot be made: {describe_exception(problem)}") from problem
         self.needs = self._read_needs()
 
     def _read_needs(self) -> Needs | None:
