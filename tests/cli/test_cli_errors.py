@@ -182,7 +182,7 @@ def test_a_run_or_an_evaluation_in_which_all_broke_ends_with_code_1_and_can_go_o
     assert main(["train", "recipe.yaml", "--run", "A", "steps=1", *keys]) == 1
     assert capsys.readouterr().err.splitlines()[-1] == (
         "sgcd: A: 8 of 8 rollouts broke, 8 of them by open: OSError; the first text: open: OSError: database is down; "
-        "go on with more steps: sgcd train --run A --resume steps=N"
+        "the run can go on: sgcd train --run A --resume steps=N"
     )
     Path("down").unlink()
     assert main(["train", "--run", "A", "--resume", "steps=3"]) == 0

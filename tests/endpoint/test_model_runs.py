@@ -119,6 +119,11 @@ def test_a_folder_keeps_it_for_comparisons(capsys: Capture, tmp_path: Path) -> N
     assert main(["report", "good"]) == 0
     assert main(["train", "--run", "good", "--resume"]) == 2
     assert "holds the evaluation of a model, and no run that was trained" in capsys.readouterr().err
+    damaged = Path("good/evaluation.jsonl").read_text().replace("clerk", "clark", 1)
+    Path("good/evaluation.jsonl").write_text(damaged)
+    assert main(["train", "--run", "good", "--resume", "--fall-back"]) == 2
+    assert Path("good/evaluation.jsonl").read_text() == damaged
+    Path("good/evaluation.jsonl").write_text(damaged.replace("clark", "clerk"))
     assert main(["evaluate", str(LAB), model("http://127.0.0.1:9/v1"), "--run", "good"]) == 2
     assert "not empty; choose another one" in capsys.readouterr().err
     assert main(["evaluate", "good"]) == 2

@@ -152,3 +152,14 @@ def test_a_report_that_cannot_be_written_is_one_line(
     assert main(["train", "recipe.yaml", "--run", "A", "steps=1"]) == 0
     refuse_write(monkeypatch, 1, errno.ENOSPC)
     assert "A/report.html: cannot be written (No space left on device)" in refused(capsys, "report", "A")
+
+
+def test_a_lock_names_nobody_after_an_error(tmp_path: Path) -> None:
+    def fail() -> None:
+        with lock_run(tmp_path):
+            assert (tmp_path / LOCK_FILE).stat().st_size
+            raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        fail()
+    assert not (tmp_path / LOCK_FILE).stat().st_size

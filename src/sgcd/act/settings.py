@@ -30,7 +30,7 @@ class OwnEnvironmentSettings(Settings):
     system: str = ""
     """The system message."""
     reward: ObjectName | None = None
-    """The function that judges a rollout, as module:function, where the class has no get_reward(). It gets the object
+    """The function that judges a rollout, as module:function, instead of the class's get_reward(). It gets the object
     and the task's row. A row's own verifier comes first."""
     rewards: dict[str, ObjectName] = Field({})
     """Several such functions by name, instead of one; the reward is their weighted sum. See docs/rewards.md."""

@@ -34,8 +34,10 @@ def lock_run(path: Path) -> Generator[None, None, None]:
         with writing(path / LOCK_FILE):
             os.ftruncate(handle, 0)
             os.pwrite(handle, _holder(), 0)
-        yield
-        os.ftruncate(handle, 0)
+        try:
+            yield
+        finally:
+            os.ftruncate(handle, 0)
     finally:
         os.close(handle)
 

@@ -7,7 +7,7 @@ takes its default; a key that this version does not know is ignored.
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field
 
 from sgcd.storage.atomic import SCHEMA, Row
 
@@ -131,7 +131,7 @@ class ReferenceMetrics(_Metrics):
     """Rollouts whose teacher saw a reference."""
     shortened: int = 0
     """Those of them whose reference lost lines to the model's window."""
-    exceeds_window: int = Field(default=0, validation_alias="no_room", serialization_alias="no_room")
+    exceeds_window: int = Field(default=0, validation_alias=AliasChoices("exceeds_window", "no_room"))
     """Rollouts that left the reference no room in the model's window."""
     tokens: int = 0
 

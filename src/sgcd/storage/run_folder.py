@@ -60,7 +60,7 @@ class RunFolder:
         self.row_files = RowFiles(path, self.has_checksums)
         self._new_checksums: dict[str, str] = {}
         """Of the files of the step in progress, which its row of metrics.jsonl will hold."""
-        self._read_checksums: tuple[RowCount | None, dict[str, str]] = (None, {})
+        self._read_checksums: tuple[RowCount | None, dict[str, str]] | None = None
         """Of the files of all steps that metrics.jsonl had when it held so many rows."""
 
     @classmethod
@@ -218,9 +218,9 @@ class RunFolder:
     def step_checksums(self) -> dict[str, str]:
         """Checksums of the files that the steps wrote, by file; of a run without checksums, none."""
         count = self.row_files.count("metrics.jsonl")
-        if count != self._read_checksums[0]:
+        if self._read_checksums is None or count != self._read_checksums[0]:
             rows = self.row_files.scan("metrics.jsonl").rows
-            self._read_checksums = (count, {name: value for row in rows for name, value in row[_FILES_KEY].items()})
+            self._read_checksums = (count, {name: s for row in rows for name, s in row.get(_FILES_KEY, {}).items()})
         return self._read_checksums[1]
 
     def _write_step_file(self, name: str, step: int, suffix: str, *, content: bytes) -> None:

@@ -94,6 +94,14 @@ def check_resumable_state(folder: RunFolder) -> None:
         )
 
 
+def check_trained(folder: RunFolder) -> None:
+    """Refuse the folder of an evaluation where a run is expected."""
+    if folder.kind != "training":
+        raise FolderError(
+            f"{folder.path}: holds the evaluation of a model, and no run that was trained; name another folder"
+        )
+
+
 def find_checkpoint_damage(folder: RunFolder, step: int) -> Iterator[str]:
     """What keeps a run from going on from a checkpoint: its own files, the rows up to it, or the best policy so far."""
     path = folder.checkpoint_path(step)
@@ -157,6 +165,7 @@ def restore_whole_checkpoint(path: Path) -> list[str]:
     """
     messages = _mend_manifest(path)
     folder = RunFolder.open(path)
+    check_trained(folder)
     messages += [*folder.row_files.scan("evaluation.jsonl").problems]
     for journal in (folder.calls_path, folder.user_calls_path):
         messages += drop_damaged_rows(journal)

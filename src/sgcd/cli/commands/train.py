@@ -60,7 +60,7 @@ def check_fruitful(run: Path, summary: Mapping[str, Any]) -> None:
     from sgcd.storage.run_folder import RunFolder
 
     if reason := fruitless_reason(RunFolder.open(run).read_metrics()):
-        raise EmptyResult(f"{run}: {reason}; go on with more steps: sgcd train --run {run} --resume steps=N")
+        raise EmptyResult(f"{run}: {reason}; the run can go on: sgcd train --run {run} --resume steps=N")
     if "end" in summary:
         check_something_measured(summary["end"])
 
@@ -103,10 +103,10 @@ def resume_run(path: Path | None, keys: Sequence[str], run: Path, *, fall_back: 
 def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str]) -> dict[str, Any]:
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.verify import check_trained
 
     run = folder.path
-    if folder.kind != "training":
-        raise FolderError(f"{run}: holds the evaluation of a model, and no run that was trained; name another folder")
+    check_trained(folder)
     started_recipe = load_recipe(run / "recipe.yaml")
     recipe = load_recipe(path or run / "recipe.yaml", keys)
     check_resumable(folder, started_recipe, recipe)

@@ -83,7 +83,7 @@ def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -
         saved_weights, moments = _load_weights(path, model), load_file(path / _OPTIMIZER_FILE)
     except (OSError, ValueError, KeyError, SafetensorError, PolicyError, DamageError) as problem:
         raise FolderError(
-            f"{path}: the checkpoint cannot be read ({problem}); remove this folder to go on from the one before"
+            f"{path}: the checkpoint cannot be read ({problem}); go on from the one before: train --resume --fall-back"
         ) from problem
     _restore_weights(path, model, saved_weights)
     _restore_moments(model, optimizer, moments)
