@@ -137,7 +137,8 @@ def test_a_run_without_checksums_is_read_and_resumed(bench: Any, old_runs: Any) 
 @pytest.mark.parametrize(
     ("file", "kind"),
     [
-        ("facts.json", "truncated to 60 %"),
+        ("recipe.yaml", "truncated to 5 %"),
+        ("evaluation.jsonl", "swapped"),
         pytest.param("policy/trained.json", "not UTF-8", marks=pytest.mark.slow),
         pytest.param("*", "*", marks=pytest.mark.slow),
     ],

@@ -21,7 +21,6 @@ from sgcd.measure.validity import run_invalid_reasons
 from sgcd.records import CATEGORIES
 from sgcd.storage.atomic import SCHEMA
 from sgcd.storage.run_folder import RunFolder
-from sgcd.storage.yaml import load_yaml
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +57,7 @@ def load_evaluation(path: Path, split: str | None = None, step: int | None = Non
     if not rows:
         filters = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
         raise FolderError(f"{path}: no evaluation in this run{filters}; `sgcd evaluate` makes one")
-    recipe = load_yaml(folder.recipe_text, f"{path}/recipe.yaml")
+    recipe = folder.read_recipe()
     return RunEvaluation(
         str(path),
         rows,

@@ -23,7 +23,6 @@ from sgcd.show.steps import build_step_sections, load_token_decoder
 from sgcd.show.tables import describe_change, describe_usage, format_number
 from sgcd.storage.atomic import write_atomic
 from sgcd.storage.run_folder import RunFolder
-from sgcd.storage.yaml import load_yaml
 
 _logger = logging.getLogger(__name__)
 _TEMPLATE_DIR = Path(__file__).parent
@@ -45,7 +44,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     metrics, damage = folder.scan_metrics()
     evaluations, evaluation_damage = folder.scan_evaluations()
     damage += evaluation_damage
-    recipe = load_yaml(folder.recipe_text, f"{folder.path}/recipe.yaml")
+    recipe = folder.read_recipe()
     split = recipe.get("evaluation", {}).get("split") or next((row["split"] for row in evaluations), None)
     decode_tokens, tokenizer_problem = load_token_decoder(folder, damage)
     step_sections, numbers, bounds = build_step_sections(

@@ -1,7 +1,7 @@
 """A run's folder: the names, readers and writers of its files."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,7 @@ from sgcd.storage.record_files import (
     reading,
 )
 from sgcd.storage.rows import RowCount, read_rows
+from sgcd.storage.yaml import YamlData, load_yaml
 
 REPORT_FILE = "report.html"
 TRAINED_FILE = "trained.json"
@@ -44,6 +45,8 @@ _FILES_KEY = "files"
 ROW_FILES = ("metrics.jsonl", "evaluation.jsonl")
 """Row files whose rows belong to a step."""
 RunKind = Literal["training", "endpoint evaluation"]
+_TRIAL_KEYS = frozenset("seed step split mode task category trial success broken".split())
+"""Keys that every row of evaluation.jsonl has; measure/trial_rows.py knows them all."""
 _STEP_FOLDERS = ("rollouts", "references", "credit")
 """Folders whose files have the number of a step as their name."""
 
@@ -118,7 +121,17 @@ class RunFolder:
 
     @property
     def recipe_text(self) -> str:
-        return (self.path / "recipe.yaml").read_text()
+        with reading(self.path / "recipe.yaml"):
+            return (self.path / "recipe.yaml").read_text(encoding="utf-8")
+
+    def read_recipe(self) -> YamlData:
+        """The recipe with every key written out, not checked; see recipe/load.py."""
+        path = self.path / "recipe.yaml"
+        with reading(path):
+            recipe = load_yaml(self.recipe_text, str(path))
+        if not isinstance(recipe.get("environment"), dict):
+            raise DamageError(f"{path}: has no environment, which every recipe of a run names")
+        return recipe
 
     def replace_recipe(self, text: str) -> None:
         """Replace the recipe of a resumed run whose changed keys may change."""
@@ -140,7 +153,10 @@ class RunFolder:
 
     def read_evaluations(self) -> list[Row]:
         """One row for each trial."""
-        return self.row_files.read("evaluation.jsonl")
+        rows = self.row_files.read("evaluation.jsonl")
+        for problem in self._find_foreign_trials(rows):
+            raise DamageError(problem)
+        return rows
 
     def append_evaluation(self, rows: Iterable[Mapping[str, Any]]) -> None:
         """Append the rows of an evaluation, all or none."""
@@ -154,7 +170,15 @@ class RunFolder:
     def scan_evaluations(self) -> tuple[list[Row], list[str]]:
         """The rows of evaluation.jsonl, or none and what is wrong: a part of an evaluation misleads."""
         scan = self.row_files.scan("evaluation.jsonl")
-        return ([] if scan.problems else scan.rows), scan.problems
+        problems = scan.problems or [*self._find_foreign_trials(scan.rows)]
+        return ([] if problems else scan.rows), problems
+
+    def _find_foreign_trials(self, rows: Iterable[Row]) -> Iterator[str]:
+        """Rows of evaluation.jsonl that are no trials, as a run without checksums may have."""
+        for number, row in enumerate(rows, start=1):
+            for missing in _TRIAL_KEYS - row.keys():
+                yield f"{self.path / 'evaluation.jsonl'}, line {number}: has no {missing}; expected a trial"
+                break
 
     def _parse_metrics(self, rows: Iterable[Row]) -> list[StepMetrics]:
         try:

@@ -19,6 +19,8 @@ from sgcd.storage.record_files import reading
 from sgcd.storage.rows import drop_damaged_rows, scan_rows
 from sgcd.storage.run_folder import ROW_FILES, STATE_FILE, RunFolder
 
+_STATE_TYPES: dict[str, type | tuple[type, ...]] = {"step": int, "cursor": dict, "best": (dict, type(None))}
+
 
 @dataclass(slots=True)
 class FolderReport:
@@ -151,6 +153,11 @@ def read_checkpoint_state(path: Path) -> dict[str, Any]:
     with reading(path / STATE_FILE):
         state = json.loads((path / STATE_FILE).read_bytes())
         check_schema(state, path / STATE_FILE)
+        for name, kind in _STATE_TYPES.items():
+            if not isinstance(state.get(name), kind):
+                raise ValueError(f"expected {name}, a trainer's state has one")
+        if state["best"] and not isinstance(state["best"].get("step"), int):
+            raise ValueError("expected the step of the best policy")
     return state
 
 

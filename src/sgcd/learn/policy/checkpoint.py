@@ -20,6 +20,7 @@ from sgcd.learn.policy.lora import ADAPTER_FOLDER, has_adapter, load_adapter
 from sgcd.learn.training.optimizer import MasterAdamW
 from sgcd.storage.atomic import SCHEMA, atomic_folder, remove
 from sgcd.storage.manifest import write_folder_manifest
+from sgcd.storage.record_files import reading
 from sgcd.storage.run_folder import STATE_FILE, RunFolder
 from sgcd.storage.verify import read_checkpoint_state
 
@@ -93,12 +94,13 @@ def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -
 def load_trainer_state(path: Path) -> TrainerState:
     state_json = read_checkpoint_state(path)
     best = state_json["best"]
-    return TrainerState(
-        state_json["step"],
-        TaskCursor.from_json(state_json["cursor"]),
-        None if best is None else BestStep(**best),
-        state_json["method"],
-    )
+    with reading(path / STATE_FILE):
+        return TrainerState(
+            state_json["step"],
+            TaskCursor.from_json(state_json["cursor"]),
+            None if best is None else BestStep(**best),
+            state_json["method"],
+        )
 
 
 def link_best(folder: RunFolder, state: TrainerState) -> None:
