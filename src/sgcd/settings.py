@@ -1,6 +1,7 @@
-"""The base class of all settings, and the types that they share."""
+"""The base class of all settings, the types that they share, and nested settings by their dotted names."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,3 +23,17 @@ class Settings(BaseModel):
     """Frozen, without unknown keys; the string under each field is its documentation."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+
+
+def flatten_mapping(mapping: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """
+    >>> flatten_mapping({"turns": 8, "of": {"a": 1, "b": {"c": 2}}})
+    {'turns': 8, 'of.a': 1, 'of.b.c': 2}
+    """
+    flat: dict[str, Any] = {}
+    for name, value in mapping.items():
+        if isinstance(value, Mapping):
+            flat |= flatten_mapping(cast("Mapping[str, Any]", value), f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat

@@ -107,7 +107,10 @@ def draw(path: Path, method: str = "sgcd", tasks: tuple[str, ...] = ("t-1",)) ->
             own = {f"{task}/{n}": CreditRecord(ones) for task in tasks for n in (0, 1)}
         else:
             own = {f"{task}/{n}": scored((-0.5, 0.5)[n], task) for task in tasks for n in (0, 1)}
-            rows = [{"task": task, "text": "checks : none .", "writer": "built-in", "hash": "ab12"} for task in tasks]
+            rows = [
+                {"task": task, "text": "checks : none .", "writer": "built-in", "hash": "ab12", "siblings": [0, 1]}
+                for task in tasks
+            ]
             folder.write_references(step, rows)
         folder.write_credit(step, own)
         folder.append_metrics(StepMetrics.from_json({**ROW, "step": step, "loss": 0.25 * step}))

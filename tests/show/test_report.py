@@ -18,7 +18,7 @@ from sgcd.cli import main
 from sgcd.cli.commands.train import summarise_run
 from sgcd.credit_records import CreditRecord, Features
 from sgcd.measure import health
-from sgcd.records import Verdict
+from sgcd.records import Group, Task, Verdict
 from sgcd.show import report, steps
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
@@ -132,8 +132,8 @@ def test_tokens_are_coloured_and_their_numbers_lie_beside_them(folder: RunFolder
     [mode] = [own["id"] for tag, own in found.elements if tag == "input" and "checked" in own]
     assert mode == "by-weight"
     assert "checks : none ." in found.text("blockquote")
-    assert "by built-in, ab12" in found.all
-    assert "Played but not learnt from: t-9 (2 of 2 succeeded)." in found.all
+    assert "written by built-in from all 2 siblings, hash ab12" in found.all
+    assert "Played but not learned from, all siblings succeeded: t-9 (2 of 2 succeeded)." in found.all
 
 
 def test_without_features_weights_are_one_and_advantages_are_shown(tmp_path: Path) -> None:
@@ -141,17 +141,17 @@ def test_without_features_weights_are_one_and_advantages_are_shown(tmp_path: Pat
     [mode] = [own["id"] for tag, own in found.elements if tag == "input" and "checked" in own]
     assert mode == "by-advantage"
     assert "In what is shown here every weight is one" in found.all
-    assert "None on record for this task: the method asks for none." in found.all
+    assert "The reference, for the teacher alone" not in found.all, "the method asks for none"
     assert found.text("span", class_="k2 p9 s") == ["call", "b12"] * 4
     assert found.all.count("every W 1") == 4
-    assert "none on record" in found.all
+    assert "by-divergence" not in [own.get("id") for _, own in found.elements]
 
 
 def test_the_result_has_intervals_by_category(folder: RunFolder) -> None:
     found = Page(render_page(folder))
     rows = [" ".join(text.split()) for text in found.text("tr", class_="whole") + found.text("tr", class_="part")]
     assert [row[:12] for row in rows] == ["greedy, all8", "action4 .500", "information4"]
-    assert rows[0].startswith("greedy, all8 .375 .137 to .694.625 .306 to .863 +.250 ")
+    assert rows[0].startswith("greedy, all8 .375 .137 to .694 .625 .306 to .863 +.250 ")
 
 
 def test_why_there_is_no_reference_is_said(folder: RunFolder) -> None:
@@ -300,8 +300,49 @@ def test_what_cannot_be_shown_is_one_line(
 @pytest.mark.usefixtures("pictures")
 def test_a_run_that_has_only_begun_has_a_page(tmp_path: Path) -> None:
     found = Page(render_page(RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})))
-    for words_ in ("no held-out tasks were played", "No step has been done yet.", "No step has been played yet."):
-        assert words_ in found.all
+    assert "What was learned is not known: no held-out tasks were played." in found.all
+    assert found.text("h2") == [
+        *("Health", "Words on this page", "Recipe and facts", "Credit of each token"),
+    ]
+    assert "No step has been played yet." in found.all
+
+
+def test_a_run_that_moved_nothing_says_so_and_shows_a_task_it_did_not_learn_from(tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})
+    failed = Group(
+        Task("t-9", "action", {}), (drawn_runs.rollout(0, False, "t-9"), drawn_runs.rollout(1, False, "t-9"))
+    )
+    at_open = {"response": np.array([], np.int32), "response_mask": np.array([], bool), "turns": (), "verdict": None}
+    at_open |= {"token_kinds": np.array([], np.uint8), "sampling_logprobs": np.array([], np.float32)}
+    never_begun = drawn_runs.rollout(0, False, "t-8", broken="open: OSError: no disk", end_reason="broken", **at_open)
+    folder.write_rollouts(1, [failed, Group(Task("t-8", "action", {}), (), (never_begun,))], [False, False])
+    changes = {"step": 1, "skipped": "no mixed group", "broken": 1, "causes": {"open: OSError: no disk": 1}}
+    changes |= {"mixed": 0, "uniform_success": 0, "uniform_failure": 1, "rollouts": 3}
+    folder.append_metrics(StepMetrics.from_json({**drawn_runs.ROW, **changes}))
+    found = Page(render_page(folder))
+    assert found.text("p", class_="headline")[0].startswith(
+        "This run has no result: none of 1 step moved the policy: no mixed group (success .0 on all tasks); start from"
+    )
+    assert "Played but not learned from, all siblings failed: t-9 (0 of 2 succeeded)." in found.all
+    assert "every sibling broke: t-8 (1 broken, the first by open: OSError: no disk)." in found.all
+    assert "1 of 3 rollouts broke, 1 of them by open: OSError; the first text: open: OSError: no disk." in found.all
+    assert len(found.text("details", class_="task")) == 1
+    assert "call" in found.text("details", class_="task")[0], "what the policy wrote"
+    folder = drop_checksums(folder.path)
+    folder.write_rollouts(1, [Group(Task("t-8", "action", {}), (), (never_begun,))], [False])
+    assert "⚠ broken" in Page(render_page(folder)).all
+
+
+def test_an_evaluation_of_the_start_alone_is_no_result(folder: RunFolder) -> None:
+    folder = drop_checksums(folder.path)
+    (folder.path / "evaluation.jsonl").unlink()
+    folder.append_evaluation([drawn_runs.trial(0, task, "greedy", task < 3) for task in range(8)])
+    found = Page(render_page(folder))
+    assert (
+        "What was learned is not known yet: held-out dev tasks were evaluated at step 0 alone (success .375 "
+        "[.137, .694] greedy)."
+    ) in found.all
+    assert "difference" not in found.text("thead")[0]
 
 
 def test_a_step_that_was_stopped_before_its_credit_says_so(folder: RunFolder) -> None:

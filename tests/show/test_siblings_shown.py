@@ -56,7 +56,7 @@ def test_success_stands_before_failure_and_what_broke_stands_last() -> None:
         (0, "failure", -0.5),
         (2, "broken", None),
     ]
-    assert task.columns[2].end_reason == "reply: timed out after 60 s"
+    assert (task.columns[2].end_reason, task.columns[2].broken) == ("", "reply: timed out after 60 s")
     assert task.columns[0].facts == (("state", "✓"), ("note", "-"))
     assert (task.columns[0].mean_weight, task.columns[0].credited_share) == pytest.approx((1.3, 0.4))
     assert task.prompt_messages == (("system", "be kind"), ("user", "please cancel b12"))

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from sgcd.measure.statistics import (
 from sgcd.measure.trial_rows import MODES, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
 from sgcd.measure.validity import run_invalid_reasons
 from sgcd.records import CATEGORIES
+from sgcd.settings import flatten_mapping
 from sgcd.storage.atomic import SCHEMA
 from sgcd.storage.run_folder import RunFolder
 
@@ -58,13 +59,14 @@ def load_evaluation(path: Path, split: str | None = None, step: int | None = Non
         filters = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
         raise FolderError(f"{path}: no evaluation in this run{filters}; `sgcd evaluate` makes one")
     recipe = folder.read_recipe()
+    limits = recipe.get("siblings", {}).get("limits", {})
+    template = folder.facts.get("policy", {}).get("template", {})  # {}: the run is older than this fact
     return RunEvaluation(
         str(path),
         rows,
         environment=recipe["environment"],
         invalid=tuple(run_invalid_reasons(folder.read_metrics())),
-        conditions=flatten_mapping("siblings.limits", recipe.get("siblings", {}).get("limits", {}))
-        | flatten_mapping("chat template", folder.facts.get("policy", {}).get("template", {})),
+        conditions=flatten_mapping({"siblings": {"limits": limits}, "chat template": template}),
         top_p=recipe.get("sampler", {}).get("top_p", 1.0),
     )
 
@@ -201,7 +203,7 @@ def find_setting_differences(first: RunEvaluation, second: RunEvaluation, modes:
             yield f"{label} is {first_value} against {second_value}"
 
     first_settings, second_settings = (
-        flatten_mapping("environment", without_connection_keys(evaluation.environment))
+        flatten_mapping({"environment": without_connection_keys(evaluation.environment)})
         for evaluation in (first, second)
     )
     for key in sorted({*first_settings, *second_settings}):
@@ -223,18 +225,6 @@ def without_connection_keys(environment: Mapping[str, Any]) -> dict[str, Any]:
     """The environment's section; its simulated user without the keys of the connection."""
     user: Mapping[str, Any] = environment.get("user") or {}
     return {**environment, "user": {key: value for key, value in user.items() if key not in CONNECTION_KEYS}}
-
-
-def flatten_mapping(prefix: str, value: Any) -> dict[str, Any]:
-    """
-    >>> flatten_mapping("limits", {"turns": 8, "of": {"a": 1}})
-    {'limits.turns': 8, 'limits.of.a': 1}
-    """
-    if not isinstance(value, Mapping):
-        return {prefix: value}
-    mapping = cast("Mapping[str, Any]", value)
-    parts = [flatten_mapping(f"{prefix}.{key}", inner) for key, inner in mapping.items()]
-    return {key: inner for part in parts for key, inner in part.items()}
 
 
 def tasks_in_mode(evaluation: RunEvaluation, mode: str) -> set[tuple[str, str]]:

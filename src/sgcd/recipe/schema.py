@@ -1,7 +1,6 @@
 """`Recipe`: the settings of all rooms in one model, its YAML text, and the keys that a resumed run may change."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -19,7 +18,7 @@ from sgcd.learn.settings import (
     SurrogateSettings,
 )
 from sgcd.measure.settings import EvaluationSettings
-from sgcd.settings import Count, NonNegativeCount, Settings
+from sgcd.settings import Count, NonNegativeCount, Settings, flatten_mapping
 from sgcd.storage.yaml import dump_yaml
 
 
@@ -81,20 +80,10 @@ def dump_recipe(recipe: Recipe) -> str:
 def recipe_differences(old: Recipe, new: Recipe) -> list[KeyDifference]:
     """The keys in which two recipes differ, in the order of the recipe; a key that one of them lacks counts as null."""
     before, after = (
-        _flatten(old.model_dump(mode="json", by_alias=True)),
-        _flatten(new.model_dump(mode="json", by_alias=True)),
+        flatten_mapping(old.model_dump(mode="json", by_alias=True)),
+        flatten_mapping(new.model_dump(mode="json", by_alias=True)),
     )
     paths = dict.fromkeys([*before, *after])
     return [
         KeyDifference(path, before.get(path), after.get(path)) for path in paths if before.get(path) != after.get(path)
     ]
-
-
-def _flatten(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in data.items():
-        if isinstance(value, dict):
-            flat |= _flatten(cast(dict[str, Any], value), f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat

@@ -33,7 +33,12 @@ _METRIC_CURVES: tuple[tuple[str, str, Callable[[StepMetrics], float | None]], ..
 def build_curves(
     metrics: Sequence[StepMetrics], evaluations: Sequence[Row], split: str | None
 ) -> tuple[list[Curve], list[str]]:
-    """Pictures of what changed during a run, and lines for what stayed the same; unmeasured values are omitted."""
+    """Pictures of what changed during a run, and lines for what stayed the same; unmeasured values are omitted.
+
+    A run of one step has no pictures.
+    """
+    if len(metrics) < 2:
+        return [], []
     lines_by_title = [
         *((title, note, {"": collect_points(metrics, get_value)}) for title, note, get_value in _METRIC_CURVES),
         *credit_curves(metrics),
@@ -61,6 +66,8 @@ def success_curve(evaluations: Sequence[Row], split: str | None) -> Curve | None
     """Success on held-out tasks at every evaluation, by mode, with intervals."""
     rows = [row for row in evaluations if row["split"] == split]
     steps = sorted({row["step"] for row in rows})
+    if len(steps) < 2:
+        return None
     modes_by_step = {step: summarise_evaluation(select_evaluation(rows, split, step))["modes"] for step in steps}
     rates = {
         mode: [(step, by_mode[mode]["overall"]) for step, by_mode in modes_by_step.items() if mode in by_mode]
@@ -98,7 +105,8 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
         return finite_points([(step, get_value(credit)) for step, credit in steps])
 
     def place_line(place: str) -> CurvePoints:
-        return finite_points([(step, credit.where[place].credit) for step, credit in steps if place in credit.where])
+        points = finite_points([(step, credit.where[place].credit) for step, credit in steps if place in credit.where])
+        return points if any(share for _, share in points) else []
 
     places = dict.fromkeys(place for _, credit in steps for place in credit.where)
     pictures: list[tuple[str, str, dict[str, CurvePoints]]] = [
@@ -110,7 +118,7 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
         ("Mean weight", "over every token that was written", {"": line(lambda credit: credit.weight.mean)}),
         (
             "Where credit falls",
-            "share of it, by kind and at turns' beginnings",
+            "share of it by kind of token; first: turns' first tokens",
             {place: place_line(place) for place in places},
         ),
         (
@@ -124,12 +132,12 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
         ),
         (
             "Segments",
-            "in a rollout that had a reference",
+            "spans of raised weight, in a rollout that had a reference",
             {"": line(lambda credit: ratio_or_none(credit.segments, credit.scored))},
         ),
         (
             "Scored rollouts",
-            "share of those learnt from that had a reference",
+            "share of those learned from that had a reference",
             {"": line(lambda credit: ratio_or_none(credit.scored, credit.rollouts))},
         ),
         (

@@ -58,6 +58,8 @@ class RolloutColumn:
     outcome: str
     """success, failure or broken."""
     end_reason: str
+    broken: str
+    """What broke it; then it has no end reason."""
     facts: tuple[tuple[str, str], ...]
     advantage: float | None
     mean_weight: float | None
@@ -121,7 +123,7 @@ def build_task_section(
         columns=tuple(columns),
         num_turns=max((len(column.cells) for column in columns), default=0),
         is_wide=any(len(cell.tokens) > _WIDE_TURN_TOKENS for column in columns for cell in column.cells),
-        reference=reference_row and _reference_text(reference_row),
+        reference=reference_row and _reference_text(reference_row, len(group.rollouts)),
     ), numbers
 
 
@@ -144,7 +146,8 @@ def _rollout_column(
         key=key,
         sibling=rollout.sibling,
         outcome=outcome,
-        end_reason=escape_text(rollout.broken) or rollout.end_reason.replace("_", " "),
+        end_reason="" if rollout.broken else rollout.end_reason.replace("_", " "),
+        broken=escape_text(rollout.broken),
         facts=tuple((escape_text(name), _fact_text(value)) for name, value in facts.items()),
         advantage=None if credit_record is None else credit_record.credit.advantage,
         mean_weight=None if weights is None else float(weights.mean()),
@@ -170,7 +173,7 @@ def shown_mask(mask: Flags) -> Flags:
 
 def _turn_cells(rollout: Rollout, *, token_texts: list[str], token_classes: list[str]) -> tuple[TurnCell, ...]:
     show_mask = shown_mask(rollout.response_mask)
-    starts = [turn.start for turn in rollout.turns[1:]] + [len(token_texts)]
+    starts = [*(turn.start for turn in rollout.turns), len(token_texts)][1:]
     return tuple(
         TurnCell(
             tokens=_turn_tokens(
@@ -268,9 +271,27 @@ def _prompt_messages(rollout: Rollout) -> tuple[tuple[str, str], ...]:
     return tuple(prompt_messages)
 
 
-def _reference_text(row: Mapping[str, Any]) -> dict[str, Any]:
+def _reference_text(row: Mapping[str, Any], num_siblings: int) -> dict[str, Any]:
     texts = {name: escape_text(str(row.get(name) or "")) for name in ("text", "writer", "hash", "cause")}
-    return texts | {"literals": [escape_text(str(literal)) for literal in row.get("literals") or ()]}
+    literals = [escape_text(str(literal)) for literal in row.get("literals") or ()]
+    return texts | {"literals": literals, "siblings": describe_siblings_read(row, num_siblings)}
+
+
+def describe_siblings_read(row: Mapping[str, Any], num_siblings: int) -> str:
+    """Which siblings the writer read; empty where that is not on record.
+
+    >>> describe_siblings_read({"siblings": [0, 2], "how": "even", "contrast": "success"}, 4)
+    'siblings 0, 2'
+    >>> describe_siblings_read({"siblings": [0, 2], "how": "cut", "contrast": "reward"}, 2)
+    'all 2 siblings, long ones shortened, better rewards against worse'
+    """
+    siblings: Sequence[int] = row.get("siblings") or ()
+    if not siblings:
+        return ""
+    listed = ", ".join(map(str, siblings))
+    read = f"all {num_siblings} siblings" if len(siblings) == num_siblings else f"siblings {listed}"
+    shortened = ", long ones shortened" if row.get("how") in ("shortened", "cut") else ""
+    return read + shortened + (", better rewards against worse" if row.get("contrast") == "reward" else "")
 
 
 def _fact_text(value: Any) -> str:

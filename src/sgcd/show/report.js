@@ -18,7 +18,7 @@
     return spans.get(key);
   }
 
-  function told(token) {
+  function numbersOf(token) {
     const cell = token.closest("td");
     const own = data[cell.dataset.of];
     const index = of(cell).indexOf(token);
@@ -46,7 +46,7 @@
     const title = document.createElement("b");
     title.textContent = (token.classList.contains("s") ? "␣" : "") + token.textContent;
     const table = document.createElement("table");
-    for (const [name, value] of told(token)) {
+    for (const [name, value] of numbersOf(token)) {
       const row = table.insertRow();
       row.insertCell().textContent = name;
       row.insertCell().textContent = value;
@@ -97,7 +97,8 @@
     const colour = { w: "weight", d: "divergence", a: "advantage", k: "kind" }[event.key];
     const region = event.target instanceof Element ? event.target.closest(".siblings") : null;
     if (colour) {
-      document.getElementById(`by-${colour}`).checked = true;
+      const choice = document.getElementById(`by-${colour}`);
+      if (choice) choice.checked = true;
     } else if (event.key === "Escape") {
       hide();
     } else if (region && event.key.startsWith("Arrow")) {

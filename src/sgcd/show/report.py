@@ -3,6 +3,7 @@
 import logging
 import re
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
@@ -13,18 +14,23 @@ from sgcd.measure import health
 from sgcd.measure.compare import compare_evaluations, load_first_and_last
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.measure.trial_rows import TrialRow
+from sgcd.measure.validity import count_noun, describe_commonest_cause, fruitless_reason
 from sgcd.records import CATEGORIES
+from sgcd.settings import flatten_mapping
 from sgcd.show import group_columns as siblings
 from sgcd.show import steps as chosen
 from sgcd.show import token_classes as looks
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.steps import build_step_sections, load_token_decoder
-from sgcd.show.tables import describe_change, describe_usage, format_number
+from sgcd.show.tables import describe_change, describe_usage, format_interval, format_number
 from sgcd.storage.atomic import write_atomic
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
+_MAX_CAUSES = 20
+"""Texts of broken rollouts on a page."""
 _TEMPLATE_DIR = Path(__file__).parent
 
 
@@ -61,24 +67,28 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         if evaluation_damage
         else held_out_result(folder, evaluations, split)
     )
-    fallen = [] if measured["reason"] else health.fallen_category_warnings(measured["change"])
+    fallen = (
+        [] if measured["reason"] or measured["is_start_only"] else health.fallen_category_warnings(measured["change"])
+    )
     health_lines = [escape_text(line) for line in (*damage_lines, *health.run_warnings(metrics), *fallen)]
     return render_template(
         run=escape_text(folder.path.resolve().name),
         method=escape_text(str(recipe.get("method", {}).get("name", "?"))),
+        policy=describe_policy(recipe, folder.facts),
         step=metrics[-1].step if metrics else 0,
         planned=recipe.get("steps"),
         last=metrics[-1] if metrics else None,
         invalid=[line.removeprefix("INVALID").lstrip(": ") for line in health_lines if line.startswith("INVALID")],
         health=[line for line in health_lines if not line.startswith("INVALID")],
         remarks=describe_usage(metrics),
-        headline="" if measured["reason"] else escape_text(describe_change(measured["change"])),
+        headline=escape_text(describe_outcome(metrics, measured)),
+        broken=describe_broken(metrics),
         measured=measured,
         categories=CATEGORIES,
         curves=pictures,
         flat=unchanged,
         recipe=escape_text(folder.recipe_text),
-        facts=flatten_facts(folder.facts),
+        facts=[(escape_text(name), escape_text(str(value))) for name, value in flatten_mapping(folder.facts).items()],
         steps=step_sections,
         played=folder.steps_with_rollouts(),
         unspelt=tokenizer_problem,
@@ -89,15 +99,20 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         },
         mode="weight" if any(column.mean_weight and not column.has_unit_weights for column in columns) else "advantage",
         kinds=looks.token_kind_names(),
-        limits={
-            "tokens": chosen.MAX_PAGE_TOKENS,
-            "head": siblings.MAX_HEAD_TOKENS,
-            "tail": siblings.MAX_TAIL_TOKENS,
-            "seen": siblings.MAX_OBSERVATION_CHARS,
-            "asked": siblings.MAX_PROMPT_CHARS,
-            "nats": looks.DIVERGENCE_LEVELS,
-        },
+        limits=page_limits(),
     )
+
+
+def page_limits() -> dict[str, Any]:
+    """What a page leaves out, and the levels of its colours."""
+    return {
+        "tokens": chosen.MAX_PAGE_TOKENS,
+        "head": siblings.MAX_HEAD_TOKENS,
+        "tail": siblings.MAX_TAIL_TOKENS,
+        "observation": siblings.MAX_OBSERVATION_CHARS,
+        "prompt": siblings.MAX_PROMPT_CHARS,
+        "nats": looks.DIVERGENCE_LEVELS,
+    }
 
 
 def render_template(**context: Any) -> str:
@@ -113,6 +128,7 @@ def render_template(**context: Any) -> str:
         lstrip_blocks=True,
     )
     filters: dict[str, Any] = {"number": format_number, "svg": Markup, "mark_numbers": mark_numbers}
+    filters["direction"] = health.direction_of_change
     environment.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]
     assets = {
         name: (_TEMPLATE_DIR / f"report.{extension}").read_text(encoding="utf-8")
@@ -144,6 +160,7 @@ def held_out_result(folder: RunFolder, evaluations: Sequence[TrialRow], split: s
         return {"reason": escape_text(str(problem))}
     return {
         "reason": "",
+        "is_start_only": start.step == end.step,
         "start": summarise_evaluation(start.rows),
         "end": summarise_evaluation(end.rows),
         "change": change,
@@ -151,12 +168,45 @@ def held_out_result(folder: RunFolder, evaluations: Sequence[TrialRow], split: s
     }
 
 
-def flatten_facts(mapping: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    """Flatten nested facts to (name, value) pairs, one for each line."""
-    lines: list[tuple[str, str]] = []
-    for name, value in mapping.items():
-        if isinstance(value, dict):
-            lines += flatten_facts(value, f"{prefix}{name}.")  # pyright: ignore[reportUnknownArgumentType]
-        else:
-            lines.append((escape_text(prefix + name), escape_text(str(value))))
-    return lines
+def describe_outcome(metrics: Sequence[StepMetrics], measured: Mapping[str, Any]) -> str:
+    """One sentence: what was learned, what fell and how sure that is, or why none of it is known."""
+    if fruitless := fruitless_reason(metrics):
+        return f"This run has no result: {fruitless}."
+    if measured["reason"]:
+        trained = (
+            f" In training, success was {format_number(metrics[0].success)} in step {metrics[0].step} and "
+            f"{format_number(metrics[-1].success)} in step {metrics[-1].step}; the tasks differ from step to step."
+            if len(metrics) > 1
+            else ""
+        )
+        return f"What was learned is not known: {measured['reason']}.{trained}"
+    if measured["is_start_only"]:
+        rates = ", ".join(
+            f"{format_interval(part['overall'])} {mode}" for mode, part in measured["start"]["modes"].items()
+        )
+        return (
+            f"What was learned is not known yet: held-out {measured['split']} tasks were evaluated at step "
+            f"{measured['start']['step']} alone (success {rates})."
+        )
+    return describe_change(measured["change"])
+
+
+def describe_policy(recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
+    """Where the policy started, and its size; empty where the recipe names none."""
+    start, parameters = recipe.get("policy", {}).get("start"), facts.get("policy", {}).get("parameters")
+    size = f" ({parameters:,} parameters)" if parameters else ""
+    return escape_text(f"{start}{size}") if start else ""
+
+
+def describe_broken(metrics: Sequence[StepMetrics]) -> dict[str, Any]:
+    """The rollouts that broke in a run: how many, the commonest cause, and each text with its count."""
+    causes = Counter[str]()
+    for row in metrics:
+        causes.update(row.causes)
+    num_broken = sum(row.broken for row in metrics)
+    counted = f"{num_broken} of {count_noun(sum(row.rollouts for row in metrics), 'rollout')} broke"
+    return {
+        "summary": escape_text(f"{counted}, {describe_commonest_cause(causes)}") if num_broken else "",
+        "causes": [(escape_text(text), count) for text, count in causes.most_common(_MAX_CAUSES)],
+        "left_out": max(0, len(causes) - _MAX_CAUSES),
+    }

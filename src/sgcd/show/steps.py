@@ -9,7 +9,7 @@ import numpy as np
 
 from sgcd.credit_records import CreditRecord
 from sgcd.errors import DamageError, FolderError
-from sgcd.records import TokenIds
+from sgcd.records import Group, TokenIds
 from sgcd.show import group_columns as shown
 from sgcd.show.escape_text import escape_text
 from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section
@@ -34,9 +34,11 @@ class StepSection:
     row: StepMetrics | None
     tasks: list[TaskSection] = field(default_factory=list[TaskSection])
     num_left_out: int = 0
-    """Tasks that the step learnt from but that do not fit on the page."""
-    unused_tasks: list[str] = field(default_factory=list[str])
-    """Descriptions of tasks that the step did not learn from."""
+    """Tasks that the step learned from but that do not fit on the page."""
+    unused_tasks: dict[str, list[str]] = field(default_factory=dict[str, list[str]])
+    """Tasks that the step did not learn from, by their outcome."""
+    is_unused_shown: bool = False
+    """The step learned from nothing; what is shown is one of its other tasks."""
     remark: str = ""
 
 
@@ -66,23 +68,26 @@ def build_step_sections(
     numbers: dict[str, Any] = {}
     for step in chosen_steps:
         sections.append(StepSection(step, rows.get(step)))
-        sections[-1].unused_tasks = [describe_unused_group(group) for group in groups[step] if not group.is_kept]
+        unused_groups = [group.group for group in groups[step] if not group.is_kept]
+        sections[-1].unused_tasks = describe_unused_groups(unused_groups)
         kept_groups = [group.group for group in groups[step] if group.is_kept]
         if kept_groups and not credit_by_step[step]:
             sections[-1].remark = "no credit of this step is on record"
         references = read_or(list[Row](), folder.read_references, step, damage=damage)
         if not groups[step]:
             sections[-1].remark = "the rollouts of this step are damaged, see Health"
+        sections[-1].is_unused_shown = not kept_groups and bool(unused_groups)
+        shown_groups = kept_groups or unused_groups[:1]
         tokens_left = MAX_PAGE_TOKENS // len(chosen_steps)
-        for index, kept_group in enumerate(kept_groups):
-            tokens_left -= shown.count_shown_tokens(kept_group)
+        for index, shown_group in enumerate(shown_groups):
+            tokens_left -= shown.count_shown_tokens(shown_group)
             if index and tokens_left < 0:
-                sections[-1].num_left_out = len(kept_groups) - index
+                sections[-1].num_left_out = len(shown_groups) - index
                 break
             key = f"{len(sections)}.{index}"
             task, task_numbers = build_task_section(
                 key,
-                kept_group,
+                shown_group,
                 credit_by_step[step],
                 references=references,
                 decode_tokens=decode_tokens,
@@ -103,7 +108,7 @@ def read_or(default: _T, read: Callable[[int], _T], step: int, *, damage: list[s
 
 
 def read_credit(folder: RunFolder, step: int) -> dict[str, CreditRecord]:
-    """Read a step's credit; empty if the step learnt nothing or was stopped before that."""
+    """Read a step's credit; empty if the step learned nothing or was stopped before that."""
     try:
         return folder.read_credit(step)
     except DamageError:
@@ -112,11 +117,18 @@ def read_credit(folder: RunFolder, step: int) -> dict[str, CreditRecord]:
         return {}
 
 
-def describe_unused_group(group: StoredGroup) -> str:
-    """Describe a group that a step did not learn from."""
-    num_successes, num_rollouts = sum(rollout.success for rollout in group.group.rollouts), len(group.group.rollouts)
-    broken = f", {len(group.group.broken)} broken" if group.group.broken else ""
-    return f"{escape_text(group.group.task.id)} ({num_successes} of {num_rollouts} succeeded{broken})"
+def describe_unused_groups(groups: Sequence[Group]) -> dict[str, list[str]]:
+    """Describe the groups that a step did not learn from, those that failed first."""
+    labels = ("every sibling broke", "all siblings failed", "all siblings succeeded", "mixed, but not needed")
+    tasks_by_label: dict[str, list[str]] = {label: [] for label in labels}
+    for group in groups:
+        num_successes = sum(rollout.success for rollout in group.rollouts)
+        number = (1 if not num_successes else 2 if num_successes == len(group.rollouts) else 3) if group.rollouts else 0
+        parts = [f"{num_successes} of {len(group.rollouts)} succeeded"] if group.rollouts else []
+        if group.broken:
+            parts.append(f"{len(group.broken)} broken, the first by {group.broken[0].broken}")
+        tasks_by_label[labels[number]].append(escape_text(f"{group.task.id} ({', '.join(parts)})"))
+    return {label: tasks for label, tasks in tasks_by_label.items() if tasks}
 
 
 def pick_evenly(steps: Sequence[int], count: int) -> list[int]:

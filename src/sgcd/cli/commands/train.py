@@ -147,6 +147,7 @@ def train_and_summarise(recipe: "Recipe", folder: "RunFolder", context: "RunCont
     from sgcd.show.terminal import Terminal
 
     with Terminal(progress_console(), recipe.steps) as terminal:
+        terminal.print_line(describe_start(recipe, folder))
         try:
             training_result = asyncio.run(Trainer(recipe, context, terminal, folder=folder).run())
         except KeyboardInterrupt:
@@ -157,6 +158,15 @@ def train_and_summarise(recipe: "Recipe", folder: "RunFolder", context: "RunCont
                 f"no step is left: the run had reached step {training_result.step}; to go further give steps=N"
             )
     return summarise_run(folder, recipe.evaluation.split)
+
+
+def describe_start(recipe: "Recipe", folder: "RunFolder") -> str:
+    """Which method trains which policy in which folder, on one line."""
+    parameters = folder.facts["policy"]["parameters"]
+    method = " ".join([recipe.method.name, getattr(recipe.method, "class_", "")]).strip()
+    steps_done = max(folder.checkpoint_steps(), default=0)
+    resumed = f", resumed after step {steps_done}" if steps_done else ""
+    return f"{method} trains {recipe.policy.start} ({parameters:,} parameters) in {folder.path}{resumed}"
 
 
 def summarise_run(folder: "RunFolder", split: str) -> dict[str, Any]:
