@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
@@ -180,12 +181,15 @@ def test_a_run_or_an_evaluation_in_which_all_broke_ends_with_code_1_and_can_go_o
     keys = ["environment.class=guarded:Desk", "siblings.rounds=1"]
     Path("down").touch()
     assert main(["train", "recipe.yaml", "--run", "A", "steps=1", *keys]) == 1
-    assert capsys.readouterr().err.splitlines()[-1] == (
+    first, *_, last = capsys.readouterr().err.splitlines()
+    assert re.fullmatch(r"grpo trains policy \(1\d,\d{3} parameters\) in A", first)
+    assert last == (
         "sgcd: A: 8 of 8 rollouts broke, 8 of them by open: OSError; the first text: open: OSError: database is down; "
-        "the run can go on: sgcd train --run A --resume steps=N"
+        "mend that; the run can go on: sgcd train --run A --resume steps=N"
     )
     Path("down").unlink()
     assert main(["train", "--run", "A", "--resume", "steps=3"]) == 0
+    assert capsys.readouterr().err.splitlines()[0].endswith("in A, resumed after step 1")
     before = Path("A/evaluation.jsonl").read_bytes()
     capsys.readouterr()
     Path("down").touch()
@@ -196,6 +200,15 @@ def test_a_run_or_an_evaluation_in_which_all_broke_ends_with_code_1_and_can_go_o
         "sgcd: evaluation: all 18 trials of dev tasks broke, 18 of them by open: OSError; the first text: open: OSError"
     )
     assert Path("A/evaluation.jsonl").read_bytes() == before, "what was measured before stays in force"
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_a_verifier_that_raises_for_one_task_breaks_that_task_alone(capsys: Capture):
+    Path("strict.py").write_text("def judge(environment, answer):\n    raise KeyError('gold')\n")
+    first, *others = Path("train.jsonl").read_text().splitlines()
+    Path("four.jsonl").write_text("\n".join([first.replace("front:heard", "strict:judge"), *others[:3]]))
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1", "environment.tasks=four.jsonl"]) == 0
+    assert "  4 of 16 rollouts broken: verify: KeyError: 'gold'" in capsys.readouterr().err.splitlines()
 
 
 @pytest.mark.parametrize(("spoil", "said"), [(no_suffix, "template"), (no_tasks, "train.jsonl holds no task")])

@@ -96,12 +96,12 @@ def played(skipped: str = "no mixed group", **counts: Any) -> StepMetrics:
                 played(broken=8, causes={"open: OSError: full": 8}),
                 played("", broken=1, causes={"open: OSError: no": 1}),
             ],
-            "9 of 16 rollouts broke, 9 of them by open: OSError; the first text: open: OSError: full",
+            "9 of 16 rollouts broke, 9 of them by open: OSError; the first text: open: OSError: full; mend that",
         ),
         (
             [played(uniform_failure=4)] * 2,
-            "none of 2 steps moved the policy: no mixed group (success .0 on all tasks); start from a policy that was "
-            "trained on solved tasks, or take easier tasks",
+            "none of 2 steps moved the policy: no mixed group (success .0 on all tasks); start with supervised "
+            "training on solved tasks, or take easier tasks",
         ),
         (
             [played(uniform_success=4)],

@@ -321,7 +321,7 @@ def test_a_run_that_moved_nothing_says_so_and_shows_a_task_it_did_not_learn_from
     folder.append_metrics(StepMetrics.from_json({**drawn_runs.ROW, **changes}))
     found = Page(render_page(folder))
     assert found.text("p", class_="headline")[0].startswith(
-        "This run has no result: none of 1 step moved the policy: no mixed group (success .0 on all tasks); start from"
+        "This run has no result: none of 1 step moved the policy: no mixed group (success .0 on all tasks); start with"
     )
     assert "Played but not learned from, all siblings failed: t-9 (0 of 2 succeeded)." in found.all
     assert "every sibling broke: t-8 (1 broken, the first by open: OSError: no disk)." in found.all

@@ -65,7 +65,8 @@ def fruitless_reason(rows: Sequence[StepMetrics]) -> str:
         causes = Counter[str]()
         for row in rows:
             causes.update(row.causes)
-        return f"{num_broken} of {count_noun(num_rollouts, 'rollout')} broke, {describe_commonest_cause(causes)}"
+        counted = f"{num_broken} of {count_noun(num_rollouts, 'rollout')} broke"
+        return f"{counted}, {describe_commonest_cause(causes)}; mend that"
     if not rows or not all(row.skipped for row in rows):
         return ""
     [(reason, _)] = Counter(row.skipped for row in rows).most_common(1)
@@ -77,7 +78,7 @@ def _fruitless_advice(rows: Sequence[StepMetrics]) -> str:
         return ""
     num_solved, num_failed = sum(row.uniform_success for row in rows), sum(row.uniform_failure for row in rows)
     if num_failed and not num_solved:
-        return " (success .0 on all tasks); start from a policy that was trained on solved tasks, or take easier tasks"
+        return " (success .0 on all tasks); start with supervised training on solved tasks, or take easier tasks"
     if num_solved and not num_failed:
         return " (success 1.0 on all tasks); take harder tasks"
     return "; take tasks of middling difficulty, larger groups, or a higher sampler.temperature"

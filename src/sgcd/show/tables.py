@@ -7,6 +7,7 @@ from rich import box
 from rich.table import Table
 
 from sgcd.measure.health import direction_of_change, format_rate
+from sgcd.measure.validity import count_noun
 from sgcd.records import CATEGORIES
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
 
@@ -113,7 +114,8 @@ def evaluation_remarks(summary: JsonMapping) -> list[str]:
         broken = mode_summary["broken"]
         if broken["trials"]:
             cause, times = next(iter(broken["causes"].items()))
-            lines.append(f"{mode}: {broken['trials']} trials broke and are left out, {times} of them by: {cause}")
+            trials = count_noun(broken["trials"], "trial")
+            lines.append(f"{mode}: {trials} broke and count in no rate, {times} of them by: {cause}")
     return lines
 
 
