@@ -73,4 +73,7 @@ sys.exit(main())
     recipe = str(Path(__file__).parents[1] / "recipes/lab/grpo.yaml")
     done = python("-c", script, *verb, recipe)
     assert done.returncode == 2
-    assert done.stderr == "sgcd: torch is not installed, and this command needs it: pip install 'sgcd[train]'\n"
+    assert (
+        done.stderr
+        == "sgcd: torch is not installed, and this command needs it: in a checkout of sgcd, pip install '.[train]'\n"
+    )

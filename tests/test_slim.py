@@ -82,6 +82,6 @@ def test_what_needs_torch_says_how_to_get_it(slim: Path, tmp_path: Path, verb: s
     where = ["--run", "A"] if verb == "train" else []
     done = run(slim / "sgcd", verb, ROOT / "recipes/lab/grpo.yaml", *where, cwd=tmp_path)
     assert done.returncode == 2
-    assert "pip install sgcd[train]" in done.stderr.replace("'", "").replace('"', "")
+    assert "pip install '.[train]'" in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1

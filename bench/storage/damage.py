@@ -5,7 +5,6 @@ python bench/storage/damage.py --page     the page alone, from docs/damage.json
 """
 
 import io
-import json
 import os
 import shutil
 import sys
@@ -202,14 +201,11 @@ def print_progress(results: Json) -> None:
 
 def main() -> int:
     sys.path.append(str(_ROOT / "bench"))
-    from placing import place_table
+    from placing import measure_into_page
 
-    if "--page" not in sys.argv:
-        RESULTS.write_text(json.dumps(measure(print_progress), indent=1) + "\n")
-    page = table(json.loads(RESULTS.read_text()))
-    place_table(LOG_PATH, page, BEGIN, END)
-    print(page)
-    return 0
+    return measure_into_page(
+        lambda: measure(print_progress), table, results=RESULTS, page=LOG_PATH, markers=(BEGIN, END)
+    )
 
 
 if __name__ == "__main__":

@@ -243,14 +243,11 @@ def table(results: Json) -> str:
 
 def main() -> int:
     sys.path.append(str(_ROOT / "bench"))
-    from placing import place_table
+    from placing import measure_into_page
 
-    if "--page" not in sys.argv:
-        write_results(measure(write_results))
-    page = table(json.loads(RESULTS.read_text()))
-    place_table(LOG_PATH, page, BEGIN, END)
-    print(page)
-    return 0
+    return measure_into_page(
+        lambda: measure(write_results), table, results=RESULTS, page=LOG_PATH, markers=(BEGIN, END)
+    )
 
 
 if __name__ == "__main__":

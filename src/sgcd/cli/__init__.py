@@ -79,8 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.name not in _EXTRA_FOR_MODULE:
             raise
         return print_refusal(
-            f"{error.name} is not installed, and this command needs it: pip install "
-            f"'sgcd[{_EXTRA_FOR_MODULE[error.name]}]'"
+            f"{error.name} is not installed, and this command needs it: in a checkout of sgcd, pip install "
+            f"'.[{_EXTRA_FOR_MODULE[error.name]}]'"
         )
     except UsageError as error:
         message = error.format_message()
