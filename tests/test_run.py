@@ -135,11 +135,11 @@ def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
     scored = {
         "t-1/0": CreditRecord(
             Credit(-0.3, np.array([1, 1.5, 2], np.float32), cap=2.0),
-            Features(few, few * 2, few * 3),
+            Features(few, few * 2, few * 3, few * 4),
             np.array([1, 0, 1], bool),
             np.array([0, 0.5, 1], np.float32),
         ),
-        "t-1/1": CreditRecord(Credit(2.47487, none), Features(none, none, none)),
+        "t-1/1": CreditRecord(Credit(2.47487, none), Features(none, none, none, none)),
         "ü/2": CreditRecord(
             Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), creditable=np.array([False])
         ),

@@ -6,12 +6,12 @@ import numpy as np
 
 from sgcd.errors import RecordError
 from sgcd.records import Flags, Floats, check_length
-from sgcd.settings import Divergence, TeacherContext, TeacherModel
+from sgcd.settings import UNDECIDED_ENTROPY, Divergence, TeacherContext, TeacherModel
 
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """The results of scoring: three numbers for each token of a response, as arrays without a gradient.
+    """The results of scoring: numbers for each token of a response, as arrays without a gradient.
 
     >>> import numpy as np
     >>> zero = np.zeros(3, np.float32)
@@ -25,14 +25,23 @@ class Features:
     """H of the teacher over the same outcomes."""
     teacher_logprob_gap: Floats
     """log q(y) - log p(y) of the sampled token."""
+    student_entropy: Floats | None = None
+    """H of the student over the whole vocabulary; None in records of older runs."""
 
     def __post_init__(self) -> None:
-        for name in ("entropy", "teacher_logprob_gap"):
-            check_length("features", name, getattr(self, name), len(self.divergence))
+        for name in ("entropy", "teacher_logprob_gap", "student_entropy"):
+            if getattr(self, name) is not None:
+                check_length("features", name, getattr(self, name), len(self.divergence))
 
     @property
     def length(self) -> int:
         return len(self.divergence)
+
+    def undecided_mask(self, min_entropy: float = UNDECIDED_ENTROPY) -> Flags:
+        """True where the student's entropy is at least `min_entropy`; everywhere, where it is not known."""
+        if self.student_entropy is None or not min_entropy:
+            return np.ones(self.length, np.bool_)
+        return self.student_entropy >= np.float32(min_entropy)
 
 
 @dataclass(frozen=True, slots=True)

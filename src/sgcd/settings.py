@@ -17,6 +17,8 @@ ObjectName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 TeacherContext = Literal["reference", "next_reference", "none"]
 TeacherModel = Literal["current", "initial"]
+UNDECIDED_ENTROPY = 0.1
+"""From this entropy on, in nats, the student is undecided: it sampled one of several tokens."""
 
 
 class Settings(BaseModel):

@@ -1,6 +1,7 @@
 """The calibrated spike: the smallest candidate that keeps credit localised, chosen once, recorded as plain JSON."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -89,6 +90,19 @@ def test_shares_on_log_normal_divergences():
         found = [segment(f.divergence, f.entropy, np.ones(2000, bool), settings=settings) for f in map(heavy, range(8))]
         shares.append(sum((s.saliency > 0).sum() for s in found) / 16000)
     assert shares == pytest.approx([0.17, 0.13, 0.11, 0.09], abs=0.02)
+
+
+@pytest.mark.parametrize(("quantile", "least"), [(0.5, 0.5), (0.9, 0.9), (0.05, 0.1)])
+def test_a_quantile_of_the_steps_entropy_raises_the_least_one(quantile: float, least: float):
+    entropy = np.linspace(0, 1, 101, dtype=np.float32)
+    method = Sgcd(SgcdSettings(name="sgcd", min_entropy_quantile=quantile, floor=0.2))
+    assert method.needs_calibration
+    scored = replace(heavy(0, 101), student_entropy=entropy)
+    for _ in range(2):
+        method.calibrate([inputs(rollout(101), replace(scored, student_entropy=entropy))])
+        weight = credit_of(method, rollout(101), 1.0, scored).signal.credit.weight
+        assert entropy[weight != 1].min() == pytest.approx(least)
+    assert method.state_dict() == {"calibration": None}
 
 
 def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():

@@ -30,6 +30,7 @@ class Tokens(NamedTuple):
     h: np.ndarray
     mask: np.ndarray
     free: np.ndarray
+    undecided: np.ndarray
     turns: np.ndarray
 
     @property
@@ -37,7 +38,8 @@ class Tokens(NamedTuple):
         return self.mask & self.free & np.isfinite(self.d) & np.isfinite(self.h)
 
     def segments(self, options: SegmentSettings = DEFAULT_SETTINGS) -> Segments:
-        return segment(self.d, self.h, self.mask, creditable=self.free, turns=self.turns, settings=options)
+        masks = {"creditable": self.free, "undecided": self.undecided}
+        return segment(self.d, self.h, self.mask, **masks, turns=self.turns, settings=options)
 
 
 @st.composite
@@ -58,6 +60,7 @@ def drawings(draw: st.DrawFn) -> Tokens:
         h=h.astype(np.float32),
         mask=rng.random(size) < draw(st.sampled_from([0.5, 0.95, 1])),
         free=rng.random(size) < draw(st.sampled_from([0.9, 1])),
+        undecided=rng.random(size) < draw(st.sampled_from([0.3, 0.9, 1])),
         turns=np.cumsum(rng.random(size) < draw(st.sampled_from([0, 0.05, 0.3]))),
     )
 
@@ -83,7 +86,7 @@ def word_by_word(x: Tokens, o: SegmentSettings) -> list[float]:
     hstep = max(o.entropy_rise, 1.4826 * lower([abs(h[t] - hmed) for t in valid]))
 
     def anchor(t: int) -> bool:
-        return t in z and z[t] >= z_hi and d[t] >= o.min_divergence and h[t] <= hcap
+        return t in z and x.undecided[t] and z[t] >= z_hi and d[t] >= o.min_divergence and h[t] <= hcap
 
     t = 0
     while t < size:
@@ -107,7 +110,7 @@ def word_by_word(x: Tokens, o: SegmentSettings) -> list[float]:
             low = low + 1 if z[t] <= z_lo else 0
             if low >= o.quiet_tokens:
                 break
-            s[t] = v
+            s[t] = v if x.undecided[t] else 0.0
             inside.append(h[t])
             t += 1
     return s
@@ -145,10 +148,12 @@ def test_spans_are_disjoint_short_and_inside_one_turn(x: Tokens, o: SegmentSetti
         assert len(set(x.turns[here])) == 1
         assert x.mask[here].all()
         assert set(got.saliency[here]) <= {np.float32(span.saliency), np.float32(0)}
-        assert got.saliency[span.start] == got.saliency[span.stop - 1] == np.float32(span.saliency) > 0
+        assert got.saliency[span.start] == np.float32(span.saliency) > 0
+        assert (got.saliency[here] > 0).tolist() == (x.valid & x.undecided)[here].tolist()
+        assert x.valid[span.stop - 1]
     assert covered.max(initial=0) <= 1
     assert not got.saliency[covered == 0].any()
-    assert not got.saliency[~x.valid].any()
+    assert not got.saliency[~(x.valid & x.undecided)].any()
 
 
 @quick
@@ -202,7 +207,7 @@ def test_the_past_does_not_depend_on_the_future(x: Tokens, o: SegmentSettings, s
 
     def saliency(d: np.ndarray, h: np.ndarray) -> list[float]:
         s = np.zeros(len(d))
-        for span in find_spans(d, h, valid, ends=ends, scale=facts, settings=o):
+        for span in find_spans(d, h, valid, may_start=x.undecided, ends=ends, scale=facts, settings=o):
             s[span.start : span.stop] = span.saliency
         return np.where(valid, s, 0)[:cut].tolist()
 
@@ -230,7 +235,7 @@ def test_a_higher_threshold_never_has_more_anchors(x: Tokens, scale: str):
 def test_padding_on_either_side_changes_nothing(x: Tokens, o: SegmentSettings, left: int, right: int):
     """Nor does a longer prompt, which only moves where the response starts."""
     around, inside = (left, right), slice(left, left + len(x.d))
-    outside = (np.nan, np.inf, False, True, -1)
+    outside = (np.nan, np.inf, False, True, True, -1)
     y = Tokens(*(np.pad(each, around, constant_values=value) for each, value in zip(x, outside, strict=True)))
     assert y.segments(o).saliency[inside].tolist() == x.segments(o).saliency.tolist()
     assert y.segments(o).num_nonfinite == x.segments(o).num_nonfinite

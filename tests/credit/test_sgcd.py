@@ -1,5 +1,6 @@
 """SGCD as a method: what it says of one rollout, in full, and every way in which it says nothing."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -87,6 +88,37 @@ def test_a_masked_literal_keeps_weight_one():
     assert np.flatnonzero(weight > 1).tolist() == [17, 19]
     free[17] = False
     assert (credit_of(PUBLISHED, rollout(), 1.0, features(d17=0.4), free).signal.credit.weight == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("changes", "sure", "credited"),
+    [
+        ({}, {}, [17, 18, 19]),
+        ({}, {18: 0.0}, [17, 19]),
+        ({}, {18: 0.0999, 19: 0.1}, [17, 19]),
+        ({}, {17: 0.0}, []),
+        ({"min_entropy": 0.0}, {17: 0.0}, [17, 18, 19]),
+        ({"min_entropy": 0.5}, {17: 0.4}, []),
+        ({"floor": 0.2}, {17: 0.0}, []),
+    ],
+)
+def test_a_token_at_which_the_student_is_sure_has_no_credit(
+    changes: dict[str, Any], sure: dict[int, float], credited: list[int]
+):
+    student_entropy = np.ones(40, np.float32)
+    for token, entropy in sure.items():
+        student_entropy[token] = entropy
+    scored = replace(features(d17=0.4), student_entropy=student_entropy)
+    weight = credit_of(options(**changes), rollout(), 1.0, scored).signal.credit.weight
+    assert np.flatnonzero(weight != 1).tolist() == credited
+
+
+def test_below_the_floor_goes_no_token_at_which_the_student_is_sure():
+    student_entropy = np.ones(40, np.float32)
+    student_entropy[5] = 0.0
+    scored = replace(features(d17=0.4), student_entropy=student_entropy)
+    weight = credit_of(options(floor=0.2), rollout(), 1.0, scored).signal.credit.weight
+    assert weight[4:7].tolist() == pytest.approx([0.2, 1.0, 0.2])
 
 
 @pytest.mark.parametrize(

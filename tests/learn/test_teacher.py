@@ -46,6 +46,7 @@ def by_hand(policy: Any, each: Rollout, row: TokenIds, k: int) -> Features:
     )
     observed = torch.from_numpy(each.response.astype(np.int64))
     numbers = divergence_features(student.detach() / TEMPERATURE, teacher.detach() / TEMPERATURE, observed, k=k)
+    numbers = (*numbers, torch.special.entr(torch.softmax(student.detach() / TEMPERATURE, -1)).sum(-1))
     return Features(*(np.where(each.response_mask, number.numpy(), 0).astype(np.float32) for number in numbers))
 
 
@@ -56,7 +57,7 @@ def test_features_are_those_of_both_contexts_in_full() -> None:
         for each, row, found in zip(ROLLOUTS, ROWS, marks.features[0], strict=True):
             assert found is not None
             expected = by_hand(policy, each, row, k)
-            for name in ("divergence", "entropy", "teacher_logprob_gap"):
+            for name in ("divergence", "entropy", "teacher_logprob_gap", "student_entropy"):
                 assert getattr(found, name).dtype == np.float32
                 assert np.allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
         assert max(found.divergence.max(initial=0) for found in marks.features[0] if found) > 0.01

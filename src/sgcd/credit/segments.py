@@ -80,6 +80,7 @@ def segment(
     mask: Flags,
     *,
     creditable: Flags | None = None,
+    undecided: Flags | None = None,
     turns: NDArray[Any] | None = None,
     settings: SegmentSettings = DEFAULT_SETTINGS,
 ) -> Segments:
@@ -88,13 +89,17 @@ def segment(
     Where all valid divergences are equal ("flat"), z = 0 on either scale: no spans, W = 1. So on the absolute scale a
     rollout whose tokens all have the same high divergence gets no credit.
     `mask` is True on policy tokens. `creditable` is False on tokens of literals; by default all tokens are creditable.
+    Where `undecided` is False a token takes part in the statistics and may end a span, but starts none and has no
+    saliency; by default all tokens are undecided.
     `turns` has each token's turn number; by default a contiguous run of the mask is a turn.
     """
     size = len(divergence)
     policy_mask = np.asarray(mask, dtype=bool)
     is_creditable = np.ones(size, dtype=bool) if creditable is None else np.asarray(creditable, dtype=bool)
+    may_start = np.ones(size, dtype=bool) if undecided is None else np.asarray(undecided, dtype=bool)
     turns = np.zeros(size, dtype=np.int64) if turns is None else turns
-    for name, array in (("entropy", entropy), ("mask", policy_mask), ("creditable", is_creditable), ("turns", turns)):
+    arrays = {"entropy": entropy, "mask": policy_mask, "creditable": is_creditable, "undecided": may_start}
+    for name, array in (arrays | {"turns": turns}).items():
         check_length("segment", name, array, size)
     d, h = np.asarray(divergence, dtype=np.float64), np.asarray(entropy, dtype=np.float64)
     finite = np.isfinite(d) & np.isfinite(h)
@@ -107,11 +112,12 @@ def segment(
         return Segments(np.zeros(size, np.float32), (), count, nonfinite, "flat")
     scale = measure_scale(valid_divergence, h[valid], settings)
     d, h = np.where(valid, d, scale.median), np.where(valid, h, np.inf)
-    spans = find_spans(d, h, valid, ends=_run_ends(policy_mask, turns), scale=scale, settings=settings)
+    ends = _run_ends(policy_mask, turns)
+    spans = find_spans(d, h, valid, may_start=may_start, ends=ends, scale=scale, settings=settings)
     saliency = np.zeros(size, np.float32)
     for span in spans:
         saliency[span.start : span.stop] = span.saliency
-    saliency[~valid] = 0
+    saliency[~(valid & may_start)] = 0
     return Segments(saliency, spans, count, nonfinite)
 
 
@@ -155,11 +161,18 @@ def spike_mask(
 
 
 def find_spans(
-    d: Doubles, h: Doubles, valid: Flags, *, ends: NDArray[np.int64], scale: DivergenceScale, settings: SegmentSettings
+    d: Doubles,
+    h: Doubles,
+    valid: Flags,
+    *,
+    may_start: Flags,
+    ends: NDArray[np.int64],
+    scale: DivergenceScale,
+    settings: SegmentSettings,
 ) -> tuple[Span, ...]:
     """All spans, from left to right. The Python loop visits only tokens inside spans."""
     z = normalized_divergence(d, scale, settings)
-    starts = spike_mask(z, d, h, valid=valid, scale=scale, settings=settings)
+    starts = spike_mask(z, d, h, valid=valid & may_start, scale=scale, settings=settings)
     positions = np.flatnonzero(starts)
     if not positions.size:
         return ()

@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sgcd.settings import (
+    UNDECIDED_ENTROPY,
     Count,
     Divergence,
     NonNegative,
@@ -72,6 +73,12 @@ class SgcdSettings(Settings):
     """Scale the weights of a rollout to mean one, within floor and cap (an extension; inert while the floor is one)."""
     direction_gate: bool = False
     """Only segments whose first token the teacher moves the way of the advantage keep their saliency (an extension)."""
+    min_entropy: NonNegative = UNDECIDED_ENTROPY
+    """Only a token at which the student's entropy is at least this, in nats, may have credit: elsewhere nothing was
+    decided. 0 is the published rule: every token that is no masked literal may."""
+    min_entropy_quantile: Share | None = None
+    """Raise min_entropy in each step to this quantile of the student's entropy over the step's tokens, for one more
+    forward pass."""
     calibrate: bool = False
     """Choose the spike on the first batch, the smallest of four that credits at most 15 % of its tokens."""
 

@@ -40,7 +40,7 @@ _FIRST_KEYS = (
     "tools",
 )
 """The order of a rollout's keys in sgcd 0.1; other fields follow in the order of the class."""
-_FEATURE_ARRAYS = ("divergence", "entropy", "teacher_logprob_gap")
+_FEATURE_ARRAYS = ("divergence", "entropy", "teacher_logprob_gap", "student_entropy")
 _OLD_NAMES = {
     "insert_at": "reference_position",
     "ending": "end_reason",

@@ -52,8 +52,8 @@ def assign_credits(settings: SgcdSettings, reference: int, samples: Sequence[Rol
 
 
 def with_published_segments(settings: SgcdSettings) -> SgcdSettings:
-    """The same method with the paper's segment settings."""
-    return settings.model_copy(update={"segments": SegmentSettings()})
+    """The same method with the paper's segment settings and creditable tokens."""
+    return settings.model_copy(update={"segments": SegmentSettings(), "min_entropy": 0.0})
 
 
 def build_weights(base_settings: SgcdSettings, samples: Sequence[RolloutWithTruth]) -> dict[str, list[Floats]]:

@@ -27,31 +27,36 @@ class Sgcd:
         self.settings = settings
         self.calibration: Calibration | None = None
         """The spike chosen on the first batch; None until then, and always where the settings ask for none."""
+        self._min_entropy = settings.min_entropy
+        """Least entropy of the student at a token with credit, in this step."""
         self.needs = Needs(settings.k, settings.divergence, can_change_weights=settings.gamma > 0)
 
     @property
     def needs_calibration(self) -> bool:
-        return self.settings.calibrate and self.calibration is None
+        first_batch = self.settings.calibrate and self.calibration is None
+        return first_batch or self.settings.min_entropy_quantile is not None
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """W_t = clip(1 + gamma s_t, 1, cap) for every token of the rollout (equations 3 and 4).
 
         Without features (no reference) every weight is one. Masked literals keep weight one and take no part in the
-        rollout's statistics.
+        rollout's statistics. Tokens at which the student is not undecided keep weight one.
         """
         settings, rollout, features = self.settings, inputs.rollout, inputs.reference_features
         num_tokens = len(rollout.response)
         creditable = np.ones(num_tokens, dtype=bool) if inputs.creditable is None else inputs.creditable
         check_length(f"rollout {rollout.name}", "creditable", creditable, num_tokens)
+        may_have_credit = creditable
         if features is None:
             segments = no_segments(num_tokens, "no_reference")
         else:
             segments = self._find_segments(rollout, features, creditable, self.segment_settings)
+            may_have_credit = creditable & features.undecided_mask(self._min_entropy)
             if settings.direction_gate:
                 segments = drop_disagreeing_segments(segments, inputs.advantage, features.teacher_logprob_gap)
         weight = weigh(
             segments.saliency,
-            rollout.response_mask & creditable,
+            rollout.response_mask & may_have_credit,
             gamma=settings.gamma,
             cap=settings.cap,
             floor=settings.floor,
@@ -67,8 +72,9 @@ class Sgcd:
         return self.calibration.apply_to(self.settings.segments) if self.calibration else self.settings.segments
 
     def calibrate(self, batch: Sequence[CreditInputs]) -> None:
-        """Choose the spike on the first batch, where the settings ask for it; later calls do nothing."""
+        """Find this step's least entropy, and choose the spike on the first batch, where the settings ask for it."""
         scored = [(inputs, features) for inputs in batch if (features := inputs.reference_features)]
+        self._find_min_entropy(scored)
         num_tokens = sum(inputs.rollout.num_policy_tokens for inputs, _ in scored)
         if not self.settings.calibrate or self.calibration or not num_tokens:
             return
@@ -91,6 +97,18 @@ class Sgcd:
         saved = state.get("calibration")
         self.calibration = Calibration(**saved) if saved else None
 
+    def _find_min_entropy(self, scored: Sequence[tuple[CreditInputs, Features]]) -> None:
+        """The quantile of the student's entropy over the step's tokens, where the settings name one."""
+        quantile, least = self.settings.min_entropy_quantile, self.settings.min_entropy
+        entropies = [
+            features.student_entropy[inputs.rollout.response_mask]
+            for inputs, features in scored
+            if features.student_entropy is not None
+        ]
+        values = np.concatenate([np.zeros(0, np.float32), *entropies])
+        if quantile is not None and values.size:
+            self._min_entropy = max(least, float(np.quantile(values, quantile, method="lower")))
+
     def _find_segments(
         self, rollout: Rollout, features: Features, creditable: Flags | None, settings: SegmentSettings
     ) -> Segments:
@@ -100,6 +118,7 @@ class Sgcd:
             features.entropy,
             rollout.response_mask,
             creditable=creditable,
+            undecided=features.undecided_mask(self._min_entropy),
             turns=turn_indices(rollout),
             settings=settings,
         )

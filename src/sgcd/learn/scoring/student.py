@@ -135,7 +135,7 @@ def _collect_scores(
 ) -> StudentScores:
     active = [comparison for comparison in comparisons if comparison.query_ids is not None]
     for comparison, (topk_logprobs, tail_logprob) in zip(active, stats.logprobs_at, strict=True):
-        comparison.compare(topk_logprobs.detach(), stats.observed_logprob, tail_logprob.detach(), divergence)
+        comparison.compare(stats, topk_logprobs.detach(), tail_logprob.detach(), divergence)
     return StudentScores(
         unpack_policy_tokens(stats.observed_logprob, rollouts), [comparison.features for comparison in comparisons]
     )
@@ -169,17 +169,15 @@ class TeacherComparison:
             self.query_ids = torch.arange(topk_ids.shape[1], device=device).repeat(len(observed_ids), 1)
             self.query_ids[self._scored] = self._topk_ids
 
-    def compare(
-        self, topk_logprobs: Tensor, observed_logprob: Tensor, tail_logprob: Tensor, divergence: Divergence
-    ) -> None:
-        """Divergence, entropy and gap of the scored tokens; zero where the policy wrote nothing."""
+    def compare(self, stats: LogitStats, topk_logprobs: Tensor, tail_logprob: Tensor, divergence: Divergence) -> None:
+        """Divergence, entropies and gap of the scored tokens; zero where the policy wrote nothing."""
         q, y = self._teacher_logprobs, self._observed_ids[self._scored]
-        p = self._student_outcomes(topk_logprobs, observed_logprob, tail_logprob)
+        p = self._student_outcomes(topk_logprobs, stats.observed_logprob, tail_logprob)
         gap = observed_logprob_of(q, self._topk_ids, y) - observed_logprob_of(p, self._topk_ids, y)
         scored_rollouts = [rollout for rollout, topk in zip(self._rollouts, self._teacher_topk, strict=True) if topk]
         columns = (
             unpack_policy_tokens(values, scored_rollouts)
-            for values in (divergence_of(p, q, divergence), entropy_of(q), gap)
+            for values in (divergence_of(p, q, divergence), entropy_of(q), gap, stats.entropy[self._scored])
         )
         features = iter([Features(*arrays) for arrays in zip(*columns, strict=True)])
         self.features = [next(features) if topk else None for topk in self._teacher_topk]
