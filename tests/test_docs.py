@@ -155,7 +155,7 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     monkeypatch.setattr(training, "start_run", trained)
     monkeypatch.setattr(training, "resume_run", resumed)
     monkeypatch.setattr(training, "print_run_summary", nothing)
-    monkeypatch.setattr(training, "check_fruitful", nothing)
+    monkeypatch.setattr(training, "no_result_reason", nothing)
     monkeypatch.setattr(checking, "check_recipe", lambda *_, **__: worked.append("check"))
     monkeypatch.setattr(checking, "check_run", lambda *_, **__: worked.append("check"))
     monkeypatch.setattr(evaluating, "run_policy_evaluation", lambda *_, **__: worked.append("evaluate"))

@@ -195,7 +195,9 @@ def test_a_run_or_an_evaluation_in_which_all_broke_ends_with_code_1_and_can_go_o
     Path("down").touch()
     assert main(["evaluate", "A", "--json"]) == 1
     said = capsys.readouterr()
-    assert json.loads(said.out)["modes"]["greedy"]["broken"]["trials"] == 6
+    answer = json.loads(said.out)
+    assert answer["modes"]["greedy"]["broken"]["trials"] == 6
+    assert said.err.splitlines()[-1] == f"sgcd: {answer['no_result']}"
     assert said.err.splitlines()[-1].startswith(
         "sgcd: evaluation: all 18 trials of dev tasks broke, 18 of them by open: OSError; the first text: open: OSError"
     )

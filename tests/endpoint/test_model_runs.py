@@ -41,7 +41,7 @@ def evaluated(capture: Capture, plan: Plan, *typed: str, **more: Any) -> tuple[d
         told = json.loads(said.out)
         all_broke = not any(mode["overall"]["trials"] for mode in told["modes"].values())
         assert code == all_broke
-        assert all_broke == ("trials of dev tasks broke, " in said.err)
+        assert all_broke == ("trials of dev tasks broke, " in said.err) == bool(told["no_result"])
         return told, server
 
 
@@ -185,6 +185,14 @@ def test_a_server_that_does_everything_wrong_is_counted_to_the_call(capfd: pytes
     broken = {mode: found["modes"][mode]["broken"] for mode in found["modes"]}
     assert sum(told["trials"] for told in broken.values()) == sum(expected.values()), "one trial each, and no other"
     assert asked["calls"] == server.requests
+
+
+def test_an_evaluation_of_which_all_broke_leaves_its_folder_free(capsys: Capture) -> None:
+    typed = [str(LAB), model("http://127.0.0.1:9/v1", retries=0), "--tasks", "1", "--trials", "0", "--run", "run"]
+    for _ in range(2):
+        assert main(["evaluate", *typed]) == 1
+        assert "sgcd: evaluation: all 1 trials of dev tasks broke, " in capsys.readouterr().err
+        assert not Path("run").exists()
 
 
 def played(capture: Capture, *answers: str) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:

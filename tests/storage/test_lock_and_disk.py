@@ -5,7 +5,9 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
+from hashlib import file_digest
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ import pytest
 
 from sgcd.cli import app, main
 from sgcd.errors import FolderError
-from sgcd.storage import atomic
+from sgcd.storage import atomic, manifest
 from sgcd.storage.lock import LOCK_FILE, lock_run
 from sgcd.storage.verify import verify_run
 
@@ -28,10 +30,14 @@ with lock_run(Path(sys.argv[1])):
 """
 
 
-def refused(capture: Capture, *typed: str) -> str:
+def refused_lines(capture: Capture, *typed: str) -> list[str]:
     capture.readouterr()
     assert main(typed) == 2
-    return capture.readouterr().err.splitlines()[-1]
+    return capture.readouterr().err.splitlines()
+
+
+def refused(capture: Capture, *typed: str) -> str:
+    return refused_lines(capture, *typed)[-1]
 
 
 def policy(run: str) -> bytes:
@@ -73,6 +79,41 @@ def test_a_new_run_and_an_evaluation_hold_the_lock(at_desk: Path, monkeypatch: p
     monkeypatch.setattr(Trainer, "train_step", is_locked)
     with pytest.raises(FolderError, match="seen"):
         app(args=["train", "recipe.yaml", "--run", "A"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_a_file_system_without_locks_is_one_warning(
+    capsys: Capture, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, number: int
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("sgcd.storage.lock.fcntl.flock", refuse)
+    for name in ("facts.json", "recipe.yaml"):  # no run, for what follows the lock is not the subject
+        (tmp_path / name).write_text("")
+    line = refused_lines(capsys, "train", "--run", str(tmp_path), "--resume")[0]
+    assert line.startswith(f"{tmp_path}: this file system has no locks ({os.strerror(number)})")
+    assert line.endswith("start none")
+
+
+def test_a_resumed_run_reads_each_file_of_its_checkpoint_once_to_verify_it(
+    at_desk: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=2", "evaluation.trials=1"]) == 0
+    for path in Path("A").rglob("*"):
+        os.utime(path, (10**9, 10**9))
+    files_read: list[str] = []
+
+    def digest(file: Any, name: str) -> Any:
+        files_read.append(file.name)
+        return file_digest(file, name)
+
+    monkeypatch.setattr(manifest, "file_digest", digest)
+    assert main(["train", "--run", "A", "--resume", "--fall-back", "steps=3"]) == 0
+    times = Counter(name for name in files_read if name.startswith("A/checkpoints/"))
+    assert times["A/checkpoints/0002/optimizer.safetensors"] == 1
+    assert set(times.values()) == {1}
+    assert not [name for name in files_read if name.startswith("A/policy/")], "its step is not the last one"
 
 
 # -- a disk that refuses ----------------------------------------------------------------------------------------------

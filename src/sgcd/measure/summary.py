@@ -4,7 +4,6 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sgcd.errors import EmptyResult
 from sgcd.measure.statistics import Estimate, clustered_interval, pass_at_k, pass_hat_k, wilson_interval
 from sgcd.measure.trial_rows import (
     MODES,
@@ -127,17 +126,18 @@ def is_all_broken(summary: Mapping[str, Any]) -> bool:
     return bool(modes) and not any(mode["overall"]["trials"] for mode in modes)
 
 
-def check_something_measured(summary: Mapping[str, Any]) -> None:
-    """Raise EmptyResult, with the commonest cause, where every trial of an evaluation broke."""
-    if is_all_broken(summary):
-        causes = Counter[str]()
-        for mode in summary["modes"].values():
-            causes.update(mode["broken"]["causes"])
-        num_broken = sum(mode["broken"]["trials"] for mode in summary["modes"].values())
-        raise EmptyResult(
-            f"evaluation: all {num_broken} trials of {summary['split']} tasks broke, {describe_commonest_cause(causes)}"
-            "; expected at least one that came to its end; mend that and evaluate again"
-        )
+def unmeasured_reason(summary: Mapping[str, Any]) -> str:
+    """Why an evaluation measured nothing, with the commonest cause where all its trials broke; empty otherwise."""
+    if not is_all_broken(summary):
+        return ""
+    causes = Counter[str]()
+    for mode in summary["modes"].values():
+        causes.update(mode["broken"]["causes"])
+    num_broken = sum(mode["broken"]["trials"] for mode in summary["modes"].values())
+    return (
+        f"evaluation: all {num_broken} trials of {summary['split']} tasks broke, {describe_commonest_cause(causes)}"
+        "; expected at least one that came to its end; mend that and evaluate again"
+    )
 
 
 def sum_column(rows: Sequence[TrialRow], key: str) -> float:

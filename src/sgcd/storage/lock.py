@@ -1,5 +1,6 @@
 """The lock of a run's folder: one process at a time writes there, and the lock ends with its process."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,6 +8,7 @@ import platform
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import datetime
+from logging import getLogger
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +17,17 @@ from sgcd.storage.atomic import writing
 
 LOCK_FILE = "run.lock"
 """Says who holds the lock. It stays, empty, when nobody does: a file that is removed could be locked by two."""
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+"""What a file system without locks answers, as some network disks do."""
+_log = getLogger(__name__)
 
 
 @contextmanager
 def lock_run(path: Path) -> Generator[None, None, None]:
-    """Hold the lock of a run's folder, which is made if need be. Refuses while another process holds it."""
+    """Hold the lock of a run's folder, which is made if need be. Refuses while another process holds it.
+
+    On a file system without locks it warns and goes on: a run must be possible there.
+    """
     with writing(path):
         path.mkdir(parents=True, exist_ok=True)
         handle = os.open(path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o644)
@@ -31,6 +39,13 @@ def lock_run(path: Path) -> Generator[None, None, None]:
                 f"{path}: {_describe_holder(os.pread(handle, 4096, 0))} is writing in this folder; wait for it or stop "
                 "it, then repeat the command"
             ) from None
+        except OSError as problem:
+            if problem.errno not in _NO_LOCKS:
+                raise
+            _log.warning(
+                f"{path}: this file system has no locks ({os.strerror(problem.errno)}), so a second process in this "
+                "folder is not noticed; start none"
+            )
         with writing(path / LOCK_FILE):
             os.ftruncate(handle, 0)
             os.pwrite(handle, _holder(), 0)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from pathlib import Path
+from time import time_ns
 from typing import Any
 
 from sgcd.errors import DamageError
@@ -21,6 +22,10 @@ from sgcd.storage.rows import (
 
 MANIFEST_FILE = "sgcd-manifest.json"
 """In the folder of a run, of a checkpoint and of a saved policy. Its own line has a check."""
+_SETTLED_NS = 10**9
+"""A file that was written less than a second ago may change once more under the same time of writing."""
+_known_checksums: dict[tuple[int, ...], str] = {}
+"""By device, inode, size and time of writing: a resumed run looks several times at files of gigabytes."""
 
 
 # -- a folder that is written as a whole: a checkpoint, a policy -------------------------------------------------------
@@ -78,8 +83,16 @@ def find_file_damage(path: Path, checksums: Sequence[str]) -> Iterator[str]:
 
 
 def file_checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()
+    """The checksum of a file. A process reads a settled file once, under all its names."""
+    stat = path.stat()
+    identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+    if identity not in _known_checksums:
+        with path.open("rb") as file:
+            found = file_digest(file, "sha256").hexdigest()
+        if time_ns() - stat.st_mtime_ns < _SETTLED_NS:
+            return found
+        _known_checksums[identity] = found
+    return _known_checksums[identity]
 
 
 def checksum(content: bytes) -> str:

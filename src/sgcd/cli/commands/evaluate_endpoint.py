@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sgcd.cli.output import print_json, progress_console, results_console
-from sgcd.errors import EnvironmentFault
+from sgcd.errors import EmptyResult, EnvironmentFault
 
 if TYPE_CHECKING:
     from sgcd.build_tasks import EndpointEvaluation
@@ -36,7 +36,8 @@ def run_endpoint_evaluation(recipe: "Recipe", run: Path | None, as_json: bool) -
 
 
 def play_into_folder(evaluation: "EndpointEvaluation", run: Path) -> "list[tuple[TrialRow, Rollout]]":
-    """Play all trials and store them in a new folder; stopped before its end, there is no folder."""
+    """Play all trials and store them in a new folder. Stopped before its end, or all broken, there is no folder."""
+    from sgcd.measure.summary import is_all_broken, summarise_evaluation
     from sgcd.recipe.schema import dump_recipe
     from sgcd.storage.atomic import remove
     from sgcd.storage.lock import lock_run
@@ -50,7 +51,11 @@ def play_into_folder(evaluation: "EndpointEvaluation", run: Path) -> "list[tuple
         except BaseException:
             remove(run)  # half an evaluation is no result; a cache keeps the answers that were paid for
             raise
-        folder.append_evaluation([row for row, _ in trials])
+        rows = [row for row, _ in trials]
+        if is_all_broken(summarise_evaluation(rows)):
+            remove(run)  # nothing was measured, and the folder is free to evaluate again
+            return trials
+        folder.append_evaluation(rows)
         folder.row_files.append("talks.jsonl", [conversation_row(row, rollout) for row, rollout in trials])
     return trials
 
@@ -76,15 +81,22 @@ def no_trials_error(recipe: "Recipe") -> EnvironmentFault:
 
 def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
     """Print the evaluation of a policy or of a model behind an endpoint; one in which all broke is an EmptyResult."""
+    from sgcd.measure.summary import unmeasured_reason
+
+    no_result = unmeasured_reason(summary)
+    if as_json:
+        print_json({**summary, "no_result": no_result or None})
+    else:
+        print_evaluation_tables(summary)
+    if no_result:
+        raise EmptyResult(no_result)
+
+
+def print_evaluation_tables(summary: Mapping[str, Any]) -> None:
     from sgcd.measure.health import endpoint_failure_warnings
-    from sgcd.measure.summary import check_something_measured
     from sgcd.show.tables import describe_model_usage, evaluation_remarks, evaluation_table
     from sgcd.storage.metrics import EndpointUsage
 
-    if as_json:
-        print_json(summary)
-        check_something_measured(summary)
-        return
     results_console().print(evaluation_table(summary))
     endpoint_usages = {role: EndpointUsage(**usage) for role, usage in summary.get("endpoints", {}).items()}
     lines: Sequence[str] = [
@@ -98,4 +110,3 @@ def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
     ]
     for line in lines:
         results_console().print(line, soft_wrap=True)
-    check_something_measured(summary)

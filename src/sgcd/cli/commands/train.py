@@ -46,23 +46,24 @@ def train(
         )
     else:
         summary = start_run(recipe_path, keys, run)
+    no_result = no_result_reason(run, summary)
     if json:
-        print_json(summary)
+        print_json({**summary, "no_result": no_result or None})
     else:
         print_run_summary(summary)
-    check_fruitful(run, summary)
+    if no_result:
+        raise EmptyResult(no_result)
 
 
-def check_fruitful(run: Path, summary: Mapping[str, Any]) -> None:
-    """Raise EmptyResult where the run moved nothing, most of it broke, or its last evaluation broke altogether."""
-    from sgcd.measure.summary import check_something_measured
+def no_result_reason(run: Path, summary: Mapping[str, Any]) -> str:
+    """Whether the run moved nothing, most of it broke, or its last evaluation broke altogether; empty otherwise."""
+    from sgcd.measure.summary import unmeasured_reason
     from sgcd.measure.validity import fruitless_reason
     from sgcd.storage.run_folder import RunFolder
 
     if reason := fruitless_reason(RunFolder.open(run).read_metrics()):
-        raise EmptyResult(f"{run}: {reason}; the run can go on: sgcd train --run {run} --resume steps=N")
-    if "end" in summary:
-        check_something_measured(summary["end"])
+        return f"{run}: {reason}; the run can go on: sgcd train --run {run} --resume steps=N"
+    return unmeasured_reason(summary["end"]) if "end" in summary else ""
 
 
 def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:

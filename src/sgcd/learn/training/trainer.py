@@ -72,7 +72,7 @@ class Trainer:
             await self._save_if_due()
         for step in range(start + 1, self.config.steps + 1):
             await self.train_step(step)
-        if exported_step(self.folder) != self.state.step:
+        if not has_exported(self.folder, self.state.step):
             with self.timer.phase("saving"):
                 await self._run_in_model_thread(self._export_policy)
         return TrainResult(self.state.step, self.state.step - start)
@@ -247,12 +247,12 @@ class Trainer:
             write_folder_manifest(folder)
 
 
-def exported_step(folder: RunFolder) -> int | None:
-    """The step of the policy that lies in the run's folder; None when there is none, or a damaged one."""
+def has_exported(folder: RunFolder, step: int) -> bool:
+    """Whether the policy of a step lies whole in the run's folder."""
     policy = folder.policy_path
-    if not policy.is_dir() or any(find_folder_damage(policy, needs_manifest=folder.has_checksums)):
-        return None
     try:
-        return json.loads((policy / TRAINED_FILE).read_bytes())["step"]
+        if json.loads((policy / TRAINED_FILE).read_bytes())["step"] != step:
+            return False  # without reading its weights
     except (OSError, ValueError, LookupError, TypeError):
-        return None
+        return False
+    return not any(find_folder_damage(policy, needs_manifest=folder.has_checksums))
