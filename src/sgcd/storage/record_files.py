@@ -1,7 +1,7 @@
 """Records as bytes, and back without loss: texts as JSON lines, one for each group; token arrays as safetensors."""
 
 import json
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import TypeAdapter
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
@@ -17,6 +17,7 @@ from sgcd.credit_records import Credit, CreditRecord, Features
 from sgcd.errors import DamageError, FolderError, RecordError
 from sgcd.records import Group, Rollout, Task
 from sgcd.storage.atomic import SCHEMA, Row, check_schema
+from sgcd.storage.metrics import StepMetrics
 from sgcd.text import get_first_line
 
 ArrayMap = dict[str, NDArray[Any]]
@@ -40,6 +41,8 @@ _FIRST_KEYS = (
     "tools",
 )
 """The order of a rollout's keys in sgcd 0.1; other fields follow in the order of the class."""
+_TRIAL_KEYS = frozenset("seed step split mode task category trial success broken".split())
+"""Keys that every row of evaluation.jsonl has; measure/trial_rows.py knows them all."""
 _FEATURE_ARRAYS = ("divergence", "entropy", "teacher_logprob_gap", "student_entropy")
 _OLD_NAMES = {
     "insert_at": "reference_position",
@@ -182,6 +185,24 @@ def credit_from_bytes(data: bytes, where: str) -> dict[str, CreditRecord]:
             **record_arrays,
         )
     return records
+
+
+def parse_metrics(rows: Iterable[Row], path: Path) -> list[StepMetrics]:
+    """The rows of metrics.jsonl; refuses one that no version of sgcd wrote."""
+    try:
+        return [StepMetrics.from_json(row) for row in rows]
+    except ValidationError as problem:
+        error = problem.errors()[0]
+        key = ".".join(map(str, error["loc"]))
+        raise FolderError(f"{path}: {key}: {error['msg']}; the row is not one that sgcd wrote") from problem
+
+
+def find_foreign_trials(rows: Iterable[Row], path: Path) -> Iterator[str]:
+    """Rows of evaluation.jsonl that are no trials, as a run without checksums may have."""
+    for number, row in enumerate(rows, start=1):
+        for missing in _TRIAL_KEYS - row.keys():
+            yield f"{path}, line {number}: has no {missing}; expected a trial"
+            break
 
 
 def _optional_arrays(flat: ArrayMap, name: str) -> list[NDArray[Any] | None]:

@@ -1,24 +1,14 @@
 """A run's folder: the names, readers and writers of its files."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
-
-from pydantic import ValidationError
 
 from sgcd.credit_records import CreditRecord
 from sgcd.errors import DamageError, FolderError
 from sgcd.records import Group
-from sgcd.storage.atomic import (
-    SCHEMA,
-    Row,
-    check_schema,
-    remove,
-    to_json_line,
-    write_atomic,
-    writing,
-)
+from sgcd.storage.atomic import SCHEMA, Row, check_schema, remove, to_json_line, write_atomic, writing
 from sgcd.storage.lock import LOCK_FILE
 from sgcd.storage.manifest import MANIFEST_FILE, RowFiles, RunManifest, checksum, find_file_damage
 from sgcd.storage.metrics import StepMetrics
@@ -26,8 +16,10 @@ from sgcd.storage.record_files import (
     StoredGroup,
     credit_from_bytes,
     credit_to_bytes,
+    find_foreign_trials,
     groups_from_bytes,
     groups_to_bytes,
+    parse_metrics,
     reading,
 )
 from sgcd.storage.rows import RowCount, read_rows
@@ -45,8 +37,6 @@ _FILES_KEY = "files"
 ROW_FILES = ("metrics.jsonl", "evaluation.jsonl")
 """Row files whose rows belong to a step."""
 RunKind = Literal["training", "endpoint evaluation"]
-_TRIAL_KEYS = frozenset("seed step split mode task category trial success broken".split())
-"""Keys that every row of evaluation.jsonl has; measure/trial_rows.py knows them all."""
 _STEP_FOLDERS = ("rollouts", "references", "credit")
 """Folders whose files have the number of a step as their name."""
 
@@ -144,7 +134,7 @@ class RunFolder:
 
     def read_metrics(self) -> list[StepMetrics]:
         """One row for each step."""
-        return self._parse_metrics(self.row_files.read("metrics.jsonl"))
+        return parse_metrics(self.row_files.read("metrics.jsonl"), self.path / "metrics.jsonl")
 
     def append_metrics(self, row: StepMetrics) -> None:
         """Append the row of a step, with the checksums of the files that the step wrote."""
@@ -154,7 +144,7 @@ class RunFolder:
     def read_evaluations(self) -> list[Row]:
         """One row for each trial."""
         rows = self.row_files.read("evaluation.jsonl")
-        for problem in self._find_foreign_trials(rows):
+        for problem in find_foreign_trials(rows, self.path / "evaluation.jsonl"):
             raise DamageError(problem)
         return rows
 
@@ -165,29 +155,13 @@ class RunFolder:
     def scan_metrics(self) -> tuple[list[StepMetrics], list[str]]:
         """The whole rows of metrics.jsonl, and what is wrong with the others."""
         scan = self.row_files.scan("metrics.jsonl")
-        return self._parse_metrics(scan.rows), scan.problems
+        return parse_metrics(scan.rows, self.path / "metrics.jsonl"), scan.problems
 
     def scan_evaluations(self) -> tuple[list[Row], list[str]]:
         """The rows of evaluation.jsonl, or none and what is wrong: a part of an evaluation misleads."""
         scan = self.row_files.scan("evaluation.jsonl")
-        problems = scan.problems or [*self._find_foreign_trials(scan.rows)]
+        problems = scan.problems or [*find_foreign_trials(scan.rows, self.path / "evaluation.jsonl")]
         return ([] if problems else scan.rows), problems
-
-    def _find_foreign_trials(self, rows: Iterable[Row]) -> Iterator[str]:
-        """Rows of evaluation.jsonl that are no trials, as a run without checksums may have."""
-        for number, row in enumerate(rows, start=1):
-            for missing in _TRIAL_KEYS - row.keys():
-                yield f"{self.path / 'evaluation.jsonl'}, line {number}: has no {missing}; expected a trial"
-                break
-
-    def _parse_metrics(self, rows: Iterable[Row]) -> list[StepMetrics]:
-        try:
-            return [StepMetrics.from_json(row) for row in rows]
-        except ValidationError as problem:
-            error = problem.errors()[0]
-            key = ".".join(map(str, error["loc"]))
-            path = self.path / "metrics.jsonl"
-            raise FolderError(f"{path}: {key}: {error['msg']}; the row is not one that sgcd wrote") from problem
 
     # -- rollouts, references and credit -------------------------------------------------------------------------------
 
