@@ -48,6 +48,7 @@ class DelayedWriter:
     """The built-in writer, as far away as a model over the network."""
 
     name = "built-in"
+    reads_steps = False
 
     def __init__(self, mean: float) -> None:
         self.mean_latency = mean

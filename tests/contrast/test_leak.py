@@ -35,6 +35,7 @@ class Repeats:
 
     text: str
     name: str = "repeats"
+    reads_steps: bool = True
     asked: list[str] = field(default_factory=list[str])
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:

@@ -221,6 +221,14 @@ def test_the_parts_before_and_after_the_writer_wait_for_nothing() -> None:
     assert isinstance(prepare_reference(pair(), LAB, budget=5), ReferenceResult)
 
 
+@pytest.mark.parametrize("reads_steps", [True, False])
+def test_steps_are_built_for_a_writer_that_reads_them_alone(reads_steps: bool) -> None:
+    writer = Says([...], reads_steps=reads_steps)
+    assert referred(writer) == referred(Says([...]))
+    assert writer.traces
+    assert all(bool(trace.steps) == reads_steps for trace in writer.traces)
+
+
 def test_literals_are_not_creditable_where_there_is_a_reference() -> None:
     contrast = ReferenceBuilder(MovesWriter(), LAB, PLENTY, min_tokens=10)
     found = run(contrast.build(pair()))

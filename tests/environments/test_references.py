@@ -25,6 +25,7 @@ class Recording:
 
     read: list[str] = field(default_factory=list[str])
     name: str = "recording"
+    reads_steps: bool = True
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
         self.read += [text for trace in traces for text in (render_trace(trace), repr(trace))]

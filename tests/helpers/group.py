@@ -87,6 +87,7 @@ class Says:
 
     texts: Sequence[Any]
     name: str = "says"
+    reads_steps: bool = False
     num_calls: int = 0
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:

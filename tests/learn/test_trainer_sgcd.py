@@ -126,6 +126,7 @@ class Late:
     """The built-in writer, each time as late as it is told."""
 
     name = "built-in"
+    reads_steps = False
 
     def __init__(self, *seconds: float) -> None:
         self.seconds = [*seconds]
@@ -179,6 +180,7 @@ class Silent:
     """A writer that has nothing to say, or worse."""
 
     name = "silent"
+    reads_steps = False
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
@@ -216,6 +218,7 @@ def test_a_writer_that_fails_is_counted_and_said_and_the_step_is_grpo_s(
 def test_a_reference_that_is_too_long_for_the_window_is_cut_or_left_out(window: int, rows: str, tmp_path: Path) -> None:
     class Wordy:
         name = "wordy"
+        reads_steps = False
 
         async def write(self, traces: Any, refused: Any = ()) -> str:
             return "\n".join(["cabin seat cabin seat"] * 100)

@@ -147,7 +147,13 @@ async def build_reference(
     text thread.
     """
     progress = await run_in_text_thread(
-        prepare_reference, group, chat, budget=budget, only_siblings=only_siblings, min_reward_gap=min_reward_gap
+        prepare_reference,
+        group,
+        chat,
+        budget=budget,
+        only_siblings=only_siblings,
+        min_reward_gap=min_reward_gap,
+        with_steps=writer.reads_steps,
     )
     while isinstance(progress, WriterInput):
         answer = await call_writer(writer, progress)
@@ -162,6 +168,7 @@ def prepare_reference(
     budget: int,
     only_siblings: Collection[int] | None = None,
     min_reward_gap: float = 0.0,
+    with_steps: bool = True,
 ) -> WriterInput | ReferenceResult:
     """What the writer reads, or the result when there is nothing to write from."""
     literals = find_literals(group, chat)
@@ -173,7 +180,7 @@ def prepare_reference(
     if split is None:
         return ReferenceResult(task, None, "not mixed", literals)
     rollouts, contrast = split
-    traces = build_traces(rollouts, literals, chat)
+    traces = build_traces(rollouts, literals, chat, with_steps=with_steps)
     chosen = choose_traces(traces, budget, lambda text: len(chat.encode_text(text)))
     if chosen is None:
         cause = f"too long: not even one success and one failure fit into {budget} tokens"

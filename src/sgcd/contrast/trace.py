@@ -63,7 +63,7 @@ class Trace:
     opening: str = ""
     """The messages before the policy's first turn."""
     steps: tuple[Step, ...] = ()
-    """Its calls and its end, with the origins of their values; no text of a trace shows them."""
+    """Its calls and its end, with the origins of their values, for a writer that reads them; no text shows them."""
 
     @property
     def tools(self) -> tuple[str, ...]:
@@ -91,8 +91,12 @@ class Trace:
         return tuple(errors)
 
 
-def build_traces(rollouts: Sequence[Rollout], literals: Literals, chat: Chat) -> list[Trace]:
-    """One trace with steps for each rollout, in order."""
+def build_traces(
+    rollouts: Sequence[Rollout], literals: Literals, chat: Chat, *, with_steps: bool = True
+) -> list[Trace]:
+    """One trace for each rollout, in order."""
+    if not with_steps:
+        return [build_trace(rollout, literals, chat) for rollout in rollouts]
     builder = StepBuilder(rollouts, literals.mask)
     traces: list[Trace] = []
     for rollout in rollouts:

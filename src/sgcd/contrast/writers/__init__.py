@@ -10,6 +10,11 @@ class Writer(Protocol):
     @property
     def name(self) -> str: ...
 
+    @property
+    def reads_steps(self) -> bool:
+        """Whether it reads `Trace.steps`. They are not built for one that does not: they take most of the time."""
+        ...
+
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
         """The text. `refused` has the cause of each refused answer to the same traces. Raises `WriterFailed`."""
         ...

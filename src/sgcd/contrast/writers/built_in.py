@@ -46,6 +46,7 @@ class BuiltInWriter:
     """
 
     name = "built-in"
+    reads_steps = True
     parts: ClassVar[Mapping[str, slice]] = {"what to do": slice(0, 1), "deviations": slice(1, None)}
     """Parts of its text, as lines."""
 

@@ -26,6 +26,8 @@ _THINKING_BLOCK = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 class LanguageModelWriter:
     """Sends masked traces to an endpoint and renders the answer as the five parts of a reference."""
 
+    reads_steps = False
+
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
         self.name = endpoint.settings.model

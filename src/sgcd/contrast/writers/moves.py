@@ -20,6 +20,7 @@ class MovesWriter:
     """Writes the same text for the same traces."""
 
     name = "built-in"
+    reads_steps = False
     parts: ClassVar[Mapping[str, slice]] = {"what to do": slice(0, 2), "deviations": slice(3, 4)}
     """Parts of its text, as lines."""
 
