@@ -245,7 +245,8 @@ def test_what_is_no_run_is_refused(tmp_path: Path, folder: RunFolder) -> None:
 def test_rewinding_drops_what_came_after(folder: RunFolder) -> None:
     for step in range(5):
         folder.append_metrics(StepMetrics(step=step))
-        folder.append_evaluation([{"step": step, "trial": 0}, {"step": step, "trial": 1}])
+        trial = dict.fromkeys(["seed", "split", "mode", "task", "category", "success", "broken"], 0) | {"step": step}
+        folder.append_evaluation([{**trial, "trial": 0}, {**trial, "trial": 1}])
         folder.write_rollouts(step, [], [])
         folder.write_credit(step, {})
     (folder.path / "rollouts" / ".0005.jsonl.new").write_text("torn")

@@ -105,6 +105,16 @@ def test_a_quantile_of_the_steps_entropy_raises_the_least_one(quantile: float, l
     assert method.state_dict() == {"calibration": None}
 
 
+def test_one_nan_does_not_switch_the_quantile_off():
+    entropy = np.linspace(0, 1, 101, dtype=np.float32)
+    entropy[3] = np.nan
+    method = Sgcd(SgcdSettings(name="sgcd", min_entropy_quantile=0.9, floor=0.2))
+    scored = replace(heavy(0, 101), student_entropy=entropy)
+    method.calibrate([inputs(rollout(101), scored)])
+    weight = credit_of(method, rollout(101), 1.0, scored).signal.credit.weight
+    assert entropy[weight != 1].min() == pytest.approx(0.9)
+
+
 def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     method = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     batch = [inputs(rollout(2000, i), heavy(i)) for i in range(4)]

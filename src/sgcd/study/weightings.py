@@ -53,7 +53,8 @@ def assign_credits(settings: SgcdSettings, reference: int, samples: Sequence[Rol
 
 def with_published_segments(settings: SgcdSettings) -> SgcdSettings:
     """The same method with the paper's segment settings and creditable tokens."""
-    return settings.model_copy(update={"segments": SegmentSettings(), "min_entropy": 0.0})
+    published = {"segments": SegmentSettings(), "min_entropy": 0.0, "min_entropy_quantile": None}
+    return settings.model_copy(update=published)
 
 
 def build_weights(base_settings: SgcdSettings, samples: Sequence[RolloutWithTruth]) -> dict[str, list[Floats]]:

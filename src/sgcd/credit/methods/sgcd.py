@@ -106,8 +106,9 @@ class Sgcd:
             if features.student_entropy is not None
         ]
         values = np.concatenate([np.zeros(0, np.float32), *entropies])
-        if quantile is not None and values.size:
-            self._min_entropy = max(least, float(np.quantile(values, quantile, method="lower")))
+        finite = values[np.isfinite(values)]
+        if quantile is not None and finite.size:
+            self._min_entropy = max(least, float(np.quantile(finite, quantile, method="lower")))
 
     def _find_segments(
         self, rollout: Rollout, features: Features, creditable: Flags | None, settings: SegmentSettings
