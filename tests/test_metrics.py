@@ -6,17 +6,8 @@ import pytest
 
 from helpers.old_runs import drop_checksums
 from sgcd.errors import FolderError
-from sgcd.storage.metrics import (
-    CreditMetrics,
-    EndpointUsage,
-    ReferenceMetrics,
-    RolloutMetrics,
-    ShuffledOverlap,
-    StepMetrics,
-    UpdateMetrics,
-    WeightHistogram,
-    WeightMetrics,
-)
+from sgcd.storage.credit_metrics import CreditMetrics, ShuffledOverlap, WeightHistogram, WeightMetrics
+from sgcd.storage.metrics import EndpointUsage, ReferenceMetrics, RolloutMetrics, StepMetrics, UpdateMetrics
 from sgcd.storage.run_folder import RunFolder
 
 

@@ -20,7 +20,8 @@ from sgcd.learn.training.step import StepCredit, compute_gradients, training_for
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
 from sgcd.records import Group, Rollout
-from sgcd.storage.metrics import CreditMetrics, DivergenceMetrics, ShuffledOverlap, StepMetrics
+from sgcd.storage.credit_metrics import CreditMetrics, DivergenceMetrics, ShuffledOverlap
+from sgcd.storage.metrics import StepMetrics
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"spike": 1.0}}
 
@@ -119,6 +120,25 @@ def test_a_group_without_a_reference_stands_beside_one_that_has_it(tmp_path: Pat
     assert done.reference_metrics.causes == {"writer gave nothing": 1}
     assert reference_warnings(row(done)) == ["1 of 2 groups without a reference: writer gave nothing"]
     assert all((each.credit.weight == 1).all() for each in done.rollout_credits[2:])
+
+
+def test_sums_that_tell_noise_from_credit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = deserve(tmp_path, [group(LONG, LONG)])
+    noise = credit(done).noise
+    entries = [(each, each.features, each.eligible) for each in done.rollout_credits]
+    tokens = [(features.divergence[mask], features.undecided_mask()[mask]) for _, features, mask in entries if features]
+    assert noise and 0 < noise.divergence == pytest.approx(sum(float(d.sum()) for d, _ in tokens))
+    assert noise.sure_divergence == pytest.approx(sum(float(d[~undecided].sum()) for d, undecided in tokens))
+    extra = [each.credit.weight - 1 for each, _, _ in entries]
+    assert noise.extra_weight == pytest.approx(sum(float(one.sum()) for one in extra))
+    assert noise.credited_rollouts == sum(one.any() for one in extra)
+    assert noise.single_token_rollouts == sum((one > 0).sum() == 1 for one in extra)
+    ends = [turn.stop - 1 for turn in entries[0][0].rollout.turns]
+    assert noise.end_tokens == 2 * len(ends)
+    assert noise.end_extra_weight == pytest.approx(sum(float(one[ends].sum()) for one in extra))
+    monkeypatch.setattr("sgcd.learn.training.credit_metrics.UNDECIDED_ENTROPY", 99.0)
+    all_sure = credit(deserve(tmp_path / "sure", [group(LONG, LONG)])).noise
+    assert all_sure and all_sure.sure_divergence == all_sure.divergence > 0
 
 
 def test_literals_keep_weight_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

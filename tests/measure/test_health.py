@@ -181,3 +181,35 @@ def test_a_run_whose_trials_all_broke_claims_nothing() -> None:
     change = compare_evaluations([broken], [evaluation(0, action=1)])
     assert fallen_category_warnings(change) == []
     assert describe_change(change) == "Nothing is known of success on held-out dev tasks: every trial broke."
+
+
+def noisy(reference: dict[str, int], **noise: float) -> StepMetrics:
+    sums = {"divergence": 10.0, "extra_weight": 10.0, "end_tokens": 5, **noise}
+    return row(reference={"groups": 4, "written": 4, **reference}, credit={"tokens": 100, "noise": sums})
+
+
+@pytest.mark.parametrize(
+    ("reference", "noise", "words"),
+    [
+        (
+            {},
+            {"sure_divergence": 6.9},
+            "69 % of the divergence is at tokens where the policy is sure: the reference changes marks, not decisions; "
+            "look at its place in the prompt (sgcd references show RUN), or train with method.name=grpo",
+        ),
+        (
+            {},
+            {"end_extra_weight": 9.0},
+            "90 % of the credit is on ends of turns, 5 % of the tokens: they decide nothing; raise method.min_entropy",
+        ),
+        (
+            {"equal": 3},
+            {},
+            "12 of 16 references are equal to another task's: they hold nothing of their own task; take a "
+            "language model as reference.writer, or tasks whose siblings part in their calls",
+        ),
+    ],
+)
+def test_credit_that_is_noise_is_named(reference: dict[str, int], noise: dict[str, float], words: str) -> None:
+    assert run_warnings([noisy(reference, **noise)] * 4) == [words]
+    assert run_warnings([noisy({"equal": 1}, sure_divergence=2.0, end_extra_weight=5.0)] * 4) == []

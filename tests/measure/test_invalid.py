@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from sgcd.measure.health import scattered_credit_warnings
+from sgcd.measure.credit_warnings import credit_warnings
 from sgcd.measure.validity import fruitless_reason, newest_invalid_reasons, run_invalid_reasons
 from sgcd.storage.metrics import StepMetrics
 
@@ -63,13 +63,8 @@ def test_features_are_zero_only_when_all_are() -> None:
 
 def test_credit_that_is_everywhere_is_warned_of() -> None:
     told = "credit is not localised: 41 % of creditable tokens above weight one"
-    assert scattered_credit_warnings([*run(9), *run(10, credited=41)]) == [told]
-    assert (
-        scattered_credit_warnings(run(10, credited=40))
-        == scattered_credit_warnings([])
-        == scattered_credit_warnings([StepMetrics(step=1)])
-        == []
-    )
+    assert credit_warnings([*run(9), *run(10, credited=41)]) == [told]
+    assert credit_warnings(run(10, credited=40)) == credit_warnings([]) == credit_warnings([StepMetrics(step=1)]) == []
     assert newest_invalid_reasons(run(10, credited=90), is_last=True) == []
 
 

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgcd.contrast.leakage.masking import Literals
+from sgcd.measure.statistics import rank_correlation
 from sgcd.records import Group, Task
 from sgcd.study.reference_sensitivity import (
     GroupWeights,
@@ -13,7 +14,6 @@ from sgcd.study.reference_sensitivity import (
     compare_arm,
     credit_overlap,
     finite_mean,
-    rank_correlation,
 )
 
 NONE = np.zeros(0, np.float32)

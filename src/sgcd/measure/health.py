@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from sgcd.measure.credit_warnings import credit_warnings, sure_divergence_warnings
 from sgcd.measure.statistics import MIN_TASKS
-from sgcd.measure.validity import WINDOW_STEPS, count_noun, run_invalid_reasons
+from sgcd.measure.validity import count_noun, format_percent, run_invalid_reasons
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
 
 # Thresholds of the warnings. They are rules of thumb; nothing but the warnings depends on them.
@@ -18,8 +19,6 @@ _MALFORMED_TURNS_PER_ROLLOUT = 0.25
 _NO_TOOL_SHARE = 0.5
 _MIN_SUCCESSES = 4
 """Fewer successes than this are no base for a share."""
-_MAX_CREDITED_SHARE = 0.4
-"""Above this share of creditable tokens, weights point at nothing; they are still bounded and keep every sign."""
 
 
 # -- one step ---------------------------------------------------------------------------------------------------------
@@ -32,6 +31,7 @@ def step_warnings(row: StepMetrics) -> list[str]:
         *([f"step skipped: {row.skipped}"] if row.skipped else []),
         *broken_warnings(row.broken, row.rollouts, row.causes),
         *reference_warnings(row),
+        *sure_divergence_warnings([row]),
         *endpoint_warnings([row]),
         *same_outcome_warnings(row),
         *end_reason_warnings(row),
@@ -142,7 +142,7 @@ def run_warnings(rows: Sequence[StepMetrics]) -> list[str]:
         *broken_rollouts_warnings(rows),
         *missing_reference_warnings(rows),
         *endpoint_warnings(rows),
-        *scattered_credit_warnings(rows),
+        *credit_warnings(rows),
         *decline_warnings(rows),
     ]
 
@@ -171,15 +171,6 @@ def missing_reference_warnings(rows: Sequence[StepMetrics]) -> list[str]:
     explanation = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
     groups = count_noun(sum(reference.groups for reference in references), "group")
     return [f"{causes.total()} of {groups} without a reference: {explanation}"]
-
-
-def scattered_credit_warnings(rows: Sequence[StepMetrics]) -> list[str]:
-    """Credit that is nearly everywhere, over the last steps that are judged together."""
-    window = [row.credit for row in rows[-WINDOW_STEPS:] if row.credit]
-    credited, creditable = sum(credit.credited for credit in window), sum(credit.creditable for credit in window)
-    if not creditable or credited <= _MAX_CREDITED_SHARE * creditable:
-        return []
-    return [f"credit is not localised: {format_percent(credited / creditable)} of creditable tokens above weight one"]
 
 
 def decline_warnings(rows: Sequence[StepMetrics]) -> list[str]:
@@ -287,10 +278,6 @@ def format_rate(rate: float) -> str:
     ('.48', '1.00')
     """
     return f"{rate:.2f}".removeprefix("0")
-
-
-def format_percent(share: float) -> str:
-    return f"{100 * share:.0f} %"
 
 
 def _sum_counts(counts: Sequence[Mapping[str, int]]) -> Counter[str]:

@@ -260,3 +260,16 @@ def check_counts(successes: Sequence[int], trials: Sequence[int], k: int) -> lis
 
 def mean_over_tasks(values: Sequence[float]) -> float | None:
     return sum(values) / len(values) if values else None
+
+
+def rank_correlation(first: NDArray[Any], second: NDArray[Any]) -> float | None:
+    """Spearman's rank correlation of the finite pairs; None if one side does not vary.
+
+    >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 5.0])), 2)
+    0.5
+    """
+    finite = np.isfinite(first) & np.isfinite(second)
+    first, second = first[finite], second[finite]
+    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+        return None
+    return float(scipy_stats().spearmanr(first, second).statistic)

@@ -110,6 +110,14 @@ def count_noun(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
+def format_percent(share: float) -> str:
+    """
+    >>> format_percent(0.69)
+    '69 %'
+    """
+    return f"{100 * share:.0f} %"
+
+
 def _step_range(rows: Sequence[StepMetrics]) -> str:
     first, last = rows[0].step, rows[-1].step
     return f"step {last}" if first == last else f"steps {first} to {last}"

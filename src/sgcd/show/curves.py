@@ -16,7 +16,8 @@ from sgcd.show.drawing import (
     plot_stack,
 )
 from sgcd.storage.atomic import Row
-from sgcd.storage.metrics import CreditMetrics, StepMetrics
+from sgcd.storage.credit_metrics import CreditMetrics
+from sgcd.storage.metrics import StepMetrics
 
 _UNIT_RANGE_TITLES = ("Mixed groups", "Where credit falls", "Scored rollouts", "Neighbour's reference")
 """Pictures whose axis runs from zero to one."""

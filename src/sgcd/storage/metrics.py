@@ -7,30 +7,20 @@ takes its default; a key that this version does not know is ignored.
 from collections.abc import Mapping
 from typing import Any, Self
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field
+from pydantic import AliasChoices, Field
 
 from sgcd.storage.atomic import SCHEMA, Row
+from sgcd.storage.credit_metrics import CreditMetrics, Metrics
 
 
-class _Metrics(BaseModel):
-    model_config = ConfigDict(
-        frozen=True,
-        extra="ignore",
-        use_attribute_docstrings=True,
-        validate_by_name=True,
-        validate_by_alias=True,
-        serialize_by_alias=True,
-    )
-
-
-class TokenCounts(_Metrics):
+class TokenCounts(Metrics):
     """Tokens of calls to a model over the network."""
 
     prompt: int = 0
     answer: int = 0
 
 
-class CallSeconds(_Metrics):
+class CallSeconds(Metrics):
     """Latencies of calls, the failed ones included; None without a call."""
 
     sum: float = 0.0
@@ -39,7 +29,7 @@ class CallSeconds(_Metrics):
     max: float | None = None
 
 
-class SpentBudget(_Metrics):
+class SpentBudget(Metrics):
     """Totals of the whole run so far."""
 
     calls: int = 0
@@ -47,7 +37,7 @@ class SpentBudget(_Metrics):
     money: float = 0.0
 
 
-class EndpointUsage(_Metrics):
+class EndpointUsage(Metrics):
     """Requests to one model over the network since the previous row, and their cost."""
 
     requests: int = Field(default=0, validation_alias="asked", serialization_alias="asked")
@@ -71,7 +61,7 @@ class EndpointUsage(_Metrics):
         return self.model_dump()
 
 
-class ToolAudit(_Metrics):
+class ToolAudit(Metrics):
     """How the successes on one category of tasks used tools."""
 
     successes: int = 0
@@ -80,7 +70,7 @@ class ToolAudit(_Metrics):
     tools_per_success: float | None = None
 
 
-class RolloutMetrics(_Metrics):
+class RolloutMetrics(Metrics):
     """Counts over everything that a step played, kept or not; None where there was nothing to measure."""
 
     tasks: int = 0
@@ -112,7 +102,7 @@ class RolloutMetrics(_Metrics):
     """By category."""
 
 
-class ReferenceMetrics(_Metrics):
+class ReferenceMetrics(Metrics):
     """The credit references of a step's groups."""
 
     groups: int = 0
@@ -121,6 +111,8 @@ class ReferenceMetrics(_Metrics):
     """Groups without a reference by cause."""
     by_reward: int = 0
     """References that compare better with worse rewards, as no sibling or every one succeeded."""
+    equal: int = 0
+    """References with the text of another group's."""
     refused: dict[str, int] = {}
     """Refused texts by reason."""
     example: str = ""
@@ -136,81 +128,7 @@ class ReferenceMetrics(_Metrics):
     tokens: int = 0
 
 
-class DivergenceMetrics(_Metrics):
-    """Divergence between student and teacher at creditable tokens, in nats."""
-
-    mean: float | None = None
-    median: float | None = None
-    p90: float | None = None
-    p99: float | None = None
-    max: float | None = None
-
-
-class WeightHistogram(_Metrics):
-    """Creditable tokens by weight; `num_unit` counts those whose weight is exactly one, which no bin holds."""
-
-    num_unit: int = Field(default=0, validation_alias="one", serialization_alias="one")
-    edges: list[float] = []
-    counts: list[int] = []
-
-
-class WeightMetrics(_Metrics):
-    """The weights of a step's tokens."""
-
-    mean: float | None = None
-    """Over all tokens that the policy wrote."""
-    clipped: float | None = None
-    histogram: WeightHistogram | None = None
-
-
-class CreditShare(_Metrics):
-    """One place in a rollout: its share of the weight above one, and its share of the tokens."""
-
-    credit: float | None = None
-    tokens: float | None = None
-
-
-class ShuffledOverlap(_Metrics):
-    """Credited tokens under a group's own reference and under another group's."""
-
-    rollouts: int = 0
-    own_tokens: int = Field(default=0, validation_alias="own", serialization_alias="own")
-    shuffled_tokens: int = Field(default=0, validation_alias="other", serialization_alias="other")
-    common_tokens: int = Field(default=0, validation_alias="both", serialization_alias="both")
-    overlap: float | None = None
-    """common / either"""
-
-
-class CreditMetrics(_Metrics):
-    """A step's credit; tokens are those of rollouts with a reference."""
-
-    weighs: bool = False
-    """Whether the method can change a weight at all (gamma is not 0)."""
-    rollouts: int = 0
-    scored: int = 0
-    """Rollouts with features."""
-    reasons: dict[str, int] = {}
-    """Rollouts without a segment by reason."""
-    tokens: int = 0
-    creditable: int = 0
-    credited: int = 0
-    """Creditable tokens with a weight above one."""
-    segments: int = 0
-    nonfinite: int = 0
-    """Tokens whose features are not finite."""
-    divergence: DivergenceMetrics = DivergenceMetrics()
-    entropy: float | None = None
-    gap: float | None = None
-    """Teacher's log-probability minus the student's, mean over creditable tokens."""
-    weight: WeightMetrics = WeightMetrics()
-    where: dict[str, CreditShare] = {}
-    """By kind of token; `first` is the beginning of a turn."""
-    method: dict[str, Any] = {}
-    """The method's state."""
-    shuffled: ShuffledOverlap | None = None
-
-
-class OptimizerMetrics(_Metrics):
+class OptimizerMetrics(Metrics):
     """One optimizer step; None for a number that was not measured."""
 
     lr: float | None = None
@@ -288,6 +206,7 @@ class StepMetrics(UpdateMetrics, RolloutMetrics):
         for section in ("reference", "credit", "endpoint", "user"):
             if row[section] is None:
                 del row[section]
-        if self.credit and self.credit.shuffled is None:
-            del row["credit"]["shuffled"]
+        for part in ("shuffled", "noise"):
+            if self.credit and getattr(self.credit, part) is None:
+                del row["credit"][part]
         return row

@@ -13,7 +13,7 @@ from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Teacher
-from sgcd.measure.statistics import clip_interval, scipy_stats, t_interval
+from sgcd.measure.statistics import clip_interval, rank_correlation, t_interval
 from sgcd.records import Flags, Floats, Group, Reference, TokenIds
 from sgcd.study.score_groups import ScoredRollout, ScoringOptions, score_groups_under_references
 
@@ -174,19 +174,6 @@ def credit_overlap(weights: _Array, other_weights: _Array) -> float | None:
     credited, other_credited = weights > 1, other_weights > 1
     either = int((credited | other_credited).sum())
     return int((credited & other_credited).sum()) / either if either else None
-
-
-def rank_correlation(first: _Array, second: _Array) -> float | None:
-    """Spearman's rank correlation of the finite pairs; None if one side does not vary.
-
-    >>> round(rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 9.0, 5.0])), 2)
-    0.5
-    """
-    finite = np.isfinite(first) & np.isfinite(second)
-    first, second = first[finite], second[finite]
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
-        return None
-    return float(scipy_stats().spearmanr(first, second).statistic)
 
 
 def finite_mean(values: _Array) -> float | None:

@@ -104,11 +104,13 @@ def build_reference_metrics(
     """How many groups got a reference, why others did not, and how it went in."""
     with_input = [teacher_input for teacher_input in teacher_inputs if teacher_input.input_ids is not None]
     causes = Counter(result.cause.partition(":")[0] for result in reference_results if result.cause)
+    texts = Counter(result.reference.text for result in reference_results if result.reference)
     return ReferenceMetrics(
         groups=len(reference_results),
         written=sum(result.reference is not None for result in reference_results),
         causes=dict(causes.most_common()),
         by_reward=sum(result.reference is not None and result.contrast == "reward" for result in reference_results),
+        equal=sum(count for count in texts.values() if count > 1),
         refused=dict(
             Counter(
                 refusal.partition(":")[0] for result in reference_results for refusal in result.refused

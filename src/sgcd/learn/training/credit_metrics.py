@@ -1,7 +1,7 @@
 """Metrics of a step's credit: tokens scored and credited, weights, and their places."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 
 from sgcd.credit.methods import CreditResult
 from sgcd.credit_records import Credit, CreditRecord, Features
+from sgcd.measure.statistics import rank_correlation
 from sgcd.records import Flags, Floats, Rollout, TokenKind
-from sgcd.storage.metrics import (
+from sgcd.settings import UNDECIDED_ENTROPY
+from sgcd.storage.credit_metrics import (
     CreditMetrics,
     CreditShare,
     DivergenceMetrics,
+    NoiseMetrics,
     ShuffledOverlap,
     WeightHistogram,
     WeightMetrics,
@@ -100,7 +103,46 @@ def build_credit_metrics(
         where=_credit_by_place(scored),
         method=dict(method_state),
         shuffled=_shuffled_overlap(rollout_credits) if with_shuffled else None,
+        noise=_measure_noise(scored),
     )
+
+
+def _measure_noise(rollout_credits: Sequence[RolloutCredit]) -> NoiseMetrics | None:
+    """What tells noise from credit, from arrays that are there anyway."""
+    if not rollout_credits or any(_feature(entry, "student_entropy") is None for entry in rollout_credits):
+        return None
+    eligible = [entry.eligible & np.isfinite(_feature(entry, "divergence")) for entry in rollout_credits]
+
+    def tokens(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
+        return _concatenate([array[mask] for array, mask in zip(arrays, eligible, strict=True)])
+
+    divergence = tokens(_feature(entry, "divergence") for entry in rollout_credits).astype(np.float64)
+    entropy = tokens(_feature(entry, "student_entropy") for entry in rollout_credits)
+    extra_weight = tokens(np.maximum(entry.credit.weight - 1, 0) for entry in rollout_credits).astype(np.float64)
+    is_end = tokens(_turn_end_mask(entry.rollout) for entry in rollout_credits).astype(bool)
+    num_credited = [int((entry.credit.weight > 1).sum()) for entry in rollout_credits]
+    undecided = entropy >= UNDECIDED_ENTROPY
+    return NoiseMetrics(
+        divergence=float(divergence.sum()),
+        sure_divergence=float(divergence[~undecided].sum()),
+        extra_weight=float(extra_weight.sum()),
+        end_extra_weight=float(extra_weight[is_end].sum()),
+        end_tokens=int(is_end.sum()),
+        credited_rollouts=sum(count > 0 for count in num_credited),
+        single_token_rollouts=num_credited.count(1),
+        entropy_correlation=rank_correlation(divergence[undecided], entropy[undecided]),
+    )
+
+
+def _feature(entry: RolloutCredit, name: str) -> NDArray[Any]:
+    return getattr(entry.features, name)
+
+
+def _turn_end_mask(rollout: Rollout) -> Flags:
+    """The last token of each turn."""
+    flags = np.zeros(len(rollout.response), np.bool_)
+    flags[[turn.stop - 1 for turn in rollout.turns if turn.stop > turn.start]] = True
+    return flags
 
 
 def _shuffled_overlap(rollout_credits: Sequence[RolloutCredit]) -> ShuffledOverlap:

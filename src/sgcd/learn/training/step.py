@@ -20,7 +20,8 @@ from sgcd.learn.training.teacher_scorer import MISMATCHED_REFERENCE, ReferenceSo
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Floats, Group
 from sgcd.seeds import derive_seed
-from sgcd.storage.metrics import CreditMetrics, ReferenceMetrics
+from sgcd.storage.credit_metrics import CreditMetrics
+from sgcd.storage.metrics import ReferenceMetrics
 
 
 @dataclass(slots=True)

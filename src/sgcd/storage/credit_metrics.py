@@ -1,0 +1,111 @@
+"""The types of the credit in a row of metrics.jsonl, and the base class of all metrics."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Metrics(BaseModel):
+    model_config = ConfigDict(
+        frozen=True,
+        extra="ignore",
+        use_attribute_docstrings=True,
+        validate_by_name=True,
+        validate_by_alias=True,
+        serialize_by_alias=True,
+    )
+
+
+class DivergenceMetrics(Metrics):
+    """Divergence between student and teacher at creditable tokens, in nats."""
+
+    mean: float | None = None
+    median: float | None = None
+    p90: float | None = None
+    p99: float | None = None
+    max: float | None = None
+
+
+class WeightHistogram(Metrics):
+    """Creditable tokens by weight; `num_unit` counts those whose weight is exactly one, which no bin holds."""
+
+    num_unit: int = Field(default=0, validation_alias="one", serialization_alias="one")
+    edges: list[float] = []
+    counts: list[int] = []
+
+
+class WeightMetrics(Metrics):
+    """The weights of a step's tokens."""
+
+    mean: float | None = None
+    """Over all tokens that the policy wrote."""
+    clipped: float | None = None
+    histogram: WeightHistogram | None = None
+
+
+class CreditShare(Metrics):
+    """One place in a rollout: its share of the weight above one, and its share of the tokens."""
+
+    credit: float | None = None
+    tokens: float | None = None
+
+
+class ShuffledOverlap(Metrics):
+    """Credited tokens under a group's own reference and under another group's."""
+
+    rollouts: int = 0
+    own_tokens: int = Field(default=0, validation_alias="own", serialization_alias="own")
+    shuffled_tokens: int = Field(default=0, validation_alias="other", serialization_alias="other")
+    common_tokens: int = Field(default=0, validation_alias="both", serialization_alias="both")
+    overlap: float | None = None
+    """common / either"""
+
+
+class NoiseMetrics(Metrics):
+    """Sums over rollouts with features that tell noise from credit. Tokens are creditable ones."""
+
+    divergence: float = 0.0
+    """Sum, in nats."""
+    sure_divergence: float = 0.0
+    """Its part at tokens where the student's entropy is below .1 nat."""
+    extra_weight: float = 0.0
+    """Sum of the weights' parts above one."""
+    end_extra_weight: float = 0.0
+    """Its part on the last tokens of turns."""
+    end_tokens: int = 0
+    credited_rollouts: int = 0
+    single_token_rollouts: int = 0
+    """Those of them whose credit is on one token."""
+    entropy_correlation: float | None = None
+    """Spearman's, of the divergence and the student's own entropy, over undecided tokens."""
+
+
+class CreditMetrics(Metrics):
+    """A step's credit; tokens are those of rollouts with a reference."""
+
+    weighs: bool = False
+    """Whether the method can change a weight at all (gamma is not 0)."""
+    rollouts: int = 0
+    scored: int = 0
+    """Rollouts with features."""
+    reasons: dict[str, int] = {}
+    """Rollouts without a segment by reason."""
+    tokens: int = 0
+    creditable: int = 0
+    credited: int = 0
+    """Creditable tokens with a weight above one."""
+    segments: int = 0
+    nonfinite: int = 0
+    """Tokens whose features are not finite."""
+    divergence: DivergenceMetrics = DivergenceMetrics()
+    entropy: float | None = None
+    gap: float | None = None
+    """Teacher's log-probability minus the student's, mean over creditable tokens."""
+    weight: WeightMetrics = WeightMetrics()
+    where: dict[str, CreditShare] = {}
+    """By kind of token; `first` is the beginning of a turn."""
+    method: dict[str, Any] = {}
+    """The method's state."""
+    shuffled: ShuffledOverlap | None = None
+    noise: NoiseMetrics | None = None
+    """None where no rollout has the student's entropy, as in older runs."""
