@@ -22,8 +22,8 @@ EVALUATIONS = [drawn_runs.trial(step, task, "greedy", task < 3 + step) for step 
 
 def test_what_changes_is_drawn_and_the_rest_is_told() -> None:
     drawn_, flat = build_curves(metrics(), EVALUATIONS, "dev")
-    assert [curve.title for curve in drawn_] == ["Success", "Training reward", "Loss", "Time"]
-    assert flat == ["mixed groups 0.3333", "gradient 0.5", "clip share 0", "entropy 0.1"]
+    assert [curve.title for curve in drawn_] == ["Success", "Loss", "Time"]
+    assert flat == ["training reward 0.5", "mixed groups 0.3333", "gradient 0.5", "clip share 0", "entropy 0.1"]
     assert drawn_[0].legend == (("greedy", "line-4"),)
     assert drawn_[-1].legend == (("sampling", "line-4"), ("training", "line-5"))
 
@@ -45,12 +45,12 @@ def test_the_credit_of_a_step_is_drawn() -> None:
     credit[0] = {}  # a step without a mixed group
     rows = [StepMetrics.from_json({**row.to_json(), "credit": credit[row.step - 1]}) for row in metrics()]
     drawn_, flat = build_curves(rows, [], None)
-    titles = ["Training reward", "Loss", "Credited tokens", "Mean weight", "Where credit falls", "Divergence", "Time"]
+    titles = ["Loss", "Credited tokens", "Mean weight", "Where credit falls", "Divergence", "Time"]
     assert [curve.title for curve in drawn_] == titles
-    assert drawn_[2].picture.count("at step 2") == 1
-    assert ".2 at step 2, 0.3 at step 3" in drawn_[2].picture
-    assert drawn_[4].legend == (("call", "line-4"), ("answer", "line-5"))
-    assert drawn_[5].legend == (("mean", "line-4"), ("p99", "line-5"))
+    assert drawn_[1].picture.count("at step 2") == 1
+    assert ".2 at step 2, 0.3 at step 3" in drawn_[1].picture
+    assert drawn_[3].legend == (("call", "line-4"), ("answer", "line-5"))
+    assert drawn_[4].legend == (("mean", "line-4"), ("p99", "line-5"))
     assert flat[-2:] == ["segments 2", "scored rollouts 0.75"]
 
 
@@ -82,7 +82,8 @@ def test_what_was_not_measured_is_left_out() -> None:
 
 
 def test_rewards_that_are_not_success_are_drawn_beside_it() -> None:
-    [curve] = [curve for curve in build_curves(metrics(reward=0.7), [], None)[0] if curve.title == "Training reward"]
+    rows = [*metrics(1, reward=0.7), *metrics(2)[1:]]
+    [curve] = [curve for curve in build_curves(rows, [], None)[0] if curve.title == "Training reward"]
     assert [name for name, _ in curve.legend] == ["reward", "success"]
 
 

@@ -326,6 +326,7 @@ def test_a_run_that_moved_nothing_says_so_and_shows_a_task_it_did_not_learn_from
     assert "Played but not learned from, all siblings failed: t-9 (0 of 2 succeeded)." in found.all
     assert "every sibling broke: t-8 (1 broken, the first by open: OSError: no disk)." in found.all
     assert "1 of 3 rollouts broke, 1 of them by open: OSError; the first text: open: OSError: no disk." in found.all
+    assert "No credit is on record for what is shown here." in found.all
     assert len(found.text("details", class_="task")) == 1
     assert "call" in found.text("details", class_="task")[0], "what the policy wrote"
     folder = drop_checksums(folder.path)

@@ -8,7 +8,9 @@ import pytest
 
 from helpers import drawn_runs
 from helpers.browser import PROGRAM, Browser, browser
+from sgcd.records import Group, Task
 from sgcd.show import report
+from sgcd.storage.run_folder import RunFolder
 
 pytestmark = [
     pytest.mark.slow,
@@ -75,7 +77,7 @@ def card(shown: Browser) -> dict[str, str]:
 
 
 def test_it_opens_without_a_complaint_and_asks_for_nothing(shown: Browser, page: Path) -> None:
-    assert shown.run("document.querySelectorAll('.curves svg').length") >= 4
+    assert shown.run("document.querySelectorAll('.curves svg').length") == 3
     assert shown.run("document.querySelectorAll('.written span').length") == 2 * 3 * 5
     assert shown.complaints == []
     assert [url for url in shown.requests if not url.startswith("data:")] == [page.as_uri()]
@@ -175,3 +177,17 @@ def test_the_page_is_no_wider_than_its_window(shown: Browser) -> None:
     for width in (1400, 800, 400):
         shown.look(width, 900)
         assert shown.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth"), width
+
+
+def test_eight_siblings_fit_a_laptop_and_a_phone_says_how_to_see_all(chromium: Browser, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})
+    eight = tuple(drawn_runs.rollout(sibling, sibling < 3) for sibling in range(8))
+    folder.write_rollouts(1, [Group(Task("t-1", "action", {}), eight)], [True])
+    fits = "(() => {const it = document.querySelector('.siblings'); return it.scrollWidth <= it.clientWidth})()"
+    hint = "getComputedStyle(document.querySelector('.sideways')).display"
+    seen: list[tuple[bool, str]] = []
+    for width in (1280, 390):
+        chromium.look(width, 900)
+        chromium.open(report.write_report(folder.path))
+        seen.append((chromium.run(fits), chromium.run(hint)))
+    assert seen == [(True, "none"), (False, "block")]

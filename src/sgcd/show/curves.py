@@ -47,7 +47,12 @@ def build_curves(
     curves: list[Curve | None] = []
     unchanged: list[str] = []
     with default_style():
-        curves += [success_curve(evaluations, split), reward_curve(metrics)]
+        reward_lines = collect_reward_lines(metrics)
+        curves.append(success_curve(evaluations, split))
+        if is_constant(reward_lines):
+            unchanged += [f"training {name} {line[0][1]:.4g}" for name, line in reward_lines.items()]
+        elif any(reward_lines.values()):
+            curves.append(plot_reward(reward_lines))
         for title, note, lines in lines_by_title:
             if is_constant(lines):
                 unchanged += [
@@ -81,14 +86,16 @@ def success_curve(evaluations: Sequence[Row], split: str | None) -> Curve | None
     return plot_intervals("Success", f"on held-out {split} tasks, with 95 % intervals", rates) if rates else None
 
 
-def reward_curve(metrics: Sequence[StepMetrics]) -> Curve | None:
+def collect_reward_lines(metrics: Sequence[StepMetrics]) -> dict[str, CurvePoints]:
     """Mean reward of everything a step played; also success, where it differs from the reward."""
     lines = {"reward": collect_points(metrics, lambda row: row.reward)}
     success_points = collect_points(metrics, lambda row: row.success)
     if success_points != lines["reward"]:
         lines["success"] = success_points
-    if not any(lines.values()):
-        return None
+    return lines
+
+
+def plot_reward(lines: Mapping[str, CurvePoints]) -> Curve:
     return plot_lines(
         "Training reward",
         f"of each step, and the mean of {TRAILING_STEPS} steps",

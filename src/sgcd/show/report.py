@@ -29,6 +29,8 @@ from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
 _logger = logging.getLogger(__name__)
+_MEASURED = ("weight", "advantage", "divergence", "masked")
+"""Numbers of a token that a page may lack."""
 _MAX_CAUSES = 20
 """Texts of broken rollouts on a page."""
 _TEMPLATE_DIR = Path(__file__).parent
@@ -94,13 +96,18 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         unspelt=tokenizer_problem,
         numbers=numbers,
         bounds=bounds,
-        has={
-            name: any(name in token_numbers for token_numbers in numbers.values()) for name in ("divergence", "masked")
-        },
-        mode="weight" if any(column.mean_weight and not column.has_unit_weights for column in columns) else "advantage",
+        has={name: any(name in token_numbers for token_numbers in numbers.values()) for name in _MEASURED},
+        mode=choose_colours(columns),
         kinds=looks.token_kind_names(),
         limits=page_limits(),
     )
+
+
+def choose_colours(columns: Sequence[siblings.RolloutColumn]) -> str:
+    """The first colours of the page: weights where any differs from one, else advantages, else kinds of tokens."""
+    if any(column.mean_weight and not column.has_unit_weights for column in columns):
+        return "weight"
+    return "advantage" if any(column.advantage is not None for column in columns) else "kind"
 
 
 def page_limits() -> dict[str, Any]:

@@ -87,6 +87,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
             "task": rehearsal.task,
             "prompt": len(rehearsal.prompt),
             "response": len(rehearsal.response),
+            "wrote": describe_written(context, rehearsal),
         },
         "facts": facts,
         "memory": memory_fit.to_json(),
