@@ -1,6 +1,7 @@
 """Whole conversations on templates that behave as those of Qwen, Llama, Gemma and Hermes do."""
 
 from functools import cache
+from json import dumps
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
@@ -169,10 +170,61 @@ def test_a_template_with_call_marks_on_both_sides_of_the_task_is_refused() -> No
         here.encode_prompt(OPENING[1:], TOOLS)
 
 
+@EVERY
+def test_marks_of_calls_pass_in_the_operators_own_words_and_in_no_others(family: str) -> None:
+    """A policy copies a broken mark from a broken example."""
+    here = chat(family)
+    example = call(here, who="M")
+    if here.call_format.name == "Llama 3":  # whose calls may be bare
+        example = "<|python_tag|>" + example
+    mark = example[: example.index(">") + 1]
+    asked: list[Message] = [{"role": "user", "content": f"What is {mark}?"}, {"role": "assistant", "content": example}]
+    opened = here.encode_prompt([{"role": "system", "content": f"Call so: {example}"}, *asked, *OPENING[1:]], ())
+    text = here.decode(opened.token_ids)
+    assert text.count(example) == 2
+    assert f"What is {mark[0]} {mark[1:]}?" in text
+    assert opened.token_ids[opened.reference_position] == here.end_id
+
+
 def test_a_family_without_a_system_or_tools_is_told_of_both_in_the_first_turn() -> None:
     text = chat("pairs").decode(chat("pairs").encode_prompt(OPENING, TOOLS).token_ids)
     assert text.startswith("<bos><start_of_turn>user\nBe kind.\n\n# Tools")
     assert '"name": "find"' in text and text.endswith("Hello, I am Zoë.<end_of_turn>\n<start_of_turn>model\n")
+
+
+def test_tools_as_text_show_a_call_of_the_first_tool_in_the_documented_words() -> None:
+    properties = {
+        "who": {"type": "string"},
+        "count": {"type": "integer"},
+        "share": {"type": "number"},
+        "deep": {"type": "boolean"},
+        "size": {"type": "string", "enum": ["s", "m"]},
+        "more": {"type": "array"},
+        "unnamed": {"type": "string"},
+    }
+    parameters = {"type": "object", "properties": properties, "required": [*properties][:-1]}
+    tool = {"type": "function", "function": {"name": "look", "parameters": parameters}}
+    values = {"who": "example", "count": 3, "share": 2.5, "deep": True, "size": "s", "more": []}
+    documented = (Path(__file__).parents[1] / "docs/templates.md").read_text(encoding="utf-8")
+    shown = documented.split("```text\n")[1].split("\n```")[0]
+    shown = shown.replace("{tools}", f"{dumps(tool)}\n{dumps(TOOLS[0])}")
+    text = chat("pairs").decode(chat("pairs").encode_prompt(OPENING, (tool, *TOOLS)).token_ids)
+    assert shown.replace("{call}", dumps({"name": "look", "arguments": values})) in text
+
+
+def test_tools_as_text_can_be_worded_by_the_recipe_and_the_words_are_saved(tmp_path: Path) -> None:
+    words = 'Tools 😀 "{tools}", called <tool_call>{call}</tool_call>'
+    start = chats.tokenizer(*chats.FAMILIES["pairs"])
+    start.chat_template = (chats.TEMPLATES / "pairs.jinja").read_text(encoding="utf-8")
+    start.save_pretrained(tmp_path / "start")
+    here = Chat.load(tmp_path / "start", words)
+    example = '<tool_call>{"name": "find", "arguments": {"who": "example"}}</tool_call>'
+    expected = f'Be kind.\n\nTools 😀 "{dumps(TOOLS[0])}", called {example}\n\nHello'
+    assert expected in here.decode(here.encode_prompt(OPENING, TOOLS).token_ids)
+    here.save(tmp_path / "trained")
+    assert Chat.load(tmp_path / "trained").template == Chat.load(tmp_path / "trained", words).template == here.template
+    with pytest.raises(TemplateError, match="has another one, with which it was trained"):
+        Chat.load(tmp_path / "trained", "other words")
 
 
 def test_answers_of_tools_to_such_a_family_are_one_turn_of_a_user() -> None:
@@ -282,6 +334,13 @@ def test_a_template_whose_suffix_cannot_be_derived_is_refused(template: str, com
     with pytest.raises(TemplateError, match=complaint) as caught:
         chats.build(template, chats.QWEN, chats.QWEN_ADDED)
     assert str(caught.value).startswith("folder: ") and "\n" not in str(caught.value)
+
+
+def test_an_instruction_that_would_not_be_used_is_refused() -> None:
+    start = chats.tokenizer(*chats.FAMILIES["plain"])
+    start.chat_template = PLAIN
+    with pytest.raises(TemplateError, match=r"policy.tool_instruction: the template of \w+ lists the tools itself"):
+        Chat(start, "folder", tool_instruction="{tools}")
 
 
 def test_of_two_templates_the_one_for_tools_is_taken() -> None:

@@ -11,6 +11,7 @@ import pytest
 from sgcd.cli import expand_multi_value_options, main
 from sgcd.cli.commands import lab as labs
 from sgcd.recipe.load import load_recipe
+from sgcd.storage.run_folder import RunFolder
 
 Capture = pytest.CaptureFixture[str]
 
@@ -70,6 +71,26 @@ def test_training_ends_with_a_table_of_intervals(trained: str):
     assert "successes without a tool" in trained
     assert trained.rstrip().endswith("policy: A/policy")
     assert load_recipe(Path("A/recipe.yaml")) == load_recipe(Path("recipe.yaml"), ["steps=2"])
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_examples_of_calls_in_the_recipes_system_message_and_in_few_shot_turns_are_played_as_written():
+    shot = [{"role": "user", "content": "a <call>"}, {"role": "assistant", "content": "<call> find_user </call>"}]
+    row = {"id": "t1", "word": "yes", "verifier": "front:heard", "prompt": shot}
+    Path("train.jsonl").write_text(json.dumps(row))
+    keys = ["steps=1", "evaluation.trials=1", "siblings.rounds=1", "siblings.groups=1"]
+    main(["train", "recipe.yaml", "--run", "A", *keys, "environment.system=call <call> find_user </call>"])
+    [stored] = RunFolder.open(Path("A")).read_rollouts(1)
+    system, user, assistant = stored.group.rollouts[0].messages[:3]
+    assert (system["content"], assistant["content"]) == ("call <call> find_user </call>", shot[1]["content"])
+    assert user["content"] == "a < call>"
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_an_instruction_for_tools_that_would_change_nothing_is_refused(capsys: Capture):
+    assert main(["check", "recipe.yaml", "policy.tool_instruction=use {tools}"]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("sgcd: policy.tool_instruction: the template of policy has another one")
 
 
 @pytest.mark.usefixtures("at_desk")

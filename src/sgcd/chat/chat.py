@@ -42,17 +42,20 @@ class EncodedPrompt:
     token_ids: TokenIds
     reference_position: int
     messages: tuple[Message, ...]
-    """The rendered messages: special tokens in their texts are escaped."""
+    """The rendered messages: marks in the words of users and tools are broken."""
 
 
 class Chat:
-    """A tokenizer with its template. Sampled ids are never encoded again; replies are encoded by the template."""
+    """A tokenizer with its template. Sampled ids are never encoded again; replies are encoded by the template.
 
-    def __init__(self, tokenizer: Any, name: str = "the tokenizer") -> None:
+    `tool_instruction` is the text that lists the tools where the template cannot.
+    """
+
+    def __init__(self, tokenizer: Any, name: str = "the tokenizer", *, tool_instruction: str | None = None) -> None:
         self.tokenizer = tokenizer
         self.name = name
         stock = stock_template(tokenizer, name)
-        self.template = tokenizer.chat_template = build_preserving_template(tokenizer, stock, name)
+        self.template = tokenizer.chat_template = build_preserving_template(tokenizer, stock, name, tool_instruction)
         self._render_text = build_renderer(tokenizer, self.template, name)
         self.vocab_size = len(tokenizer)
         marks = collect_marks(tokenizer, self.template)
@@ -83,7 +86,7 @@ class Chat:
         )
 
     @classmethod
-    def load(cls, folder: Path) -> "Chat":
+    def load(cls, folder: Path, tool_instruction: str | None = None) -> "Chat":
         """Load the tokenizer and the template of a policy's folder; nothing is downloaded."""
         from transformers import AutoTokenizer
 
@@ -95,7 +98,7 @@ class Chat:
                 f"{folder}: no tokenizer can be read there ({get_first_line(problem)}); "
                 "expected tokenizer.json beside the weights"
             ) from problem
-        return cls(tokenizer, str(folder))
+        return cls(tokenizer, str(folder), tool_instruction=tool_instruction)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer and template; with them apply_chat_template gives the text of a rollout."""
@@ -105,13 +108,13 @@ class Chat:
 
     def encode_prompt(self, messages: Sequence[Message], tools: Tools) -> EncodedPrompt:
         """Encode the prompt, all that comes before the policy's first token, and find the place of a reference."""
-        escaped = tuple(self._mark_given(message) for message in messages)
-        text = self._render_text(escaped, tools, True)
+        given = tuple(self._prepare_given(message) for message in messages)
+        text = self._render_text(given, tools, True)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = np.asarray(encoding["input_ids"], np.int32)
         starts = np.asarray([start for start, _ in encoding["offset_mapping"]], np.int64)
-        position = self._reference_places.find_place(RenderedPrompt(escaped, tools, text, ids, starts))
-        return EncodedPrompt(ids, position, escaped)
+        position = self._reference_places.find_place(RenderedPrompt(given, tools, text, ids, starts))
+        return EncodedPrompt(ids, position, given)
 
     def encode_reply(
         self, messages: Sequence[Message], add_generation_prompt: bool = True
@@ -194,10 +197,18 @@ class Chat:
     def _escape_message(self, message: Message) -> Message:
         return {**message, "content": self._escape(message["content"])}
 
-    def _mark_given(self, message: Message) -> Message:
-        """Escape a message of the prompt. An assistant turn in it is marked `given`: the stock template renders it."""
-        given_flag = {"given": True} if message["role"] == "assistant" else {}
-        return {**self._escape_message(message), **given_flag}
+    def _prepare_given(self, message: Message) -> Message:
+        """A message of the prompt. System messages and assistant turns are the operator's own words: marks stay whole.
+
+        Such a turn is marked `given`: the stock template renders it.
+        """
+        match message["role"]:
+            case "assistant":
+                return {**message, "given": True}
+            case "system":
+                return message
+            case _:
+                return self._escape_message(message)
 
     def _render_after_turn(self, messages: Sequence[Message], add_generation_prompt: bool) -> str:
         """The text after an assistant turn that `messages` follow, from its end-of-turn token on."""

@@ -20,6 +20,18 @@ _PROBE_TOOL: Mapping[str, Any] = {
         "parameters": {"type": "object", "properties": {"probe_key": {"type": "string"}}, "required": ["probe_key"]},
     },
 }
+_TOOL_INSTRUCTION = """# Tools
+
+Each of these functions can be called:
+<tools>
+{tools}
+</tools>
+
+A call is one JSON object between two marks, several calls are several of them. An example:
+<tool_call>
+{call}
+</tool_call>"""
+"""What lists the tools where a template cannot: `{tools}` are their schemas, `{call}` is a call of the first one."""
 PROBE_TURN: Message = {"role": "assistant", "content": PROBE_TEXT}
 PROBE_USER: Message = {"role": "user", "content": "u"}
 _MARKER_TOOL: Message = {"role": "tool", "content": MARKER_TEXT}
@@ -81,9 +93,17 @@ def render_after_turn(
     return suffix
 
 
-def build_preserving_template(tokenizer: Any, stock: str, name: str) -> str:
-    """Wrap `stock` so that every turn is rendered unchanged; returns `stock` itself where it already does that."""
+def build_preserving_template(tokenizer: Any, stock: str, name: str, tool_instruction: str | None = None) -> str:
+    """Wrap `stock` so that every turn is rendered unchanged; returns `stock` itself where it already does that.
+
+    `tool_instruction` lists the tools instead of `_TOOL_INSTRUCTION`; it is refused where it would not be used.
+    """
     if "unfinished" in stock:  # the lab's, or one that was made here: it knows a turn that was cut off
+        if tool_instruction is not None and _quote(tool_instruction) not in stock:
+            raise TemplateError(
+                f"policy.tool_instruction: the template of {name} has another one, with which it was trained; "
+                "leave the key out"
+            )
         return stock
     render = build_renderer(tokenizer, stock, name)
     abilities = {
@@ -92,10 +112,16 @@ def build_preserving_template(tokenizer: Any, stock: str, name: str) -> str:
         "TOOL_ROLE": _renders_word(render, [PROBE_USER, PROBE_TURN, _MARKER_TOOL]),
         "USERS": _renders_word(render, [PROBE_USER, MARKER_USER]),
     }
+    if tool_instruction is not None and abilities["TOOLS"]:
+        raise TemplateError(
+            f"policy.tool_instruction: the template of {name} lists the tools itself, so the text would not be used; "
+            "leave the key out"
+        )
     _check_suffix_is_fixed(render, abilities["TOOL_ROLE"], name)
     closing = render_after_turn(render, [PROBE_USER, PROBE_TURN], (), add_generation_prompt=False, name=name)
     replacements = {
         "END": dumps(_find_end_token(tokenizer, closing, name)),
+        "INSTRUCTION": _quote(_TOOL_INSTRUCTION if tool_instruction is None else tool_instruction),
         **{ability: str(flag).lower() for ability, flag in abilities.items()},
         "CLOCK": f"{{%- macro strftime_now(format) -%}}{_FIXED_DATE}{{%- endmacro -%}}\n"
         if "strftime_now" in stock
@@ -106,6 +132,11 @@ def build_preserving_template(tokenizer: Any, stock: str, name: str) -> str:
     for placeholder, text in replacements.items():
         template = template.replace(f"@{placeholder}@", text, 1)
     return template
+
+
+def _quote(text: str) -> str:
+    """The text as a literal of a template."""
+    return dumps(text, ensure_ascii=False)
 
 
 def _renders_word(render: RenderFn, messages: Sequence[Message], word: str = MARKER_TEXT) -> bool:

@@ -35,6 +35,9 @@ class PolicySettings(Settings):
     """The model's device; auto is cuda where there is one."""
     gradient_checkpointing: bool = False
     """Keep only each layer's input for the backward pass and compute the rest again: less memory, a third more time."""
+    tool_instruction: str | None = None
+    """The text that lists the tools where the model's template cannot; null: the one in docs/templates.md. {tools}
+    stands for their schemas, {call} for an example of a call. Refused where the template lists tools itself."""
     lora: LoraSettings = LoraSettings()
 
 

@@ -34,7 +34,7 @@ class MemoryFit:
 
 def check_memory(recipe: Recipe) -> MemoryFit:
     """An estimate from the policy's config. Refuses a recipe that needs more than the machine has."""
-    config, chat = read_policy_config(resolve_model(recipe.policy.start))
+    config, chat = read_policy_config(resolve_model(recipe.policy.start), recipe.policy.tool_instruction)
     prompt_tokens = asyncio.run(first_prompt_tokens(recipe, chat))
     check_prompt_fits(recipe, config, prompt_tokens)
     memory_fit = MemoryFit(

@@ -40,7 +40,9 @@ class Policy:
 def load_trainable_policy(settings: PolicySettings, seed: int = 0) -> Policy:
     """The policy of a recipe on its device, with its adapter if it has one, ready to be sampled and trained."""
     device = select_device(settings.device)
-    policy = load_policy(settings.start, settings.dtype, settings.attn_implementation)
+    policy = load_policy(
+        settings.start, settings.dtype, settings.attn_implementation, tool_instruction=settings.tool_instruction
+    )
     if settings.lora.rank:
         add_adapter(policy.model, settings.lora, derive_seed(seed, "lora"))
     if settings.gradient_checkpointing:
@@ -106,14 +108,16 @@ def _download_from_hub(name: str) -> Path:
         ) from problem
 
 
-def load_policy(start: str | Path, dtype: str, attn_implementation: str | None = None) -> Policy:
+def load_policy(
+    start: str | Path, dtype: str, attn_implementation: str | None = None, *, tool_instruction: str | None = None
+) -> Policy:
     """Load a policy from the folder that `resolve_model` returns. No code from the folder is run.
 
     The files that have a checksum in the folder's manifest are verified.
     """
     folder = resolve_model(start)
     check_folder(folder, needs_manifest=False, is_read=lambda name: _is_policy_file(folder / name))
-    _, chat = read_policy_config(folder)
+    _, chat = read_policy_config(folder, tool_instruction)
     model = load_model(folder, dtype, attn_implementation)
     _add_end_token(model, chat)
     return Policy(model.eval(), chat)
@@ -123,7 +127,7 @@ def _is_policy_file(path: Path) -> bool:
     return path.is_file() and any(path.match(pattern) for pattern in _POLICY_FILES)
 
 
-def read_policy_config(folder: Path) -> tuple[Any, Chat]:
+def read_policy_config(folder: Path, tool_instruction: str | None = None) -> tuple[Any, Chat]:
     """The config and the chat of a policy; refuses a folder as far as possible before its weights are read."""
     if not (folder / "config.json").is_file():
         raise PolicyError(f"{folder}: no config.json there; expected weights, config, tokenizer and chat template")
@@ -131,7 +135,7 @@ def read_policy_config(folder: Path) -> tuple[Any, Chat]:
         raise PolicyError(f"{folder}: no weights there; expected model.safetensors, save it with model.save_pretrained")
     if not any((folder / name).is_file() for name in _TOKENIZER_FILES):
         raise PolicyError(f"{folder}: no tokenizer there; save it beside the weights with tokenizer.save_pretrained")
-    chat = _load_chat(folder)
+    chat = _load_chat(folder, tool_instruction)
     try:
         with _quiet_transformers():
             config: Any = AutoConfig.from_pretrained(folder, local_files_only=True)
@@ -164,10 +168,10 @@ def save_policy(policy: Policy, folder: Path, facts: Mapping[str, Any]) -> None:
     (folder / "README.md").write_text(build_model_card(policy.model, facts), encoding="utf-8")
 
 
-def _load_chat(folder: Path) -> Chat:
+def _load_chat(folder: Path, tool_instruction: str | None) -> Chat:
     try:
         with _quiet_transformers():
-            return Chat.load(folder)
+            return Chat.load(folder, tool_instruction)
     except SgcdError:
         raise
     except Exception as problem:
