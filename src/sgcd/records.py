@@ -15,8 +15,11 @@ Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 TokenKinds = NDArray[np.uint8]
 Message = dict[str, Any]
-Category = Literal["action", "information", "transfer", "no_action"]
+Category = str
 CATEGORIES: tuple[Category, ...] = ("action", "information", "transfer", "no_action")
+"""The categories that need no declaration; an environment may declare others."""
+TOOL_CATEGORIES: tuple[Category, ...] = ("information", "action")
+"""Those in which a success needs a tool."""
 
 
 class TokenKind(IntEnum):
@@ -33,13 +36,15 @@ class Task:
     """One thing to be done.
 
     >>> Task(id="train-0007", category="action", row={"seed": 7})
-    Task(id='train-0007', category='action', row={'seed': 7})
+    Task(id='train-0007', category='action', row={'seed': 7}, needs_tool=None)
     """
 
     id: str
     category: Category
     row: Mapping[str, Any]
     """What the environment needs to open it; plain JSON."""
+    needs_tool: bool | None = None
+    """Whether successes that called no tool are counted; None: as `TOOL_CATEGORIES` says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +157,8 @@ class Rollout:
     """Literals that the environment declared private, for masking."""
     private_kinds: Mapping[str, str] = field(default_factory=dict[str, str])
     """The kind of a literal, such as card or account, where the environment declares it."""
+    needs_tool: bool | None = None
+    """That of its task; None in rollouts of earlier versions."""
 
     def __post_init__(self) -> None:
         for name in ("response_mask", "token_kinds", "sampling_logprobs"):

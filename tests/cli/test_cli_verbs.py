@@ -93,6 +93,42 @@ def test_an_instruction_for_tools_that_would_change_nothing_is_refused(capsys: C
     assert line.startswith("sgcd: policy.tool_instruction: the template of policy has another one")
 
 
+OWN_CATEGORIES = "environment.categories={order: {needs_tool: true}, chat: {needs_tool: false}}"
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_own_categories_are_in_the_tables_and_successes_without_a_tool_where_they_mean_something(capsys: Capture):
+    for name in ("train.jsonl", "dev.jsonl"):
+        text = Path(name).read_text().replace('"action"', '"order"').replace('"information"', '"chat"')
+        Path(name).write_text(text)
+    assert main(["check", "recipe.yaml"]) == 2
+    assert capsys.readouterr().err == (
+        "sgcd: train.jsonl, line 1: category must be one of action, information, transfer, no_action, got 'order'; "
+        "declare your own in the recipe, as environment.categories={order: {needs_tool: true}}\n"
+    )
+    assert main(["check", "recipe.yaml", "environment.categories={order: {}}"]) == 2
+    assert capsys.readouterr().err == (
+        "sgcd: recipe.yaml: environment.categories: expected a mapping from names to {needs_tool: true or false}, "
+        'got {"order": {}}\n'
+    )
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1", OWN_CATEGORIES]) == 0
+    said = capsys.readouterr().out
+    assert re.search(r"^ *order +3 ", said, re.MULTILINE) and re.search(r"^ *chat +3 ", said, re.MULTILINE)
+    assert re.search(r"; successes without a tool: (\d+) of \1 on order tasks\n", said)
+    assert [*RunFolder.open(Path("A")).read_metrics()[0].audit] == ["order"]
+    assert main(["report", "A"]) == 0
+    assert re.search(r"<t[dh][^>]*>\s*order", Path("A/report.html").read_text())
+
+
+@pytest.mark.usefixtures("at_desk")
+def test_without_categories_no_line_speaks_of_successes_without_a_tool(capsys: Capture):
+    for name in ("train.jsonl", "dev.jsonl"):
+        rows = [json.loads(line) for line in Path(name).read_text().splitlines()]
+        Path(name).write_text("".join(json.dumps({**row, "category": ""}) + "\n" for row in rows))
+    assert main(["evaluate", "policy", "--recipe", "recipe.yaml", "--split", "dev"]) == 0
+    assert "successes without a tool" not in capsys.readouterr().out
+
+
 @pytest.mark.usefixtures("at_desk")
 def test_json_is_one_object_and_progress_goes_elsewhere(capsys: Capture):
     assert main(["train", "recipe.yaml", "--run", "A", "steps=1", "--json"]) == 0

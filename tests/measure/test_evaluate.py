@@ -100,6 +100,7 @@ def test_a_row_says_where_it_stands_and_what_came_of_it(run) -> None:
             "trial": 0,
             "task": "dev-0",
             "category": "action",
+            "needs_tool": None,
             "success": True,
             "reward": 0.5,
             "broken": "",

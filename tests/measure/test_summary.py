@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from sgcd.measure.statistics import clustered_interval, wilson_interval
-from sgcd.measure.summary import audit_tool_use, summarise_evaluation, summarise_passes
+from sgcd.measure.summary import audit_tool_use, list_categories, summarise_evaluation, summarise_passes
 
 
 def row(task: str = "t1", success: bool = True, **changes: Any) -> dict[str, Any]:
@@ -77,6 +77,14 @@ def test_categories_stand_there_empty_with_the_floor_where_it_is_known() -> None
     assert told["no_action"]["floor"] == 1.0
 
 
+def test_the_audit_holds_the_categories_in_which_a_success_was_declared_to_need_a_tool() -> None:
+    """Rows of earlier versions have no such column: there information and action tasks need one."""
+    declared = {"order": True, "chat": False, "action": False}
+    rows = [row(category=name, calls=0, needs_tool=needs_tool) for name, needs_tool in declared.items()]
+    assert {name: audit["without_tool"] for name, audit in audit_tool_use(rows).items()} == {"order": 1}
+    assert list_categories(declared) == ["action", "information", "transfer", "no_action", "chat", "order"]
+
+
 def test_zero_tool_audit_of_the_paper() -> None:
     rows = [
         row(category="information", calls=0),
@@ -96,7 +104,8 @@ def test_zero_tool_audit_of_the_paper() -> None:
         },
         "action": {"successes": 1, "without_tool": 0, "without_tool_share": 0.0, "tools_per_success": 3.0},
     }
-    assert audit_tool_use([])["action"] == {
+    assert audit_tool_use([]) == {}
+    assert audit_tool_use([row(category="action", success=False, calls=1)])["action"] == {
         "successes": 0,
         "without_tool": 0,
         "without_tool_share": None,

@@ -119,6 +119,7 @@ class RolloutRecorder:
         return Rollout(
             task=self.task.id,
             category=self.task.category,
+            needs_tool=self.task.needs_tool,
             sibling=self.sibling,
             seed=self.seed,
             prompt=self.prompt,

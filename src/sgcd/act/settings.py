@@ -15,6 +15,13 @@ class UserSettings(ServerSettings):
     """Temperature of the user model, which has its own seed in each rollout; null leaves it to the server."""
 
 
+class CategorySettings(Settings):
+    """What the name of a category means."""
+
+    needs_tool: bool
+    """Whether successes that called no tool are counted and shown."""
+
+
 class OwnEnvironmentSettings(Settings):
     """A plain Python class whose public methods are tools."""
 
@@ -27,6 +34,8 @@ class OwnEnvironmentSettings(Settings):
     """JSON lines of held-out tasks for validation; without them there is no validation."""
     test: str | None = None
     """JSON lines of held-out tasks that training never looks at."""
+    categories: dict[str, CategorySettings] = Field({})
+    """Categories of your own beside action, information, transfer and no_action, as {booking: {needs_tool: true}}."""
     system: str = ""
     """The system message."""
     reward: ObjectName | None = None

@@ -3,6 +3,7 @@
 import inspect
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, cast
 
@@ -10,8 +11,10 @@ from pydantic import BaseModel, Field, StrictInt, StrictStr, ValidationError
 
 from sgcd.errors import EnvironmentFault
 from sgcd.load_object import load_object
-from sgcd.records import CATEGORIES, Category, Task
+from sgcd.records import CATEGORIES, TOOL_CATEGORIES, Task
 
+UNDECLARED_CATEGORIES = {name: name in TOOL_CATEGORIES for name in CATEGORIES}
+"""For each category that needs no declaration, whether a success needs a tool."""
 _HARNESS_KEYS = ("id", "category", "prompt", "private", "verifier", "user")
 """Keys of a row that are the harness's; reset() gets one of them only if it has a parameter of that name."""
 
@@ -26,7 +29,7 @@ class PromptMessage(BaseModel):
 class TaskRow(BaseModel):
     """The keys of a row whose values are checked by type. A description is the error message's "expected"."""
 
-    category: Annotated[Category, Field(description=f"one of {', '.join(CATEGORIES)}")] = "action"
+    category: Annotated[StrictStr, Field(description="a string")] = ""
     id: Annotated[StrictStr | StrictInt, Field(description="a string or a whole number")] = ""
     prompt: Annotated[
         Annotated[StrictStr, Field(min_length=1)] | list[PromptMessage],
@@ -65,10 +68,17 @@ def check_judge(where: str, name: str, arguments: str) -> None:
 
 
 def load_tasks(
-    key: str, path: str, cls: type[Any], *, has_reward: bool = True, has_user: bool = False
+    key: str,
+    path: str,
+    cls: type[Any],
+    *,
+    categories: Mapping[str, bool] = UNDECLARED_CATEGORIES,
+    has_reward: bool = True,
+    has_user: bool = False,
 ) -> tuple[Task, ...]:
     """Load the tasks of one split, in the order of the file. `key` is the recipe's key of the file.
 
+    `categories` are those that a row may name, and whether a success in them needs a tool.
     Without `has_reward` each row must name its verifier. With `has_user` the recipe has a simulated user, and each row
     must have its instructions in `user`.
     """
@@ -83,7 +93,9 @@ def load_tasks(
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        task = _parse_task(f"{path}, line {number}", number, line, cls=cls, has_reward=has_reward, has_user=has_user)
+        where = f"{path}, line {number}"
+        task = _parse_task(where, number, line, cls=cls, has_reward=has_reward, has_user=has_user)
+        task = _apply_category(where, task, categories)
         if task.id in tasks:
             raise EnvironmentFault(
                 f"{path}, line {number}: the id {task.id!r} was used before; expected one of its own"
@@ -118,6 +130,18 @@ def _parse_task(where: str, number: int, line: str, *, cls: type[Any], has_rewar
             f"{where}: the row does not fit {cls.__name__}.reset{signature}: {problem}; make its keys the arguments"
         ) from problem
     return Task(str(task_row.id if "id" in row else number), task_row.category, row)
+
+
+def _apply_category(where: str, task: Task, categories: Mapping[str, bool]) -> Task:
+    """The task with what its category means. Of a task that names none, nothing is known about tools."""
+    if not task.category:
+        return replace(task, category=CATEGORIES[0], needs_tool=False)
+    if task.category not in categories:
+        raise EnvironmentFault(
+            f"{where}: category must be one of {', '.join(categories)}, got {task.category!r}; declare your own in the "
+            f"recipe, as environment.categories={{{task.category}: {{needs_tool: true}}}}"
+        )
+    return replace(task, needs_tool=categories[task.category])
 
 
 def _check_verifier(where: str, row: Mapping[str, Any], cls: type[Any], *, has_reward: bool) -> None:

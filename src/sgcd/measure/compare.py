@@ -16,9 +16,9 @@ from sgcd.measure.statistics import (
     paired_runs_interval,
     permutation_test,
 )
+from sgcd.measure.summary import list_categories
 from sgcd.measure.trial_rows import MODES, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
 from sgcd.measure.validity import run_invalid_reasons
-from sgcd.records import CATEGORIES
 from sgcd.settings import flatten_mapping
 from sgcd.storage.atomic import SCHEMA
 from sgcd.storage.run_folder import RunFolder
@@ -131,7 +131,8 @@ def compare_mode(
     return {
         "overall": compare_tasks(usable),
         "categories": {
-            name: compare_tasks([task_id for task_id in usable if categories[task_id] == name]) for name in CATEGORIES
+            name: compare_tasks([task_id for task_id in usable if categories[task_id] == name])
+            for name in list_categories(categories.values())
         },
         "left_out": len(categories) - len(usable),
     }

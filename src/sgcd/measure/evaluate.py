@@ -96,6 +96,7 @@ def rollout_row(rollout: Rollout) -> TrialRow:
     return {
         "task": rollout.task,
         "category": rollout.category,
+        "needs_tool": rollout.needs_tool,
         "success": rollout.success,
         "reward": float(rollout.reward),
         "broken": rollout.broken,

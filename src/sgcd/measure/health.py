@@ -191,7 +191,7 @@ def decline_warnings(rows: Sequence[StepMetrics]) -> list[str]:
     success = change(lambda row: row.success)
     if success and success[1] < success[0] - 0.1:
         warnings.append(f"success in training fell from {format_percent(success[0])} to {format_percent(success[1])}")
-    for category in ("information", "action"):
+    for category in {category: None for row in rows for category in row.audit}:
         calls = change(get_calls_per_success(category))
         if calls and calls[1] < calls[0] / 2:
             warnings.append(f"calls per {category} success fell from {calls[0]:.1f} to {calls[1]:.1f}")

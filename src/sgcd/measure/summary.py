@@ -1,7 +1,7 @@
 """Summary of an evaluation: rates with intervals, overall and per category, and the use of tools."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from sgcd.measure.statistics import Estimate, clustered_interval, pass_at_k, pass_hat_k, wilson_interval
@@ -14,7 +14,7 @@ from sgcd.measure.trial_rows import (
     unbroken,
 )
 from sgcd.measure.validity import describe_commonest_cause
-from sgcd.records import CATEGORIES
+from sgcd.records import CATEGORIES, TOOL_CATEGORIES
 from sgcd.storage.atomic import SCHEMA
 
 Summary = dict[str, Any]
@@ -47,7 +47,7 @@ def summarise_mode(rows: Sequence[TrialRow], floors: Mapping[str, float]) -> Sum
         "overall": {**summarise_success(rows), "floor": None},
         "categories": {
             name: {**summarise_success([row for row in rows if row["category"] == name]), "floor": floors.get(name)}
-            for name in CATEGORIES
+            for name in list_categories(row["category"] for row in rows)
         },
         "passes": summarise_passes(rows),
         "audit": audit_tool_use(rows),
@@ -98,10 +98,23 @@ def summarise_passes(rows: Sequence[TrialRow]) -> list[Summary]:
 def audit_tool_use(rows: Sequence[TrialRow]) -> dict[str, Summary]:
     """The zero-tool audit of the paper (section 3, appendix on evaluation), for training rollouts and trials alike.
 
-    Of the successes on information tasks, the share that called no tool, and the mean number of calls; the same for
-    action tasks. A policy that gives up its tools shows here while its rate of success still looks well.
+    For each category in which a success needs a tool: of the successes, the share that called none, and the mean
+    number of calls. A policy that gives up its tools shows here while its rate of success still looks well.
     """
-    return {category: audit_category(rows, category) for category in ("information", "action")}
+    names = list_categories(row["category"] for row in rows if _needs_tool(row))
+    audited = {row["category"] for row in rows if _needs_tool(row)}
+    return {category: audit_category(rows, category) for category in names if category in audited}
+
+
+def list_categories(found: Iterable[str]) -> list[str]:
+    """The categories of every environment, then those that an environment declared, by name."""
+    return [*CATEGORIES, *sorted({*found} - {*CATEGORIES})]
+
+
+def _needs_tool(row: TrialRow) -> bool:
+    """Earlier versions wrote no such column."""
+    needs_tool = row.get("needs_tool")
+    return row["category"] in TOOL_CATEGORIES if needs_tool is None else bool(needs_tool)
 
 
 def audit_category(rows: Sequence[TrialRow], category: str) -> Summary:

@@ -6,7 +6,8 @@ from typing import Any
 TrialRow = dict[str, Any]
 """One trial, as JSON.
 
-Which trial: schema, seed (the run's), step, split, mode (greedy or sampled), temperature, task, category, trial.
+Which trial: schema, seed (the run's), step, split, mode (greedy or sampled), temperature, task, category, needs_tool
+(whether a success without a call counts in the audit; absent in rows of earlier versions), trial.
 How it ended: success, reward, broken (the cause, else empty), calls, failed_calls, malformed (turns whose call could
 not be read), inexact (turns whose ids are not those that the tokenizer makes of their text), looping, turns, tokens
 (sampled by the policy), ending. A row of a chat model behind an endpoint also has its name (model), and its tokens are

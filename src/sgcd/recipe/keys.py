@@ -63,7 +63,10 @@ def _walk(root: JsonSchema, node: JsonSchema, prefix: str, variant: tuple[str, s
 def _resolve_ref(root: JsonSchema, node: JsonSchema) -> JsonSchema:
     if "$ref" in node:
         return _resolve_ref(root, root["$defs"][node["$ref"].rsplit("/", 1)[1]])
-    return node
+    values = node.get("additionalProperties")
+    if not isinstance(values, Mapping):
+        return node
+    return {**node, "additionalProperties": _resolve_ref(root, cast(JsonSchema, values))}
 
 
 def _unwrap_optional(root: JsonSchema, node: JsonSchema) -> tuple[JsonSchema, bool]:
@@ -99,6 +102,9 @@ def _describe_expected(node: JsonSchema) -> str:
             return "a whole number" + _describe_bounds(node)
         case "number":
             return "a number" + _describe_bounds(node)
+        case "object" if "properties" in node:
+            keys = cast(Mapping[str, JsonSchema], node["properties"])
+            return "{" + ", ".join(f"{key}: {_describe_expected(value)}" for key, value in keys.items()) + "}"
         case "object":
             return f"a mapping from names to {_describe_expected(node['additionalProperties'])}"
         case "array":

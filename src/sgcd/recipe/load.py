@@ -56,7 +56,8 @@ def _describe_error(error: Mapping[str, Any], data: Mapping[str, Any], known: Se
     if kind.startswith("union_tag_"):
         path += ".name"
     expected = " or ".join(dict.fromkeys(key.expected for key in known if key.path == path))
-    if kind in {"missing", "union_tag_not_found"}:
+    is_inside_value = kind == "missing" and str(error["loc"][-1]) != path.rpartition(".")[2]
+    if kind in {"missing", "union_tag_not_found"} and not is_inside_value:
         return f"{path}: missing; expected {expected}"
     actual = "something else" if path.rpartition(".")[2] in _SECRET_KEYS else short_json(_value_at(data, path))
     return f"{path}: expected {expected}, got {actual}"

@@ -15,7 +15,6 @@ from sgcd.measure.compare import compare_evaluations, load_first_and_last
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.measure.trial_rows import TrialRow
 from sgcd.measure.validity import count_noun, describe_commonest_cause, fruitless_reason
-from sgcd.records import CATEGORIES
 from sgcd.settings import flatten_mapping
 from sgcd.show import group_columns as siblings
 from sgcd.show import steps as chosen
@@ -86,7 +85,6 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         headline=escape_text(describe_outcome(metrics, measured)),
         broken=describe_broken(metrics),
         measured=measured,
-        categories=CATEGORIES,
         curves=pictures,
         flat=unchanged,
         recipe=escape_text(folder.recipe_text),

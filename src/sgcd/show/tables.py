@@ -8,7 +8,6 @@ from rich.table import Table
 
 from sgcd.measure.health import direction_of_change, format_rate
 from sgcd.measure.validity import count_noun
-from sgcd.records import CATEGORIES
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
 
 JsonMapping = Mapping[str, Any]
@@ -23,7 +22,7 @@ def evaluation_table(summary: JsonMapping) -> Table:
     for mode in modes:
         table.add_column(mode, justify="right", overflow="fold")
         table.add_column("won of", justify="right", overflow="fold")
-    for name in ("all", *CATEGORIES):
+    for name in ("all", *_category_names(modes)):
         parts = [_category_summary(modes[mode], name) for mode in modes]
         if parts and parts[0]["tasks"]:
             cells = [
@@ -33,13 +32,18 @@ def evaluation_table(summary: JsonMapping) -> Table:
     return table
 
 
+def _category_names(modes: Mapping[str, JsonMapping]) -> list[str]:
+    """All modes have the same tasks."""
+    return [name for mode in [*modes.values()][:1] for name in mode["categories"]]
+
+
 def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> Table:
     """The effect of training: both ends of a run on the same tasks, and the paired difference."""
     table = build_table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
     for name in ("start", "end", "difference"):
         table.add_column(name, justify="right", overflow="fold")
     for mode, mode_change in change["modes"].items():
-        for name in ("all", *CATEGORIES):
+        for name in ("all", *mode_change["categories"]):
             before, after = _category_summary(start["modes"][mode], name), _category_summary(end["modes"][mode], name)
             if before["tasks"]:
                 table.add_row(
@@ -83,7 +87,7 @@ def comparison_table(compared: JsonMapping) -> Table:
     for name in ("first", "second", "difference", "p"):
         table.add_column(name, justify="right", overflow="fold")
     for mode, mode_comparison in compared["modes"].items():
-        for name in ("all", *CATEGORIES):
+        for name in ("all", *mode_comparison["categories"]):
             part = _category_summary(mode_comparison, name)
             if part["tasks"]:
                 table.add_row(
@@ -102,14 +106,13 @@ def evaluation_remarks(summary: JsonMapping) -> list[str]:
     lines: list[str] = []
     for mode, mode_summary in summary["modes"].items():
         without_tool = ", ".join(
-            f"{mode_summary['audit'][name]['without_tool']} of {mode_summary['audit'][name]['successes']} on {name} "
-            "tasks"
-            for name in ("information", "action")
+            f"{audit['without_tool']} of {audit['successes']} on {name} tasks"
+            for name, audit in mode_summary["audit"].items()
         )
         lines.append(
             f"{mode}: calls in error {format_share(mode_summary['calls_in_error'])}, turns that could not be read "
-            f"{format_share(mode_summary['malformed_turns'])}, looping {format_share(mode_summary['looping'])}; "
-            f"successes without a tool: {without_tool}"
+            f"{format_share(mode_summary['malformed_turns'])}, looping {format_share(mode_summary['looping'])}"
+            + (f"; successes without a tool: {without_tool}" if without_tool else "")
         )
         broken = mode_summary["broken"]
         if broken["trials"]:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -87,7 +87,7 @@ def groups_to_bytes(step: int, groups: Sequence[Group], kept: Sequence[bool]) ->
             "schema": SCHEMA,
             "step": step,
             "kept": is_kept,
-            "task": {"id": group.task.id, "category": group.task.category, "row": group.task.row},
+            "task": {field.name: getattr(group.task, field.name) for field in fields(group.task)},
             "rollouts": [_rollout_to_json(rollout, tools) for rollout in group.rollouts],
             "broken": [_rollout_to_json(rollout, tools) for rollout in group.broken],
             "tools": tools,
@@ -129,8 +129,8 @@ def _rollout_to_json(rollout: Rollout, tools: list[Any]) -> Row:
     if rollout_tools not in tools:
         tools.append(rollout_tools)
     # Without warnings: a value that is no JSON is refused when the line is written, with a message of its own.
-    fields: Row = _ROLLOUT.dump_python(rollout, exclude={*_ARRAYS, "tools"}, warnings=False)
-    return {**dict.fromkeys(_FIRST_KEYS), **fields, "tools": tools.index(rollout_tools)}
+    columns: Row = _ROLLOUT.dump_python(rollout, exclude={*_ARRAYS, "tools"}, warnings=False)
+    return {**dict.fromkeys(_FIRST_KEYS), **columns, "tools": tools.index(rollout_tools)}
 
 
 def _rollout_from_json(entry: Row, tools: Sequence[Any], arrays: ArrayMap) -> Rollout:

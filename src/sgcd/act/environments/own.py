@@ -10,7 +10,7 @@ from typing import Any, cast
 from sgcd.act import settings
 from sgcd.act.environment import InitialMessages, PrivateLiterals, Reply, TaskSuite
 from sgcd.act.environments.worker_thread import WorkerThread
-from sgcd.act.task_file import check_judge, load_tasks, reset_arguments
+from sgcd.act.task_file import UNDECLARED_CATEGORIES, check_judge, load_tasks, reset_arguments
 from sgcd.act.tools import Tool, build_tools
 from sgcd.act.user import User
 from sgcd.errors import EnvironmentFault
@@ -180,9 +180,17 @@ def own_tasks(config: settings.OwnEnvironmentSettings, user: User | None = None)
     for key, name in judges.items():
         check_judge(key, name, "the object and the task's row")
     tools, has_reward = build_tools(cls), callable(getattr(cls, "get_reward", None)) or bool(judges)
+    declared = {name: category.needs_tool for name, category in config.categories.items()}
     files = {"train": ("tasks", config.tasks), "dev": ("dev", config.dev), "test": ("test", config.test)}
     splits = {
-        split: load_tasks(f"environment.{key}", path, cls, has_reward=has_reward, has_user=user is not None)
+        split: load_tasks(
+            f"environment.{key}",
+            path,
+            cls,
+            categories=UNDECLARED_CATEGORIES | declared,
+            has_reward=has_reward,
+            has_user=user is not None,
+        )
         for split, (key, path) in files.items()
         if path is not None
     }
