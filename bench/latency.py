@@ -26,7 +26,7 @@ from step import SilentCallback
 
 from sgcd.assemble import assemble, collect_facts
 from sgcd.contrast.trace import Trace
-from sgcd.contrast.writers.moves import compose_moves
+from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.learn.training.trainer import Trainer
 from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import dump_recipe
@@ -48,7 +48,7 @@ class DelayedWriter:
     """The built-in writer, as far away as a model over the network."""
 
     name = "built-in"
-    reads_steps = False
+    reads_steps = True
 
     def __init__(self, mean: float) -> None:
         self.mean_latency = mean
@@ -62,7 +62,7 @@ class DelayedWriter:
             await asyncio.sleep(latency)
         finally:
             self.latencies.append(min(latency, time.perf_counter() - began))
-        return compose_moves(traces)
+        return compose_reference(traces)
 
 
 def run_with_delay(mode: str, steps: int, mean: float) -> tuple[float, float, list[float], bytes]:

@@ -44,7 +44,8 @@ BASES = {
         "'http://127.0.0.1:9/v1', model: m, pause: 0.001, retries: 1, prices: {prompt: 1.0}}}",
     ],
     "rewards": [
-        "environment={name: own, class: 'front:Desk', tasks: unjudged.jsonl, rewards: {one: 'rules:reward'}}",
+        "environment={name: own, class: 'front:Desk', tasks: unjudged.jsonl, rewards: {one: 'rules:reward'}, "
+        "categories: {order: {needs_tool: true}}}",
         "method={name: own, class: 'rules:Plain'}",
     ],
     "model": [
@@ -118,7 +119,9 @@ def _in_one_folder(built_desk: Path, tmp_path_factory: pytest.TempPathFactory) -
     policy.save_policy(other, here / "other", {})
     rows = [json.loads(line) for line in (here / "train.jsonl").read_text().splitlines()]
     (here / "rules.py").write_text(RULES)
-    unjudged = [{name: value for name, value in row.items() if name != "verifier"} for row in rows]
+    unjudged = [
+        {name: value for name, value in row.items() if name != "verifier"} | {"category": "order"} for row in rows
+    ]
     (here / "unjudged.jsonl").write_text("".join(json.dumps(row) + "\n" for row in unjudged))
     (here / "users.jsonl").write_text("".join(json.dumps({**row, "user": "mia"}) + "\n" for row in rows))
     with pytest.MonkeyPatch.context() as patched:
@@ -234,7 +237,9 @@ def live_keys() -> list[Any]:
         base = "llm" if key.path.startswith("reference.writer.") else base
         base = "user" if key.path.startswith("environment.user.") else base
         base = "model" if key.path.startswith("evaluation.model.") else base
-        elsewhere = key.path.startswith("method.") or key.path == "policy.device"  # which asks for another machine
+        # which ask for another machine, another template or other tasks
+        elsewhere = key.path in ("policy.device", "policy.tool_instruction", "environment.categories")
+        elsewhere |= key.path.startswith("method.")
         if not key.is_section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))
     return wanted

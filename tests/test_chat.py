@@ -28,12 +28,12 @@ def said(chat: Chat, text: str) -> np.ndarray:
     return chat.encode_policy_text(text)
 
 
-def test_a_prompt_is_written_out_and_a_reference_goes_before_the_end_of_the_system_message(chat: Chat) -> None:
+def test_a_prompt_is_written_out_and_a_reference_goes_before_the_end_of_the_task_s_message(chat: Chat) -> None:
     opened = chat.encode_prompt(OPENING, TOOL_SCHEMAS[:1])
     system = "<|system|> not allowed tools : find_user name , <|end|>".split()
     expected = system + "<|user|> hello i am mia . <|end|> <|assistant|>".split()
     assert spell(chat, opened.token_ids) == expected
-    assert opened.reference_position == 8 and expected[8] == "<|end|>"
+    assert opened.reference_position == 15 and expected[15] == "<|end|>"
 
 
 def test_a_turn_is_read_token_by_token(chat: Chat) -> None:

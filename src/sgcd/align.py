@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 Item = TypeVar("Item")
-Moves = Sequence[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,15 +15,6 @@ class Parting:
     other: range
     is_pair: bool = False
     """Whether it is one item against a similar one that it is aligned with, such as a call with another argument."""
-
-
-@dataclass(frozen=True, slots=True)
-class Deviation:
-    """A point where one sequence leaves another: the move before it, the expected and the actual next move."""
-
-    after: str
-    expected: str
-    actual: str
 
 
 def align_sequences(
@@ -76,39 +66,6 @@ def is_equal(first: object, second: object) -> int:
     return int(first == second)
 
 
-def edit_distance(first: Moves, second: Moves) -> int:
-    """The number of moves to delete or insert."""
-    return len(first) + len(second) - 2 * total_similarity(first, second, is_equal)
-
-
-def medoid_index(sequences: Sequence[Moves]) -> int:
-    """The index of the sequence that is nearest to all others; of several, the shortest, then the first."""
-    return min(
-        range(len(sequences)),
-        key=lambda i: (
-            sum(edit_distance(sequences[i], other_moves) for other_moves in sequences),
-            len(sequences[i]),
-            i,
-        ),
-    )
-
-
-def find_deviations(expected: Moves, actual: Moves) -> list[Deviation]:
-    """Each point where `actual` leaves `expected`, in order.
-
-    >>> find_deviations(["find", "check", "cancel"], ["find", "cancel"])
-    [Deviation(after='find', expected='check', actual='cancel')]
-    """
-    return [
-        Deviation(
-            expected[parting.own.start - 1] if parting.own.start else "nothing",
-            _move_at(expected, parting.own.start),
-            _move_at(actual, parting.other.start),
-        )
-        for parting in find_partings(expected, actual, is_equal)
-    ]
-
-
 def _best_sums(similarities: Sequence[Sequence[int]], num_other: int) -> list[list[int]]:
     """`sums[i][j]` is the greatest sum from the items after i and j on."""
     sums = [[0] * (num_other + 1) for _ in range(len(similarities) + 1)]
@@ -116,7 +73,3 @@ def _best_sums(similarities: Sequence[Sequence[int]], num_other: int) -> list[li
         for j in reversed(range(num_other)):
             sums[i][j] = max(sums[i + 1][j + 1] + similarities[i][j], sums[i + 1][j], sums[i][j + 1])
     return sums
-
-
-def _move_at(moves: Moves, index: int) -> str:
-    return moves[index] if index < len(moves) else "nothing"

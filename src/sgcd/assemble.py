@@ -10,7 +10,6 @@ from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.settings import LlmWriterSettings
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.contrast.writers.llm import LanguageModelWriter
-from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.credit.methods import build_method
 from sgcd.endpoint.client import Endpoint
 from sgcd.learn.policy.head import check_head, get_head
@@ -37,7 +36,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
     check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.logits_bytes)
     model_thread = ModelThread()
     method, writer_endpoint = build_method(recipe.method), build_writer_endpoint(recipe)
-    writer = LanguageModelWriter(writer_endpoint) if writer_endpoint else choose_built_in_writer(recipe)
+    writer = LanguageModelWriter(writer_endpoint) if writer_endpoint else BuiltInWriter()
     return RunContext(
         task_suite=task_suite,
         policy=policy,
@@ -54,11 +53,6 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
         writer_endpoint=writer_endpoint if method.needs and method.needs.needs_references else None,
         user_endpoint=user_endpoint,
     )
-
-
-def choose_built_in_writer(recipe: Recipe) -> BuiltInWriter | MovesWriter:
-    """The built-in writer. The lab's policies know few words, and read its references in those."""
-    return MovesWriter() if recipe.environment.name == "lab" else BuiltInWriter()
 
 
 def build_writer_endpoint(recipe: Recipe) -> Endpoint | None:

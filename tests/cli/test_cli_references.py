@@ -92,7 +92,7 @@ def test_one_group_is_shown_from_what_the_writer_read_to_what_was_credited(run: 
     assert said.startswith(f"task {rows[1]['task']} in step 1: 6 siblings, ")
     assert rows[1]["text"] in said
     assert said.count("\nattempt : ") == said.count(", advantage ") == 6
-    assert "credit reference : ... end of reference .\n<|end|> <|user|>" in said
+    assert "credit reference : ... end of reference .\n<|end|> <|assistant|>" in said
 
 
 def refused(capsys: Capture, *typed: str) -> str:

@@ -37,12 +37,12 @@ def test_an_empty_reference_gives_the_students_row() -> None:
     assert build_teacher_input_ids(one, NOTHING).dtype == np.int32
 
 
-def test_a_reference_goes_into_the_system_message_where_the_labs_policies_learnt_to_read_it() -> None:
+def test_a_reference_goes_to_the_end_of_the_tasks_message() -> None:
     opened = LAB.encode_prompt(({"role": "system", "content": "not allowed"}, {"role": "user", "content": "hello"}), ())
     row = insert_reference(opened.token_ids, opened.reference_position, encode_reference(LAB, "a human"))
     assert LAB.decode(row) == (
-        "<|system|> not allowed credit reference : a human end of reference . <|end|> "
-        "<|user|> hello <|end|> <|assistant|>"
+        "<|system|> not allowed <|end|> "
+        "<|user|> hello credit reference : a human end of reference . <|end|> <|assistant|>"
     )
 
 
@@ -90,7 +90,7 @@ def test_the_students_prompt_is_the_same_with_and_without_references() -> None:
     assert LAB.encode_prompt(opening, TOOL_SCHEMAS).token_ids.tolist() == before
 
 
-LINES = ["what they check :", "then they do :", "where they go wrong :", "after nothing they leave :", "keep masked :"]
+LINES = ["attempts first :", "attempts then :", "failed attempts :", "attempts part after nothing :", "hidden :"]
 
 
 def test_a_reference_that_fits_is_whole() -> None:

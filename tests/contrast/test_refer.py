@@ -27,7 +27,7 @@ from sgcd.contrast.reference import (
 )
 from sgcd.contrast.trace import render_trace
 from sgcd.contrast.writers import Writer, WriterFailed
-from sgcd.contrast.writers.moves import MovesWriter
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group, Verdict
 
 PLENTY = 10**6
@@ -38,18 +38,16 @@ def referred(writer: Writer, group: Group | None = None, budget: int = PLENTY) -
 
 
 def test_mixed_siblings_have_a_reference() -> None:
-    found = referred(MovesWriter())
+    found = referred(BuiltInWriter())
     assert found.reference is not None
     assert found.reference.text.splitlines() == [
-        "what successful attempts check : find_user .",
-        "then they do : get_booking , say sorry this is not allowed .",
-        "where failed attempts go wrong : cancel_booking , say it is done thank you .",
-        "after find_user they leave : cancel_booking instead of get_booking .",
-        "keep masked : hidden .",
+        "Successful attempts call find_user, then get_booking.",
+        "Attempts first part after find_user.",
+        "Successful attempts call get_booking.",
     ]
     assert (found.cause, found.selection, found.siblings_read, found.num_replaced) == ("", "all", (0, 1), 0)
     assert (found.reference.task, found.reference.writer, found.reference.literals) == ("t1", "built-in", ())
-    assert referred(MovesWriter()) == found
+    assert referred(BuiltInWriter()) == found
 
 
 @pytest.mark.parametrize(
@@ -195,14 +193,14 @@ def test_a_line_for_the_runs_folder_is_plain_json_without_what_was_masked() -> N
 
 
 def test_contrast_refers_and_fits() -> None:
-    contrast = ReferenceBuilder(MovesWriter(), LAB, PLENTY, min_tokens=10)
+    contrast = ReferenceBuilder(BuiltInWriter(), LAB, PLENTY, min_tokens=10)
     found = run(contrast.build(pair()))
-    assert found == referred(MovesWriter())
+    assert found == referred(BuiltInWriter())
     whole = encode_reference(LAB, found.reference.text)
     fitted = contrast.fit_to_window(found.reference, len(whole) - 1)
     assert fitted and fitted.dropped_lines == 1
     assert contrast.fit_to_window(found.reference, 9) is None
-    assert run(ReferenceBuilder(MovesWriter(), LAB, 5, 10).build(pair())).cause.startswith("too long")
+    assert run(ReferenceBuilder(BuiltInWriter(), LAB, 5, 10).build(pair())).cause.startswith("too long")
 
 
 def test_the_parts_before_and_after_the_writer_wait_for_nothing() -> None:
@@ -223,14 +221,14 @@ def test_the_parts_before_and_after_the_writer_wait_for_nothing() -> None:
 
 @pytest.mark.parametrize("reads_steps", [True, False])
 def test_steps_are_built_for_a_writer_that_reads_them_alone(reads_steps: bool) -> None:
-    writer = Says([...], reads_steps=reads_steps)
-    assert referred(writer) == referred(Says([...]))
+    writer = Says(["look first"], reads_steps=reads_steps)
+    assert referred(writer).reference == referred(Says(["look first"])).reference
     assert writer.traces
     assert all(bool(trace.steps) == reads_steps for trace in writer.traces)
 
 
 def test_literals_are_not_creditable_where_there_is_a_reference() -> None:
-    contrast = ReferenceBuilder(MovesWriter(), LAB, PLENTY, min_tokens=10)
+    contrast = ReferenceBuilder(BuiltInWriter(), LAB, PLENTY, min_tokens=10)
     found = run(contrast.build(pair()))
     masks = contrast.creditable_masks(pair(), found)
     for mask, each in zip(masks, pair().rollouts, strict=True):
@@ -241,8 +239,13 @@ def test_literals_are_not_creditable_where_there_is_a_reference() -> None:
 
 
 SECRETS = st.lists(
-    st.text(string.ascii_letters + string.digits + "-.éß", min_size=3, max_size=12), min_size=1, max_size=3
+    st.text(string.ascii_letters + string.digits + "-.éß", min_size=3, max_size=12).filter(
+        lambda secret: secret.casefold() not in ("attempt", "success", "failure", "say", "call", "heard")
+    ),
+    min_size=1,
+    max_size=3,
 )
+"""No words of a rendered trace's own."""
 
 
 @settings(max_examples=40, deadline=None)

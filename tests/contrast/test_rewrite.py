@@ -6,10 +6,10 @@ from helpers.group import DONE, LAB, SORRY, Says, call, pair, rollout, run, sibl
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.rewrite import CauseCounts, rewrite_references, write_without_each
 from sgcd.contrast.rewrite import pick_pair as one_pair
-from sgcd.contrast.writers.moves import MovesWriter
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group, Verdict
 
-CONTRAST = ReferenceBuilder(MovesWriter(), LAB, 10**6, 1)
+CONTRAST = ReferenceBuilder(BuiltInWriter(), LAB, 10**6, 1)
 
 
 def three() -> Group:
@@ -27,13 +27,13 @@ def three() -> Group:
 def test_every_arm_has_its_texts() -> None:
     groups = [three(), pair()]
     own = [run(CONTRAST.build(group)).reference.text for group in groups]
-    arms, causes = run(rewrite_references(groups, own, CONTRAST, MovesWriter(), seed=0))
+    arms, causes = run(rewrite_references(groups, own, CONTRAST, BuiltInWriter(), seed=0))
     assert not causes
     assert arms["rewritten"] == [[text] for text in own]
     assert "built-in" not in arms
     assert arms["shuffled"] == [[own[1]], [own[0]]]
-    assert arms["what to do"][0] == ["\n".join(own[0].splitlines()[:2])]
-    assert arms["deviations"][1] == [own[1].splitlines()[3]]
+    assert arms["what to do"][0] == ["\n".join(own[0].splitlines()[:1])]
+    assert arms["deviations"][1] == ["\n".join(own[1].splitlines()[1:])]
     assert [len(texts) for texts in arms["leave one out"]] == [2, 0]  # the only failure cannot be left out
     assert [name for name in arms if name.startswith("errors")] == [
         "errors 10%", "errors 25%", "errors 50%", "errors 100%",
@@ -42,9 +42,9 @@ def test_every_arm_has_its_texts() -> None:
 
 def test_another_writer_stands_beside_the_built_in_one() -> None:
     contrast = ReferenceBuilder(Says(["look first"]), LAB, 10**6, 1)
-    arms, _ = run(rewrite_references([three()], ["own"], contrast, MovesWriter(), seed=0))
+    arms, _ = run(rewrite_references([three()], ["own"], contrast, BuiltInWriter(), seed=0))
     assert arms["rewritten"] == [["look first"]]
-    assert arms["built-in"][0][0].startswith("what successful attempts check")
+    assert arms["built-in"][0][0].startswith("Successful attempts call")
     assert arms["shuffled"] == [[]]
 
 

@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from helpers import chats, subword_chats
-from helpers.group import LAB, OPENING, call, pair, rollout, run, siblings
+from helpers.group import DONE, LAB, OPENING, call, pair, rollout, run, siblings
 from sgcd.act.environments.worker_thread import WorkerThread
 from sgcd.chat import Chat
 from sgcd.contrast.leakage.literals import creditable_mask, find_literals
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult, build_reference, prepare_reference
 from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.contrast.trace import build_traces
-from sgcd.contrast.writers.moves import MovesWriter
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.lab import policy
 from sgcd.records import Group, Message
 
@@ -41,7 +41,10 @@ def group_with_long_answers(seed: int, num_lines: int) -> Group:
 
     rollouts = [
         rollout(
-            [call("find_user", "name", "mia"), "it is done thank you"], ["done"], sibling % 2 == 0, private=("mia",)
+            [call("find_user", "name", "mia"), *[call("get_booking", "booking", "b01")] * (sibling % 2), DONE],
+            ["done"] * (1 + sibling % 2),
+            sibling % 2 == 0,
+            private=("mia",),
         )
         for sibling in range(8)
     ]
@@ -66,7 +69,7 @@ def test_tool_answers_are_read_while_the_reference_of_a_huge_group_is_prepared()
 
     async def build_and_read() -> tuple[ReferenceResult, int, float]:
         building = asyncio.create_task(
-            build_reference(group_with_long_answers(1, 600), LAB, MovesWriter(), budget=10**9)
+            build_reference(group_with_long_answers(1, 600), LAB, BuiltInWriter(), budget=10**9)
         )
         num_answers, longest = await read_answers(building)
         return building.result(), num_answers, longest
@@ -105,7 +108,7 @@ def test_text_work_is_done_in_order_by_one_thread_and_dropped_when_nobody_waits(
 
 
 def test_what_text_work_raises_reaches_the_caller() -> None:
-    builder = ReferenceBuilder(MovesWriter(), LAB, 10**6, 1)
+    builder = ReferenceBuilder(BuiltInWriter(), LAB, 10**6, 1)
     messages: Any = (None,)
     broken = siblings(*(replace(one, messages=messages) for one in pair().rollouts))
     with pytest.raises(AttributeError):

@@ -3,9 +3,8 @@
 import dataclasses
 from typing import Any, get_args
 
-from helpers.group import DONE, LAB, SORRY, call, pair, rollout
+from helpers.group import DONE, LAB, SORRY, call, rollout
 from sgcd.contrast.leakage.chat_marks import find_chat_marks
-from sgcd.contrast.leakage.literals import find_literals
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.trace import (
     Trace,
@@ -15,7 +14,6 @@ from sgcd.contrast.trace import (
     drop_middle_turns,
     render_trace,
     shorten_observations,
-    trace_from_tools,
 )
 from sgcd.records import Rollout
 
@@ -57,51 +55,22 @@ def test_no_field_of_a_trace_can_hold_gold() -> None:
         return names
 
     assert fields(Trace) == {
-        "success", "turns", "sibling", "ended_by_call", "opening",
-        "text", "calls", "parse_error", "replies", "tool", "arguments", "error",
+        "success", "turns", "sibling", "opening",
+        "text", "calls", "parse_error", "replies", "tool", "arguments",
         "steps", "kind", "is_error", "values", "argument", "identity", "origin", "field", "size", "place",
     }  # fmt: skip
 
 
-def test_moves_are_the_tools_that_answered_and_how_the_last_words_begin() -> None:
-    calls = [call("find_user", "name", "mia"), call("get_booking", "booking", "b99")]
-    one = rollout([*calls, SORRY], ["user mia", "error : no such booking"], False, failed=[False, True])
-    assert seen(one).moves == ("find_user", "say sorry this is not allowed")
-    assert seen(one).errors == ("get_booking error no such booking",)
-
-
-def test_a_rollout_without_last_words_says_nothing_unless_a_call_ended_it() -> None:
-    one = rollout([call("find_user", "name", "mia")], ["user mia"], False, ending="turn_limit")
-    assert seen(one).moves == ("find_user", "say nothing")
-    assert seen(dataclasses.replace(one, end_reason="ended")).moves == ("find_user",)
-    assert seen(rollout([], ending="token_limit")).moves == ("say nothing",)
-
-
-def test_a_call_that_could_not_be_read_is_a_problem_and_no_move() -> None:
+def test_a_call_that_could_not_be_read_is_a_problem_and_no_call() -> None:
     one = rollout(["<call> </call>", SORRY], ["error : the call is empty"])
     assert seen(one).turns[0].parse_error == "the call is empty"
-    assert (seen(one).tools, seen(one).errors) == ((), ("error the call is empty",))
-
-
-def test_words_beside_a_call_that_could_not_be_read_are_no_last_words() -> None:
-    assert seen(rollout(["sorry <call> </call>"], ending="turn_limit")).moves == ("say nothing",)
+    assert seen(one).turns[0].calls == ()
 
 
 def test_a_literal_called_as_if_it_were_a_tool_is_masked() -> None:
     one = rollout(["<call> mia </call>", SORRY], ["error : unknown tool mia"], failed=[True])
-    assert seen(one, Literals.from_texts(["mia"])).errors == ("hidden error unknown tool hidden",)
+    assert seen(one, Literals.from_texts(["mia"])).turns[0].calls == (TraceCall("hidden"),)
     assert "mia" not in render_trace(seen(one, Literals.from_texts(["mia"])))
-
-
-def test_an_observation_that_answers_several_calls_at_once_is_their_common_complaint() -> None:
-    one = rollout(
-        [call("find_user", "name", "mia") + call("get_flight", "booking", "b11"), SORRY], ["Error: too many tools"]
-    )
-    first = dataclasses.replace(
-        one.turns[0], calls=tuple(dataclasses.replace(c, is_error=True) for c in one.turns[0].calls)
-    )
-    one = dataclasses.replace(one, turns=(first, one.turns[1]))
-    assert seen(one).errors == ("find_user error too many tools", "get_flight error too many tools")
 
 
 def test_a_greeting_before_the_first_turn_is_not_taken_for_a_turn() -> None:
@@ -109,14 +78,6 @@ def test_a_greeting_before_the_first_turn_is_not_taken_for_a_turn() -> None:
     greeted = (*one.messages[:2], {"role": "assistant", "content": "good"}, {"role": "user", "content": "please"})
     one = dataclasses.replace(one, messages=(*greeted, *one.messages[2:]))
     assert [turn.replies for turn in seen(one).turns] == [("user mia",), ()]
-
-
-def test_a_rollout_and_a_script_that_did_the_same_have_the_same_moves() -> None:
-    one = pair().rollouts[0]
-    assert (
-        seen(one, find_literals(pair(), LAB)).moves
-        == trace_from_tools(True, ["find_user", "get_booking"], SORRY, literals=["mia"]).moves
-    )
 
 
 def test_a_trace_is_rendered_in_plain_lines() -> None:

@@ -14,7 +14,7 @@ from sgcd.contrast.insert import build_teacher_input_ids, encode_reference
 from sgcd.contrast.leakage.chat_marks import find_chat_marks
 from sgcd.contrast.reference import build_reference
 from sgcd.contrast.trace import render_trace
-from sgcd.contrast.writers.moves import MovesWriter
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.records import Group
 
 CHATS = {"words": LAB, "bytes": subword_chats.chat(), "fallback": subword_chats.chat("fallback")}
@@ -83,16 +83,10 @@ def test_a_teachers_row_has_the_very_turns_of_the_students(kind: str, pieces: li
 
 
 def test_the_built_in_writer_passes_no_mark_on() -> None:
-    group = told(LAB, "error : <|end|> <|assistant|> no such booking")
-    heard = tuple(
-        replace(
-            r, turns=(replace(r.turns[0], calls=(replace(r.turns[0].calls[0], is_error=not r.success),)), r.turns[1])
-        )
-        for r in group.rollouts
-    )
-    found = run(build_reference(replace(group, rollouts=heard), LAB, MovesWriter(), budget=10**6))
+    ends = [[call("find_user", "name", "<|end|>"), call("<|assistant|>"), DONE], [call("<|end|>"), SORRY]]
+    group = siblings(*(rollout(words, ["<|end|> : <call>"] * 2, words is ends[0]) for words in ends))
+    found = run(build_reference(group, LAB, BuiltInWriter(), budget=10**6))
     assert found.reference is not None
-    assert "find_user error" in found.reference.text
     assert special(LAB, encode_reference(LAB, found.reference.text)) == []
 
 

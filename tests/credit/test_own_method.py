@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 
 import sgcd.assemble
+from helpers.group import LastWords
 from helpers.training_runs import group
 from sgcd.cli import main
-from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.credit.methods import CreditInputs, build_method
 from sgcd.credit.settings import OwnMethodSettings
 from sgcd.credit_records import Features, Teacher
@@ -164,7 +164,7 @@ def rules_at_desk(at_desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """The smallest run's folder with the page's rules in it."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     # siblings at the desk differ in words alone, which the writer for any environment does not name
-    monkeypatch.setattr(sgcd.assemble, "choose_built_in_writer", lambda recipe: MovesWriter())
+    monkeypatch.setattr(sgcd.assemble, "BuiltInWriter", LastWords)
     for module, source in RULES.items():
         (at_desk / f"{module}.py").write_text(source)
     yield at_desk

@@ -143,7 +143,7 @@ def test_without_its_server_every_rollout_is_broken_and_the_run_says_so(capsys: 
     num_rollouts = sum(row["rollouts"] for row in rows)
     assert said.splitlines()[-1] == (
         f"sgcd: run: {num_rollouts} of {num_rollouts} rollouts broke, {num_rollouts} of them by user: connection; the "
-        f"first text: {cause}; the run can go on: sgcd train --run run --resume steps=N"
+        f"first text: {cause}; mend that; the run can go on: sgcd train --run run --resume steps=N"
     )
     assert f"{rows[0]['broken']} of {rows[0]['rollouts']} rollouts broken: {cause}" in said
     assert f"{rows[0]['user']['calls']} of {rows[0]['user']['calls']} calls of the user failed: connection" in said

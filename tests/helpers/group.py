@@ -9,7 +9,7 @@ import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.contrast.trace import Trace
-from sgcd.contrast.writers.moves import compose_moves
+from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.lab import policy
 from sgcd.records import EndReason, Group, Message, Rollout, Task, TokenIds, TokenKind, TokenKinds, Turn, Verdict
 
@@ -87,7 +87,7 @@ class Says:
 
     texts: Sequence[Any]
     name: str = "says"
-    reads_steps: bool = False
+    reads_steps: bool = True
     num_calls: int = 0
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
@@ -97,7 +97,18 @@ class Says:
         self.traces = traces
         if isinstance(text, BaseException):
             raise text
-        return compose_moves(traces) if text is ... else text
+        return compose_reference(traces) if text is ... else text
+
+
+class LastWords:
+    """A writer for siblings that differ in words alone; the same text for the same traces."""
+
+    name = "built-in"
+    reads_steps = False
+
+    async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
+        best = next(trace for trace in traces if trace.success)
+        return f"successful attempts take {len(best.turns)} turns .\nthey answer : {best.turns[-1].text} ."
 
 
 def run(coroutine: Any) -> Any:

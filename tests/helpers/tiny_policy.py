@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
+from helpers.group import LastWords
 from sgcd.act.environment import InitialMessages, Reply, TaskSuite
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.credit.methods import build_method
 from sgcd.lab import policy as lab
 from sgcd.learn.policy.load import Policy
@@ -29,7 +29,7 @@ from sgcd.storage.run_folder import RunFolder
 CHAT = lab.build_lab_chat()
 
 
-def model(dtype: torch.dtype = torch.float32, size: int = CHAT.vocab_size, seed: int = 3) -> Any:
+def model(dtype: torch.dtype = torch.float32, size: int = CHAT.vocab_size, seed: int = 6) -> Any:
     torch.manual_seed(seed)
     shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "head_dim": 8}
     heads: dict[str, Any] = {"num_attention_heads": 2, "num_key_value_heads": 1}
@@ -176,7 +176,7 @@ def build_context(path: Path, plan: Recipe, stage: TaskSuite = STAGE, policy: An
     with torch.no_grad():
         fresh.get_input_embeddings().weight *= 8
     sampler = TorchSampler(fresh, CHAT, plan.sampler, thread)
-    contrast = ReferenceBuilder(MovesWriter(), CHAT, plan.reference.budget, plan.reference.min_tokens)
+    contrast = ReferenceBuilder(LastWords(), CHAT, plan.reference.budget, plan.reference.min_tokens)
     return RunContext(
         task_suite=stage,
         policy=Policy(fresh, CHAT),

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
+from helpers.group import LastWords
 from helpers.tiny_policy import Watcher
 from helpers.training_runs import SGCD, contents, policy, train
-from sgcd.contrast.writers.moves import compose_moves
 from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.training.context import RunContext
 from sgcd.learn.training.trainer import TrainResult
@@ -122,18 +122,15 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
     assert sorted(calibrated) == [taught] * 4 + [learnt] * 2  # the student by itself, on the first batch alone
 
 
-class Late:
-    """The built-in writer, each time as late as it is told."""
-
-    name = "built-in"
-    reads_steps = False
+class Late(LastWords):
+    """Each time as late as it is told."""
 
     def __init__(self, *seconds: float) -> None:
         self.seconds = [*seconds]
 
     async def write(self, traces: Any, refused: Any = ()) -> str:
         await asyncio.sleep(self.seconds.pop(0) if self.seconds else 0)
-        return compose_moves(traces)
+        return await super().write(traces)
 
 
 def test_whoever_writes_first_the_run_ends_the_same(tmp_path: Path) -> None:

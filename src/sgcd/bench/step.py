@@ -11,7 +11,7 @@ from transformers import Qwen3Config, Qwen3ForCausalLM
 from sgcd.bench.timing import at_most, min_cpu_seconds, summarize_cases
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
-from sgcd.contrast.writers.moves import MovesWriter
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods import Method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.methods.sgcd import Sgcd
@@ -84,11 +84,11 @@ def build_bench_recipe(logits_bytes: int = LOGITS_BYTES) -> Recipe:
 
 
 def build_bench_contrast(recipe: Recipe) -> ReferenceBuilder:
-    return ReferenceBuilder(MovesWriter(), CHAT, recipe.reference.budget, recipe.reference.min_tokens)
+    return ReferenceBuilder(BuiltInWriter(), CHAT, recipe.reference.budget, recipe.reference.min_tokens)
 
 
 def build_bench_references(groups: list[Group]) -> list[ReferenceResult]:
-    text = "\n".join(["what successful attempts check : find_user , get_booking , get_flight ."] * 6)
+    text = "\n".join(["Successful attempts call find_user, then get_booking, then get_flight."] * 6)
     return [
         ReferenceResult(g.task.id, Reference(g.task.id, text, "by hand"), "", Literals.from_texts(["b12"]))
         for g in groups

@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 from sgcd.records import Call
 
@@ -208,8 +208,6 @@ class CallFormat:
     """Other marks that only the template and the policy may write."""
     end_tokens: tuple[str, ...] = ()
     """Tokens that end a turn, besides the template's."""
-    reference_role: Literal["user", "system"] = "user"
-    """Of the message that a reference goes into: the lab's policies learnt to read it in the system message."""
 
     @property
     def marks(self) -> tuple[str, ...]:
@@ -227,12 +225,7 @@ def _single_call(parse: Callable[[str, Tools], Call | str]) -> CallParser:
 
 
 LAB_FORMAT = CallFormat(
-    "the lab",
-    _THINKING_MARKS,
-    ("<call>", "</call>"),
-    _single_call(parse_word_call),
-    answer_separator=" ",
-    reference_role="system",
+    "the lab", _THINKING_MARKS, ("<call>", "</call>"), _single_call(parse_word_call), answer_separator=" "
 )
 HERMES_FORMAT = CallFormat(
     "Hermes", _THINKING_MARKS, _CALL_MARKS, _single_call(parse_json_call), other_marks=_RESPONSE_MARKS

@@ -74,7 +74,6 @@ class Chat:
             self._render_text,
             self.end_id,
             self.call_format.marks,
-            role=self.call_format.reference_role,
             name=name,
         )
         self._span_decoder = SpanDecoder(tokenizer, self.end_id)

@@ -37,12 +37,10 @@ class ReferencePlaces:
     end_id: int
     marks: tuple[str, ...]
     """Marks of calls. A teacher copies what follows a mark in its prompt to where the policy has written that mark."""
-    role: str
-    """A reference goes into the last message of this role, of a user where there is none."""
     name: str
 
     def find_place(self, prompt: RenderedPrompt) -> int:
-        """The index in the ids of a reference: before the end of the last message of `role`.
+        """The index in the ids of a reference: before the end of the last message of a user.
 
         The start of the first message where no user speaks, or where a mark of a call would stand before that place.
         """
@@ -56,10 +54,9 @@ class ReferencePlaces:
         )
 
     def _candidate_places(self, prompt: RenderedPrompt) -> Iterator[int]:
-        last_index = {message["role"]: index for index, message in enumerate(prompt.messages)}
-        index = last_index.get(self.role, last_index.get("user"))
-        if index is not None:
-            yield self._find_message_end(prompt, index)
+        users = [index for index, message in enumerate(prompt.messages) if message["role"] == "user"]
+        if users:
+            yield self._find_message_end(prompt, users[-1])
         yield int(np.searchsorted(prompt.starts, len(self._render_before(prompt, 0, after_text=False))))
 
     def _find_message_end(self, prompt: RenderedPrompt, index: int) -> int:

@@ -11,7 +11,6 @@ from sgcd.contrast.choose import split_by_outcome
 from sgcd.contrast.leakage.masking import PLACEHOLDER_PATTERN
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.writers.built_in import BuiltInWriter
-from sgcd.contrast.writers.moves import MovesWriter
 from sgcd.records import Group
 
 _KEEP_MASKED_LINE = re.compile(r"^\W*keep masked\b", re.IGNORECASE)
@@ -94,7 +93,7 @@ async def rewrite_references(
     groups: Sequence[Group],
     own_references: Sequence[str],
     builder: ReferenceBuilder,
-    built_in_writer: BuiltInWriter | MovesWriter,
+    built_in_writer: BuiltInWriter,
     *,
     seed: int,
 ) -> tuple[TextsByArm, CauseCounts]:

@@ -14,6 +14,8 @@ _NUMBER_WORDS = "zero one two three four five six seven eight nine ten eleven tw
 _WORD = re.compile(r"[^\W_]+(?:[.:/@_+-]+[^\W_]+)*")
 _NAME = re.compile(r"[^\W\d]+")
 """A name of a tool, an argument or a field; one with a digit may be a value, such as an id that is a key."""
+_PAIR = re.compile(r"\s*(?:[-*]\s+)?([^\W\d]+)\s*[:=]\s*(.*\S)\s*")
+"""A part of a result in plain text: `name : value`."""
 _MAX_SHORT_RESULT_WORDS = 5
 """A result of so few words counts as one value that a final answer may repeat."""
 
@@ -121,14 +123,25 @@ class StepBuilder:
         return tuple(values)
 
     def _answer_values(self, answer: str, sources: Sequence["_Source"]) -> tuple[StepValue, ...]:
-        """The results that the answer repeats, each once; not what a user or the instructions had said before."""
-        text = f" {_normalize(answer)} "
-        known = " ".join(source.words for source in sources if source.origin.kind != "result")
+        """The results that the answer repeats, each once.
+
+        What a user had said is not repeated. What the instructions say is, where the answer names its field.
+        """
+        text = _normalize(answer)
+        known = {
+            kind: " ".join(source.words for source in sources if source.origin.kind == kind)
+            for kind in ("user", "instructions")
+        }
         repeated = {
             source.origin: None
             for source in sources
             if source.origin.kind == "result"
-            and any(f" {value} " in text and f" {value} " not in f" {known} " for value in source.repeatable)
+            and any(
+                _contains(text, value)
+                and not _contains(known["user"], value)
+                and (not _contains(known["instructions"], value) or _contains(text, source.origin.field))
+                for value in source.repeatable
+            )
         }
         return tuple(
             StepValue("", self._identify(f"answer {origin.tool} {origin.field}"), origin) for origin in repeated
@@ -141,7 +154,7 @@ class StepBuilder:
             if message["role"] != "assistant":
                 yield _Source(Origin(kind), _normalize(content))
             return
-        parsed = _parse_json(content)
+        parsed = _parse_result(content)
         if parsed is None:
             words = _normalize(content)
             short = {words} if len(words.split()) <= _MAX_SHORT_RESULT_WORDS else set[str]()
@@ -213,7 +226,7 @@ def _place(source: _Source, words: str) -> int:
 
 
 def _contains(text: str, words: str) -> bool:
-    return f" {words} " in f" {text} "
+    return bool(words) and f" {words} " in f" {text} "
 
 
 def _normalize(value: object) -> str:
@@ -250,8 +263,11 @@ def _flatten(value: Any, path: str) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _parse_json(text: str) -> Any:
-    """A JSON object or list; None for any other text."""
+def _parse_result(text: str) -> Any:
+    """A JSON object or list, or a text of which every part is `name : value`; None for any other text."""
+    pairs = [_PAIR.fullmatch(part) for part in re.split("[\n,;]", text) if part.strip()]
+    if pairs and all(pairs):
+        return {pair.group(1): pair.group(2) for pair in pairs if pair}
     try:
         parsed = json.loads(text) if text.lstrip()[:1] in ("{", "[") else None
     except (ValueError, RecursionError):

@@ -1,6 +1,5 @@
 """Traces: the visible part of a rollout (texts, calls, replies, outcome) with literals masked, for a writer to read."""
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -15,24 +14,13 @@ from sgcd.contrast.steps import Step, StepBuilder
 from sgcd.records import Call, Message, Rollout
 from sgcd.text import cut_middle
 
-_MAX_ANSWER_WORDS = 5
-"""Words of a final answer in `Trace.moves`: enough to tell a refusal from a confirmation."""
-_MAX_ERROR_WORDS = 5
-"""Words of a tool's error in `TraceCall.error`."""
-
 
 @dataclass(frozen=True, slots=True)
 class TraceCall:
-    """One call with its visible arguments.
-
-    >>> TraceCall("get_booking", "booking=hidden").error
-    ''
-    """
+    """One call with its visible arguments."""
 
     tool: str
     arguments: str = ""
-    error: str = ""
-    """The first words of the tool's error; empty when the call succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,47 +36,15 @@ class TraceTurn:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A sibling as a writer sees it. It has no field for gold answers, verifier facts or rewards.
-
-    >>> turns = TraceTurn(calls=(TraceCall("find_user"),)), TraceTurn("it is done thank you and goodbye")
-    >>> Trace(True, turns).moves
-    ('find_user', 'say it is done thank you')
-    """
+    """A sibling as a writer sees it. It has no field for gold answers, verifier facts or rewards."""
 
     success: bool
     turns: tuple[TraceTurn, ...]
     sibling: int = 0
-    ended_by_call: bool = False
-    """Whether a call ended the rollout, so that there is no final text."""
     opening: str = ""
     """The messages before the policy's first turn."""
     steps: tuple[Step, ...] = ()
     """Its calls and its end, with the origins of their values, for a writer that reads them; no text shows them."""
-
-    @property
-    def tools(self) -> tuple[str, ...]:
-        """Tools whose calls succeeded, in order."""
-        return tuple(call.tool for turn in self.turns for call in turn.calls if not call.error)
-
-    @property
-    def moves(self) -> tuple[str, ...]:
-        """Tools whose calls succeeded, in order, then the first words of the final text."""
-        last_turn = self.turns[-1] if self.turns else TraceTurn()
-        last_words = (
-            "" if last_turn.calls or last_turn.parse_error else " ".join(last_turn.text.split()[:_MAX_ANSWER_WORDS])
-        )
-        return self.tools if self.ended_by_call else (*self.tools, f"say {last_words}" if last_words else "say nothing")
-
-    @property
-    def errors(self) -> tuple[str, ...]:
-        """Errors of tools and of parsing, each once, in order."""
-        errors: dict[str, None] = {}
-        for turn in self.turns:
-            call_errors = [f"{call.tool} error {call.error}" for call in turn.calls if call.error]
-            if not call_errors and turn.parse_error:
-                call_errors = [f"error {turn.parse_error}"]
-            errors.update(dict.fromkeys(call_errors))
-        return tuple(errors)
 
 
 def build_traces(
@@ -120,28 +76,13 @@ def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
     replies_by_turn = _replies_by_turn(rollout)
     turns: list[TraceTurn] = []
     for turn, messages in zip(rollout.turns, replies_by_turn, strict=True):
-        replies = [clean(str(message.get("content", ""))) for message in messages]
-        tool_answers = [text for text, message in zip(replies, messages, strict=True) if message["role"] == "tool"]
-        parse_error = clean(turn.malformed)
-        if len(tool_answers) != len(turn.calls):
-            tool_answers = [parse_error or " ".join(tool_answers)] * len(turn.calls)
-        calls = [
-            TraceCall(clean(call.name), clean(_format_arguments(call)), _error_words(answer) if call.is_error else "")
-            for call, answer in zip(turn.calls, tool_answers, strict=True)
-        ]
-        turns.append(
-            TraceTurn(clean(chat.visible_text(rollout, turn).strip()), tuple(calls), parse_error, tuple(replies))
-        )
+        replies = tuple(clean(str(message.get("content", ""))) for message in messages)
+        calls = tuple(TraceCall(clean(call.name), clean(_format_arguments(call))) for call in turn.calls)
+        turns.append(TraceTurn(clean(chat.visible_text(rollout, turn).strip()), calls, clean(turn.malformed), replies))
     opening = "\n".join(
         labelled_line(message["role"], clean(str(message.get("content", "")))) for message in _opening_messages(rollout)
     )
-    return Trace(rollout.success, tuple(turns), rollout.sibling, rollout.end_reason == "ended", opening)
-
-
-def trace_from_tools(success: bool, tools: Sequence[str], last_words: str, *, literals: Sequence[str] = ()) -> Trace:
-    """A trace from the names of successful tools and the final text."""
-    calls = (TraceTurn(calls=(TraceCall(tool),)) for tool in tools)
-    return Trace(success, (*calls, TraceTurn(Literals.from_texts(literals).mask(last_words))))
+    return Trace(rollout.success, tuple(turns), rollout.sibling, opening)
 
 
 def render_trace(trace: Trace) -> str:
@@ -207,9 +148,3 @@ def labelled_line(label: str, text: str) -> str:
 
 def _format_value(value: Any) -> str:
     return value if isinstance(value, str) else dumps(value, ensure_ascii=False, default=str)
-
-
-def _error_words(text: str) -> str:
-    """The first words of a tool's error, without the leading `error :`."""
-    words = re.sub(r"^\W*error\W*", "", text.strip(), flags=re.IGNORECASE).split()
-    return " ".join(words[:_MAX_ERROR_WORDS]) or "unknown"

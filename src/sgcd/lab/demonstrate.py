@@ -7,7 +7,9 @@ import numpy as np
 
 from sgcd.act.environment import InitialMessages
 from sgcd.chat import Chat, parse_word_call
-from sgcd.contrast.trace import Trace, trace_from_tools
+from sgcd.contrast.leakage.masking import Literals
+from sgcd.contrast.steps import StepBuilder
+from sgcd.contrast.trace import Trace
 from sgcd.lab import words
 from sgcd.lab.world import (
     READ_TOOL_OF,
@@ -156,16 +158,6 @@ class Demonstration:
     verdict: Verdict
     private: tuple[str, ...]
 
-    @property
-    def trace(self) -> Trace:
-        answer_text = self.texts[-1].rpartition(" </think> ")[2]
-        return trace_from_tools(
-            self.verdict.success,
-            [call.name for calls in self.calls for call in calls],
-            answer_text,
-            literals=self.private,
-        )
-
 
 async def play_script(task: Task, script: Script, immediate_answer: str = "") -> Demonstration:
     """Play a task with a script, or with one sentence that is the answer."""
@@ -190,6 +182,28 @@ async def play_script(task: Task, script: Script, immediate_answer: str = "") ->
     return Demonstration(
         task, opening, tuple(texts), tuple(calls), tuple(replies), await world.verify(), world.private()
     )
+
+
+def trace_demonstrations(demonstrations: Sequence[Demonstration]) -> list[Trace]:
+    """Demonstrations of one task as the built-in writer reads them: their steps and their outcomes."""
+    no_ids, no_mask = np.zeros(0, np.int32), np.zeros(0, np.bool_)
+    rollouts = [
+        Rollout(
+            task=played.task.id, category=played.task.category, sibling=sibling, seed=0, prompt=no_ids,
+            reference_position=0, response=no_ids, response_mask=no_mask, token_kinds=np.zeros(0, np.uint8),
+            sampling_logprobs=np.zeros(0, np.float32), turns=tuple(Turn(0, 0, calls) for calls in played.calls),
+            messages=played.opening.messages, tools=played.opening.tools, end_reason="answered",
+            verdict=played.verdict, private=played.private,
+        )
+        for sibling, played in enumerate(demonstrations)
+    ]  # fmt: skip
+    builder = StepBuilder(rollouts, Literals.from_texts(demonstrations[0].private).mask)
+    traces: list[Trace] = []
+    for rollout, played in zip(rollouts, demonstrations, strict=True):
+        answer = played.texts[-1].rpartition(" </think> ")[2]
+        steps = builder.build(rollout, played.opening.messages, played.replies, answer)
+        traces.append(Trace(played.verdict.success, (), rollout.sibling, steps=steps))
+    return traces
 
 
 def encode_demonstration(demonstration: Demonstration, chat: Chat) -> Rollout:

@@ -27,13 +27,16 @@ LAB_CHAT_TEMPLATE = """\
 
 
 def build_lab_tokenizer() -> Any:
-    """A tokenizer with one id per word, so that decoded ids always encode to the same ids."""
-    from tokenizers import Tokenizer, models, pre_tokenizers
+    """A tokenizer with one id per word or stop, so that decoded ids always encode to the same ids."""
+    from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
     token_ids = {word: index for index, word in enumerate(words.build_vocabulary())}
     word_tokenizer = Tokenizer(models.WordLevel(token_ids, unk_token="<unk>"))
-    word_tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    word_tokenizer.normalizer = normalizers.Lowercase()
+    word_tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[.,:]"), "isolated")]
+    )
     word_tokenizer.add_special_tokens(list(words.SPECIAL_TOKENS))
     hf_tokenizer = PreTrainedTokenizerFast(
         tokenizer_object=word_tokenizer,

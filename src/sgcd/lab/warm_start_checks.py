@@ -9,7 +9,7 @@ import numpy as np
 from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
 from sgcd.contrast.reference import build_reference
-from sgcd.contrast.writers.moves import MovesWriter
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.lab import words
 from sgcd.lab.demonstrate import (
     ALWAYS_ACTS,
@@ -111,15 +111,16 @@ async def play_scripts(tasks: Sequence[Task], trials: int, name: str) -> dict[st
 async def measure_reference_arms(
     dev_tasks: Sequence[Task], rollouts_by_task: Sequence[Sequence[Rollout]], trials: int, chat: Chat, sampler: Sampler
 ) -> dict[str, Any]:
-    """Success where siblings are mixed: without a reference, with the own, with the next task's, with a leaky one."""
+    """Success where a reference parts mixed siblings: without it, with it, with the next task's, with a leaky one."""
     mixed = [
         (task, rollouts)
         for task, rollouts in zip(dev_tasks, rollouts_by_task, strict=True)
         if len({r.success for r in rollouts}) == 2
     ]
-    tasks = [task for task, _ in mixed]
-    texts = [await _write_reference(task, rollouts, chat) for task, rollouts in mixed]
-    answers = [str(next(r for r in rollouts if r.success).messages[-1]["content"]) for _, rollouts in mixed]
+    written = [(task, rollouts, await _write_reference(task, rollouts, chat)) for task, rollouts in mixed]
+    written = [(task, rollouts, text) for task, rollouts, text in written if text]
+    tasks, texts = [task for task, _, _ in written], [text for _, _, text in written]
+    answers = [str(next(r for r in rollouts if r.success).messages[-1]["content"]) for _, rollouts, _ in written]
     leaky_texts = [leaky_reference(text.rpartition(" </think> ")[2]) for text in answers]
     # All arms play anew: the siblings that a reference was written from count for no arm.
     arms = {"own": texts, "shuffled": texts[1:] + texts[:1], "leaky": leaky_texts}
@@ -137,10 +138,9 @@ async def measure_reference_arms(
 
 
 async def _write_reference(task: Task, rollouts: Sequence[Rollout], chat: Chat) -> str:
-    """The text that the built-in writer makes of mixed siblings, with leaks masked as in training."""
-    result = await build_reference(Group(task, tuple(rollouts)), chat, MovesWriter(), budget=_REFERENCE_BUDGET)
-    assert result.reference, result.cause
-    return result.reference.text
+    """The text that the built-in writer makes of mixed siblings, as in training; empty when nothing parts them."""
+    result = await build_reference(Group(task, tuple(rollouts)), chat, BuiltInWriter(), budget=_REFERENCE_BUDGET)
+    return result.reference.text if result.reference else ""
 
 
 def gold_argument_probabilities(model: Any, chat: Chat, tasks: Sequence[Task], world: LabSettings) -> dict[str, float]:

@@ -13,7 +13,8 @@ import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.contrast.insert import encode_reference, insert_reference
-from sgcd.contrast.writers.moves import compose_moves
+from sgcd.contrast.writers import WriterFailed
+from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.errors import RecipeError
 from sgcd.lab import policy as lab_policy
 from sgcd.lab import warm_start_checks as gate
@@ -28,6 +29,7 @@ from sgcd.lab.demonstrate import (
     leaky_reference,
     play_script,
     sft_loss_weights,
+    trace_demonstrations,
 )
 from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import generate_tasks
@@ -114,9 +116,13 @@ def generate_examples(start: WarmStart, chat: Chat) -> Iterator[SftExample]:
 
 
 def contrast_demonstrations(demonstrations: Sequence[Demonstration]) -> str:
-    """The built-in writer's reference for these siblings; empty if they are not mixed."""
-    is_mixed = len({demonstration.verdict.success for demonstration in demonstrations}) == 2
-    return compose_moves([demonstration.trace for demonstration in demonstrations]) if is_mixed else ""
+    """The built-in writer's reference for these siblings; empty if they are not mixed, or nothing parts them."""
+    if len({demonstration.verdict.success for demonstration in demonstrations}) < 2:
+        return ""
+    try:
+        return compose_reference(trace_demonstrations(demonstrations))
+    except WriterFailed:
+        return ""
 
 
 def _pick(rng: np.random.Generator, tasks: Sequence[Task]) -> Task:

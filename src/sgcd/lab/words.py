@@ -69,9 +69,11 @@ HARNESS_WORDS = (
     "transferred already . , an found only takes nothing such"
 )
 REFERENCE_WORDS = (
-    "credit reference end of what successful attempts check : first do then say where failed attempts go wrong "
-    "they leave after instead keep masked hidden nothing same none . , and the final answer is turn without "
-    "any tool both"
+    "credit reference : end of . , successful failed attempts call no tool then first also part at the step after when "
+    "complains final answer value before right again once twice three four more than times without any with first "
+    "copy from user's words instructions result in choose its listed constants set to true false leave empty compute "
+    "or invent give out larger smaller number as fewer entries earlier later repeat and up same it another arguments "
+    "do nothing run into limit turns tokens is hidden user error"
 )
 
 ThoughtPools = tuple[tuple[str, ...], ...]

@@ -199,7 +199,7 @@ class Airline:
         if call.name == "find_user":
             customer = next((row for row in self.rows.values() if row.name == call.arguments["name"]), None)
             return (
-                f"user {customer.name} tier {customer.tier} booking {customer.booking}"
+                f"user : {customer.name} , tier : {customer.tier} , booking : {customer.booking}"
                 if customer
                 else "error : no such customer"
             )
@@ -210,9 +210,9 @@ class Airline:
         if row is None or not row.open:
             return "error : no such booking"
         if call.name == "get_booking":
-            return f"booking {row.booking} cabin {row.cabin} insured {row.insured} city {row.city}"
+            return f"booking : {row.booking} , cabin : {row.cabin} , insured : {row.insured} , city : {row.city}"
         if call.name == "get_flight":
-            return f"booking {row.booking} status {row.status}"
+            return f"booking : {row.booking} , status : {row.status}"
         value = str(call.arguments[arguments[1]]) if len(arguments) > 1 else ""
         valid_values = {"change_day": words.DAYS, "upgrade_cabin": words.CABINS, "add_bags": words.COUNTS}.get(
             call.name

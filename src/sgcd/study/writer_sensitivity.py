@@ -5,10 +5,10 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from sgcd.assemble import choose_built_in_writer
 from sgcd.contrast.leakage.literals import find_literals
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.rewrite import rewrite_references
+from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.errors import FolderError
 from sgcd.lab.reference_effect import compare_reference_arms
 from sgcd.learn.policy.load import get_context_window
@@ -48,7 +48,7 @@ async def measure_sensitivity(
         on_progress(f"{len(cases)} groups of {len(steps)} steps; writing references anew")
         groups, own_references = [case.group for case in cases], [case.own_reference for case in cases]
         arms, causes = await rewrite_references(
-            groups, own_references, context.reference_builder, choose_built_in_writer(recipe), seed=sizes.seed
+            groups, own_references, context.reference_builder, BuiltInWriter(), seed=sizes.seed
         )
     texts_by_case = [[text for arm in arms.values() for text in arm[index]] for index in range(len(cases))]
     on_progress(f"scoring {sum(len(case.group.rollouts) for case in cases)} rollouts under each")

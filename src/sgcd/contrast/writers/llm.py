@@ -1,4 +1,4 @@
-"""The language model writer: calls an endpoint, checks its JSON answer and renders the five parts of a reference."""
+"""The language model writer: calls an endpoint, checks its JSON answer and renders its parts as a reference."""
 
 import json
 import re
@@ -24,12 +24,17 @@ _THINKING_BLOCK = re.compile(r"\A\s*<think>.*?</think>", re.DOTALL)
 
 
 class LanguageModelWriter:
-    """Sends masked traces to an endpoint and renders the answer as the five parts of a reference."""
+    """Sends masked traces to an endpoint and renders the parts of the answer as a reference.
+
+    A fault that is named becomes likelier. So failures are named only with `names_failures`: where the divergence is
+    taken between two teachers that both read it.
+    """
 
     reads_steps = False
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, names_failures: bool = False) -> None:
         self.endpoint = endpoint
+        self.names_failures = names_failures
         self.name = endpoint.settings.model
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
@@ -40,7 +45,7 @@ class LanguageModelWriter:
                 raise WriterFailed("malformed huge: the answer was far too long", may_retry=True) from None
             raise WriterFailed(f"unanswered {failure.kind}: {failure.detail}") from None
         try:
-            return render_answer(answer.text)
+            return render_answer(answer.text, names_failures=self.names_failures)
         except WriterFailed:
             if not answer.is_complete:
                 raise WriterFailed(
@@ -49,17 +54,23 @@ class LanguageModelWriter:
             raise
 
 
-def render_answer(text: str) -> str:
-    """The five-part text of an answer. Raises `WriterFailed` with a cause that quotes nothing of the answer."""
+def render_answer(text: str, *, names_failures: bool = False) -> str:
+    """The parts of an answer that hold something, as lines.
+
+    Raises `WriterFailed` with a cause that quotes nothing of the answer.
+    """
     parts = _parse_parts(text)
-    if not any(parts[name] for name in PART_LABELS if name != "masked"):
-        raise _malformed_answer("empty", "its first four lists hold nothing")
-    lines: list[str] = []
-    for name, label in PART_LABELS.items():
-        if name == "masked":
-            lines.append(f"{label} : {' , '.join(entry.replace(',', ' ') for entry in parts[name]) or PLACEHOLDER} .")
-        else:
-            lines += [f"{label} : {entry.rstrip(' .')} ." for entry in parts[name] or ["none"]]
+    labels = {name: label for name, label in PART_LABELS.items() if name != "failures" or names_failures}
+    lines = [
+        f"{label} : {entry.rstrip(' .')} ."
+        for name, label in labels.items()
+        for entry in parts[name]
+        if name != "masked"
+    ]
+    if not lines:
+        raise _malformed_answer("empty", f"the lists {', '.join([*labels][:-1])} hold nothing")
+    masked = " , ".join(entry.replace(",", " ") for entry in parts["masked"])
+    lines.append(f"{labels['masked']} : {masked or PLACEHOLDER} .")
     if find_chat_marks("\n".join(lines)):
         raise _malformed_answer("markers", "it holds marks that open or close a turn of a chat")
     if sum(map(len, lines)) > _MAX_REFERENCE_CHARS:

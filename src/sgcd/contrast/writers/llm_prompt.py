@@ -14,10 +14,10 @@ _MAX_OPENING_CHARS = 6000
 """Characters of the policy's first messages; the middle of a longer text is cut."""
 
 PART_LABELS = {
-    "checks": "what successful attempts check",
-    "branches": "then they do",
-    "failures": "where failed attempts go wrong",
-    "deviations": "where they part",
+    "checks": "successful attempts first",
+    "branches": "successful attempts then",
+    "failures": "failed attempts",
+    "deviations": "attempts part",
     "masked": "keep masked",
 }
 _TEXT_LIST = {"type": "array", "items": {"type": "string"}}
@@ -60,7 +60,7 @@ characters long:
 - "checks": what successful attempts establish before they act
 - "branches": what they then do that could be done again
 - "failures": what failed attempts do instead, and why it seems wrong
-- "deviations": at which point failed attempts leave what successful ones show, as "after ..., ..."
+- "deviations": at which point attempts part, and what successful ones do there, as "after ..., ..."
 - "masked": values of this task that you saw and that must stay out of any credit; none if you saw none
 
 # Use
