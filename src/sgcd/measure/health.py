@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from sgcd.measure.credit_warnings import credit_warnings, sure_divergence_warnings
+from sgcd.measure.credit_warnings import credit_warnings
 from sgcd.measure.statistics import MIN_TASKS
 from sgcd.measure.validity import count_noun, format_percent, run_invalid_reasons
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
@@ -31,7 +31,6 @@ def step_warnings(row: StepMetrics) -> list[str]:
         *([f"step skipped: {row.skipped}"] if row.skipped else []),
         *broken_warnings(row.broken, row.rollouts, row.causes),
         *reference_warnings(row),
-        *sure_divergence_warnings([row]),
         *endpoint_warnings([row]),
         *same_outcome_warnings(row),
         *end_reason_warnings(row),

@@ -65,7 +65,7 @@ class NoiseMetrics(Metrics):
     """Sums over rollouts with features that tell noise from credit. Tokens are creditable ones."""
 
     divergence: float = 0.0
-    """Sum, in nats."""
+    """Sum, in nats; of a token at most one, so that no single token makes the sum."""
     sure_divergence: float = 0.0
     """Its part at tokens where the student's entropy is below .1 nat."""
     extra_weight: float = 0.0

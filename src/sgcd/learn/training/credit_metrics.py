@@ -122,9 +122,10 @@ def _measure_noise(rollout_credits: Sequence[RolloutCredit]) -> NoiseMetrics | N
     is_end = tokens(_turn_end_mask(entry.rollout) for entry in rollout_credits).astype(bool)
     num_credited = [int((entry.credit.weight > 1).sum()) for entry in rollout_credits]
     undecided = entropy >= UNDECIDED_ENTROPY
+    clipped = np.minimum(divergence, 1)
     return NoiseMetrics(
-        divergence=float(divergence.sum()),
-        sure_divergence=float(divergence[~undecided].sum()),
+        divergence=float(clipped.sum()),
+        sure_divergence=float(clipped[~undecided].sum()),
         extra_weight=float(extra_weight.sum()),
         end_extra_weight=float(extra_weight[is_end].sum()),
         end_tokens=int(is_end.sum()),
