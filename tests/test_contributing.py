@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sgcd.credit import methods
+from sgcd.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[1]
 DIFFS = re.findall(r"^```diff\n(.*?)^```", (ROOT / "docs/contributing.md").read_text("utf-8"), re.DOTALL | re.MULTILINE)
@@ -48,5 +49,7 @@ def test_a_new_one_touches_its_own_file_and_one_union(diff: str, key: str, tmp_p
     small = ["steps=1", "siblings={groups: 1, group_size: 8, rounds: 4}", "evaluation.every=2", "evaluation.trials=0"]
     environment = {**os.environ, "PYTHONPATH": str(tmp_path / "src")}
     done = subprocess.run([*sgcd, *small, key], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    # the lab's policy need not greet anybody: then the step is played and moves nothing, which is exit 1
+    assert done.returncode == 0 or "none of 1 step moved the policy" in done.stderr, done.stderr[-3000:]
+    assert RunFolder.open(tmp_path / "run").read_metrics()[0].broken == 0
     assert (tmp_path / "run/policy/model.safetensors").is_file()
