@@ -99,3 +99,29 @@ def test_names_that_may_be_values_are_replaced() -> None:
     assert [value.argument for value in step.values] == ["items value", "items value", "items kind"]
     (step,) = steps_of(("note", {"order": "x"}), "Done.", literals=Literals.from_texts(["order"]))[:1]
     assert step.values[0].argument == "value"
+
+
+class Clerk:
+    """A clerk whose tool answers in plain text."""
+
+    def reset(self) -> str:
+        return "I am Ann."
+
+    def find(self) -> str:
+        """Find the seats."""
+        return "- seat : 12A\n- seat : 14C\n- cabin = gold class"
+
+    def book(self, seat: str) -> str:
+        """Book a seat."""
+        return "done, thank you"
+
+    def get_reward(self) -> float:
+        return 1.0
+
+
+def test_a_plain_text_of_names_and_values_has_fields() -> None:
+    turns = [("find", {}), ("book", {"seat": "14C"}), "your cabin is gold class"]
+    steps = build_traces(play(Clerk, {}, [turns]).rollouts, NONE, LAB)[0].steps
+    [seat] = steps[1].values
+    assert (seat.origin, seat.place) == (Origin("result", "find", "seat"), 1)
+    assert [value.origin for value in steps[-1].values] == [Origin("result", "find", "cabin")]

@@ -123,10 +123,8 @@ class StepBuilder:
         return tuple(values)
 
     def _answer_values(self, answer: str, sources: Sequence["_Source"]) -> tuple[StepValue, ...]:
-        """The results that the answer repeats, each once.
-
-        What a user had said is not repeated. What the instructions say is, where the answer names its field.
-        """
+        """The results that the answer repeats, each once: no user's words, and words of the instructions only where the
+        answer names their field."""
         text = _normalize(answer)
         known = {
             kind: " ".join(source.words for source in sources if source.origin.kind == kind)
@@ -267,7 +265,10 @@ def _parse_result(text: str) -> Any:
     """A JSON object or list, or a text of which every part is `name : value`; None for any other text."""
     pairs = [_PAIR.fullmatch(part) for part in re.split("[\n,;]", text) if part.strip()]
     if pairs and all(pairs):
-        return {pair.group(1): pair.group(2) for pair in pairs if pair}
+        values: dict[str, list[str]] = {}
+        for name, value in (pair.group(1, 2) for pair in pairs if pair):
+            values.setdefault(name, []).append(value)
+        return values
     try:
         parsed = json.loads(text) if text.lstrip()[:1] in ("{", "[") else None
     except (ValueError, RecursionError):

@@ -117,8 +117,7 @@ class RunFolder:
     def read_recipe(self) -> YamlData:
         """The recipe with every key written out, not checked; see recipe/load.py."""
         path = self.path / "recipe.yaml"
-        with reading(path):
-            recipe = load_yaml(self.recipe_text, str(path))
+        recipe = load_yaml(self.recipe_text, str(path))
         if not isinstance(recipe.get("environment"), dict):
             raise DamageError(f"{path}: has no environment, which every recipe of a run names")
         return recipe

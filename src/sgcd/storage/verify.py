@@ -20,6 +20,7 @@ from sgcd.storage.rows import drop_damaged_rows, scan_rows
 from sgcd.storage.run_folder import ROW_FILES, STATE_FILE, RunFolder
 
 _STATE_TYPES: dict[str, type | tuple[type, ...]] = {"step": int, "cursor": dict, "best": (dict, type(None))}
+"""What is read of a trainer's state before the trainer itself reads all of it."""
 
 
 @dataclass(slots=True)

@@ -57,15 +57,15 @@ async def collect_lab_groups(study: LabStudy, num_wanted: int) -> tuple[list[Gro
         rollouts_by_task = await play_with_references(
             chunk, [""] * len(chunk), NUM_TRIALS, chat=study.chat, sampler=study.sampler, seed=study.seed
         )
-        for task, rollouts in zip(chunk, rollouts_by_task, strict=True):
-            group = Group(task, tuple(rollouts))
+        groups = [Group(task, tuple(rollouts)) for task, rollouts in zip(chunk, rollouts_by_task, strict=True)]
+        for group in filter(Group.is_mixed, groups):
             result = await build_reference(group, study.chat, BuiltInWriter(), budget=ReferenceSettings().budget)
             if result.reference:
                 found.append((group, result, result.reference.text))
         study.on_progress(f"{min(len(found), num_wanted)} of {num_wanted} mixed tasks, {num_tried} tried")
     if len(found) < 2:
         raise RecipeError(
-            f"lab truth: siblings are mixed on {len(found)} of {num_tried} held-out tasks; expected at least 2"
+            f"lab truth: on {len(found)} of {num_tried} tasks a reference parts the siblings; expected at least 2"
         )
     found = found[:num_wanted]
     next_texts = [text for _, _, text in [*found[1:], found[0]]]

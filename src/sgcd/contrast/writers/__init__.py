@@ -12,7 +12,7 @@ class Writer(Protocol):
 
     @property
     def reads_steps(self) -> bool:
-        """Whether it reads `Trace.steps`. They are not built for one that does not: they take most of the time."""
+        """Whether it reads `Trace.steps`, which are built for such a writer alone."""
         ...
 
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
