@@ -12,6 +12,7 @@ from helpers.tiny_policy import STAGE, Watcher, build_context, recipe
 from sgcd.act.environment import TaskSuite
 from sgcd.errors import FolderError
 from sgcd.learn.policy.checkpoint import load_trainer_state
+from sgcd.learn.training import progress
 from sgcd.learn.training import trainer as room
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.trainer import NO_MIXED_GROUP, Trainer, TrainResult
@@ -244,7 +245,7 @@ def test_the_best_is_the_first_of_the_best(tmp_path: Path, monkeypatch: pytest.M
             "modes": {"greedy": {"overall": {"value": 1.0}}, "sampled": {"overall": {"value": scores[step]}}},
         }
 
-    monkeypatch.setattr(room, "summarise_evaluation", scored)
+    monkeypatch.setattr(progress, "summarise_evaluation", scored)
     best: list[int] = []
 
     class Looking(Watcher):
