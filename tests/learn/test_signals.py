@@ -15,6 +15,7 @@ from helpers.training_runs import LONG, group, train
 from sgcd.assemble import assemble
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.methods import CreditInputs, Method, StatelessMethod, build_method
+from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.settings import DirectSdSettings, OpdSettings
 from sgcd.credit_records import Credit, Features, Imitation, Signal, Teacher
 from sgcd.errors import RecordError
@@ -173,6 +174,40 @@ def test_a_run_trains_is_stopped_and_ends_the_same(tmp_path: Path, method: dict[
     if method == OPD:
         assert not list((tmp_path / "whole").glob("references/*"))  # its teacher reads none, so none is written
         assert all(row.credit and row.credit.scored == row.credit.rollouts for row in watcher.rows if row.kept)
+
+
+class ReadsStudent(StatelessMethod):
+    """Keeps what it is given, and asks for nothing."""
+
+    needs = None
+
+    def __init__(self) -> None:
+        self.seen: list[CreditInputs] = []
+
+    def assign_credit(self, inputs: CreditInputs) -> Any:
+        self.seen.append(inputs)
+        return Grpo().assign_credit(inputs)
+
+
+def test_a_method_without_a_teacher_is_given_the_student_s_own_numbers() -> None:
+    student, method = policy(), ReadsStudent()
+    accumulator = GradientAccumulator(
+        model=student, surrogate=SurrogateSettings(), num_tokens=NUM_TOKENS, config=CONFIG
+    )
+    timer = StepTimer(ModelThread(), lambda _: None)
+    learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES, step=4)
+    learner.learn_group(TeacherBatch(GROUP, with_student_prompt(GROUP.rollouts), None, {}))
+    assert len(method.seen) == len(GROUP.rollouts)
+    for inputs in method.seen:
+        rollout, mask = inputs.rollout, inputs.rollout.response_mask
+        assert (inputs.step, inputs.group_advantages) == (4, ADVANTAGES)
+        assert inputs.logprobs is not None and inputs.entropy is not None
+        assert not inputs.logprobs[~mask].any() and not inputs.entropy[~mask].any()
+        if mask.any():
+            p = logits(student, np.concatenate([rollout.prompt, rollout.response]), rollout).log_softmax(-1).detach()
+            y = torch.from_numpy(rollout.response[mask].astype(np.int64))
+            assert np.allclose(inputs.logprobs[mask], p.gather(-1, y[:, None])[:, 0], rtol=1e-5)
+            assert np.allclose(inputs.entropy[mask], -(p.exp() * p).sum(-1), rtol=1e-5)
 
 
 class AsksForBoth(StatelessMethod):

@@ -9,7 +9,7 @@ import numpy as np
 
 from sgcd.credit.segments import NoSegmentReason, Segments
 from sgcd.credit_records import Features, Signal, Teacher
-from sgcd.records import Flags, Group, Rollout
+from sgcd.records import Flags, Floats, Group, Rollout
 from sgcd.settings import Divergence, Settings
 
 
@@ -53,6 +53,14 @@ class CreditInputs:
     """False on masked literals; None where every token may have credit."""
     group: Group | None = None
     """The rollout's siblings, itself among them."""
+    group_advantages: Sequence[float] = ()
+    """Of the group's rollouts, in their order; dealt anew like `advantage` where the recipe says so."""
+    logprobs: Floats | None = None
+    """log p of each token that the policy wrote, by the policy itself; None in `calibrate`."""
+    entropy: Floats | None = None
+    """The policy's entropy at each token that it wrote, over the whole vocabulary; None in `calibrate`."""
+    step: int = 0
+    """The optimiser step, from 1."""
 
     @property
     def reference_features(self) -> Features | None:

@@ -39,6 +39,8 @@ class StudentScores:
     """What a forward pass leaves behind without its graph."""
 
     logprobs: list[Floats]
+    entropies: list[Floats]
+    """The student's own, over the whole vocabulary."""
     features: list[list[Features | None]]
     """One list for each teacher, with None for rollouts that it did not score."""
 
@@ -94,6 +96,7 @@ def score_student_no_grad(
 ) -> StudentScores:
     """The same scores without a gradient, `config.micro_batch_tokens` in one forward pass."""
     logprobs: dict[int, Floats] = {}
+    entropies: dict[int, Floats] = {}
     features: list[dict[int, Features | None]] = [{} for _ in teacher_topk]
     for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
         part_rollouts = [rollouts[index] for index in indices]
@@ -110,11 +113,14 @@ def score_student_no_grad(
         )
         part_scores = _collect_scores(stats, part_rollouts, comparisons, divergence)
         logprobs |= zip(indices, part_scores.logprobs, strict=True)
+        entropies |= zip(indices, part_scores.entropies, strict=True)
         for collected, part_features in zip(features, part_scores.features, strict=True):
             collected |= zip(indices, part_features, strict=True)
     order = range(len(rollouts))
     return StudentScores(
-        [logprobs[index] for index in order], [[collected[index] for index in order] for collected in features]
+        [logprobs[index] for index in order],
+        [entropies[index] for index in order],
+        [[collected[index] for index in order] for collected in features],
     )
 
 
@@ -137,7 +143,9 @@ def _collect_scores(
     for comparison, (topk_logprobs, tail_logprob) in zip(active, stats.logprobs_at, strict=True):
         comparison.compare(stats, topk_logprobs.detach(), tail_logprob.detach(), divergence)
     return StudentScores(
-        unpack_policy_tokens(stats.observed_logprob, rollouts), [comparison.features for comparison in comparisons]
+        unpack_policy_tokens(stats.observed_logprob, rollouts),
+        unpack_policy_tokens(stats.entropy, rollouts),
+        [comparison.features for comparison in comparisons],
     )
 
 

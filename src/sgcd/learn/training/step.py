@@ -86,6 +86,7 @@ async def compute_gradients(
                     method=method,
                     timer=timer,
                     advantages=group_advantages(batch.group, config, step),
+                    step=step,
                 )
                 if config.surrogate.kl > 0 and initial_policy is not None:
                     learner.initial_logprobs = await timer.run_in_model_thread(
@@ -108,6 +109,7 @@ class GroupLearner:
     """One advantage per rollout, relative to its group."""
     initial_logprobs: list[Floats] | None = None
     """By the initial policy, where the surrogate has a KL term."""
+    step: int = 0
 
     def learn_group(self, batch: TeacherBatch) -> list[RolloutCredit]:
         """Forward, credit and backward for each micro-batch; the credit comes back in the order of the rollouts."""
@@ -138,7 +140,15 @@ class GroupLearner:
         features = _features_by_teacher(batch, scores, position)
         needs = self.method.needs
         inputs = CreditInputs(
-            teacher_input.rollout, float(self.advantages[index]), features, teacher_input.creditable, batch.group
+            teacher_input.rollout,
+            float(self.advantages[index]),
+            features,
+            teacher_input.creditable,
+            batch.group,
+            group_advantages=self.advantages,
+            logprobs=scores.logprobs[position],
+            entropy=scores.entropies[position],
+            step=self.step,
         )
         shuffled_result = None
         if MISMATCHED_REFERENCE in features and inputs.reference_features is not None:
@@ -192,7 +202,12 @@ def calibrate_method(
             features = _features_by_teacher(batch, scores, index) if scores else {}
             credit_inputs.append(
                 CreditInputs(
-                    teacher_input.rollout, advantages_of_group[index], features, teacher_input.creditable, batch.group
+                    teacher_input.rollout,
+                    advantages_of_group[index],
+                    features,
+                    teacher_input.creditable,
+                    batch.group,
+                    group_advantages=advantages_of_group,
                 )
             )
     method.calibrate(credit_inputs)
