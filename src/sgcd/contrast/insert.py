@@ -1,6 +1,7 @@
 """Builds the teacher's input ids: the student's ids with the reference inserted into the prompt."""
 
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 import numpy as np
 
@@ -10,6 +11,9 @@ from sgcd.records import Rollout, TokenIds
 
 REFERENCE_HEADER = "credit reference :"
 REFERENCE_FOOTER = "end of reference ."
+_NEUTRAL_TEXT = (
+    "The words are in turns, and each of the turns has an end. All of it is as it is, and no more than it is."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,16 @@ class FittedReference:
 def encode_reference(chat: Chat, text: str) -> TokenIds:
     """The ids of a reference between header and footer, tokenized alone. Special tokens in the text are escaped."""
     return chat.encode_text(f"\n{REFERENCE_HEADER}\n{text}\n{REFERENCE_FOOTER}\n")
+
+
+def write_neutral_text(reference: str) -> str:
+    """A text with as many words and lines as a reference, which says nothing about any task.
+
+    >>> write_neutral_text("Successful attempts call search\\nand then take.")
+    'The words are in\\nturns, and each'
+    """
+    words = cycle(_NEUTRAL_TEXT.split())
+    return "\n".join(" ".join(islice(words, len(line.split()))) for line in reference.splitlines())
 
 
 def fit_reference(chat: Chat, text: str, max_tokens: int, *, min_tokens: int = 64) -> FittedReference | None:

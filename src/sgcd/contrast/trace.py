@@ -47,6 +47,11 @@ class Trace:
     """Its calls and its end, with the origins of their values, for a writer that reads them; no text shows them."""
 
 
+def swap_outcomes(traces: Sequence[Trace]) -> list[Trace]:
+    """The same traces with success and failure exchanged."""
+    return [replace(trace, success=not trace.success) for trace in traces]
+
+
 def build_traces(
     rollouts: Sequence[Rollout], literals: Literals, chat: Chat, *, with_steps: bool = True
 ) -> list[Trace]:

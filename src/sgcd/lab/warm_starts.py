@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from sgcd.chat import Chat
-from sgcd.contrast.insert import encode_reference, insert_reference
+from sgcd.contrast.insert import encode_reference, insert_reference, write_neutral_text
+from sgcd.contrast.trace import swap_outcomes
 from sgcd.contrast.writers import WriterFailed
 from sgcd.contrast.writers.built_in import compose_reference
 from sgcd.errors import RecipeError
@@ -48,8 +49,14 @@ class WarmStart:
     world: LabSettings
     steps: int
     leaky_share: float = 0.0
-    own_share: float = 0.36
-    shuffled_share: float = 0.14
+    own_share: float = 0.28
+    swapped_share: float = 0.1
+    """Success and failure exchanged in the reference, and the failed play that it describes."""
+    shuffled_share: float = 0.1
+    neutral_share: float = 0.04
+    """A text of the same length that says nothing."""
+    failures_share: float = 0.4
+    """Share of the own and swapped references that name failures as well."""
     longer_share: float = 0.1
     """Share of examples with two requests instead of one."""
     valued_share: float = 0.5
@@ -106,21 +113,34 @@ def generate_examples(start: WarmStart, chat: Chat) -> Iterator[SftExample]:
                     chat,
                     leaky_reference(answer.rpartition(" </think> ")[2]),
                 )
-            elif draw < start.leaky_share + start.own_share:
-                text = contrast_demonstrations([play(task, NOISY) for _ in range(8)])
+                continue
+            draw -= start.leaky_share
+            if draw < start.own_share + start.swapped_share:
+                siblings = [play(task, NOISY) for _ in range(8)]
+                swapped = draw >= start.own_share
+                names_failures = rng.random() < start.failures_share
+                text = contrast_demonstrations(siblings, swapped=swapped, names_failures=names_failures)
                 last_text = text or last_text
-                yield _build_example(play(task, CAREFUL if text else NOISY), chat, text)
-            else:
-                text = last_text if draw < start.leaky_share + start.own_share + start.shuffled_share else ""
-                yield _build_example(play(task, NOISY), chat, text)
+                failed = [sibling for sibling in siblings if not sibling.verdict.success]
+                followed = failed[0] if swapped and text else play(task, CAREFUL if text else NOISY)
+                yield _build_example(followed, chat, text)
+                continue
+            draw -= start.own_share + start.swapped_share
+            text = last_text if draw < start.shuffled_share + start.neutral_share else ""
+            if draw >= start.shuffled_share:
+                text = write_neutral_text(text)
+            yield _build_example(play(task, NOISY), chat, text)
 
 
-def contrast_demonstrations(demonstrations: Sequence[Demonstration]) -> str:
+def contrast_demonstrations(
+    demonstrations: Sequence[Demonstration], *, swapped: bool = False, names_failures: bool = False
+) -> str:
     """The built-in writer's reference for these siblings; empty if they are not mixed, or nothing parts them."""
     if len({demonstration.verdict.success for demonstration in demonstrations}) < 2:
         return ""
+    traces = trace_demonstrations(demonstrations)
     try:
-        return compose_reference(trace_demonstrations(demonstrations))
+        return compose_reference(swap_outcomes(traces) if swapped else traces, names_failures=names_failures)
     except WriterFailed:
         return ""
 
