@@ -36,7 +36,8 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
     check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.logits_bytes)
     model_thread = ModelThread()
     method, writer_endpoint = build_method(recipe.method), build_writer_endpoint(recipe)
-    writer = LanguageModelWriter(writer_endpoint) if writer_endpoint else BuiltInWriter()
+    names_failures = method.needs is not None and method.needs.against == "swapped"
+    writer = LanguageModelWriter(writer_endpoint, names_failures) if writer_endpoint else BuiltInWriter(names_failures)
     return RunContext(
         task_suite=task_suite,
         policy=policy,

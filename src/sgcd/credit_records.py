@@ -20,11 +20,12 @@ class Features:
     """
 
     divergence: Floats
-    """d, between student and teacher over the teacher's top-K, the observed token and the tail."""
+    """d, between student and teacher, or between two teachers, over the teacher's top-K, the observed token and the
+    tail."""
     entropy: Floats
     """H of the teacher over the same outcomes."""
     teacher_logprob_gap: Floats
-    """log q(y) - log p(y) of the sampled token."""
+    """log q(y) - log p(y) of the sampled token; p is the student's or the other teacher's."""
     student_entropy: Floats | None = None
     """H of the student over the whole vocabulary; None in records of older runs."""
 
@@ -88,7 +89,8 @@ class Teacher:
     """
 
     context: TeacherContext = "reference"
-    """The group's credit reference, the reference of the next group that has one, or nothing."""
+    """The group's credit reference, the same with success and failure exchanged, the reference of the next group that
+    has one, a text of equal length that says nothing, or no text."""
     model: TeacherModel = "current"
     """The policy as it is now, or as it was when the run began."""
 

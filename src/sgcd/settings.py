@@ -15,7 +15,9 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 ObjectName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """A class or a function as module:name; the current folder is on the path."""
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
-TeacherContext = Literal["reference", "next_reference", "none"]
+TeacherContext = Literal["reference", "swapped", "next_reference", "neutral", "none"]
+Against = Literal["student", "swapped", "foreign"]
+"""What a teacher's divergence is taken against."""
 TeacherModel = Literal["current", "initial"]
 UNDECIDED_ENTROPY = 0.1
 """From this entropy on, in nats, the student is undecided: it sampled one of several tokens."""

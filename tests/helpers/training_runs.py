@@ -16,7 +16,7 @@ from sgcd.storage.manifest import MANIFEST_FILE
 from sgcd.storage.run_folder import RunFolder
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"min_tokens": 4}}
-STEPS: dict[str, Any] = {"steps": 2, "evaluation": {"every": 9, "trials": 1}, "scoring": {"shuffled_every": 2}}
+STEPS: dict[str, Any] = {"steps": 2, "evaluation": {"every": 9, "trials": 1}, "scoring": {"reading_every": 2}}
 
 
 LONG = "x" * 20 + ".." + "x" * 20

@@ -20,7 +20,7 @@ from sgcd.learn.training.step import StepCredit, compute_gradients, training_for
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
 from sgcd.records import Group, Rollout
-from sgcd.storage.credit_metrics import CreditMetrics, DivergenceMetrics, ShuffledOverlap
+from sgcd.storage.credit_metrics import CreditMetrics, CreditOverlap, DivergenceMetrics
 from sgcd.storage.metrics import StepMetrics
 
 SGCD: dict[str, Any] = {"name": "sgcd", "k": 5, "segments": {"spike": 1.0}}
@@ -80,7 +80,7 @@ def credit(done: Done) -> CreditMetrics:
     return done.credit_metrics
 
 
-def shuffled(done: Done) -> ShuffledOverlap:
+def shuffled(done: Done) -> CreditOverlap:
     overlap = credit(done).shuffled
     assert overlap
     return overlap
@@ -202,16 +202,16 @@ def test_divergences_that_are_all_equal_are_no_spikes(tmp_path: Path, monkeypatc
 def test_a_neighbour_is_the_next_group_that_has_a_reference(tmp_path: Path) -> None:
     groups = [group(LONG, LONG, task=name) for name in "abc"]
     told = [referred(groups[0], "cabin"), referred(groups[1], ""), referred(groups[2], "seat seat seat")]
-    done = deserve(tmp_path, groups, told, scoring={"shuffled_every": 1})
+    done = deserve(tmp_path, groups, told, scoring={"reading_every": 1})
     assert [each.shuffled_result is not None for each in done.rollout_credits] == [True, True, False, False, True, True]
     assert shuffled(done).rollouts == 4
-    alone = deserve(tmp_path / "alone", groups[:1], told[:1], scoring={"shuffled_every": 1})
+    alone = deserve(tmp_path / "alone", groups[:1], told[:1], scoring={"reading_every": 1})
     assert shuffled(alone).rollouts == 0
     assert shuffled(alone).overlap is None
     same = [referred(each, "cabin seat") for each in groups]
-    twins = deserve(tmp_path / "twins", groups, same, scoring={"shuffled_every": 1})
+    twins = deserve(tmp_path / "twins", groups, same, scoring={"reading_every": 1})
     found = shuffled(twins)
-    assert found.own_tokens == found.shuffled_tokens == found.common_tokens > 0
+    assert found.own_tokens == found.other_tokens == found.common_tokens > 0
     assert found.overlap == 1
 
 

@@ -235,7 +235,7 @@ def test_a_teacher_is_scored_once_however_many_ask(tmp_path: Path, monkeypatch: 
     def prepare(alive: Any) -> None:
         object.__setattr__(alive, "method", AsksForBoth(alive.method))
 
-    train(tmp_path / "run", watcher, prepare, steps=1, scoring={"shuffled_every": 1})
+    train(tmp_path / "run", watcher, prepare, steps=1, scoring={"reading_every": 1})
     assert len(passes) == 2 * watcher.rows[0].kept > 0
 
 

@@ -40,7 +40,7 @@ class Awaited:
 
 
 def run(path: Path, awaited: Any, seconds: dict[str, float] | None = None, **changes: Any) -> StepCredit:
-    plan = recipe(**{"method": SGCD, "scoring": {"shuffled_every": 0}, **changes})
+    plan = recipe(**{"method": SGCD, "scoring": {"reading_every": 0}, **changes})
     alive = build_context(path / "run", plan)
     make_context_sensitive(alive.policy.model)
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
@@ -143,7 +143,7 @@ def test_inputs_are_built_beside_the_model_and_their_seconds_are_those_of_refere
     for name in ("build_teacher_inputs", "with_other_reference"):
         monkeypatch.setattr(teaching, name, slow(getattr(teaching, name)))
     seconds: dict[str, float] = {}
-    run(tmp_path, Awaited(), seconds, scoring={"shuffled_every": 1})
+    run(tmp_path, Awaited(), seconds, scoring={"reading_every": 1})
     assert len(threads) == 2 * len(GROUPS)
     assert set(threads) == {"text_0"}
     assert seconds["reference"] > 0.09  # nobody has anything to do before the first inputs are there

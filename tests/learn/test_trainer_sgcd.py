@@ -80,7 +80,7 @@ def test_credit_is_compared_with_that_of_a_neighbour_s_reference_every_so_often(
     assert told
     assert told.rollouts == credit_metrics[1].scored
     assert told.own_tokens == credit_metrics[1].credited
-    assert told.common_tokens <= min(told.own_tokens, told.shuffled_tokens)
+    assert told.common_tokens <= min(told.own_tokens, told.other_tokens)
 
 
 def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:
@@ -94,7 +94,7 @@ def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:
 
 def test_looking_at_neighbours_leaves_no_trace_on_training(tmp_path: Path) -> None:
     for name, every in (("never", 0), ("always", 1)):
-        train(tmp_path / name, scoring={"shuffled_every": every})
+        train(tmp_path / name, scoring={"reading_every": every})
     assert policy(tmp_path / "never") == policy(tmp_path / "always")
     assert all(row.credit and row.credit.shuffled is None for row in RunFolder.open(tmp_path / "never").read_metrics())
 
@@ -116,9 +116,9 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
     taught, learnt = (3, False), (3, True)  # two groups of three
     assert passes("grpo", method={"name": "grpo"}) == [learnt, learnt]
     for name, every, cost in (("sgcd", 0, 2), ("shuffled", 1, 4)):
-        found = passes(name, scoring={"shuffled_every": every})
+        found = passes(name, scoring={"reading_every": every})
         assert sorted(found) == [taught] * cost + [learnt] * 2
-    calibrated = passes("calibrated", scoring={"shuffled_every": 0}, method={**SGCD, "calibrate": True})
+    calibrated = passes("calibrated", scoring={"reading_every": 0}, method={**SGCD, "calibrate": True})
     assert sorted(calibrated) == [taught] * 4 + [learnt] * 2  # the student by itself, on the first batch alone
 
 

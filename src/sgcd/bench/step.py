@@ -79,7 +79,7 @@ def build_random_groups(num_groups: int, group_size: int, num_turns: int) -> lis
 def build_bench_recipe(logits_bytes: int = LOGITS_BYTES) -> Recipe:
     settings = {"version": 1, "steps": 1, "policy": {"start": "none"}, "environment": {"name": "lab"}}
     return Recipe.model_validate(
-        {**settings, "method": {"name": "grpo"}, "scoring": {"shuffled_every": 0, "logits_bytes": logits_bytes}}
+        {**settings, "method": {"name": "grpo"}, "scoring": {"reading_every": 0, "logits_bytes": logits_bytes}}
     )
 
 

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from sgcd.contrast.leakage.masking import MIN_LITERAL_CHARS, PLACEHOLDER_PATTERN
 from sgcd.contrast.leakage.normalize import QUOTES
 from sgcd.contrast.leakage.verifier_names import collect_verifier_names, find_verifier_name
 from sgcd.contrast.text_thread import run_in_text_thread
-from sgcd.contrast.trace import build_traces
+from sgcd.contrast.trace import build_traces, swap_outcomes
 from sgcd.contrast.writers import Writer, WriterFailed
 from sgcd.records import Flags, Group, Reference
 from sgcd.text import describe_exception
@@ -48,6 +48,10 @@ class ReferenceResult:
     """Literals in the writer's last screened text; each was replaced by a placeholder."""
     refused: tuple[str, ...] = ()
     """One cause for each refused answer of the writer."""
+    swapped: Reference | None = None
+    """Written from the same traces with success and failure exchanged, where that was asked for."""
+    swapped_cause: str = ""
+    """Why there is none although it was asked for."""
 
     def to_json(self) -> dict[str, Any]:
         """A row of the run's folder. It holds the literals that the writer listed, and no others."""
@@ -63,6 +67,8 @@ class ReferenceResult:
             "siblings": list(self.siblings_read),
             "replaced": self.num_replaced,
             "refused": list(self.refused),
+            **({"swapped": self.swapped.text} if self.swapped else {}),
+            **({"swapped_cause": self.swapped_cause} if self.swapped_cause else {}),
         }
 
 
@@ -76,7 +82,9 @@ class ReferenceBuilder:
     min_tokens: int
     min_reward_gap: float = 0.0
 
-    async def build(self, group: Group, only_siblings: Collection[int] | None = None) -> ReferenceResult:
+    async def build(
+        self, group: Group, only_siblings: Collection[int] | None = None, *, with_swapped: bool = False
+    ) -> ReferenceResult:
         return await build_reference(
             group,
             self.chat,
@@ -84,6 +92,7 @@ class ReferenceBuilder:
             budget=self.budget,
             only_siblings=only_siblings,
             min_reward_gap=self.min_reward_gap,
+            with_swapped=with_swapped,
         )
 
     def creditable_masks(self, group: Group, result: ReferenceResult) -> list[Flags]:
@@ -110,6 +119,10 @@ class WriterInput:
     num_replaced: int = 0
     """Literals in the last refused text."""
     contrast: Contrast = "success"
+
+    def swap_outcomes(self) -> Self:
+        """The same traces with success and failure exchanged."""
+        return replace(self, chosen=replace(self.chosen, traces=tuple(swap_outcomes(self.chosen.traces))))
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,14 +152,15 @@ async def build_reference(
     budget: int,
     only_siblings: Collection[int] | None = None,
     min_reward_gap: float = 0.0,
+    with_swapped: bool = False,
 ) -> ReferenceResult:
     """Find literals, mask traces, choose traces, call the writer, screen its text.
 
-    A refused answer is requested again with its cause, at most twice. `only_siblings` limits what the writer reads;
-    the literals are those of all siblings. The writer is called on the event loop; the rest is pure, and runs in the
-    text thread.
+    `only_siblings` limits what the writer reads; the literals are those of all siblings. `with_swapped`: the writer
+    also gets the same traces with success and failure exchanged, once it has a text. The writer is called on the event
+    loop; the rest is pure, and runs in the text thread.
     """
-    progress = await run_in_text_thread(
+    prepared = await run_in_text_thread(
         prepare_reference,
         group,
         chat,
@@ -155,6 +169,18 @@ async def build_reference(
         min_reward_gap=min_reward_gap,
         with_steps=writer.reads_steps,
     )
+    if isinstance(prepared, ReferenceResult):
+        return prepared
+    result = await _write_reference(writer, prepared)
+    if not with_swapped or not result.reference:
+        return result
+    swapped = await _write_reference(writer, prepared.swap_outcomes())
+    return replace(result, swapped=swapped.reference, swapped_cause=swapped.cause)
+
+
+async def _write_reference(writer: Writer, writer_input: WriterInput) -> ReferenceResult:
+    """A refused answer is requested again with its cause, at most twice."""
+    progress: WriterInput | ReferenceResult = writer_input
     while isinstance(progress, WriterInput):
         answer = await call_writer(writer, progress)
         progress = await run_in_text_thread(finish_reference, progress, answer, writer.name)

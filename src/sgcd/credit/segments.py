@@ -17,7 +17,7 @@ from sgcd.credit.settings import Scale, SegmentSettings
 from sgcd.records import Flags, Floats, Rollout, check_length
 
 Doubles = NDArray[np.float64]
-NoSegmentReason = Literal["", "no_reference", "few_tokens", "flat", "nonfinite"]
+NoSegmentReason = Literal["", "no_reference", "not_read", "few_tokens", "flat", "nonfinite"]
 DEFAULT_SETTINGS = SegmentSettings()
 _SPIKE_THRESHOLDS: dict[Scale, float] = {"published": 3.0, "absolute": 0.3}
 _QUIET_THRESHOLDS: dict[Scale, float] = {"published": 1.0, "absolute": 0.02}

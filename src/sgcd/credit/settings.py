@@ -6,6 +6,7 @@ from pydantic import Field
 
 from sgcd.settings import (
     UNDECIDED_ENTROPY,
+    Against,
     Count,
     Divergence,
     NonNegative,
@@ -73,6 +74,13 @@ class SgcdSettings(Settings):
     """Scale the weights of a rollout to mean one, within floor and cap (an extension; inert while the floor is one)."""
     direction_gate: bool = False
     """Only segments whose first token the teacher moves the way of the advantage keep their saliency (an extension)."""
+    against: Against = "student"
+    """What the teacher's divergence is taken against: the student, as published; the teacher that reads the same
+    siblings with success and failure exchanged (swapped); or the one that reads the next task's reference (foreign).
+    Between two teachers words, length and place of a text cancel, for one more forward pass."""
+    require_reading: bool = True
+    """Weights are one once a sample of pairs has shown that the policy does not read its references. The published rule
+    has no such test."""
     min_entropy: NonNegative = UNDECIDED_ENTROPY
     """Only a token at which the student's entropy is at least this, in nats, may have credit: elsewhere nothing was
     decided. 0 is the published rule: every token that is no masked literal may."""
@@ -92,7 +100,8 @@ class OpdSettings(Settings):
     teacher: TeacherModel = "current"
     """The policy as it is now, or as it was when the run began."""
     context: TeacherContext = "reference"
-    """What the teacher's prompt holds besides the rollout's: the group's reference, the next group's, or none."""
+    """What the teacher's prompt holds besides the rollout's: the group's reference, the same with success and failure
+    exchanged, the next group's, a neutral text of equal length, or none."""
     coefficient: NonNegative = 1.0
     """Factor of the log-ratio."""
     reward_coefficient: NonNegative = 1.0

@@ -62,9 +62,10 @@ class ScoringSettings(Settings):
     """Padded tokens in one forward pass."""
     logits_bytes: Count = 2**30
     """Memory for logits and their intermediate results, also in training; it sets how many tokens one chunk has."""
-    shuffled_every: NonNegativeCount = 10
-    """Every so many steps, rollouts are also scored under the next task's reference, to measure how much of their
-    credit is due to their own; it costs one more forward pass; 0 is never."""
+    reading_every: NonNegativeCount = 10
+    """In the first step and every so many, rollouts are also scored under the next task's reference, and under their
+    own with success and failure exchanged, to measure whether the policy reads its references and how much of the
+    credit is due to them; it costs two more forward passes; 0 is never."""
 
 
 class SurrogateSettings(Settings):

@@ -22,7 +22,8 @@ RENAMED_KEYS = {
     "optimizer.tokens": "optimizer.micro_batch_tokens",
     "scoring.tokens": "scoring.micro_batch_tokens",
     "scoring.bytes": "scoring.logits_bytes",
-    "scoring.shuffled": "scoring.shuffled_every",
+    "scoring.shuffled": "scoring.reading_every",
+    "scoring.shuffled_every": "scoring.reading_every",
 }
 """Old key -> new key. Both are in the same section."""
 RENAMED_VALUES = {("sampler.mode", "free"): "continuous"}

@@ -50,15 +50,32 @@ class CreditShare(Metrics):
     tokens: float | None = None
 
 
-class ShuffledOverlap(Metrics):
-    """Credited tokens under a group's own reference and under another group's."""
+class CreditOverlap(Metrics):
+    """Credited tokens under a group's own reference and under another one."""
 
     rollouts: int = 0
     own_tokens: int = Field(default=0, validation_alias="own", serialization_alias="own")
-    shuffled_tokens: int = Field(default=0, validation_alias="other", serialization_alias="other")
+    other_tokens: int = Field(default=0, validation_alias="other", serialization_alias="other")
     common_tokens: int = Field(default=0, validation_alias="both", serialization_alias="both")
     overlap: float | None = None
     """common / either"""
+
+
+class ReadingCounts(Metrics):
+    """Pairs of a success and a failure of one group, each sibling in one pair at most.
+
+    A reference prefers the success when it raises the log-probability of the success by more than the failure's.
+    """
+
+    pairs: int = 0
+    own_prefers_success: int = 0
+    """Pairs under the group's own reference."""
+    foreign_pairs: int = 0
+    foreign_prefers_success: int = 0
+    """Pairs under another task's reference."""
+    swapped_pairs: int = 0
+    own_above_swapped: int = 0
+    """Pairs in which the own reference prefers the success more than the one with success and failure exchanged."""
 
 
 class NoiseMetrics(Metrics):
@@ -106,6 +123,11 @@ class CreditMetrics(Metrics):
     """By kind of token; `first` is the beginning of a turn."""
     method: dict[str, Any] = {}
     """The method's state."""
-    shuffled: ShuffledOverlap | None = None
+    shuffled: CreditOverlap | None = None
+    """With the next task's reference, in steps with a sample."""
+    swapped: CreditOverlap | None = None
+    """With success and failure exchanged in the reference, in steps with a sample."""
+    reading: list[ReadingCounts] | None = None
+    """One entry for each group with a reference, in steps with a sample."""
     noise: NoiseMetrics | None = None
     """None where no rollout has the student's entropy, as in older runs."""

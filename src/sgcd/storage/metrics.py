@@ -206,7 +206,7 @@ class StepMetrics(UpdateMetrics, RolloutMetrics):
         for section in ("reference", "credit", "endpoint", "user"):
             if row[section] is None:
                 del row[section]
-        for part in ("shuffled", "noise"):
+        for part in ("shuffled", "swapped", "reading", "noise"):
             if self.credit and getattr(self.credit, part) is None:
                 del row["credit"][part]
         return row

@@ -10,7 +10,7 @@ import numpy as np
 from sgcd.credit.segments import NoSegmentReason, Segments
 from sgcd.credit_records import Features, Signal, Teacher
 from sgcd.records import Flags, Floats, Group, Rollout
-from sgcd.settings import Divergence, Settings
+from sgcd.settings import Against, Divergence, Settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,12 +28,18 @@ class Needs:
     """Each is scored once a step, however many ask for it."""
     imitated: Teacher | None = None
     """The one of `teachers` that a signal's `imitate` may name."""
+    against: Against = "student"
+    """What the divergence of `Teacher()` is taken against."""
     can_change_weights: bool = True
     """False where no weight can exceed one (gamma = 0): measure/validity.py then judges no weights."""
 
     @property
     def needs_references(self) -> bool:
         return any(teacher.context != "none" for teacher in self.teachers)
+
+    @property
+    def needs_swapped(self) -> bool:
+        return self.against == "swapped" or any(teacher.context == "swapped" for teacher in self.teachers)
 
     @property
     def needs_initial_policy(self) -> bool:
@@ -61,6 +67,8 @@ class CreditInputs:
     """The policy's entropy at each token that it wrote, over the whole vocabulary; None in `calibrate`."""
     step: int = 0
     """The optimiser step, from 1."""
+    reads_references: bool = True
+    """False once a sample of pairs has shown that the policy does not read its references."""
 
     @property
     def reference_features(self) -> Features | None:

@@ -29,7 +29,9 @@ class Sgcd:
         """The spike chosen on the first batch; None until then, and always where the settings ask for none."""
         self._min_entropy = settings.min_entropy
         """Least entropy of the student at a token with credit, in this step."""
-        self.needs = Needs(settings.k, settings.divergence, can_change_weights=settings.gamma > 0)
+        self.needs = Needs(
+            settings.k, settings.divergence, against=settings.against, can_change_weights=settings.gamma > 0
+        )
 
     @property
     def needs_calibration(self) -> bool:
@@ -39,8 +41,9 @@ class Sgcd:
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """W_t = clip(1 + gamma s_t, 1, cap) for every token of the rollout (equations 3 and 4).
 
-        Without features (no reference) every weight is one. Masked literals keep weight one and take no part in the
-        rollout's statistics. Tokens at which the student is not undecided keep weight one.
+        Without features (no reference), or where the policy does not read its references, every weight is one. Masked
+        literals keep weight one and take no part in the rollout's statistics. Tokens at which the student is not
+        undecided keep weight one.
         """
         settings, rollout, features = self.settings, inputs.rollout, inputs.reference_features
         num_tokens = len(rollout.response)
@@ -49,6 +52,8 @@ class Sgcd:
         may_have_credit = creditable
         if features is None:
             segments = no_segments(num_tokens, "no_reference")
+        elif settings.require_reading and not inputs.reads_references:
+            segments = no_segments(num_tokens, "not_read")
         else:
             segments = self._find_segments(rollout, features, creditable, self.segment_settings)
             may_have_credit = creditable & features.undecided_mask(self._min_entropy)

@@ -167,11 +167,14 @@ class TeacherComparison:
         self._scored = torch.from_numpy(scored).to(device)
         self._topk_ids = self._teacher_logprobs = torch.zeros(0, 0, device=device)
         self._outcomes: Tensor | None = None
-        present = [(topk.observed_ids, topk.topk_ids, topk.logprobs) for topk in teacher_topk if topk]
+        self._against: Tensor | None = None
+        """The outcomes that the divergence is taken against; None: the student's."""
+        present = [topk for topk in teacher_topk if topk]
         if present:
-            teacher_ids, topk_ids, self._teacher_logprobs = (
-                torch.cat(tensors).to(device) for tensors in zip(*present, strict=True)
-            )
+            columns = zip(*((topk.observed_ids, topk.topk_ids, topk.logprobs) for topk in present), strict=True)
+            teacher_ids, topk_ids, self._teacher_logprobs = (torch.cat(tensors).to(device) for tensors in columns)
+            against = [topk.against for topk in present if topk.against is not None]
+            self._against = torch.cat(against).to(device) if against else None
             _check_same_ids(teacher_ids, observed_ids[self._scored])
             self._topk_ids = topk_ids.long()
             self.query_ids = torch.arange(topk_ids.shape[1], device=device).repeat(len(observed_ids), 1)
@@ -180,7 +183,9 @@ class TeacherComparison:
     def compare(self, stats: LogitStats, topk_logprobs: Tensor, tail_logprob: Tensor, divergence: Divergence) -> None:
         """Divergence, entropies and gap of the scored tokens; zero where the policy wrote nothing."""
         q, y = self._teacher_logprobs, self._observed_ids[self._scored]
-        p = self._student_outcomes(topk_logprobs, stats.observed_logprob, tail_logprob)
+        p = self._against
+        if p is None:
+            p = self._student_outcomes(topk_logprobs, stats.observed_logprob, tail_logprob)
         gap = observed_logprob_of(q, self._topk_ids, y) - observed_logprob_of(p, self._topk_ids, y)
         scored_rollouts = [rollout for rollout, topk in zip(self._rollouts, self._teacher_topk, strict=True) if topk]
         columns = (

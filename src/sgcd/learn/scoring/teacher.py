@@ -15,7 +15,7 @@ from torch import Tensor
 from sgcd.contrast.insert import check_teacher_alignment
 from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.forward import ForwardConfig, forward_micro_batches
-from sgcd.learn.scoring.logits.stats import topk_stats
+from sgcd.learn.scoring.logits.stats import stats_at, topk_stats
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.records import Rollout
 
@@ -30,6 +30,8 @@ class TeacherTopK:
     """[written, K]: the teacher's likeliest, ties to the lower id."""
     logprobs: Tensor
     """[written, K + 2]: log-probabilities of these, of the observed id, and of all others together."""
+    against: Tensor | None = None
+    """The same outcomes under another teacher, where the divergence is taken against it and not the student."""
 
 
 @torch.no_grad()
@@ -53,6 +55,33 @@ def score_teacher(
         )
         for index, tensors in zip(indices, columns, strict=True):
             results[present[index]] = TeacherTopK(*tensors)
+    return results
+
+
+@torch.no_grad()
+def score_against(
+    model: Any, topk: Sequence[TeacherTopK | None], others: Sequence[TeacherInput], *, config: ForwardConfig
+) -> list[TeacherTopK | None]:
+    """Forward passes over another teacher's inputs: its log-probabilities at the outcomes of the first teacher."""
+    present = [(index, own) for index, own in enumerate(topk) if own is not None]
+    rollouts = [with_teacher_prompt(others[index]) for index, _ in present]
+    results: list[TeacherTopK | None] = [None] * len(topk)
+    for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
+        owns = [present[index][1] for index in indices]
+        ids = torch.cat([own.topk_ids for own in owns]).to(hidden.device).long()
+        stats = stats_at(
+            hidden,
+            get_head(model),
+            observed,
+            ids=(ids,),
+            temperature=config.temperature,
+            logits_bytes=config.logits_bytes,
+        )
+        topk_logprobs, tail_logprob = stats.logprobs_at[0]
+        against = topk_observed_tail(ids, observed, topk_logprobs, stats.observed_logprob, tail_logprob)
+        parts = against.cpu().split([len(own.observed_ids) for own in owns])
+        for index, own, part in zip(indices, owns, parts, strict=True):
+            results[present[index][0]] = replace(own, against=part)
     return results
 
 

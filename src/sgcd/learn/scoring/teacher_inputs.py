@@ -2,11 +2,11 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sgcd.contrast.insert import build_teacher_input_ids
+from sgcd.contrast.insert import build_teacher_input_ids, write_neutral_text
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.records import Flags, Group, Reference, Rollout, TokenIds
 from sgcd.storage.metrics import ReferenceMetrics
@@ -26,7 +26,8 @@ class TeacherInput:
     num_reference_tokens: int = 0
     """Of the reference in `input_ids`."""
     skip_reason: str = ""
-    """Why a reference is missing: no_reference or exceeds_window; empty where none was asked for."""
+    """Why a reference is missing: no_reference, exceeds_window, or no_other where the divergence is taken against
+    another teacher that has none; empty where none was asked for."""
 
 
 def build_teacher_inputs(
@@ -72,11 +73,24 @@ def build_teacher_input(
     return TeacherInput(rollout, input_ids, creditable_flags, fitted.dropped_lines, len(fitted.ids))
 
 
-def next_reference(index: int, reference_results: Sequence[ReferenceResult]) -> Reference | None:
-    """The reference of the next group that has one, if it is another group."""
+def next_result(index: int, reference_results: Sequence[ReferenceResult]) -> ReferenceResult | None:
+    """The result of the next group that has a reference, if it is another group."""
     with_reference = [position for position, result in enumerate(reference_results) if result.reference]
     candidates = sorted(with_reference, key=lambda position: (position <= index, position))
-    return reference_results[candidates[0]].reference if candidates and candidates[0] != index else None
+    return reference_results[candidates[0]] if candidates and candidates[0] != index else None
+
+
+def neutral_reference(reference: Reference | None) -> Reference | None:
+    """A text of the same length that says nothing."""
+    return reference and replace(reference, text=write_neutral_text(reference.text), writer="neutral", literals=())
+
+
+def require_other(inputs: Sequence[TeacherInput], others: Sequence[TeacherInput]) -> list[TeacherInput]:
+    """The inputs of a teacher that is compared with another one: none where the other has none."""
+    return [
+        replace(own, input_ids=None, skip_reason=own.skip_reason or "no_other") if other.input_ids is None else own
+        for own, other in zip(inputs, others, strict=True)
+    ]
 
 
 def with_other_reference(

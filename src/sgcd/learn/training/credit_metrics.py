@@ -8,17 +8,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcd.contrast.choose import split_by_outcome
+from sgcd.credit.divergence import observed_logprob_of
 from sgcd.credit.methods import CreditResult
-from sgcd.credit_records import Credit, CreditRecord, Features
+from sgcd.credit_records import Credit, CreditRecord, Features, Teacher
+from sgcd.learn.training.teacher_scorer import TeacherBatch
 from sgcd.measure.statistics import rank_correlation
 from sgcd.records import Flags, Floats, Rollout, TokenKind
 from sgcd.settings import UNDECIDED_ENTROPY
 from sgcd.storage.credit_metrics import (
     CreditMetrics,
+    CreditOverlap,
     CreditShare,
     DivergenceMetrics,
     NoiseMetrics,
-    ShuffledOverlap,
+    ReadingCounts,
     WeightHistogram,
     WeightMetrics,
 )
@@ -42,6 +46,8 @@ class RolloutCredit:
     """Why there are no features: no_reference or exceeds_window."""
     shuffled_result: CreditResult | None = None
     """The credit under a neighbour's reference."""
+    swapped_result: CreditResult | None = None
+    """The credit under the group's reference with success and failure exchanged."""
     logprobs: Floats | None = None
     """The trainer's own, of the pass that the rollout was learned in."""
 
@@ -72,12 +78,13 @@ def build_credit_metrics(
     can_change_weights: bool,
     method_state: Mapping[str, Any],
     *,
-    with_shuffled: bool = False,
+    reading: Sequence[ReadingCounts] | None = None,
 ) -> CreditMetrics:
     """Count tokens of rollouts with a reference; `reasons` counts the others, and those without a segment.
 
-    `with_shuffled`: the method also scored the rollouts under a neighbour's reference.
+    `reading`: pairs of each group, where the rollouts were also scored under other references.
     """
+    is_sample = reading is not None
     scored = [entry for entry in rollout_credits if entry.features]
     divergence = _feature_values(scored, "divergence")
     weight = _concatenate([entry.credit.weight[entry.eligible] for entry in scored])
@@ -102,7 +109,9 @@ def build_credit_metrics(
         ),
         where=_credit_by_place(scored),
         method=dict(method_state),
-        shuffled=_shuffled_overlap(rollout_credits) if with_shuffled else None,
+        shuffled=_credit_overlap(rollout_credits, "shuffled_result") if is_sample else None,
+        swapped=_credit_overlap(rollout_credits, "swapped_result") if is_sample else None,
+        reading=[*reading] if reading is not None else None,
         noise=_measure_noise(scored),
     )
 
@@ -146,19 +155,63 @@ def _turn_end_mask(rollout: Rollout) -> Flags:
     return flags
 
 
-def _shuffled_overlap(rollout_credits: Sequence[RolloutCredit]) -> ShuffledOverlap:
-    """Compare the credited tokens with those under a neighbour's reference: |both| / |either|."""
-    pairs = [
-        (entry.credit.weight > 1, entry.shuffled_result.signal.credit.weight > 1)
-        for entry in rollout_credits
-        if entry.shuffled_result
+def count_reading_pairs(batch: TeacherBatch, rollout_credits: Sequence[RolloutCredit]) -> ReadingCounts | None:
+    """How often references prefer the success of a pair; None for a group without a reference or without a pair.
+
+    Successes and failures are paired in sibling order, each in one pair at most.
+    """
+    split = split_by_outcome(batch.group.rollouts)
+    own = _sum_logprobs(batch, Teacher())
+    if split is None or all(value is None for value in own):
+        return None
+    sides = ([rollout.sibling for rollout in split[0] if rollout.success is side] for side in (True, False))
+    places = {rollout.sibling: place for place, rollout in enumerate(batch.group.rollouts)}
+    pairs = [(places[success], places[failure]) for success, failure in zip(*sides, strict=False)]
+    student = [float(one.logprobs.sum()) if one.logprobs is not None else None for one in rollout_credits]
+
+    def count(values: Sequence[float | None], baseline: Sequence[float | None]) -> tuple[int, int]:
+        """The pairs that both have scored, and those of them whose success gains more than its failure."""
+        gains = [
+            None if value is None or base is None else value - base
+            for value, base in zip(values, baseline, strict=True)
+        ]
+        known = [(gains[success], gains[failure]) for success, failure in pairs]
+        compared = [(success, failure) for success, failure in known if success is not None and failure is not None]
+        return len(compared), sum(success > failure for success, failure in compared)
+
+    foreign, swapped = (_sum_logprobs(batch, Teacher(context)) for context in ("next_reference", "swapped"))
+    num_pairs, num_own = count(own, student)
+    num_foreign_pairs, num_foreign = count(foreign, student)
+    num_swapped_pairs, num_above = count(own, swapped)
+    return ReadingCounts(
+        pairs=num_pairs,
+        own_prefers_success=num_own,
+        foreign_pairs=num_foreign_pairs,
+        foreign_prefers_success=num_foreign,
+        swapped_pairs=num_swapped_pairs,
+        own_above_swapped=num_above,
+    )
+
+
+def _sum_logprobs(batch: TeacherBatch, teacher: Teacher) -> list[float | None]:
+    """log q of each rollout, the sum over its tokens; None where the teacher scored nothing."""
+    scored = batch.teacher_topk.get(teacher) or [None] * len(batch.group.rollouts)
+    return [
+        float(observed_logprob_of(topk.logprobs, topk.topk_ids.long(), topk.observed_ids).sum()) if topk else None
+        for topk in scored
     ]
-    credited, shuffled_credited = (_concatenate([pair[side] for pair in pairs]).astype(bool) for side in (0, 1))
-    num_both, num_either = int((credited & shuffled_credited).sum()), int((credited | shuffled_credited).sum())
-    return ShuffledOverlap(
+
+
+def _credit_overlap(rollout_credits: Sequence[RolloutCredit], other: str) -> CreditOverlap:
+    """Compare the credited tokens with those under another reference: |both| / |either|."""
+    results: list[tuple[RolloutCredit, CreditResult | None]] = [(one, getattr(one, other)) for one in rollout_credits]
+    pairs = [(one.credit.weight > 1, result.signal.credit.weight > 1) for one, result in results if result]
+    credited, other_credited = (_concatenate([pair[side] for pair in pairs]).astype(bool) for side in (0, 1))
+    num_both, num_either = int((credited & other_credited).sum()), int((credited | other_credited).sum())
+    return CreditOverlap(
         rollouts=len(pairs),
         own_tokens=int(credited.sum()),
-        shuffled_tokens=int(shuffled_credited.sum()),
+        other_tokens=int(other_credited.sum()),
         common_tokens=num_both,
         overlap=_ratio(num_both, num_either),
     )

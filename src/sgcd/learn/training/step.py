@@ -7,20 +7,26 @@ from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import advantages, permute_advantages
-from sgcd.credit.methods import CreditInputs, Method
+from sgcd.credit.methods import CreditInputs, CreditResult, Method
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, score_logprobs, split_micro_batches
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metrics
 from sgcd.learn.training.context import TrainConfig
-from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metrics
+from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metrics, count_reading_pairs
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
-from sgcd.learn.training.teacher_scorer import MISMATCHED_REFERENCE, ReferenceSource, TeacherBatch, TeacherScorer
+from sgcd.learn.training.teacher_scorer import (
+    MISMATCHED_REFERENCE,
+    SWAPPED_REFERENCE,
+    ReferenceSource,
+    TeacherBatch,
+    TeacherScorer,
+)
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Floats, Group
 from sgcd.seeds import derive_seed
-from sgcd.storage.credit_metrics import CreditMetrics
+from sgcd.storage.credit_metrics import CreditMetrics, ReadingCounts
 from sgcd.storage.metrics import ReferenceMetrics
 
 
@@ -32,7 +38,8 @@ class StepCredit:
     teacher_inputs: list[TeacherInput] = field(default_factory=list[TeacherInput])
     reference_results: list[ReferenceResult] = field(default_factory=list[ReferenceResult])
     """One for each group; empty for a method that needs no reference."""
-    read_mismatched: bool = False
+    reading: list[ReadingCounts] | None = None
+    """One for each group with a reference, where the step takes a sample of how references are read."""
 
     def reference_metrics(self, method: Method) -> ReferenceMetrics | None:
         """For the row of the step; None for a method without teachers."""
@@ -43,7 +50,7 @@ class StepCredit:
         if method.needs is None:
             return None
         can_change_weights, state = method.needs.can_change_weights, method.state_dict()
-        return build_credit_metrics(self.rollout_credits, can_change_weights, state, with_shuffled=self.read_mismatched)
+        return build_credit_metrics(self.rollout_credits, can_change_weights, state, reading=self.reading)
 
 
 async def compute_gradients(
@@ -57,9 +64,9 @@ async def compute_gradients(
     reference_builder: ReferenceBuilder,
     timer: StepTimer,
     initial_policy: InitialPolicy | None = None,
+    reads_references: bool = True,
 ) -> StepCredit:
     """Score, credit and learn from each group, while the references of the next ones are still being written."""
-    every = config.scoring.shuffled_every
     scorer = TeacherScorer(
         groups=groups,
         needs=method.needs,
@@ -69,9 +76,9 @@ async def compute_gradients(
         reference_builder=reference_builder,
         forward=scoring_forward_config(config),
         timer=timer,
-        read_mismatched=bool(every) and step % every == 0,
+        samples_reading=takes_reading_sample(step, config),
     )
-    result = StepCredit(read_mismatched=MISMATCHED_REFERENCE in scorer.teachers)
+    result = StepCredit(reading=[] if scorer.samples_reading else None)
     async with scorer:
         with timer.phase("reference") if method.needs else nullcontext():
             if method.needs_calibration:
@@ -87,12 +94,16 @@ async def compute_gradients(
                     timer=timer,
                     advantages=group_advantages(batch.group, config, step),
                     step=step,
+                    reads_references=reads_references,
                 )
                 if config.surrogate.kl > 0 and initial_policy is not None:
                     learner.initial_logprobs = await timer.run_in_model_thread(
                         "scoring", _initial_policy_logprobs, initial_policy, batch.group, scorer.forward
                     )
-                result.rollout_credits += await timer.run_in_model_thread("training", learner.learn_group, batch)
+                rollout_credits = await timer.run_in_model_thread("training", learner.learn_group, batch)
+                result.rollout_credits += rollout_credits
+                if result.reading is not None and (counts := count_reading_pairs(batch, rollout_credits)):
+                    result.reading.append(counts)
                 result.teacher_inputs += batch.inputs
                 result.reference_results += [batch.reference_result] if batch.reference_result else []
     return result
@@ -107,6 +118,7 @@ class GroupLearner:
     timer: StepTimer
     advantages: Sequence[float]
     """One advantage per rollout, relative to its group."""
+    reads_references: bool = True
     initial_logprobs: list[Floats] | None = None
     """By the initial policy, where the surrogate has a KL term."""
     step: int = 0
@@ -149,12 +161,12 @@ class GroupLearner:
             logprobs=scores.logprobs[position],
             entropy=scores.entropies[position],
             step=self.step,
+            reads_references=self.reads_references,
         )
-        shuffled_result = None
-        if MISMATCHED_REFERENCE in features and inputs.reference_features is not None:
-            shuffled_result = self.method.assign_credit(
-                replace(inputs, features={Teacher(): features[MISMATCHED_REFERENCE]})
-            )
+        # Against the swapped teacher, exchanging the two changes little; against a foreign one there is no third.
+        against = needs.against if needs else "student"
+        shuffled_result = self._assign_under(MISMATCHED_REFERENCE, inputs) if against != "foreign" else None
+        swapped_result = self._assign_under(SWAPPED_REFERENCE, inputs) if against == "student" else None
         return RolloutCredit(
             teacher_input.rollout,
             self.method.assign_credit(inputs),
@@ -162,8 +174,16 @@ class GroupLearner:
             teacher_input.creditable,
             teacher_input.skip_reason,
             shuffled_result,
+            swapped_result,
             scores.logprobs[position],
         )
+
+    def _assign_under(self, teacher: Teacher, inputs: CreditInputs) -> CreditResult | None:
+        """The credit under another reference, where both were scored."""
+        features = inputs.features.get(teacher)
+        if features is None or inputs.reference_features is None:
+            return None
+        return self.method.assign_credit(replace(inputs, features={Teacher(): features}))
 
     def _loss_inputs(self, credit: RolloutCredit, index: int) -> LossInputs:
         signal = credit.result.signal
@@ -171,6 +191,12 @@ class GroupLearner:
         return LossInputs(
             credit.rollout, signal.token_advantage, initial_logprobs=initial_logprobs, imitate=signal.imitate
         )
+
+
+def takes_reading_sample(step: int, config: TrainConfig) -> bool:
+    """Whether the rollouts of a step are also scored under the swapped and the next task's reference."""
+    every = config.scoring.reading_every
+    return bool(every) and (step == 1 or step % every == 0)
 
 
 def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:

@@ -2,7 +2,7 @@
 
 import asyncio
 from asyncio import FIRST_COMPLETED
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -15,28 +15,33 @@ from sgcd.credit_records import Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import get_context_window
 from sgcd.learn.scoring.forward import ForwardConfig
-from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
+from sgcd.learn.scoring.teacher import TeacherTopK, score_against, score_teacher
 from sgcd.learn.scoring.teacher_inputs import (
     TeacherInput,
     build_teacher_inputs,
     empty_teacher_inputs,
-    next_reference,
+    neutral_reference,
+    next_result,
+    require_other,
     with_other_reference,
     with_student_prompt,
 )
 from sgcd.learn.training.timers import StepTimer
-from sgcd.records import Group
+from sgcd.records import Group, Reference
 
 MISMATCHED_REFERENCE = Teacher(context="next_reference")
 """A control: the teacher reads another group's reference."""
+SWAPPED_REFERENCE = Teacher(context="swapped")
+"""A control: the teacher reads the group's reference with success and failure exchanged."""
 
 
 class ReferencePrefetcher:
     """Writes this step's references in the background. On exit, cancels the writers whose result nobody needs."""
 
-    def __init__(self, builder: ReferenceBuilder | None) -> None:
+    def __init__(self, builder: ReferenceBuilder | None, *, with_swapped: bool = False) -> None:
         self._builder = builder
         """None for a method that needs no reference."""
+        self._with_swapped = with_swapped
         self._tasks: dict[str, asyncio.Task[ReferenceResult]] = {}
 
     async def __aenter__(self) -> Self:
@@ -50,7 +55,9 @@ class ReferencePrefetcher:
     def prefetch(self, group: Group) -> None:
         """Start a writer for a mixed group."""
         if self._builder and group.task.id not in self._tasks:
-            self._tasks[group.task.id] = asyncio.create_task(self._builder.build(group))
+            self._tasks[group.task.id] = asyncio.create_task(
+                self._builder.build(group, with_swapped=self._with_swapped)
+            )
 
     async def get(self, group: Group) -> ReferenceResult | None:
         """The result for a group; None for a method that needs no reference."""
@@ -94,13 +101,14 @@ class TeacherScorer:
     reference_builder: ReferenceBuilder
     forward: ForwardConfig
     timer: StepTimer
-    read_mismatched: bool = False
-    """Score `MISMATCHED_REFERENCE` as well, if the method reads its own references."""
+    samples_reading: bool = False
+    """Score `MISMATCHED_REFERENCE` and `SWAPPED_REFERENCE` as well, if the method reads its own references."""
 
     def __post_init__(self) -> None:
         teachers = self.needs.teachers if self.needs else ()
-        if self.read_mismatched and self.needs and Teacher() in teachers:
-            teachers = (*teachers, MISMATCHED_REFERENCE)
+        self.samples_reading = self.samples_reading and Teacher() in teachers
+        if self.samples_reading:
+            teachers = (*teachers, MISMATCHED_REFERENCE, SWAPPED_REFERENCE)
         self.teachers: tuple[Teacher, ...] = tuple(dict.fromkeys(teachers))
         self._tasks: list[asyncio.Task[TeacherBatch]] = []
 
@@ -131,24 +139,45 @@ class TeacherScorer:
     async def score_group(self, index: int) -> TeacherBatch:
         """One group under every teacher: a forward pass for each. Its inputs are built in the text thread."""
         group, result = self.groups[index], None
-        contexts = {teacher.context for teacher in self.teachers}
-        inputs: Mapping[str, list[TeacherInput]] = {"none": with_student_prompt(group.rollouts)}
+        inputs: dict[str, list[TeacherInput]] = {"none": with_student_prompt(group.rollouts)}
         if self.needs and self.needs.needs_references:
             result = await self._get_result(group)
-            own = await run_in_text_thread(build_teacher_inputs, group, result, self.reference_builder, self._window)
-            inputs |= {"reference": own}
-            if "next_reference" in contexts:
-                reference = next_reference(index, [await self._get_result(other) for other in self.groups])
-                other_inputs = await run_in_text_thread(
-                    with_other_reference, own, reference, self.reference_builder, self._window
-                )
-                inputs |= {"next_reference": other_inputs}
+            inputs |= await self._read_references(index, result)
         batch = TeacherBatch(group, inputs.get("reference") or empty_teacher_inputs(group.rollouts), result)
         for teacher in self.teachers:
+            against = inputs.get(self._against_context(teacher))
+            own = inputs[teacher.context]
             batch.teacher_topk[teacher] = await self.timer.run_in_model_thread(
-                "teacher", self._score, teacher, inputs[teacher.context]
+                "teacher", self._score, teacher, require_other(own, against) if against else own, against
             )
         return batch
+
+    async def _read_references(self, index: int, result: ReferenceResult) -> dict[str, list[TeacherInput]]:
+        """What a teacher of each context reads."""
+        group, builder = self.groups[index], self.reference_builder
+        own = await run_in_text_thread(build_teacher_inputs, group, result, builder, self._window)
+        contexts = {teacher.context for teacher in self.teachers}
+        contexts |= {self._against_context(teacher) for teacher in self.teachers}
+        others: dict[str, Reference | None] = {}
+        if contexts & {"next_reference", "next_swapped"}:
+            following = next_result(index, [await self._get_result(other) for other in self.groups])
+            others["next_reference"] = following and following.reference
+            others["next_swapped"] = following and following.swapped
+        others |= {"swapped": result.swapped, "neutral": neutral_reference(result.reference)}
+        inputs = {"reference": own}
+        for context in contexts & {*others}:
+            inputs[context] = await run_in_text_thread(
+                with_other_reference, own, others[context], builder, self._window
+            )
+        against = inputs.get(self._against_context(Teacher()))
+        return {**inputs, "reference": require_other(own, against)} if against else inputs
+
+    def _against_context(self, teacher: Teacher) -> str:
+        """What the teacher reads that another one's divergence is taken against; empty where it is the student's."""
+        assert self.needs is not None
+        if self.needs.against == "swapped":
+            return {"reference": "swapped", "next_reference": "next_swapped"}.get(teacher.context, "")
+        return "next_reference" if self.needs.against == "foreign" and teacher == Teacher() else ""
 
     async def _get_result(self, group: Group) -> ReferenceResult:
         result = await self.references.get(group)
@@ -159,12 +188,15 @@ class TeacherScorer:
     def _window(self) -> int:
         return get_context_window(self.model.config)
 
-    def _score(self, teacher: Teacher, inputs: Sequence[TeacherInput]) -> list[TeacherTopK | None]:
+    def _score(
+        self, teacher: Teacher, inputs: Sequence[TeacherInput], against: Sequence[TeacherInput] | None
+    ) -> list[TeacherTopK | None]:
         assert self.needs is not None
         assert teacher.model == "current" or self.initial_policy is not None, "the trainer keeps the initial policy"
         initial = self.initial_policy if teacher.model == "initial" else None
         with initial.active() if initial else nullcontext(self.model) as model:
-            return score_teacher(model, inputs, k=self.needs.k, config=self.forward)
+            topk = score_teacher(model, inputs, k=self.needs.k, config=self.forward)
+            return score_against(model, topk, against, config=self.forward) if against else topk
 
 
 async def _cancel_all(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -13,10 +13,11 @@ from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import learning_rate, optimizer_step
 from sgcd.learn.training.progress import RunProgress
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
-from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
+from sgcd.learn.training.step import StepCredit, compute_gradients, takes_reading_sample, training_forward_config
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import peak_memory
 from sgcd.measure import validity
+from sgcd.measure.reading import why_not_read
 from sgcd.records import Group
 from sgcd.storage.metrics import StepMetrics, UpdateMetrics
 from sgcd.storage.run_folder import RunFolder
@@ -46,8 +47,8 @@ class Trainer:
         self.initial_policy: InitialPolicy | None = None
         self.progress = RunProgress(config, context, callback, folder=folder)
         self.timer = self.progress.timer
-        self.recent_metrics: list[StepMetrics] = []
-        """The newest rows of metrics, as many as measure/validity.py judges together."""
+        self.metrics: list[StepMetrics] = []
+        """All rows of metrics so far; measure/ judges the newest."""
 
     async def run(self) -> TrainResult:
         """Trains from the newest checkpoint, or from the start, to `config.steps`."""
@@ -82,7 +83,8 @@ class Trainer:
         context, config = self.context, self.config
         needs = context.method.needs
         builder = context.reference_builder if needs and needs.needs_references else None
-        async with ReferencePrefetcher(builder) as prefetcher:
+        with_swapped = needs is not None and (needs.needs_swapped or takes_reading_sample(step, config))
+        async with ReferencePrefetcher(builder, with_swapped=with_swapped) as prefetcher:
             with self.timer.phase("sampling"):
                 collected = await self._collect_groups(step, prefetcher)
             with self.timer.phase("saving"):
@@ -102,10 +104,10 @@ class Trainer:
             endpoint_usage=context.pop_endpoint_usage(),
             seconds=self.timer.pop_seconds(),
         )
-        invalid = validity.newest_invalid_reasons([*self.recent_metrics, row], step == config.steps)
+        invalid = validity.newest_invalid_reasons([*self.metrics, row], step == config.steps)
         row = row.model_copy(update={"invalid": invalid})
         self.folder.append_metrics(row)
-        self.recent_metrics = [*self.recent_metrics, row][-validity.WINDOW_STEPS :]
+        self.metrics = [*self.metrics, row]
         self.callback.on_step(row)
         await self.progress.save_if_due()
 
@@ -144,6 +146,7 @@ class Trainer:
             reference_builder=context.reference_builder,
             timer=self.timer,
             initial_policy=self.initial_policy,
+            reads_references=not why_not_read(self.metrics),
         )
         with self.timer.phase("credit"):
             reference_metrics = step_credit.reference_metrics(context.method)
