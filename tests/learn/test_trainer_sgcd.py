@@ -75,7 +75,7 @@ def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Pat
 def test_credit_is_compared_with_that_of_a_neighbour_s_reference_every_so_often(whole: Path) -> None:
     rows = RunFolder.open(whole).read_metrics()
     credit_metrics = [row.credit for row in rows if row.credit]
-    assert [credit.shuffled is not None for credit in credit_metrics] == [False, True, False]
+    assert [credit.shuffled is not None for credit in credit_metrics] == [True, True, False]
     told = credit_metrics[1].shuffled
     assert told
     assert told.rollouts == credit_metrics[1].scored
@@ -115,9 +115,11 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
 
     taught, learnt = (3, False), (3, True)  # two groups of three
     assert passes("grpo", method={"name": "grpo"}) == [learnt, learnt]
-    for name, every, cost in (("sgcd", 0, 2), ("shuffled", 1, 4)):
+    for name, every, cost in (("sgcd", 0, 2), ("sample", 1, 6)):
         found = passes(name, scoring={"reading_every": every})
         assert sorted(found) == [taught] * cost + [learnt] * 2
+    between_teachers = passes("swapped", scoring={"reading_every": 0}, method={**SGCD, "against": "swapped"})
+    assert sorted(between_teachers) == [taught] * 4 + [learnt] * 2
     calibrated = passes("calibrated", scoring={"reading_every": 0}, method={**SGCD, "calibrate": True})
     assert sorted(calibrated) == [taught] * 4 + [learnt] * 2  # the student by itself, on the first batch alone
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sgcd.measure.credit_warnings import credit_warnings
+from sgcd.measure.reading import reading_warnings
 from sgcd.measure.statistics import MIN_TASKS
 from sgcd.measure.validity import count_noun, format_percent, run_invalid_reasons
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
@@ -142,6 +143,7 @@ def run_warnings(rows: Sequence[StepMetrics]) -> list[str]:
         *missing_reference_warnings(rows),
         *endpoint_warnings(rows),
         *credit_warnings(rows),
+        *reading_warnings(rows),
         *decline_warnings(rows),
     ]
 

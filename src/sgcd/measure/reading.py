@@ -61,6 +61,18 @@ def why_not_read(rows: Sequence[StepMetrics]) -> str:
     return f"own above swapped in {format_estimate(estimate)} of pairs"
 
 
+def reading_warnings(rows: Sequence[StepMetrics]) -> list[str]:
+    """That the policy does not read its references, with what to do."""
+    if not (why := why_not_read(rows)):
+        return []
+    is_one = any(row.credit and "not_read" in row.credit.reasons for row in rows[-WINDOW_STEPS:])
+    effect = "weights are one" if is_one else "its weights find where it is in doubt, which its entropy says too"
+    return [
+        f"the policy does not read its references ({why}): {effect}; teach it to read them in a supervised start, or "
+        "take a method without a teacher"
+    ]
+
+
 def format_estimate(estimate: Estimate) -> str:
     """A share with its interval: .41 [.28, .54]."""
     value, low, high = (
