@@ -74,7 +74,7 @@ class Trainer:
         self.audit = ContextAudit(self.model)
         self.progress.restore(self.config.optimizer)
         self.context.method.load_state_dict(self.progress.state.method)
-        self.recent_metrics = self.folder.read_metrics()[-validity.WINDOW_STEPS :]
+        self.metrics = self.folder.read_metrics()
 
     # -- one step -----------------------------------------------------------------------------------------------------
 
