@@ -23,7 +23,7 @@ from sgcd.contrast.writers.built_in import Point, find_points
 from sgcd.lab.policy import build_lab_chat
 from sgcd.records import Call, Rollout, Turn, Verdict
 
-_READING = ("get_", "list_", "search_", "calculate", "think")
+READING_TOOLS = ("get_", "list_", "search_", "calculate", "think")
 """What the names of tools begin with that change nothing."""
 _NUM_RESAMPLES = 10_000
 
@@ -109,7 +109,7 @@ def _differences_of_row(gold: Sequence[Json], calls: Sequence[Call]) -> set[Diff
         remaining.remove(nearest)
         names = {*arguments, *nearest.arguments}
         found |= {(action["name"], name) for name in names if arguments.get(name) != nearest.arguments.get(name)}
-    return found | {(call.name, "") for call in remaining if not call.name.startswith(_READING)}
+    return found | {(call.name, "") for call in remaining if not call.name.startswith(READING_TOOLS)}
 
 
 def read_rollouts(rows: Sequence[Json]) -> list[Rollout]:

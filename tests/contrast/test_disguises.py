@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.disguises import DISGUISES, VALUES, plant_disguises
-from sgcd.contrast.leakage.masking import Literals
+from sgcd.contrast.leakage.masking import LiteralMatch, Literals
 
 DOCS = Path(__file__).parents[2] / "docs"
 ROWS = json.loads((DOCS / "disguises.json").read_text(encoding="utf-8"))
@@ -48,6 +48,10 @@ def test_an_ordinary_text_stays_as_it_is(seed: int) -> None:
     assert Literals.from_texts([VALUES[kind](rng) for kind in kinds]).mask(ORDINARY) == ORDINARY
 
 
+def test_a_date_without_spaces_and_a_number_between_slashes_are_read() -> None:
+    assert Literals.from_texts(["1987-03-14", "2"]).mask("14MAR1987 , one/two/three") == "hidden , one/hidden/three"
+
+
 @pytest.mark.parametrize(
     ("declared", "text"),
     [
@@ -67,6 +71,33 @@ def test_another_value_stays(declared: str, text: str) -> None:
 def test_a_part_of_a_public_name_stays() -> None:
     literals = Literals(Literals.from_texts(["booking", "oslo"]).placeholders, frozenset({"get_booking"}))
     assert literals.mask("get_booking booking to_oslo toOslo") == "get_booking hidden to_hidden tohidden"
+
+
+ONE_READING_EACH = (
+    "14mar1987|may 2|12/31/1987|19870314|1 234,50|1,234.50|half past 2|2 pm|two/|ninety-nine|a at b.com|c dot d|"
+    "&#97;bc|%61bc|=61=62=63|\\u0061bc|a<b>bc|YWJjZ\nGVm|YWJj|MFRGG===|616263|61 62 63|aBc|a&b|1=000|two.é|14 ſep"
+).split("|")
+VALUES_READ = Literals.from_texts(
+    "1987-03-14 2000-05-02 1987-12-31 1000 1234.5 14:30 14:00 2 99 a@b.com c.d abc abcdef 14".split()
+)
+EVERY_SIGN = "\r\n. . . .\n& % = \\ 00 000 é . . . . jan feb mar apr may jun jul aug sep oct nov dec"
+"""What a text may need to be read in every way; it is no part of a literal."""
+
+
+def find_with_every_sign(text: str) -> list[LiteralMatch]:
+    return [match for match in VALUES_READ.find(text + EVERY_SIGN) if match.start < len(text)]
+
+
+def test_each_reading_is_made_where_it_finds_something() -> None:
+    for text in ONE_READING_EACH:
+        assert VALUES_READ.find(text) == find_with_every_sign(text), text
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sampled_from([*ONE_READING_EACH, " ", "\n"]), min_size=2, max_size=5))
+def test_the_readings_that_a_text_is_spared_would_find_nothing(pieces: list[str]) -> None:
+    text = "".join(pieces)
+    assert VALUES_READ.find(text) == find_with_every_sign(text)
 
 
 @pytest.mark.parametrize("piece", ["a", "one ", "1 ", "1/", "4a ", "AAAA\n", "at ", "aB", "%41"])

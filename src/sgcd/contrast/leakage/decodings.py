@@ -14,6 +14,8 @@ from sgcd.contrast.leakage.spoken import find_spoken
 
 _MAX_DEPTH = 3
 """The most nested layers of escapes that are decoded."""
+_ESCAPE_SIGNS = "&%=\\"
+"""Every escape begins with one of these."""
 _ESCAPES = re.compile(
     r"&(?:#\d{1,7}|#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});?"
     r"|(?:%[0-9a-f]{2})+|(?:=[0-9a-f]{2}){2,}"
@@ -21,11 +23,11 @@ _ESCAPES = re.compile(
     re.IGNORECASE,
 )
 _MARKUP_TAGS = re.compile(r"<!--.{0,200}?-->|</?[a-z][^<>]{0,80}>", re.IGNORECASE | re.DOTALL)
-_BASE64_RUNS = re.compile(r"[A-Za-z0-9+/_-]{4,}={0,2}")
+_BASE64_RUNS = re.compile(r"[A-Za-z0-9+/_-][A-Za-z0-9+/_-]{3,}={0,2}")
 _BASE64_LINES = re.compile(r"(?<![A-Za-z0-9+/])(?:[A-Za-z0-9+/]{4,}+\r?\n){1,200}[A-Za-z0-9+/]{2,}={0,2}")
-_BASE32_RUNS = re.compile(r"[A-Z2-7]{8,}={0,6}")
+_BASE32_RUNS = re.compile(r"[A-Z2-7][A-Z2-7]{7,}={0,6}")
 _HEX_RUNS = re.compile(
-    r"(?:[0-9a-fA-F]{2}){3,}|[0-9a-fA-F]{2}(?<![^\W_]..)([ :-])[0-9a-fA-F]{2}(?:\1[0-9a-fA-F]{2})+\b"
+    r"[0-9a-fA-F][0-9a-fA-F](?:(?:[0-9a-fA-F]{2}){2,}|(?<![^\W_]..)([ :-])[0-9a-fA-F]{2}(?:\1[0-9a-fA-F]{2})+\b)"
 )
 _BASE64URL_TO_BASE64 = str.maketrans("-_", "+/")
 _ESCAPED_SPACES = {"n": "\n", "r": "\r", "t": "\t", "b": " ", "f": "\f", "v": "\v"}
@@ -63,6 +65,8 @@ def decode_fully(text: str) -> list[str]:
 def remove_escapes(text: str) -> list[NormalizedText]:
     """The text itself, then the text with one, two and three layers of escapes decoded."""
     layers = [NormalizedText(text)]
+    if not any(sign in text for sign in _ESCAPE_SIGNS):
+        return layers
     while len(layers) <= _MAX_DEPTH and (undone := _replace_matches(layers[-1], _ESCAPES, _undo_escape)):
         layers.append(undone)
     return layers
@@ -133,8 +137,8 @@ def _undo_escape(escape: str) -> str:
 def _decode_runs(source: NormalizedText) -> NormalizedText | None:
     """The decoded runs of base64, base32 and hex that are text, one a line; None when there is none."""
     parts, starts, stops = list[str](), list[int](), list[int]()
-    for pattern, decode in _RUN_DECODERS:
-        for match in pattern.finditer(source.text):
+    for pattern, sign, decode in _RUN_DECODERS:
+        for match in pattern.finditer(source.text) if sign in source.text else ():
             if decoded := decode(match[0]):
                 parts += [decoded, "\n"]
                 starts += [match.start()] * (len(decoded) + 1)
@@ -163,12 +167,13 @@ def _decode_hex(run: str) -> str:
     return _decode_text(bytes.fromhex(re.sub("[ :-]", "", run)))
 
 
-_RUN_DECODERS: tuple[tuple[re.Pattern[str], Callable[[str], str]], ...] = (
-    (_BASE64_RUNS, _decode_base64),
-    (_BASE64_LINES, _decode_base64),
-    (_BASE32_RUNS, _decode_base32),
-    (_HEX_RUNS, _decode_hex),
+_RUN_DECODERS: tuple[tuple[re.Pattern[str], str, Callable[[str], str]], ...] = (
+    (_BASE64_RUNS, "", _decode_base64),
+    (_BASE64_LINES, "\n", _decode_base64),
+    (_BASE32_RUNS, "", _decode_base32),
+    (_HEX_RUNS, "", _decode_hex),
 )
+"""The patterns of runs, a sign that each of them has, and how a run is decoded."""
 
 
 def _decode_text(data: bytes) -> str:

@@ -125,7 +125,7 @@ class PatternIndex:
         self, characters: str, hashes: NDArray[np.int32], level: int
     ) -> Iterator[tuple[int, LiteralPattern]]:
         """Each pattern whose characters occur, with their index."""
-        for index in np.flatnonzero(self._is_start[level][hashes]).tolist():
+        for index in self._is_start[level][hashes].nonzero()[0].tolist():
             for pattern in self._by_start.get((level, characters[index : index + _START_CHARS]), ()):
                 if characters.startswith(pattern.characters, index):
                     yield index, pattern
@@ -196,7 +196,7 @@ class SearchableText:
             return text, np.arange(len(text))
         if text.isascii():
             codes = np.frombuffer(text.encode(), np.uint8)
-            visible_positions = np.flatnonzero((_IS_VISIBLE_ASCII if level else _IS_ALNUM_ASCII)[codes])
+            visible_positions = (_IS_VISIBLE_ASCII if level else _IS_ALNUM_ASCII)[codes].nonzero()[0]
             return codes[visible_positions].tobytes().decode(), visible_positions
         kept_positions = [
             index for index, char in enumerate(text) if (_is_visible(char) if level else is_word_char(char))
@@ -214,8 +214,8 @@ class SearchableText:
         """Whether the pattern accepts the gaps between the matched characters."""
         if positions[-1] - positions[0] == len(positions) - 1:
             return pattern.allows_gaps or not pattern.gaps
-        steps = np.diff(positions)
-        gap_indices = np.flatnonzero(steps > 1).tolist()
+        steps = positions[1:] - positions[:-1]
+        gap_indices = (steps > 1).nonzero()[0].tolist()
         gaps = {index: self.text[int(positions[index]) + 1 : int(positions[index + 1])] for index in gap_indices}
         if not pattern.allows_gaps and not pattern.gaps.keys() <= gaps.keys():
             return False

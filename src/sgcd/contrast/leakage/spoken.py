@@ -1,6 +1,7 @@
 """Numbers and symbols in words: "four double one" is 411, "mia [at] example dot com" is an address."""
 
 import re
+from functools import lru_cache
 
 _UNITS = (
     "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen seventeen "
@@ -24,9 +25,7 @@ _TENS_NUMBERS = {
 _SIZES = {"hundred": 100, "thousand": 1000, "million": 10**6}
 _REPEATS = {"double": 2, "triple": 3}
 _NUMBER_NAMES = frozenset([*_SMALL_NUMBERS, *_TENS_NUMBERS, *_SIZES, *_REPEATS])
-_SEPARATORS = str.maketrans(dict.fromkeys("-_,.;:!?\"'()[]{}", " "))
 _WORD = "|".join(sorted(_NUMBER_NAMES, key=lambda name: (-len(name), name)))
-_WORDS = re.compile(r"(?<![^\W_])[A-Za-z]+")
 _ORDINAL = re.compile(r"(?:first|second|third|th)$")
 _NUMBER_WORDS = re.compile(rf"\b(?:{_WORD})(?:[\s-]{{1,3}}(?:and\s{{1,3}})?(?:{_WORD})){{0,60}}\b", re.IGNORECASE)
 
@@ -36,6 +35,8 @@ _SPOKEN_SYMBOLS = re.compile(
     rf"[\s\[({{<]\s?(?:dot|underscore|dash|hyphen|plus|at{_BEFORE_HOST})\s?[\s\])}}>]", re.IGNORECASE
 )
 """Names of symbols between spaces or brackets. `at` is one before the name of a host."""
+_NAMES = _NUMBER_NAMES.union(_SYMBOLS)
+_ASCII_SEPARATORS = str.maketrans({code: " " for code in range(128) if not chr(code).isalnum()})
 
 
 def find_spoken(text: str) -> list[tuple[int, int, str]]:
@@ -44,16 +45,23 @@ def find_spoken(text: str) -> list[tuple[int, int, str]]:
     >>> find_spoken("mia at example dot com , one hundred and two")
     [(3, 7, '@'), (14, 19, '.'), (25, 44, '102')]
     """
-    found = [(*match.span(), _write_symbol(match[0])) for match in _SPOKEN_SYMBOLS.finditer(text)]
-    if not _NUMBER_NAMES.isdisjoint(text.lower().translate(_SEPARATORS).split()):
+    names = _NAMES.intersection(text.lower().translate(_ASCII_SEPARATORS).split()) if text.isascii() else _NAMES
+    found = list[tuple[int, int, str]]()
+    if not names.isdisjoint(_SYMBOLS):
+        found += [(*match.span(), _write_symbol(match[0])) for match in _SPOKEN_SYMBOLS.finditer(text)]
+    if number_names := names & _NUMBER_NAMES:
         position = 0
-        for word in _WORDS.finditer(text):
-            if word.start() < position or word[0].lower() not in _NUMBER_NAMES:
-                continue
-            if match := _NUMBER_WORDS.match(text, word.start()):
+        for word in _compile_words(number_names).finditer(text):
+            if word.start() >= position and (match := _NUMBER_WORDS.match(text, word.start())):
                 found.append((*match.span(), _write_number(match[0])))
                 position = match.end()
     return sorted(found)
+
+
+@lru_cache(2**8)
+def _compile_words(words: frozenset[str]) -> re.Pattern[str]:
+    """A pattern of whole words in any case."""
+    return re.compile(rf"(?<![^\W_])(?ai:{'|'.join(sorted(words))})(?![A-Za-z])")
 
 
 def _write_number(words: str) -> str:

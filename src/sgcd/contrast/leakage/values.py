@@ -12,8 +12,9 @@ _CURRENCIES = "usd eur gbp jpy chf cny inr cad aud nzd sek nok dkk pln brl krw r
 _CURRENCY_ALTERNATIVES = "|".join(_CURRENCIES)
 _MAY_PRECEDE_NUMBER = re.compile(rf"(?:^|[\W_]|\b(?:{_CURRENCY_ALTERNATIVES}))$")
 _MAY_FOLLOW_NUMBER = rf"(?![0-9]|[.,'_][0-9])(?=(?:{_CURRENCY_ALTERNATIVES})\b|[^\w]|_|$)"
-_UNSPACED_NUMBER = re.compile(rf"([0-9]+(?:[.,'_][0-9]+)*){_MAY_FOLLOW_NUMBER}")
+_UNSPACED_NUMBER = re.compile(rf"([0-9][0-9]*(?:[.,'_][0-9]+)*){_MAY_FOLLOW_NUMBER}")
 _SPACED_NUMBER = re.compile(rf"(?=([0-9]{{1,3}}(?:\s[0-9]{{3}})+(?:[.,][0-9]+)?){_MAY_FOLLOW_NUMBER})")
+_SPACE_IN_NUMBER = re.compile(r"[0-9]\s[0-9]{3}")
 _GROUPED_BY_SEPARATOR = {
     mark: re.compile(rf"[0-9]{{1,3}}(?:{re.escape(mark)}[0-9]{{2,3}})*{re.escape(mark)}[0-9]{{3}}") for mark in ",.'_ "
 }
@@ -21,7 +22,8 @@ _GROUPED_BY_SEPARATOR = {
 
 def find_amounts(normalized: str) -> Iterator[ReadValue]:
     """Each number in a normalized text, with its possible amounts."""
-    for pattern in (_UNSPACED_NUMBER, _SPACED_NUMBER):
+    patterns = (_UNSPACED_NUMBER, _SPACED_NUMBER) if _SPACE_IN_NUMBER.search(normalized) else (_UNSPACED_NUMBER,)
+    for pattern in patterns:
         for match in pattern.finditer(normalized):
             before = normalized[max(0, match.start() - 4) : match.start()]
             continues_number = before[-1:] and before[-1] in ".,'_" and before[-2:-1].isdecimal()
@@ -91,14 +93,14 @@ _MONTHS = {
 }
 _MONTH = rf"(?:{'|'.join(sorted(_MONTHS, key=len, reverse=True))})"
 _DATE_PARTS = {
-    "D": r"(?P<day>[0-9]{1,2})(?:st|nd|rd|th|\.)?",
-    "A": r"(?P<first>[0-9]{1,2})",
+    "D": r"(?P<day>[0-9][0-9]?)(?:st|nd|rd|th|\.)?",
+    "A": r"(?P<first>[0-9][0-9]?)",
     "B": r"(?P<second>[0-9]{1,2})",
-    "AA": r"(?P<first>[0-9]{2})",
+    "AA": r"(?P<first>[0-9][0-9])",
     "BB": r"(?P<second>[0-9]{2})",
     "NAME": rf"(?P<name>{_MONTH})\.?",
     "Y": r"'?(?P<year>[0-9]{4}|[0-9]{2})",
-    "YYYY": r"(?P<year>[0-9]{4})",
+    "YYYY": r"(?P<year>[0-9][0-9]{3})",
     "-": r"(?P<separator>\s?[./-]\s?|\s)",
     "=": r"(?P=separator)",
     ",": r"[\s,./-]{1,3}",
@@ -107,6 +109,7 @@ _DATE_PARTS = {
 }
 _DATES_WITH_NAMES = {
     "D _ NAME , Y": "14 March 1987, 14th of March, 1987, 14-Mar-87",
+    "D NAME Y": "14MAR1987, 14MAR87",
     "NAME _ D , Y": "March 14, 1987, Mar. 14th '87",
     "D _ NAME !": "the 14th of March",
     "NAME _ D !": "March 14th",
@@ -132,8 +135,8 @@ def _compile_dates(orders: Iterable[str]) -> tuple[re.Pattern[str], ...]:
 
 _NAMED_DATE_PATTERNS, _DIGIT_DATE_PATTERNS = _compile_dates(_DATES_WITH_NAMES), _compile_dates(_DATES_IN_DIGITS)
 _DIGIT = re.compile("[0-9]")
-_MONTH_NAME = re.compile(rf"\b{_MONTH}\b")
-_DAY_OF_YEAR = re.compile(r"(?P<first>[0-9]{1,2})/(?P<second>[0-9]{1,2})(?![\w/-]|\.[0-9])")
+_SHORT_MONTHS = tuple(name for name in _MONTHS if len(name) == 3)
+_DAY_OF_YEAR = re.compile(r"(?P<first>[0-9][0-9]?)/(?P<second>[0-9]{1,2})(?![\w/-]|\.[0-9])")
 """3/14 and 14/3, without a year."""
 _NO_YEAR = "any year"
 
@@ -146,7 +149,7 @@ def find_dates(normalized: str) -> Iterator[ReadValue]:
     """
     if not _DIGIT.search(normalized):
         return
-    named = _NAMED_DATE_PATTERNS if _MONTH_NAME.search(normalized) else ()
+    named = _NAMED_DATE_PATTERNS if any(name in normalized for name in _SHORT_MONTHS) else ()
     for pattern in (*named, *_DIGIT_DATE_PATTERNS, _DAY_OF_YEAR):
         for match in pattern.finditer(normalized):
             start, parts = match.start(), match.groupdict("")
