@@ -5,6 +5,10 @@ STAMP := .venv/.installed
 PEERS := .venv-trl/bin
 PEERS_STAMP := .venv-trl/.installed
 
+# The airline benchmark: a checkout of tau2-bench, or an archive of one. sgcd does not contain it.
+TAU2 ?= $(firstword $(wildcard ../shared/peers/tau2-bench-*.tar.xz))
+AIRLINE_STAMP := .venv-airline/benchmark.json
+
 # One thread a process: faster on two cores, and the same bits every time. Nothing is asked of the network.
 export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
@@ -16,12 +20,13 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
 NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/__pycache__
-LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint,$(wildcard tests/*))
+LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline,$(wildcard tests/*))
 SLOW := $(BIN)/python -m pytest -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab test integration peers learning truth bench performance peers-bench latency-bench
+.PHONY: setup lab test integration peers learning truth bench performance peers-bench latency-bench test-airline
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
+.PHONY: integration-airline
 
 setup: $(STAMP)
 
@@ -45,7 +50,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-peers
 
 integration-runs: setup
 	$(SLOW) $(RUNS) $(NONE_IS_FINE)
@@ -62,6 +67,8 @@ integration-contrast: setup
 integration-lab: setup
 	$(SLOW) $(LAB) $(NONE_IS_FINE)
 
+integration-airline: setup test-airline
+
 integration-peers: setup
 	@if $(MAKE) --no-print-directory peers 2>&1; then \
 	  echo "$(PEERS)/python -m pytest tests/peers -m ''" && $(PEERS)/python -m pytest tests/peers -m ''; \
@@ -77,6 +84,14 @@ $(PEERS_STAMP): pyproject.toml constraints.txt constraints-trl.txt
 	@$(PEERS)/python -m pip install --quiet -c constraints-trl.txt --no-build-isolation -e '.[train]' \
 	  trl pytest pytest-asyncio hypothesis
 	@touch $(PEERS_STAMP)
+
+# The benchmark's own package, in an environment of its own; without it these tests are named as not run.
+test-airline: setup
+	@if [ ! -e $(AIRLINE_STAMP) ] && [ -z "$(TAU2)" ]; then \
+	  echo "SKIPPED tests/airline: no tau2-bench is here; name a checkout or an archive: make test-airline TAU2=..."; \
+	elif [ ! -e $(AIRLINE_STAMP) ] && ! $(BIN)/sgcd setup airline --from "$(TAU2)" 2>&1; then \
+	  echo "SKIPPED tests/airline: .venv-airline, the environment with tau2-bench, could not be made"; \
+	else echo "$(SLOW) tests/airline" && $(SLOW) tests/airline; fi
 
 learning: setup
 	$(BIN)/python bench/learning.py

@@ -36,7 +36,7 @@ class Task:
     """One thing to be done.
 
     >>> Task(id="train-0007", category="action", row={"seed": 7})
-    Task(id='train-0007', category='action', row={'seed': 7}, needs_tool=None)
+    Task(id='train-0007', category='action', row={'seed': 7}, needs_tool=None, floor=None)
     """
 
     id: str
@@ -45,6 +45,8 @@ class Task:
     """What the environment needs to open it; plain JSON."""
     needs_tool: bool | None = None
     """Whether successes that called no tool are counted; None: as `TOOL_CATEGORIES` says."""
+    floor: float | None = None
+    """The reward of an agent that does nothing, where that is known."""
 
 
 @dataclass(frozen=True, slots=True)

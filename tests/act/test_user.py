@@ -250,7 +250,7 @@ async def test_words_from_outside_open_and_close_nothing() -> None:
 
         def close(self) -> None: ...
 
-    class Sly:
+    class Sly(SilentUser):
         async def next_message(self, instructions: str, conversation: Any, seed: int) -> Any:
             from sgcd.act.user import UserMessage
 
@@ -294,7 +294,7 @@ async def test_without_a_user_a_turn_without_calls_is_the_last() -> None:
 
 
 async def test_first_words_that_are_too_long_lose_their_middle() -> None:
-    class Talkative:
+    class Talkative(SilentUser):
         async def next_message(self, instructions: str, conversation: Any, seed: int) -> UserMessage:
             return UserMessage("", is_last=True) if conversation else UserMessage("kind " * 400)
 

@@ -6,6 +6,7 @@ import pytest
 
 from sgcd.measure.statistics import clustered_interval, wilson_interval
 from sgcd.measure.summary import audit_tool_use, list_categories, summarise_evaluation, summarise_passes
+from sgcd.show.tables import evaluation_table
 
 
 def row(task: str = "t1", success: bool = True, **changes: Any) -> dict[str, Any]:
@@ -70,11 +71,21 @@ def test_everything_broken_gives_no_rate_and_no_crash() -> None:
     assert told["passes"] == []
 
 
-def test_categories_stand_there_empty_with_the_floor_where_it_is_known() -> None:
-    told = summarise_evaluation([row()], floors={"no_action": 1.0})["modes"]["sampled"]["categories"]
+def test_categories_stand_there_empty() -> None:
+    told = summarise_evaluation([row()])["modes"]["sampled"]["categories"]
     assert list(told) == ["action", "information", "transfer", "no_action"]
     assert (told["transfer"]["tasks"], told["transfer"]["value"], told["transfer"]["floor"]) == (0, None, None)
-    assert told["no_action"]["floor"] == 1.0
+
+
+def test_what_doing_nothing_gets_is_a_mean_over_tasks_where_every_task_knows_it() -> None:
+    known = [row("a", floor=1.0), row("a", floor=1.0, trial=1), row("b", floor=0.0), row("c", **BROKEN, floor=0.0)]
+    told = summarise_evaluation(known)
+    assert told["modes"]["sampled"]["overall"]["floor"] == pytest.approx(1 / 3)
+    shown = [*evaluation_table(told).columns][-1]
+    assert (shown.header, [*shown.cells]) == ("doing nothing", [".333", ".333"])
+    unknown = summarise_evaluation([*known, row("d")])
+    assert unknown["modes"]["sampled"]["overall"]["floor"] is None
+    assert "doing nothing" not in [column.header for column in evaluation_table(unknown).columns]
 
 
 def test_the_audit_holds_the_categories_in_which_a_success_was_declared_to_need_a_tool() -> None:

@@ -52,7 +52,20 @@ class OwnEnvironmentSettings(Settings):
     """A simulated user: it answers whenever the policy calls no tool; null: such a turn is the policy's last."""
 
 
-EnvironmentSettings = OwnEnvironmentSettings
+class AirlineSettings(Settings):
+    """A domain of tau2-bench, through the benchmark's own package, which `sgcd setup airline` installs apart."""
+
+    name: Literal["airline"]
+    domain: Literal["airline", "retail"] = "airline"
+    """The domain. Retail tasks that a language model would have to judge are left out."""
+    folder: str = ".venv-airline"
+    """The folder that `sgcd setup airline` made."""
+    user: UserSettings | None = None
+    """A simulated user, prompted as the benchmark does; null: a script says the task's wish and leaves when it is
+    answered."""
+
+
+EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings
 """The union of this room's environments. `name: own` is played by act/environments/own.py."""
 
 

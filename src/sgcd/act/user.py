@@ -55,6 +55,10 @@ class User(Protocol):
         """The next message under these instructions; in `conversation` so far the role of this person is user."""
         ...
 
+    async def complete(self, messages: Sequence[ChatMessage], seed: int) -> str:
+        """The next message of a user with a prompt of the environment's own; in `messages` its role is assistant."""
+        ...
+
 
 class EndpointUser:
     """A language model behind an endpoint. A request that fails breaks the rollout instead of failing it."""
@@ -64,15 +68,15 @@ class EndpointUser:
         self._temperature = temperature
 
     async def next_message(self, instructions: str, conversation: Sequence[Message], seed: int) -> UserMessage:
-        completion = await self._endpoint.complete(
-            user_view(instructions, conversation), options=RequestOptions(self._temperature, seed)
-        )
-        message = UserMessage.from_text(completion.text)
+        return UserMessage.from_text(await self.complete(user_view(instructions, conversation), seed))
+
+    async def complete(self, messages: Sequence[ChatMessage], seed: int) -> str:
+        completion = await self._endpoint.complete(messages, options=RequestOptions(self._temperature, seed))
         if completion.finish_reason in _UNUSABLE_FINISH_REASONS:
             raise self._fail(completion.finish_reason.replace("_", " "), "the user did not end its words by itself")
-        if not (message.text or message.is_last):
+        if not completion.text.strip():
             raise self._fail("empty", "the user said nothing")
-        return message
+        return completion.text
 
     def _fail(self, kind: str, detail: str) -> RequestFailed:
         self._endpoint.usage_tracker.count_failed(kind)
@@ -84,6 +88,10 @@ class SilentUser:
 
     async def next_message(self, instructions: str, conversation: Sequence[Message], seed: int) -> UserMessage:
         return UserMessage("", is_last=True) if conversation else UserMessage("hello")
+
+    async def complete(self, messages: Sequence[ChatMessage], seed: int) -> str:
+        """Empty when the user leaves."""
+        return "" if any(message["role"] == "assistant" for message in messages) else "hello"
 
 
 def user_view(instructions: str, conversation: Sequence[Message]) -> list[ChatMessage]:

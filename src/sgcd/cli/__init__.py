@@ -23,6 +23,7 @@ _APPS = {
     "bench": "bench:bench_app",
     "lab": "lab:lab_app",
     "references": "references:references_app",
+    "setup": "setup:setup_app",
 }
 """Each command's file in cli/commands/, and the Typer app in it."""
 _EXTRA_FOR_MODULE = {"torch": "train", "transformers": "train", "tokenizers": "train", "openai": "llm"}

@@ -65,7 +65,8 @@ def trial_row(trial: Trial, rollout: Rollout, settings: EvaluationSettings, *, s
     """The row of one trial: which trial it is, and how it ended."""
     evaluation_columns = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
     trial_columns = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
-    return {**evaluation_columns, **trial_columns, **rollout_row(rollout)}
+    floor = {} if trial.task.floor is None else {"floor": trial.task.floor}
+    return {**evaluation_columns, **trial_columns, **rollout_row(rollout), **floor}
 
 
 def held_out_tasks(task_suite: TaskSuite, settings: EvaluationSettings) -> tuple[Task, ...]:

@@ -20,11 +20,8 @@ from sgcd.storage.atomic import SCHEMA
 Summary = dict[str, Any]
 
 
-def summarise_evaluation(rows: Sequence[TrialRow], floors: Mapping[str, float] | None = None) -> Summary:
-    """One evaluation: {"schema", "step", "split", "modes": {"greedy": ..., "sampled": ...}}, modes that were played.
-
-    `floors`: what an agent that does nothing would get in each category, where that is known.
-    """
+def summarise_evaluation(rows: Sequence[TrialRow]) -> Summary:
+    """One evaluation: {"schema", "step", "split", "modes": {"greedy": ..., "sampled": ...}}, modes that were played."""
     steps_and_splits = {(row["step"], row["split"]) for row in rows}
     if len(steps_and_splits) > 1:
         raise ValueError(f"expected the rows of one evaluation, got (step, split) {sorted(steps_and_splits)}")
@@ -34,19 +31,17 @@ def summarise_evaluation(rows: Sequence[TrialRow], floors: Mapping[str, float] |
         "schema": SCHEMA,
         "step": step,
         "split": split,
-        "modes": {
-            mode: summarise_mode(mode_rows, floors or {}) for mode, mode_rows in rows_by_mode.items() if mode_rows
-        },
+        "modes": {mode: summarise_mode(mode_rows) for mode, mode_rows in rows_by_mode.items() if mode_rows},
     }
 
 
-def summarise_mode(rows: Sequence[TrialRow], floors: Mapping[str, float]) -> Summary:
+def summarise_mode(rows: Sequence[TrialRow]) -> Summary:
     """Summarise the trials of one mode. Shares and means leave broken trials out; those are counted apart."""
     unbroken_rows = unbroken(rows)
     return {
-        "overall": {**summarise_success(rows), "floor": None},
+        "overall": summarise_success(rows),
         "categories": {
-            name: {**summarise_success([row for row in rows if row["category"] == name]), "floor": floors.get(name)}
+            name: summarise_success([row for row in rows if row["category"] == name])
             for name in list_categories(row["category"] for row in rows)
         },
         "passes": summarise_passes(rows),
@@ -66,14 +61,19 @@ def summarise_mode(rows: Sequence[TrialRow], floors: Mapping[str, float]) -> Sum
 
 
 def summarise_success(rows: Sequence[TrialRow]) -> Summary:
-    """Counts, and the rate with its interval: by Wilson for one trial a task, clustered by task for several."""
+    """Counts, and the rate with its interval: by Wilson for one trial a task, clustered by task for several.
+
+    `floor` is the mean reward of an agent that does nothing; None where an environment does not know it.
+    """
     unbroken_rows = unbroken(rows)
+    floors = [trials[0]["floor"] for trials in group_by_task(rows).values() if "floor" in trials[0]]
     return {
         "tasks": len(group_by_task(rows)),
         "trials": len(unbroken_rows),
         "successes": count_successes(unbroken_rows),
         "broken": len(rows) - len(unbroken_rows),
         **success_rate(rows).to_json(),
+        "floor": divide_or_none(sum(floors), len(floors)) if len(floors) == len(group_by_task(rows)) else None,
     }
 
 

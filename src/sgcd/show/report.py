@@ -22,7 +22,7 @@ from sgcd.show import token_classes as looks
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.steps import build_step_sections, load_token_decoder
-from sgcd.show.tables import describe_change, describe_usage, format_interval, format_number
+from sgcd.show.tables import describe_change, describe_usage, floor_column, format_interval, format_number
 from sgcd.storage.atomic import write_atomic
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
@@ -133,7 +133,7 @@ def render_template(**context: Any) -> str:
         lstrip_blocks=True,
     )
     filters: dict[str, Any] = {"number": format_number, "svg": Markup, "mark_numbers": mark_numbers}
-    filters["direction"] = health.direction_of_change
+    filters |= {"direction": health.direction_of_change, "floor_column": floor_column}
     environment.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]
     assets = {
         name: (_TEMPLATE_DIR / f"report.{extension}").read_text(encoding="utf-8")

@@ -19,17 +19,23 @@ def evaluation_table(summary: JsonMapping) -> Table:
     model = summary.get("model")
     origin = f"played with {model}" if model else f"after step {summary['step']}"
     table = build_table(f"{summary['split']} tasks {origin}", "", "tasks")
-    for mode in modes:
-        table.add_column(mode, justify="right", overflow="fold")
-        table.add_column("won of", justify="right", overflow="fold")
+    for name in [*(name for mode in modes for name in (mode, "won of")), *floor_column(summary)]:
+        table.add_column(name, justify="right", overflow="fold")
     for name in ("all", *_category_names(modes)):
         parts = [_category_summary(modes[mode], name) for mode in modes]
         if parts and parts[0]["tasks"]:
             cells = [
                 cell for part in parts for cell in (format_interval(part), f"{part['successes']} of {part['trials']}")
             ]
-            table.add_row(name, str(parts[0]["tasks"]), *cells)
+            table.add_row(name, str(parts[0]["tasks"]), *cells, *floor_column(summary, parts[0]))
     return table
+
+
+def floor_column(summary: JsonMapping, part: JsonMapping | None = None) -> list[str]:
+    """The title of the column with what an agent that does nothing gets, or a part's cell; [] where nobody knows it."""
+    if any(mode["overall"].get("floor") is None for mode in summary["modes"].values()):
+        return []
+    return ["doing nothing" if part is None else format_number(part["floor"])]
 
 
 def _category_names(modes: Mapping[str, JsonMapping]) -> list[str]:
@@ -40,7 +46,7 @@ def _category_names(modes: Mapping[str, JsonMapping]) -> list[str]:
 def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> Table:
     """The effect of training: both ends of a run on the same tasks, and the paired difference."""
     table = build_table(f"{end['split']} tasks: step {start['step']} against step {end['step']}", "", "tasks")
-    for name in ("start", "end", "difference"):
+    for name in ("start", "end", "difference", *floor_column(start)):
         table.add_column(name, justify="right", overflow="fold")
     for mode, mode_change in change["modes"].items():
         for name in ("all", *mode_change["categories"]):
@@ -52,6 +58,7 @@ def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> T
                     format_interval(before),
                     format_interval(after),
                     format_interval(_category_summary(mode_change, name)["difference"], "+"),
+                    *floor_column(start, before),
                 )
     return table
 

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sgcd.measure import health
-from sgcd.show.tables import JsonMapping, describe_calls, format_interval, format_number
+from sgcd.show.tables import JsonMapping, describe_calls, floor_column, format_interval, format_number
 from sgcd.storage.metrics import StepMetrics
 
 
@@ -50,8 +50,9 @@ class Terminal:
     def on_evaluation(self, summary: JsonMapping) -> None:
         for mode, mode_summary in summary["modes"].items():
             tasks = f"{mode_summary['overall']['tasks']} {summary['split']} tasks"
+            floor = "".join(f"; doing nothing: {cell}" for cell in floor_column(summary, mode_summary["overall"]))
             self.print_line(
-                f"after step {summary['step']}: {tasks}, {mode}: {format_interval(mode_summary['overall'])}"
+                f"after step {summary['step']}: {tasks}, {mode}: {format_interval(mode_summary['overall'])}{floor}"
             )
 
     def print_line(self, text: str) -> None:

@@ -1,0 +1,39 @@
+"""sgcd setup: installs a benchmark beside sgcd, in an environment of its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
+from sgcd.cli.output import print_json, progress_console, results_console
+from sgcd.storage.atomic import SCHEMA
+
+setup_app = typer.Typer(no_args_is_help=True, **TYPER_OPTIONS)
+
+
+@setup_app.callback()
+def setup() -> None:
+    """Install a benchmark beside sgcd, in an environment of its own."""
+
+
+@setup_app.command()
+def airline(
+    *,
+    source: Annotated[
+        Path, typer.Option("--from", metavar="DIR_OR_ARCHIVE", help="A checkout of tau2-bench, or a tar archive.")
+    ],
+    folder: Annotated[Path, typer.Option(help="Where its environment goes.")] = Path(".venv-airline"),
+    json: JsonFlag = False,
+) -> None:
+    """Install tau2-bench v1.0.1 (airline and retail), check its data, and replay all gold calls.
+
+    A recipe plays it with environment: {name: airline}.
+    """
+    from sgcd.act.environments.airline.setup import set_up_airline
+
+    found = set_up_airline(source, folder, lambda line: progress_console().print(line, soft_wrap=True))
+    if json:
+        print_json({"schema": SCHEMA, **found})
+        return
+    results_console().print(f"tau2-bench {found['version']} is in {folder}", soft_wrap=True)
