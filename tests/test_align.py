@@ -53,3 +53,8 @@ def test_one_changed_item_is_one_pair(words: list[str], data: st.DataObject) -> 
     assert find_partings(words, changed, similarity) == [
         Parting(range(index, index + 1), range(index, index + 1), is_pair=True)
     ]
+
+
+@given(st.lists(st.integers(0, 3), max_size=9), st.lists(st.integers(0, 3), max_size=9))
+def test_equal_items_are_aligned_as_by_their_similarity(own: list[int], other: list[int]) -> None:
+    assert align_sequences(own, other, is_equal) == align_sequences(own, other, lambda a, b: int(a == b))

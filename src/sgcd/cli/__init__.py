@@ -24,6 +24,7 @@ _APPS = {
     "lab": "lab:lab_app",
     "references": "references:references_app",
     "setup": "setup:setup_app",
+    "methods": "methods:methods_app",
 }
 """Each command's file in cli/commands/, and the Typer app in it."""
 _EXTRA_FOR_MODULE = {"torch": "train", "transformers": "train", "tokenizers": "train", "openai": "llm"}

@@ -1,6 +1,6 @@
 """Settings of the methods that assign credit to tokens."""
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,9 +19,28 @@ from sgcd.settings import (
 )
 
 Scale = Literal["published", "absolute"]
+Role = Literal["credit", "pull", "imitate"]
 
 
-class GrpoSettings(Settings):
+class RuleSettings(Settings):
+    """What is common to all methods."""
+
+    role: ClassVar[Role] = "credit"
+    """The part of the objective that a method has besides GRPO's, and the folder of its file."""
+
+
+class WeightSettings(RuleSettings):
+    """Weights between two numbers, by each token's share of the credit; both one is GRPO to the last bit."""
+
+    low: Share = 1.0
+    """Weight of a token without a share."""
+    high: Annotated[float, Field(ge=1)] = 2.0
+    """Weight of a token with a full share."""
+    mean_one: bool = False
+    """Divide the weights of a rollout by their mean."""
+
+
+class GrpoSettings(RuleSettings):
     """Every token of a rollout carries the rollout's advantage (2402.03300)."""
 
     name: Literal["grpo"]
@@ -54,7 +73,7 @@ class SegmentSettings(Settings):
     """A rollout with fewer creditable tokens has no segments (N_min)."""
 
 
-class SgcdSettings(Settings):
+class SgcdSettings(RuleSettings):
     """The advantage, concentrated where a teacher that reads the siblings' contrast disagrees (2606.12634)."""
 
     name: Literal["sgcd"]
@@ -91,9 +110,66 @@ class SgcdSettings(Settings):
     """Choose the spike on the first batch, the smallest of four that credits at most 15 % of its tokens."""
 
 
-class OpdSettings(Settings):
+class EntropySettings(WeightSettings):
+    """More weight where the policy itself is undecided, without a teacher: what every teacher has to beat."""
+
+    name: Literal["entropy"]
+    saturation: Positive = 1.0
+    """A token with this entropy, in nats, has a full share; lower ones in proportion."""
+
+
+class SurprisalSettings(WeightSettings):
+    """More weight on tokens that the policy itself found unlikely, without a teacher."""
+
+    name: Literal["surprisal"]
+    saturation: Positive = 1.0
+    """A token with this surprisal, in nats, has a full share; lower ones in proportion."""
+
+
+class PartingMethodSettings(WeightSettings):
+    """More weight where a rollout parts from siblings of the other outcome, without a teacher."""
+
+    name: Literal["parting"]
+    decay: Share = 0.5
+    """A later place where two siblings part has this much of the share of the place before it."""
+
+
+class ThinkingMaskSettings(RuleSettings):
+    """Less weight on thinking, without a teacher."""
+
+    name: Literal["thinking_mask"]
+    weight: Share = 0.2
+    """Weight of a token of thinking; 1 is GRPO to the last bit."""
+
+
+class RandomSettings(WeightSettings):
+    """Weights drawn at random: the control for a method with the same share and size of weights."""
+
+    name: Literal["random"]
+    share: Share = 0.1
+    """Share of tokens that are drawn; each has a share of the credit between nothing and a full one."""
+
+
+class TurnSgcdSettings(WeightSettings):
+    """SGCD by turns: a turn's weight follows from the divergence of all its tokens together."""
+
+    name: Literal["turn_sgcd"]
+    divergence: Divergence = "reverse_kl"
+    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
+    k: Count = 100
+    """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
+    low: Share = 0.2
+    """Weight of a turn without divergence, before the division by the mean."""
+    high: Annotated[float, Field(ge=1)] = 1.0
+    """Weight of the turn with the most, before the division by the mean."""
+    mean_one: bool = True
+    """Divide the weights of a rollout by their mean."""
+
+
+class OpdSettings(RuleSettings):
     """On-policy distillation: the teacher's log-ratio of each sampled token is added to the advantage."""
 
+    role: ClassVar[Role] = "pull"
     name: Literal["opd"]
     k: Count = 20
     """Number of the teacher's top tokens that are kept apart; the sampled token always is."""
@@ -108,9 +184,10 @@ class OpdSettings(Settings):
     """Factor of the advantage over siblings; 0 distils without any reward."""
 
 
-class DirectSdSettings(Settings):
+class DirectSdSettings(RuleSettings):
     """GRPO, and in its loss the divergence between the policy and itself with the reference in its prompt."""
 
+    role: ClassVar[Role] = "imitate"
     name: Literal["direct_sd"]
     divergence: Divergence = "reverse_kl"
     """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
@@ -120,7 +197,7 @@ class DirectSdSettings(Settings):
     """Factor of the divergence in the loss, a mean over tokens."""
 
 
-class OwnMethodSettings(Settings):
+class OwnMethodSettings(RuleSettings):
     """A credit rule of your own: a plain Python class with a method signal()."""
 
     name: Literal["own"]
@@ -129,5 +206,16 @@ class OwnMethodSettings(Settings):
 
 
 MethodSettings = Annotated[
-    GrpoSettings | SgcdSettings | OpdSettings | DirectSdSettings | OwnMethodSettings, Field(discriminator="name")
+    GrpoSettings
+    | SgcdSettings
+    | TurnSgcdSettings
+    | EntropySettings
+    | SurprisalSettings
+    | PartingMethodSettings
+    | ThinkingMaskSettings
+    | RandomSettings
+    | OpdSettings
+    | DirectSdSettings
+    | OwnMethodSettings,
+    Field(discriminator="name"),
 ]

@@ -41,6 +41,26 @@ def weigh(
     return weight.astype(np.float32)
 
 
+def weigh_between(
+    share: NDArray[Any], creditable: Flags, *, low: float, high: float, mean_one: bool = False
+) -> tuple[Floats, tuple[float, float]]:
+    """W_t = low + (high - low) share_t on creditable tokens, 1 on others; and the bounds of such weights.
+
+    `mean_one` divides by the mean over the creditable tokens, so that weights lie in [low / high, high / low]. A NaN or
+    an infinity in the share counts as 0.
+    """
+    check_length("weights", "creditable", creditable, len(share))
+    s = np.where(creditable & np.isfinite(share), share, 0.0).astype(np.float64)
+    weight = low + (high - low) * np.clip(s, 0, 1)
+    bounds = (low, high)
+    if mean_one and creditable.any():
+        weight /= weight[creditable].mean()
+        bounds = (low / high, high / low)
+    weight[~creditable] = 1.0
+    floor, cap = min(1.0, bounds[0]), max(1.0, bounds[1])
+    return np.clip(weight.astype(np.float32), np.float32(floor), np.float32(cap)), (floor, cap)
+
+
 def drop_disagreeing_segments(segments: Segments, advantage: float, teacher_logprob_gap: Floats) -> Segments:
     """Keep the segments whose first token has A * gap >= 0: teacher and advantage move that token the same way.
 

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, cast
 
@@ -60,7 +61,10 @@ def _describe_error(error: Mapping[str, Any], data: Mapping[str, Any], known: Se
     if kind in {"missing", "union_tag_not_found"} and not is_inside_value:
         return f"{path}: missing; expected {expected}"
     actual = "something else" if path.rpartition(".")[2] in _SECRET_KEYS else short_json(_value_at(data, path))
-    return f"{path}: expected {expected}, got {actual}"
+    names = [key.expected for key in known if key.path == path] if kind == "union_tag_invalid" else []
+    nearest = get_close_matches(str(_value_at(data, path)), names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    return f"{path}: expected {expected}, got {actual}{hint}"
 
 
 def _describe_unknown_key(path: str, value: Any, data: Mapping[str, Any], known: Sequence[RecipeKey]) -> str:

@@ -3,14 +3,17 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib import import_module
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcd.credit.segments import NoSegmentReason, Segments
-from sgcd.credit_records import Features, Signal, Teacher
+from sgcd.credit.settings import RuleSettings, WeightSettings
+from sgcd.credit.weights import weigh_between
+from sgcd.credit_records import Credit, Features, Signal, Teacher
 from sgcd.records import Flags, Floats, Group, Rollout
-from sgcd.settings import Against, Divergence, Settings
+from sgcd.settings import Against, Divergence
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +139,38 @@ class StatelessMethod:
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
-def build_method(settings: Settings) -> Method:
-    """The method that a recipe names: `name: direct_sd` is `DirectSdSettings`, and `DirectSd` in direct_sd.py."""
-    module = import_module(f"sgcd.credit.methods.{settings.name}")  # type: ignore[attr-defined]
-    return getattr(module, type(settings).__name__.removesuffix("Settings"))(settings)
+@dataclass(frozen=True, slots=True)
+class MethodFacts:
+    """What the table of methods (docs/methods.md) says of a method, besides its role."""
+
+    signal: str
+    """What its numbers are made from."""
+    source: str
+    verified: str
+    """What its numbers were compared with, besides the tests that all methods share."""
+    teacher: str = "none"
+    keeps_sign: bool = True
+    """Whether every token's advantage has the sign of the rollout's."""
+    reads_direction: bool = False
+    """Whether the sign of the teacher's gap counts: then `control: permuted` is the control to run."""
+
+
+def weighted_credit(inputs: CreditInputs, share: NDArray[Any], settings: WeightSettings) -> CreditResult:
+    """Credit with weights between `low` and `high`, by each token's share."""
+    weight, (floor, cap) = weigh_between(
+        share, inputs.creditable_tokens, low=settings.low, high=settings.high, mean_one=settings.mean_one
+    )
+    return CreditResult(Signal(Credit(inputs.advantage, weight, cap, floor)), no_segments(len(weight)))
+
+
+def find_method_class(settings_class: type[RuleSettings]) -> type[Any]:
+    """`DirectSdSettings`, which is `name: direct_sd`, belongs to `DirectSd` in imitate/direct_sd.py."""
+    name = get_args(settings_class.model_fields["name"].annotation)[0]
+    folder = "" if settings_class.role == "credit" else f".{settings_class.role}"
+    module = import_module(f"sgcd.credit.methods{folder}.{name}")
+    return getattr(module, settings_class.__name__.removesuffix("Settings"))
+
+
+def build_method(settings: RuleSettings) -> Method:
+    """The method that a recipe names."""
+    return find_method_class(type(settings))(settings)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, no_segments
 from sgcd.credit.settings import GrpoSettings
 from sgcd.credit_records import Credit, Signal
 
@@ -11,6 +11,7 @@ class Grpo(StatelessMethod):
     """W_t = 1 for every token."""
 
     needs = None
+    facts = MethodFacts("none: every weight is one", "2402.03300", "TRL's advantages and loss")
 
     def __init__(self, settings: GrpoSettings | None = None) -> None:
         self.settings = settings

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, no_segments
 from sgcd.credit.settings import OwnMethodSettings
 from sgcd.credit_records import Credit, Signal
 from sgcd.errors import MethodFault
@@ -20,6 +20,15 @@ from sgcd.text import describe_exception
 
 class OwnMethod:
     """Calls the rule of `method.class`. A rule without `needs` is given no features, and no reference is written."""
+
+    facts = MethodFacts(
+        "yours",
+        "yours",
+        "every signal is checked",
+        teacher="what the rule asks for",
+        keeps_sign=False,
+        reads_direction=True,
+    )
 
     def __init__(self, settings: OwnMethodSettings) -> None:
         self._where = f"method.class: {settings.class_}"

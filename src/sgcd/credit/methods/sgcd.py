@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, no_segments
 from sgcd.credit.segments import Calibration, Segments, calibrate, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
@@ -23,6 +23,13 @@ _MAX_NONFINITE_SHARE = 0.01
 
 
 class Sgcd:
+    facts = MethodFacts(
+        "segments of the divergence",
+        "2606.12634",
+        "float64 formula",
+        teacher="policy with the reference",
+    )
+
     def __init__(self, settings: SgcdSettings) -> None:
         self.settings = settings
         self.calibration: Calibration | None = None

@@ -7,13 +7,22 @@ public, so the default here is a guess.
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
 from sgcd.credit.settings import DirectSdSettings
 from sgcd.credit_records import Credit, Imitation, Signal, Teacher
 
 
 class DirectSd(StatelessMethod):
     """Returns credit with weight one, and an imitation of the teacher."""
+
+    facts = MethodFacts(
+        "divergence, with a gradient",
+        "2606.12634, as an ablation",
+        "autograd in float64",
+        teacher="policy with the reference",
+        keeps_sign=False,
+        reads_direction=True,
+    )
 
     def __init__(self, settings: DirectSdSettings) -> None:
         self.settings = settings

@@ -8,13 +8,22 @@ credit reference in its prompt; that is a choice of this implementation, since t
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
 from sgcd.credit.settings import OpdSettings
 from sgcd.credit_records import Credit, Signal, Teacher
 
 
 class Opd(StatelessMethod):
     """Returns a pull, and credit with weight one."""
+
+    facts = MethodFacts(
+        "log-ratio of the sampled token",
+        "Thinking Machines, 2025",
+        "autograd in float64",
+        teacher="any context, any model",
+        keeps_sign=False,
+        reads_direction=True,
+    )
 
     def __init__(self, settings: OpdSettings) -> None:
         self.settings = settings
