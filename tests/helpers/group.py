@@ -106,6 +106,9 @@ class LastWords:
     name = "built-in"
     reads_steps = False
 
+    def __init__(self, names_failures: bool = False) -> None:
+        self.names_failures = names_failures
+
     async def write(self, traces: Sequence[Trace], refused: Sequence[str] = ()) -> str:
         best = next(trace for trace in traces if trace.success)
         return f"successful attempts take {len(best.turns)} turns .\nthey answer : {best.turns[-1].text} ."
