@@ -20,8 +20,7 @@ from sgcd.cli import main
 from sgcd.cli.commands import check as checking
 from sgcd.cli.commands import compare as comparing
 from sgcd.cli.commands import evaluate as evaluating
-from sgcd.cli.commands import references_compare as rewriting
-from sgcd.cli.commands import references_show as reading
+from sgcd.cli.commands import references as referring
 from sgcd.cli.commands import train as training
 from sgcd.recipe.load import load_recipe
 
@@ -167,8 +166,7 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
         worked.append("references")
         raise typer.Exit(0)
 
-    for references in (reading, rewriting):
-        monkeypatch.setattr(references, "open_run_with_rollouts", opened)
+    monkeypatch.setattr(referring, "open_run_with_rollouts", opened)
     words = shlex.split(command)[1:]
     assert main(words) == 0, capsys.readouterr().err
     assert worked == ([] if "--help" in words else words[:1])

@@ -16,6 +16,7 @@ from sgcd.recipe.schema import MODEL_SECTIONS, Recipe
 from sgcd.storage.yaml import apply_override, load_yaml, short_json
 
 _RECIPE_VERSION = 1
+_PACKAGE = Path(__file__).parents[1]
 _SECRET_KEYS = ("key_env", "base_url")
 """A person may type a password here, or under a misspelt name beside these, so no message repeats the value."""
 _logger = logging.getLogger(__name__)
@@ -105,3 +106,9 @@ def _value_at(data: Mapping[Any, Any], path: str) -> Any:
     for part in path.split("."):
         value = cast(Mapping[Any, Any], value).get(part) if isinstance(value, Mapping) else None
     return value
+
+
+def lab_recipe_path(method: str) -> Path:
+    """recipes/lab/METHOD.yaml: in the package if it was installed from a wheel, else beside the sources."""
+    inside = _PACKAGE / "recipes" / "lab" / f"{method}.yaml"
+    return inside if inside.is_file() else _PACKAGE.parents[1] / "recipes" / "lab" / f"{method}.yaml"

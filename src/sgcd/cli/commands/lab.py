@@ -12,7 +12,6 @@ from sgcd.cli.commands.train import print_run_summary, start_run
 from sgcd.cli.commands.truth import truth
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
-from sgcd.recipe.lab_recipes import lab_recipe_path
 from sgcd.storage.atomic import SCHEMA
 
 DEMO_METHODS = ("grpo", "sgcd")
@@ -33,6 +32,7 @@ def demo(context: typer.Context, json: JsonFlag = False) -> None:
 def run_demo(as_json: bool) -> None:
     """Train both methods with the same seed, each in its own folder, and compare them."""
     from sgcd.measure.compare import compare_evaluations, load_evaluation
+    from sgcd.recipe.load import lab_recipe_path
     from sgcd.show.report import write_report
 
     demo_number = next(n for n in count(1) if not any(demo_run_path(method, n).exists() for method in DEMO_METHODS))

@@ -10,7 +10,6 @@ import typer
 from sgcd.cli.options import JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.errors import RecipeError
-from sgcd.recipe.lab_recipes import lab_recipe_path
 from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
@@ -79,7 +78,7 @@ def report_truth(
 def load_method_settings(method: str, keys: Sequence[str] = ()) -> "SgcdSettings":
     """The method's settings in the lab's recipe of that name, with `keys` set."""
     from sgcd.credit.settings import SgcdSettings
-    from sgcd.recipe.load import load_recipe
+    from sgcd.recipe.load import lab_recipe_path, load_recipe
 
     foreign_key = next((key for key in keys if not key.startswith("method.")), None)
     if foreign_key:
