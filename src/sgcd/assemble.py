@@ -8,9 +8,11 @@ import torch
 from sgcd.build_tasks import build_task_suite, build_user_endpoint
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.settings import LlmWriterSettings
+from sgcd.contrast.writers import Writer
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.contrast.writers.llm import LanguageModelWriter
-from sgcd.credit.methods import build_method
+from sgcd.contrast.writers.trace import TraceWriter
+from sgcd.credit.methods import Method, build_method
 from sgcd.endpoint.client import Endpoint
 from sgcd.learn.policy.head import check_head, get_head
 from sgcd.learn.policy.load import load_trainable_policy
@@ -36,15 +38,13 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
     check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.logits_bytes)
     model_thread = ModelThread()
     method, writer_endpoint = build_method(recipe.method), build_writer_endpoint(recipe)
-    names_failures = method.needs is not None and method.needs.against == "swapped"
-    writer = LanguageModelWriter(writer_endpoint, names_failures) if writer_endpoint else BuiltInWriter(names_failures)
     return RunContext(
         task_suite=task_suite,
         policy=policy,
         sampler=TorchSampler(policy.model, policy.chat, recipe.sampler, model_thread),
         method=method,
         reference_builder=ReferenceBuilder(
-            writer,
+            build_writer(recipe, method, writer_endpoint),
             policy.chat,
             recipe.reference.budget,
             recipe.reference.min_tokens,
@@ -54,6 +54,14 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
         writer_endpoint=writer_endpoint if method.needs and method.needs.needs_references else None,
         user_endpoint=user_endpoint,
     )
+
+
+def build_writer(recipe: Recipe, method: Method, endpoint: Endpoint | None) -> Writer:
+    """Failures are named only where the divergence is taken between two teachers that both read of them."""
+    names_failures = method.needs is not None and method.needs.against == "swapped"
+    if endpoint:
+        return LanguageModelWriter(endpoint, names_failures)
+    return TraceWriter() if recipe.reference.writer.name == "trace" else BuiltInWriter(names_failures)
 
 
 def build_writer_endpoint(recipe: Recipe) -> Endpoint | None:

@@ -108,6 +108,8 @@ class Verdict:
     reward: float
     success: bool
     facts: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    public_facts: Mapping[str, bool] = field(default_factory=dict[str, bool])
+    """What holds at the end, by words that a reference may use: {"refund issued": True}. All other facts are hidden."""
 
 
 EndReason = Literal["answered", "ended", "turn_limit", "token_limit", "broken"]

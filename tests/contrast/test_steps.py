@@ -1,8 +1,9 @@
 """Where the values of calls come from, and what of them a step still shows."""
 
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from typing_extensions import TypedDict
 
 from helpers.group import LAB
 from helpers.played_class import play
@@ -125,3 +126,30 @@ def test_a_plain_text_of_names_and_values_has_fields() -> None:
     [seat] = steps[1].values
     assert (seat.origin, seat.place) == (Origin("result", "find", "seat"), 1)
     assert [value.origin for value in steps[-1].values] == [Origin("result", "find", "cabin")]
+
+
+class Form:
+    """A tool whose constants are inside its arguments."""
+
+    def reset(self) -> str:
+        return "Fill it in."
+
+    def fill(self, rows: "list[Row]", mood: Literal["calm", "loud"] | None = None) -> str:
+        """Fill in a form."""
+        return "filled"
+
+    def get_reward(self) -> float:
+        return 1.0
+
+
+class Row(TypedDict):
+    colour: Literal["red", "blue"]
+    name: str
+
+
+def test_constants_are_known_wherever_a_schema_has_them() -> None:
+    attempt = ("fill", {"rows": [{"colour": "blue", "name": "blue"}], "mood": "loud"})
+    group = play(Form, {}, [[attempt]], max_turns=1)
+    (step, *_) = build_traces(group.rollouts, NONE, LAB)[0].steps
+    origins = {value.argument: value.origin.kind for value in step.values}
+    assert origins == {"rows": "count", "rows colour": "enum", "rows name": "new", "mood": "enum"}

@@ -53,6 +53,10 @@ def play(cls: type[Any], row: dict[str, Any], attempts: Sequence[Sequence[Turn]]
 
 def exchange(group: Group) -> Group:
     """The group with successes and failures exchanged."""
-    verdicts = [Verdict(1 - rollout.reward, not rollout.success) for rollout in group.rollouts]
+    verdicts = [
+        Verdict(1 - rollout.reward, not rollout.success, public_facts=rollout.verdict.public_facts)
+        for rollout in group.rollouts
+        if rollout.verdict
+    ]
     rollouts = [replace(one, verdict=verdict) for one, verdict in zip(group.rollouts, verdicts, strict=True)]
     return replace(group, rollouts=tuple(rollouts))

@@ -14,6 +14,12 @@ class BuiltInWriterSettings(Settings):
     name: Literal["built-in"]
 
 
+class TraceWriterSettings(Settings):
+    """The success that is nearest to the failures is shown itself, its literals masked, without a model."""
+
+    name: Literal["trace"]
+
+
 class LlmWriterSettings(EndpointSettings):
     """A language model at an OpenAI-compatible endpoint."""
 
@@ -23,8 +29,8 @@ class LlmWriterSettings(EndpointSettings):
 class ReferenceSettings(Settings):
     """How siblings become a reference. A method without references, such as GRPO, ignores this section."""
 
-    writer: Annotated[BuiltInWriterSettings | LlmWriterSettings, Field(discriminator="name")] = BuiltInWriterSettings(
-        name="built-in"
+    writer: Annotated[BuiltInWriterSettings | TraceWriterSettings | LlmWriterSettings, Field(discriminator="name")] = (
+        BuiltInWriterSettings(name="built-in")
     )
     """Who writes it."""
     budget: Count = 30720

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from math import isfinite
 from typing import Any, Literal, cast
 
+from sgcd.contrast.tool_schemas import enum_values, schema_names
 from sgcd.records import Call, Message, Rollout
 
 OriginKind = Literal["user", "instructions", "result", "enum", "true", "false", "empty", "count", "new"]
@@ -79,13 +80,13 @@ class StepBuilder:
         self._ranks = {number: rank for rank, number in enumerate(sorted(numbers))}
         self._identities: dict[str, int] = {}
         self._names: dict[str, str] = {}
-        self._schema_names = {name for rollout in rollouts for name in _schema_names(rollout.tools)}
+        self._schema_names = {name for rollout in rollouts for name in schema_names(rollout.tools)}
 
     def build(
         self, rollout: Rollout, opening: Sequence[Message], replies_by_turn: Sequence[Sequence[Message]], answer: str
     ) -> tuple[Step, ...]:
         """The steps of one rollout. `answer` is its final text; empty when a call or a limit ended it."""
-        enums = _enum_values(rollout.tools)
+        enums = {key: [*map(_normalize, constants)] for key, constants in enum_values(rollout.tools).items()}
         sources = [source for message in opening for source in self._read_source(message, "")]
         steps: list[Step] = []
         for turn, replies in zip(rollout.turns, replies_by_turn, strict=True):
@@ -274,26 +275,3 @@ def _parse_result(text: str) -> Any:
     except (ValueError, RecursionError):
         return None
     return cast(Any, parsed) if isinstance(parsed, dict | list) else None
-
-
-def _enum_values(tools: Sequence[Mapping[str, Any]]) -> dict[tuple[str, str], list[str]]:
-    """The constants that a schema lists for a tool's argument."""
-    return {
-        (tool, name): [_normalize(constant) for constant in schema["enum"]]
-        for tool, properties in _read_schemas(tools)
-        for name, schema in properties.items()
-        if isinstance(schema.get("enum"), list)
-    }
-
-
-def _schema_names(tools: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    for tool, properties in _read_schemas(tools):
-        yield from (tool, *properties)
-
-
-def _read_schemas(tools: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, dict[str, dict[str, Any]]]]:
-    """The name of each tool, and the schemas of its arguments."""
-    for tool in tools:
-        function: dict[str, Any] = tool.get("function") or dict(tool)
-        parameters: dict[str, Any] = function.get("parameters") or {}
-        yield str(function.get("name")), parameters.get("properties") or {}

@@ -45,6 +45,8 @@ class Trace:
     """The messages before the policy's first turn."""
     steps: tuple[Step, ...] = ()
     """Its calls and its end, with the origins of their values, for a writer that reads them; no text shows them."""
+    facts: tuple[tuple[str, bool], ...] = ()
+    """What holds at its end, by words that the environment made public."""
 
 
 def swap_outcomes(traces: Sequence[Trace]) -> list[Trace]:
@@ -87,7 +89,9 @@ def build_trace(rollout: Rollout, literals: Literals, chat: Chat) -> Trace:
     opening = "\n".join(
         labelled_line(message["role"], clean(str(message.get("content", "")))) for message in _opening_messages(rollout)
     )
-    return Trace(rollout.success, tuple(turns), rollout.sibling, opening)
+    public_facts = [*rollout.verdict.public_facts.items()] if rollout.verdict else []
+    facts = tuple((clean(fact), holds) for fact, holds in public_facts)
+    return Trace(rollout.success, tuple(turns), rollout.sibling, opening, facts=facts)
 
 
 def render_trace(trace: Trace) -> str:
@@ -103,6 +107,7 @@ def render_trace(trace: Trace) -> str:
         if turn.parse_error:
             lines.append(labelled_line("problem", turn.parse_error))
         lines += [labelled_line("heard", text) for text in turn.replies]
+    lines += [labelled_line("fact", f"{fact} : {'yes' if holds else 'no'}") for fact, holds in trace.facts]
     return "\n".join(lines) + "\n"
 
 

@@ -25,8 +25,9 @@ class OwnEnvironment:
     tool. A turn without a call is the answer, or, with a simulated user, a message that the user replies to until it
     ends the conversation. Then the rollout is judged by the function that the row names as its verifier, which gets the
     object and the policy's last text; or by those of `environment.reward` or `environment.rewards`, which get the
-    object and the row; or by `get_reward()`. A judge returns a number, or several by name. `close()` is called at the
-    end where the class has one. Methods may be async; others run on a thread.
+    object and the row; or by `get_reward()`. A judge returns a number, or several by name. `get_public_facts()` says
+    what holds at the end, in words that a reference may use, and `close()` is called then; a class needs neither.
+    Methods may be async; others run on a thread.
     """
 
     def __init__(
@@ -86,13 +87,27 @@ class OwnEnvironment:
 
     async def verify(self) -> Verdict:
         name, reward = await self._judge()
+        public_facts = await self._public_facts()
         if isinstance(reward, Mapping):
             named = cast(Mapping[Any, Any], reward)
             rewards = {str(key): finite_reward(f"{name}, {key}", value) for key, value in named.items()}
             total = weighted_reward(rewards, self._config.reward_weights)
-            return Verdict(total, success=total >= self._config.success, facts={"rewards": rewards})
+            return Verdict(
+                total, success=total >= self._config.success, facts={"rewards": rewards}, public_facts=public_facts
+            )
         total = finite_reward(name, reward)
-        return Verdict(total, success=total >= self._config.success)
+        return Verdict(total, success=total >= self._config.success, public_facts=public_facts)
+
+    async def _public_facts(self) -> dict[str, bool]:
+        get_public_facts = getattr(self._instance, "get_public_facts", None)
+        facts: Any = await self._call_method(get_public_facts) if callable(get_public_facts) else {}
+        known = cast(Mapping[Any, Any], facts) if isinstance(facts, Mapping) else {facts: None}
+        for fact, holds in known.items():
+            if not (isinstance(fact, str) and isinstance(holds, bool)):
+                raise TypeError(
+                    f"get_public_facts() returned {facts!r}, expected true or false by words: {{'door open': True}}"
+                )
+        return dict(known)
 
     async def _judge(self) -> tuple[str, Any]:
         """The judge's name, and the reward that it returned: a number, or several by name."""

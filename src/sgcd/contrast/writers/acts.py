@@ -7,8 +7,8 @@ from typing import Literal
 
 from sgcd.contrast.steps import Origin, Step, StepValue
 
-ActKind = Literal["complaint", "argument", "answer", "order", "call", "times", "end", "next"]
-ACT_KINDS: tuple[ActKind, ...] = ("complaint", "argument", "answer", "order", "call", "times", "end", "next")
+ActKind = Literal["complaint", "argument", "answer", "order", "call", "times", "end", "next", "fact"]
+ACT_KINDS: tuple[ActKind, ...] = ("complaint", "argument", "answer", "order", "call", "times", "end", "next", "fact")
 """The kinds, those first that say most."""
 _TIMES = ("", "once", "twice", "three times", "four times")
 _PLACED_ORIGINS = {"user": "the user's words", "enum": "its listed constants"}
@@ -63,6 +63,11 @@ def relation_act(tool: str, value: StepValue, relation: Relation) -> Act:
     if value.origin.kind == "enum":
         return Act("argument", f"choose the {name} of {tool} {relation} in {source}", tool, name)
     return Act("argument", f"copy the {name} of {tool} from {relation} in {source}", tool, name)
+
+
+def fact_act(fact: str, holds: bool) -> Act:
+    """An attempt after which a fact holds, or does not."""
+    return Act("fact", f"end {'with' if holds else 'without'} {fact}")
 
 
 def describe_step(step: Step) -> str:

@@ -1,5 +1,6 @@
 """The built-in writer: says in plain sentences where failures part from successes, by rule and without a model."""
 
+import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from sgcd.contrast.writers.acts import (
     PlacedAct,
     Relation,
     describe_step,
+    fact_act,
     list_acts,
     relation_act,
 )
@@ -88,6 +90,8 @@ def find_points(traces: Sequence[Trace]) -> list[Point]:
     points_by_act: dict[Act, list[tuple[int, Point]]] = {}
     for start, point in found:
         points_by_act.setdefault(point.right, []).append((start, point))
+    for fact_point in contrast.find_fact_points():
+        points_by_act.setdefault(fact_point.right, []).append((sys.maxsize, fact_point))
     best = sorted(points_by_act, key=lambda act: (-contrast.margin(act), -len(points_by_act[act])))[:_MAX_POINTS]
     earliest = sorted(best, key=lambda act: min(start for start, _ in points_by_act[act]))
     return [_merge([point for _, point in points_by_act[act]]) for act in earliest]
@@ -121,6 +125,19 @@ class _Contrast:
             for parting in find_partings(success.steps, failure.steps, step_similarity)
             if (point := self._describe(parting, success, failure))
         ]
+
+    def find_fact_points(self) -> list[Point]:
+        """The facts that hold at the end of more of the successes than of the failures, or the other way round."""
+        points: list[Point] = []
+        for fact in dict.fromkeys(fact for trace in self.successes for fact, _ in trace.facts):
+            for right, wrong in (
+                (fact_act(fact, True), fact_act(fact, False)),
+                (fact_act(fact, False), fact_act(fact, True)),
+            ):
+                if self.margin(right) > 0 and self._shares[True].get(right, 0) >= Fraction(1, 2):
+                    wrong_share = self._shares[False].get(wrong, 0)
+                    points.append(Point("at the end", right, wrong if wrong_share >= Fraction(1, 2) else None))
+        return points
 
     def _describe(self, parting: Parting, success: Trace, failure: Trace) -> Point | None:
         """The acts of either side where they part; None when no act of the success is right there."""
@@ -157,7 +174,11 @@ class _Contrast:
 
     def _count_acts(self, traces: Sequence[Trace]) -> dict[Act, Fraction]:
         """The share of the traces that do each act."""
-        counts = Counter(act for trace in traces for act in {placed.act for placed in self._acts[trace.sibling]})
+        counts = Counter(
+            act
+            for trace in traces
+            for act in {placed.act for placed in self._acts[trace.sibling]} | {fact_act(*fact) for fact in trace.facts}
+        )
         return {act: Fraction(count, len(traces)) for act, count in counts.items()}
 
     def _add_relations(self) -> None:
