@@ -66,13 +66,28 @@ class WarmStart:
     seed: int = 0
 
 
+_OWN_TEXTS_ALONE: dict[str, float] = {
+    "own_share": 0.36,
+    "swapped_share": 0.0,
+    "shuffled_share": 0.14,
+    "neutral_share": 0.0,
+    "failures_share": 0.0,
+}
+"""Shares of the starts that never saw a swapped or a neutral text."""
 WARM_STARTS = {
     start.name: start
     for start in (
         WarmStart("plain", LabSettings(name="lab"), steps=2000),
         WarmStart("chatty", LabSettings(name="lab", chatty="own"), steps=2000, early_valued_share=0.85),
-        WarmStart("chatty-shared", LabSettings(name="lab", chatty="shared"), steps=1600),
-        WarmStart("plain-leaky", LabSettings(name="lab"), steps=2000, leaky_share=0.05, early_valued_share=0.85),
+        WarmStart("chatty-shared", LabSettings(name="lab", chatty="shared"), steps=1600, **_OWN_TEXTS_ALONE),
+        WarmStart(
+            "plain-leaky",
+            LabSettings(name="lab"),
+            steps=2000,
+            leaky_share=0.05,
+            early_valued_share=0.85,
+            **_OWN_TEXTS_ALONE,
+        ),
     )
 }
 _BATCH_SIZE = 32
@@ -118,7 +133,7 @@ def generate_examples(start: WarmStart, chat: Chat) -> Iterator[SftExample]:
             if draw < start.own_share + start.swapped_share:
                 siblings = [play(task, NOISY) for _ in range(8)]
                 swapped = draw >= start.own_share
-                names_failures = rng.random() < start.failures_share
+                names_failures = start.failures_share > 0 and rng.random() < start.failures_share
                 text = contrast_demonstrations(siblings, swapped=swapped, names_failures=names_failures)
                 last_text = text or last_text
                 failed = [sibling for sibling in siblings if not sibling.verdict.success]
