@@ -20,6 +20,7 @@ from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.context import RunContext
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
 from sgcd.learn.training.optimizer import optimizer_step
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread
 from sgcd.recipe.schema import Recipe
 from sgcd.records import ParsedTurn, Rollout, Task, Verdict
@@ -78,7 +79,7 @@ def accumulated(
     gradient = GradientAccumulator(
         model=policy,
         surrogate=surrogate,
-        num_tokens=sum(example.rollout.num_policy_tokens for example in batch),
+        size=BatchSize.of((example.rollout for example in batch), max_tokens=60),
         config=ForwardConfig(temperature, tokens),
     )
     accumulate_known_advantages(gradient, batch)

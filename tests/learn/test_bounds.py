@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from helpers.published_losses import tokens_of
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.surrogate import token_losses
 
@@ -35,7 +36,7 @@ class Drawn:
     def gradients(self, advantage: Tensor, trust: SurrogateSettings) -> Tensor:
         """One row for each token: the gradient of its loss."""
         logits = self.logits.clone().requires_grad_()
-        losses = token_losses(self.logp(logits), self.old, advantage, trust)
+        losses = token_losses(tokens_of(self.logp(logits), self.old, advantage), trust)
         rows = [torch.autograd.grad(loss, logits, retain_graph=True)[0].reshape(-1) for loss in losses]
         return torch.stack(rows)
 

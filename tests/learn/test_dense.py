@@ -17,6 +17,7 @@ from sgcd.learn.scoring.student import StudentForward
 from sgcd.learn.training import gradient as room
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
 from sgcd.records import Group, Rollout
@@ -52,9 +53,9 @@ def deserve(
     alive = build_context(path / "run", plan)
     make_context_sensitive(alive.policy.model)
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
-    count = sum(each.num_policy_tokens for siblings in groups for each in siblings.rollouts)
+    size = BatchSize.of(each for siblings in groups for each in siblings.rollouts)
     gradient = GradientAccumulator(
-        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_forward_config(plan)
+        model=alive.policy.model, surrogate=plan.surrogate, size=size, config=training_forward_config(plan)
     )
     there: Any = There([referred(each) for each in groups] if told is None else told)
     try:

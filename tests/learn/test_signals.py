@@ -27,6 +27,7 @@ from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training import teacher_scorer
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import GroupLearner, group_advantages
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.teacher_scorer import MISMATCHED_REFERENCE, TeacherBatch
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.load import load_recipe
@@ -60,7 +61,7 @@ def learned(student: Any, teacher: Any, method: Method, inputs: list[TeacherInpu
     [wanted] = method.needs.teachers
     topk = score_teacher(teacher, inputs, k=method.needs.k, config=CONFIG)
     accumulator = GradientAccumulator(
-        model=student, surrogate=SurrogateSettings(), num_tokens=NUM_TOKENS, config=CONFIG
+        model=student, surrogate=SurrogateSettings(), size=BatchSize.of(GROUP.rollouts), config=CONFIG
     )
     timer = StepTimer(ModelThread(), lambda _: None)
     learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES)

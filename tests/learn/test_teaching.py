@@ -16,6 +16,7 @@ from sgcd.learn.training import gradient as learning
 from sgcd.learn.training import teacher_scorer as teaching
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import PHASES, StepTimer
 from sgcd.records import Group, Rollout
 
@@ -44,9 +45,9 @@ def run(path: Path, awaited: Any, seconds: dict[str, float] | None = None, **cha
     alive = build_context(path / "run", plan)
     make_context_sensitive(alive.policy.model)
     timer = StepTimer(alive.model_thread, Watcher().on_phase)
-    count = sum(each.num_policy_tokens for siblings in GROUPS for each in siblings.rollouts)
+    size = BatchSize.of(each for siblings in GROUPS for each in siblings.rollouts)
     gradient = GradientAccumulator(
-        model=alive.policy.model, surrogate=plan.surrogate, num_tokens=count, config=training_forward_config(plan)
+        model=alive.policy.model, surrogate=plan.surrogate, size=size, config=training_forward_config(plan)
     )
     working = compute_gradients(
         1,

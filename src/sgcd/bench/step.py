@@ -24,6 +24,7 @@ from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
 from sgcd.learn.training.step import compute_gradients, training_forward_config
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.schema import Recipe
 from sgcd.records import Group, Reference, Rollout, Task, Turn, Verdict
@@ -125,7 +126,7 @@ def build_step_arms(
     random_groups = build_random_groups(num_groups, group_size, num_tokens // TURN_TOKENS)
     references: Any = FixedReferences(build_bench_references(random_groups))
     recipe = build_bench_recipe(logits_bytes)
-    num_policy_tokens = sum(rollout.num_policy_tokens for group in random_groups for rollout in group.rollouts)
+    rollouts = [rollout for group in random_groups for rollout in group.rollouts]
     contrast = build_bench_contrast(recipe)
     optimizer = build_optimizer(model, recipe.optimizer)
 
@@ -137,7 +138,7 @@ def build_step_arms(
             accumulator = GradientAccumulator(
                 model=model,
                 surrogate=recipe.surrogate,
-                num_tokens=num_policy_tokens,
+                size=BatchSize.of(rollouts),
                 config=training_forward_config(recipe),
             )
             asyncio.run(
@@ -173,7 +174,7 @@ def build_step_arms(
         "sgcd": build_step(Sgcd(SgcdSettings(name="sgcd", k=TOP_K))),
         "teacher": run_teacher,
     }
-    return arms, num_policy_tokens
+    return arms, BatchSize.of(rollouts).num_tokens
 
 
 def ignore_phase(_: str) -> None:

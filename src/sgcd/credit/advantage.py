@@ -11,7 +11,7 @@ Baseline = Literal["group_mean", "leave_one_out"]
 
 
 def advantages(
-    rewards: Sequence[float], baseline: Baseline = "group_mean", scale_by_std: bool = True
+    rewards: Sequence[float] | NDArray[np.float64], baseline: Baseline = "group_mean", scale_by_std: bool = True
 ) -> NDArray[np.float64]:
     """A_k = (r_k - b_k) / (sample std of the group + 1e-6), before any weight (2402.03300).
 
@@ -28,6 +28,18 @@ def advantages(
     if baseline == "leave_one_out":
         centred = centred * (r.size / (r.size - 1))
     return centred / (r.std(ddof=1) + EPSILON) if scale_by_std else centred
+
+
+def overlong_penalties(lengths: Sequence[int], max_tokens: int, *, share: float, penalty: float) -> NDArray[np.float64]:
+    """What each response loses of its reward (DAPO, 2503.14476): nothing up to (1 - share) max_tokens, then a part of
+    `penalty` that rises linearly and is the whole of it at max_tokens.
+
+    >>> overlong_penalties([80, 90, 100], 100, share=0.2, penalty=1.0).tolist()
+    [0.0, 0.5, 1.0]
+    """
+    buffer = share * max_tokens
+    over = (np.asarray(lengths, dtype=np.float64) - (max_tokens - buffer)) / buffer
+    return penalty * np.clip(over, 0.0, 1.0)
 
 
 def permute_advantages(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:

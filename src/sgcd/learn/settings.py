@@ -1,8 +1,9 @@
 """Settings of the policy, its sampler, its scoring, its surrogate, its optimizer and its checkpoints."""
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sgcd.settings import Count, NonNegative, NonNegativeCount, Positive, Settings, Share, ShareBelowOne
 
@@ -68,30 +69,120 @@ class ScoringSettings(Settings):
     credit is due to them; it costs two more forward passes; 0 is never."""
 
 
-class SurrogateSettings(Settings):
-    """The policy gradient: ratio, trust region, averaging, baseline and KL. It combines with every method. A batch has
-    one update, from the policy that sampled it, so the ratio is one and no bound is reached."""
+Preset = Literal["grpo", "grpo_kl", "dapo", "dr_grpo", "gspo", "loop"]
+PRESETS: dict[str, dict[str, Any]] = {
+    "grpo": {"average": "sequence_mean"},
+    "grpo_kl": {"average": "sequence_mean", "kl": 0.001},
+    "dapo": {"clip": 0.2, "clip_high": 0.28, "overlong": {}},
+    "dr_grpo": {"average": "constant", "scale_by_std": False},
+    "gspo": {"ratio": "sequence", "clip": 3e-4, "clip_high": 4e-4, "average": "sequence_mean"},
+    "loop": {"clip": 1 / 11, "clip_high": 0.1, "baseline": "leave_one_out", "scale_by_std": False},
+}
+"""What each preset changes about the defaults of `SurrogateSettings`."""
 
-    ratio: Literal["token"] = "token"
-    """Ratio of new to old probability, token by token."""
+
+class CovarianceSettings(Settings):
+    """Which tokens clip_cov and kl_cov choose, by the covariance of log-probability and advantage over the batch's
+    tokens (2505.22617)."""
+
+    share: Share = 2e-4
+    """Share of the batch's tokens that are chosen, at least one."""
+    low: float = 1.0
+    """clip_cov chooses by chance among tokens whose covariance is above this."""
+    high: float = 5.0
+    """clip_cov chooses by chance among tokens whose covariance is below this."""
+    kl_coefficient: NonNegative = 1.0
+    """kl_cov adds this times |log ratio| to the loss of the tokens of highest covariance."""
+
+
+class OverlongSettings(Settings):
+    """Overlong shaping (2503.14476): a long response loses reward before advantages are taken."""
+
+    share: Share = 0.2
+    """The last share of siblings.limits.tokens, over which the penalty rises linearly from zero."""
+    penalty: Positive = 1.0
+    """Reward that a response loses at the limit."""
+
+
+class SurrogateSettings(Settings):
+    """The policy gradient: ratio, trust region, averaging, baseline and KL. It combines with every method. With one
+    update a batch (`optimizer.updates`) the ratio is one and no bound is reached."""
+
+    preset: Preset | None = None
+    """A published set of values for the other keys of this section; a key that is given wins over it."""
+    ratio: Literal["token", "sequence", "none"] = "token"
+    """Ratio of new to old probability: of each token; of a rollout, as the geometric mean over its tokens (GSPO,
+    2507.18071); or none, log-probability times advantage without any bound (GPG, 2504.02546)."""
+    trust_region: Literal["clip", "dppo_tv", "dppo_kl", "clip_cov", "kl_cov"] = "clip"
+    """clip: the ratio stays between bounds (1707.06347). dppo_tv, dppo_kl: a token on its way out has no gradient once
+    the token's total variation or KL exceeds clip, or upwards clip_high (2602.04879). clip_cov: clip, and a few tokens
+    have no gradient; kl_cov: no bound, and a few tokens have a penalty (both 2505.22617, see covariance)."""
     clip: ShareBelowOne = 0.2
     """Trust region below one: the ratio counts down to 1 - clip."""
     clip_high: Positive | None = None
     """Trust region above one: the ratio counts up to 1 + clip_high (clip-higher); the same as clip when not given."""
     dual_clip: Annotated[float, Field(gt=1)] | None = None
     """Cap on the loss of a negative advantage, in advantages; null is no cap."""
-    average: Literal["token_mean"] = "token_mean"
-    """Mean over all policy tokens of the whole batch, however the batch is split."""
+    covariance: CovarianceSettings | None = None
+    """The tokens of clip_cov and kl_cov; null: the defaults."""
+    average: Literal["token_mean", "sequence_mean", "constant"] = "token_mean"
+    """token_mean: over all policy tokens of the whole batch, however the batch is split; sequence_mean: over rollouts,
+    each the mean over its tokens; constant: the sum over tokens, divided by rollouts times siblings.limits.tokens."""
     baseline: Literal["group_mean", "leave_one_out"] = "group_mean"
     """The value subtracted from a reward: the mean of its group, or of its siblings alone."""
     scale_by_std: bool = True
     """Divide advantages by the group's sample standard deviation."""
+    overlong: OverlongSettings | None = None
+    """Take reward from long responses; null: none."""
     kl: NonNegative = 0.0
-    """Coefficient of the k3 estimate of KL to the initial policy; never multiplied by a weight."""
+    """Coefficient of the KL to the initial policy in the loss; never multiplied by a weight."""
+    kl_estimate: Literal["k1", "k2", "k3"] = "k3"
+    """Estimate of that KL, with u = log p_initial - log p: k1 is -u, k2 u^2 / 2, k3 exp(u) - u - 1. On average the
+    gradient of k1 is zero."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_preset(cls, data: Any) -> Any:
+        """Take from the preset what is not given. An unknown preset is left for the field to refuse."""
+        if not isinstance(data, Mapping):
+            return data
+        given = cast(Mapping[str, Any], data)
+        preset = given.get("preset")
+        return {**PRESETS.get(preset, {}), **given} if isinstance(preset, str) else data
+
+    @model_validator(mode="after")
+    def _check_together(self) -> Self:
+        """Refuse keys that contradict each other."""
+        clip_high = self.highest_clip
+        if self.dual_clip is not None and self.dual_clip <= 1 + clip_high:
+            raise ValueError(f"dual_clip: expected more than 1 + clip_high, {1 + clip_high:g}, got {self.dual_clip:g}")
+        if self.dual_clip is not None and self.trust_region != "clip":
+            raise ValueError(f"dual_clip: only goes with trust_region=clip, got {self.trust_region}")
+        if self.ratio != "token" and self.trust_region != "clip":
+            raise ValueError(f"trust_region={self.trust_region}: only goes with ratio=token, got {self.ratio}")
+        if self.ratio == "none" and self.dual_clip is not None:
+            raise ValueError("dual_clip: ratio=none has no ratio to bound; leave dual_clip out")
+        if self.covariance is not None and not self.chooses_tokens:
+            raise ValueError(f"covariance: only goes with trust_region=clip_cov or kl_cov, got {self.trust_region}")
+        return self
+
+    @property
+    def highest_clip(self) -> float:
+        """Trust region above one, given or not."""
+        return self.clip if self.clip_high is None else self.clip_high
+
+    @property
+    def chooses_tokens(self) -> bool:
+        """Whether the trust region is one of those that choose tokens by covariance."""
+        return self.trust_region in ("clip_cov", "kl_cov")
 
 
 class OptimizerSettings(Settings):
-    """AdamW, one step per batch."""
+    """AdamW, one or more updates a batch."""
+
+    updates: Count = 1
+    """Updates of the policy in a step, each over its whole batch. Teachers score once, and the ratio is to the policy
+    before the first update: only from the second on can a bound be reached."""
 
     lr: Positive = 1e-6
     """Learning rate after warm-up; constant from then on, so that a longer run begins like a shorter one."""

@@ -55,6 +55,8 @@ def _describe_error(error: Mapping[str, Any], data: Mapping[str, Any], known: Se
         return _describe_unknown_key(path, error["input"], data, known)
     if kind == "json_invalid":
         return "holds text that is not valid Unicode"
+    if kind == "value_error":  # a check of several keys; its text begins with the key inside the section
+        return ".".join(filter(None, [path, str(error["ctx"]["error"])]))
     if kind.startswith("union_tag_"):
         path += ".name"
     expected = " or ".join(dict.fromkeys(key.expected for key in known if key.path == path))

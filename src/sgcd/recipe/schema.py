@@ -1,8 +1,8 @@
 """`Recipe`: the settings of all rooms in one model, its YAML text, and the keys that a resumed run may change."""
 
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from sgcd.act.settings import EnvironmentSettings, SiblingsSettings
 from sgcd.contrast.settings import ReferenceSettings
@@ -45,6 +45,17 @@ class Recipe(Settings):
     scoring: ScoringSettings = ScoringSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+
+    @model_validator(mode="after")
+    def _check_updates(self) -> Self:
+        """Refuse a trust region that one update a batch never reaches."""
+        region, updates = self.surrogate.trust_region, self.optimizer.updates
+        if region != "clip" and updates == 1:
+            raise ValueError(
+                f"surrogate.trust_region={region}: acts from the second update of a batch on; expected "
+                "optimizer.updates of at least 2, got 1"
+            )
+        return self
 
 
 MODEL_SECTIONS = ("reference.writer", "environment.user")

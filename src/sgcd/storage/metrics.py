@@ -129,11 +129,13 @@ class ReferenceMetrics(Metrics):
 
 
 class OptimizerMetrics(Metrics):
-    """One optimizer step; None for a number that was not measured."""
+    """One step of the optimizer, or the mean over the updates of a step; None for a number that was not measured."""
 
     lr: float | None = None
     skipped: str = ""
     """Why the policy did not move; empty when it moved."""
+    updates: int | None = None
+    """How often the policy moved; None in rows of earlier versions."""
     loss: float | None = None
     grad_norm: float | None = None
     """Before clipping."""
@@ -145,7 +147,7 @@ class OptimizerMetrics(Metrics):
 
 
 class UpdateMetrics(OptimizerMetrics):
-    """One optimizer step, and the references and credit that its gradient came from."""
+    """What the optimizer did in a step, and the references and credit that its gradient came from."""
 
     sampler_gap_mean: float | None = None
     """Mean difference between the sampler's and the trainer's log-probabilities, in nats."""
@@ -161,7 +163,7 @@ class UpdateMetrics(OptimizerMetrics):
 
 
 class StepMetrics(UpdateMetrics, RolloutMetrics):
-    """One row of metrics.jsonl: one optimizer step and the rollouts that it was made from."""
+    """One row of metrics.jsonl: one step and the rollouts that it was made from."""
 
     step: int
     peak_memory: int = 0

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import Floats
 from sgcd.study.score_groups import LAB_FORWARD
@@ -56,13 +57,11 @@ def compute_group_gradients(model: Any, groups: Sequence[Sequence[LossInputs]]) 
     group_gradients: list[GroupGradients] = []
     for group in groups:
         model.zero_grad(set_to_none=True)
-        num_policy_tokens = sum(example.rollout.num_policy_tokens for example in group)
-        accumulator = GradientAccumulator(
-            model=model, surrogate=SurrogateSettings(), num_tokens=num_policy_tokens, config=LAB_FORWARD
-        )
+        size = BatchSize.of(example.rollout for example in group)
+        accumulator = GradientAccumulator(model=model, surrogate=SurrogateSettings(), size=size, config=LAB_FORWARD)
         accumulate_known_advantages(accumulator, group)
         group_gradients.append(
-            num_policy_tokens * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters])
+            size.num_tokens * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters])
         )
     model.zero_grad(set_to_none=True)
     return np.stack(group_gradients)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.advantage import advantages
 from sgcd.credit.methods import Needs
 from sgcd.credit_records import Features
 from sgcd.learn.policy.head import get_head
@@ -16,6 +15,7 @@ from sgcd.learn.scoring.student import score_student_no_grad
 from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.settings import SurrogateSettings
+from sgcd.learn.training.surrogate import surrogate_advantages
 from sgcd.records import Floats, Group, Rollout, TokenIds
 
 LAB_FORWARD = ForwardConfig(temperature=1.0, micro_batch_tokens=16384)
@@ -29,7 +29,9 @@ class ScoringOptions:
     needs: Needs
     """Top-k and divergence, as the method needs them."""
     surrogate: SurrogateSettings = field(default_factory=SurrogateSettings)
-    """Baseline and scale of the advantages."""
+    """Baseline, scale and overlong shaping of the advantages."""
+    max_tokens: int = 1
+    """Most tokens of a response, for overlong shaping."""
     forward: ForwardConfig = field(default_factory=lambda: LAB_FORWARD)
 
 
@@ -78,9 +80,7 @@ def score_groups_under_references(
     group_advantages = [
         float(advantage)
         for group in groups
-        for advantage in advantages(
-            [rollout.reward for rollout in group.rollouts], options.surrogate.baseline, options.surrogate.scale_by_std
-        )
+        for advantage in surrogate_advantages(group, options.surrogate, options.max_tokens)
     ]
     features = zip(*student_scores.features, strict=True) if inputs_by_reference else [()] * len(rollouts)
     columns = zip(rollouts, group_indices, group_advantages, student_scores.logprobs, features, strict=True)

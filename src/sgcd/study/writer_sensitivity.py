@@ -104,7 +104,7 @@ def build_scorer(recipe: Recipe, context: RunContext) -> ScoringContext:
         model=model,
         reference_builder=context.reference_builder,
         method=context.method,
-        options=ScoringOptions(needs, recipe.surrogate, scoring_forward_config(recipe)),
+        options=ScoringOptions(needs, recipe.surrogate, recipe.siblings.limits.tokens, scoring_forward_config(recipe)),
         window=get_context_window(model.config),
     )
 

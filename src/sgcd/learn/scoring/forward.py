@@ -12,7 +12,7 @@ from sgcd.credit_records import Imitation
 from sgcd.learn.policy.head import get_backbone, get_head
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.logits.stats import stats_at
-from sgcd.records import Floats, Rollout, check_length
+from sgcd.records import Flags, Floats, Rollout, check_length
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,12 +34,14 @@ class LossInputs:
     rollout: Rollout
     advantage: Floats
     old_logprobs: Floats | None = None
-    """None where a batch has one update: the ratio starts from the pass itself and is one."""
+    """By the policy before the first update of a batch; None in that update: the ratio starts from the pass itself."""
     initial_logprobs: Floats | None = None
     imitate: Imitation | None = None
+    chosen: Flags | None = None
+    """True at the tokens that clip_cov or kl_cov chose."""
 
     def __post_init__(self) -> None:
-        for name in ("advantage", "old_logprobs", "initial_logprobs"):
+        for name in ("advantage", "old_logprobs", "initial_logprobs", "chosen"):
             array = getattr(self, name)
             if array is not None:
                 check_length(f"loss inputs of {self.rollout.name}", name, array, len(self.rollout.response))
@@ -88,7 +90,7 @@ def pad_batch(rollouts: Sequence[Rollout]) -> PaddedBatch:
     return PaddedBatch(torch.from_numpy(input_ids), torch.from_numpy(target_mask))
 
 
-def pack_policy_tokens(arrays: Sequence[Floats], rollouts: Sequence[Rollout]) -> Tensor:
+def pack_policy_tokens(arrays: Sequence[Floats | Flags], rollouts: Sequence[Rollout]) -> Tensor:
     """Concatenates the policy tokens of per-response arrays, in the order of the forward pass."""
     parts = [array[rollout.response_mask] for array, rollout in zip(arrays, rollouts, strict=True)]
     return torch.from_numpy(np.concatenate(parts))

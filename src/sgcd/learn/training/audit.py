@@ -26,9 +26,14 @@ class ContextAudit:
         rows = [None] if ids is None else ids.cpu().numpy()  # embeddings could be of anything
         self._row_counts.update(_row_key(row) for row in rows)
 
-    def count_unexpected(self, rollouts: Sequence[Rollout]) -> int:
-        """How many rows since the last time were not those of the rollouts that were learnt from, each once."""
-        expected = Counter(_row_key(np.concatenate([rollout.prompt, rollout.response])) for rollout in rollouts)
+    def count_unexpected(self, rollouts: Sequence[Rollout], num_updates: int = 1) -> int:
+        """How many rows since the last time were not those of the rollouts that were learnt from, each once in each
+        update."""
+        expected = Counter(
+            _row_key(np.concatenate([rollout.prompt, rollout.response]))
+            for rollout in rollouts
+            for _ in range(num_updates)
+        )
         num_unexpected = (self._row_counts - expected).total()
         self._row_counts.clear()
         return num_unexpected

@@ -1,6 +1,6 @@
 """One optimizer step with learning rate, clipped gradient and float32 master weights; only finite numbers are used."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from math import isfinite
 from typing import Any
 
@@ -65,9 +65,9 @@ def optimizer_step(
     optimizer: torch.optim.Optimizer, gradient: GradientAccumulator, settings: OptimizerSettings, step: int
 ) -> OptimizerMetrics:
     """Update the policy once. If loss or gradient is not finite, policy and optimizer stay as they are."""
-    lr, num_tokens = learning_rate(settings, step), gradient.num_tokens
+    lr, num_tokens = learning_rate(settings, step), gradient.size.num_tokens
     if not num_tokens:
-        return OptimizerMetrics(lr=lr, skipped="no token was written")
+        return OptimizerMetrics(lr=lr, skipped="no token was written", updates=0)
     for group in optimizer.param_groups:
         group["lr"] = lr
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
@@ -83,6 +83,7 @@ def optimizer_step(
     return OptimizerMetrics(
         lr=lr,
         skipped=skipped,
+        updates=0 if skipped else 1,
         loss=_finite_or_none(gradient.loss),
         grad_norm=_finite_or_none(grad_norm),
         clip_share=gradient.clipped_sum / num_tokens,
@@ -90,6 +91,18 @@ def optimizer_step(
         kl=_finite_or_none(gradient.kl_sum / num_tokens) if gradient.surrogate.kl > 0 else None,
         entropy=_finite_or_none(gradient.entropy_sum / num_tokens),
     )
+
+
+def mean_over_updates(updates: Sequence[OptimizerMetrics]) -> OptimizerMetrics:
+    """The updates of one step as one: the mean of each number, over the updates that have it."""
+    if len(updates) == 1:
+        return updates[0]
+    moved = sum(update.updates or 0 for update in updates)
+    means: dict[str, float | None] = {}
+    for name in ("loss", "grad_norm", "clip_share", "ratio", "kl", "entropy"):
+        values = [value for update in updates if (value := getattr(update, name)) is not None]
+        means[name] = sum(values) / len(values) if values else None
+    return OptimizerMetrics(lr=updates[0].lr, skipped="" if moved else updates[0].skipped, updates=moved, **means)
 
 
 def _finite_or_none(value: float) -> float | None:

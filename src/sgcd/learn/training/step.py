@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
-from sgcd.credit.advantage import advantages, permute_advantages
+from sgcd.credit.advantage import permute_advantages
 from sgcd.credit.methods import CreditInputs, CreditResult, Method
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.initial_policy import InitialPolicy
@@ -15,7 +15,9 @@ from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metrics
 from sgcd.learn.training.context import TrainConfig
 from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metrics, count_reading_pairs
+from sgcd.learn.training.further_updates import CreditedGroup
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
+from sgcd.learn.training.surrogate import surrogate_advantages
 from sgcd.learn.training.teacher_scorer import (
     MISMATCHED_REFERENCE,
     SWAPPED_REFERENCE,
@@ -40,6 +42,8 @@ class StepCredit:
     """One for each group; empty for a method that needs no reference."""
     reading: list[ReadingCounts] | None = None
     """One for each group with a reference, where the step takes a sample of how references are read."""
+    credited_groups: list[CreditedGroup] = field(default_factory=list[CreditedGroup])
+    """What further updates learn from; empty where a batch has one update."""
 
     def reference_metrics(self, method: Method) -> ReferenceMetrics | None:
         """For the row of the step; None for a method without teachers."""
@@ -102,6 +106,8 @@ async def compute_gradients(
                     )
                 rollout_credits = await timer.run_in_model_thread("training", learner.learn_group, batch)
                 result.rollout_credits += rollout_credits
+                if config.optimizer.updates > 1:
+                    result.credited_groups.append(learner.credited_group(batch, rollout_credits))
                 if result.reading is not None and (counts := count_reading_pairs(batch, rollout_credits)):
                     result.reading.append(counts)
                 result.teacher_inputs += batch.inputs
@@ -145,6 +151,15 @@ class GroupLearner:
                 loss_inputs = [self._loss_inputs(rollout_credits[index], index) for index in indices]
                 self.accumulator.backward(forward, loss_inputs, imitated_index)
         return [rollout_credits[index] for index in range(len(rollouts))]
+
+    def credited_group(self, batch: TeacherBatch, rollout_credits: Sequence[RolloutCredit]) -> CreditedGroup:
+        """What further updates need of a group that `learn_group` has read."""
+        loss_inputs = [
+            replace(self._loss_inputs(credit, index), old_logprobs=credit.logprobs)
+            for index, credit in enumerate(rollout_credits)
+        ]
+        imitated = self.method.needs.imitated if self.method.needs else None
+        return CreditedGroup(loss_inputs, batch.teacher_topk[imitated] if imitated else None)
 
     def _credit_rollout(self, batch: TeacherBatch, index: int, scores: StudentScores, position: int) -> RolloutCredit:
         """`index` is the rollout's place in its group, `position` the one in its micro-batch."""
@@ -201,8 +216,7 @@ def takes_reading_sample(step: int, config: TrainConfig) -> bool:
 
 def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
     """Returns each rollout's advantage; `control: permuted` shuffles them within the group."""
-    rewards = [rollout.reward for rollout in group.rollouts]
-    values = advantages(rewards, config.surrogate.baseline, config.surrogate.scale_by_std)
+    values = surrogate_advantages(group, config.surrogate, config.siblings.limits.tokens)
     if config.control == "permuted":
         values = permute_advantages(values, derive_seed(config.seed, "permuted", step, group.task.id))
     return [float(value) for value in values]

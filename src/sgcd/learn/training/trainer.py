@@ -9,17 +9,20 @@ from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.scoring.forward import sampler_mismatch
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
 from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
+from sgcd.learn.training.further_updates import accumulate_again
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.optimizer import learning_rate, optimizer_step
+from sgcd.learn.training.optimizer import learning_rate, mean_over_updates, optimizer_step
 from sgcd.learn.training.progress import RunProgress
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
 from sgcd.learn.training.step import StepCredit, compute_gradients, takes_reading_sample, training_forward_config
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import peak_memory
 from sgcd.measure import validity
 from sgcd.measure.reading import why_not_read
-from sgcd.records import Group
-from sgcd.storage.metrics import StepMetrics, UpdateMetrics
+from sgcd.records import Group, Rollout
+from sgcd.seeds import derive_seed
+from sgcd.storage.metrics import OptimizerMetrics, StepMetrics, UpdateMetrics
 from sgcd.storage.run_folder import RunFolder
 
 NO_MIXED_GROUP = "no mixed group"
@@ -128,14 +131,9 @@ class Trainer:
         """Score, credit and learn from what was kept. Without a mixed group nothing is learned."""
         config, context = self.config, self.context
         if not groups:
-            return UpdateMetrics(lr=learning_rate(config.optimizer, step), skipped=NO_MIXED_GROUP)
+            return UpdateMetrics(lr=learning_rate(config.optimizer, step), skipped=NO_MIXED_GROUP, updates=0)
         rollouts = [rollout for group in groups for rollout in group.rollouts]
-        accumulator = GradientAccumulator(
-            model=self.model,
-            surrogate=config.surrogate,
-            num_tokens=sum(rollout.num_policy_tokens for rollout in rollouts),
-            config=training_forward_config(config),
-        )
+        accumulator = self._empty_gradient(rollouts)
         step_credit = await compute_gradients(
             step,
             groups,
@@ -152,7 +150,7 @@ class Trainer:
             reference_metrics = step_credit.reference_metrics(context.method)
             credit_metrics = step_credit.credit_metrics(context.method)
         optimizer_metrics = await self.timer.run_in_model_thread(
-            "training", optimizer_step, self.progress.optimizer, accumulator, config.optimizer, step
+            "training", self._update_on_batch, step, accumulator, step_credit
         )
         with self.timer.phase("saving"):
             self._write_credit(step, step_credit)
@@ -163,10 +161,33 @@ class Trainer:
             sampler_gap_mean=mean_mismatch,
             sampler_gap_max=max_mismatch,
             foreign=sum(count_foreign_tokens(rollout, context.policy.chat) for rollout in rollouts),
-            in_graph=self.audit.count_unexpected(rollouts),
+            in_graph=self.audit.count_unexpected(rollouts, config.optimizer.updates),
             reference=reference_metrics,
             credit=credit_metrics,
         )
+
+    def _empty_gradient(self, rollouts: Sequence[Rollout]) -> GradientAccumulator:
+        """Nothing yet of the gradient of a batch."""
+        return GradientAccumulator(
+            model=self.model,
+            surrogate=self.config.surrogate,
+            size=BatchSize.of(rollouts, self.config.siblings.limits.tokens),
+            config=training_forward_config(self.config),
+        )
+
+    def _update_on_batch(
+        self, step: int, first_gradient: GradientAccumulator, step_credit: StepCredit
+    ) -> OptimizerMetrics:
+        """All updates of a step; the gradient of the first is there already."""
+        config, updates = self.config, list[OptimizerMetrics]()
+        updates.append(optimizer_step(self.progress.optimizer, first_gradient, config.optimizer, step))
+        rollouts = [credit.rollout for credit in step_credit.rollout_credits]
+        for update in range(1, config.optimizer.updates):
+            gradient = self._empty_gradient(rollouts)
+            seed = derive_seed(config.seed, "update", step, update)
+            accumulate_again(gradient, step_credit.credited_groups, seed)
+            updates.append(optimizer_step(self.progress.optimizer, gradient, config.optimizer, step))
+        return mean_over_updates(updates)
 
     def _write_credit(self, step: int, step_credit: StepCredit) -> None:
         records = {credit.rollout.name: credit.record for credit in step_credit.rollout_credits}
