@@ -1,13 +1,14 @@
 """A recipe is read whole: what is wrong is named by its full path, with the nearest right key."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sgcd.errors import RecipeError
+from sgcd.learn.settings import PRESETS, Preset
 from sgcd.recipe.keys import list_keys
 from sgcd.recipe.load import load_recipe, suggest_keys
 from sgcd.recipe.reference_page import document_recipe
@@ -61,6 +62,24 @@ def test_key_equals_value_is_laid_over_the_file(override: str, read: Any, expect
     assert read(load_recipe(LAB, [override])) == expected
 
 
+def test_a_preset_fills_what_is_not_given_and_a_given_key_wins():
+    assert set(PRESETS) == set(get_args(Preset))
+    plain = load_recipe(SMALL).surrogate
+    for name, keys in PRESETS.items():
+        recipe = load_recipe(SMALL, [f"surrogate.preset={name}"])
+        filled = plain.model_validate(keys).model_copy(update={"preset": name})
+        assert recipe.surrogate == filled
+        assert (recipe.surrogate == plain.model_copy(update={"preset": name})) is (not keys)
+        assert load_recipe(dump_recipe(recipe)) == recipe
+    own = load_recipe(SMALL, ["surrogate={preset: dapo, clip: 0.1, overlong: null}"]).surrogate
+    assert (own.clip, own.clip_high, own.overlong) == (0.1, 0.28, None)
+    typed = load_recipe(LAB, ["surrogate.kl=0.1", "surrogate.preset=gspo"]).surrogate
+    assert (typed.clip, typed.kl) == (3e-4, 0.1)  # the file has clip: 0.2
+    buffer = load_recipe(SMALL, ["surrogate.preset=dapo", "surrogate.overlong.share=0.5"]).surrogate.overlong
+    assert buffer is not None
+    assert (buffer.share, buffer.penalty) == (0.5, 1.0)
+
+
 def test_the_last_of_two_overrides_wins():
     assert load_recipe(SMALL, ["seed=1", "seed=2"]).seed == 2
 
@@ -75,7 +94,7 @@ def test_the_last_of_two_overrides_wins():
             "tokens=9",
             "did you mean scoring.micro_batch_tokens or optimizer.micro_batch_tokens or siblings.limits.tokens?",
         ),
-        ("surrogate.xyzzy=1", "expected one of surrogate.ratio, surrogate.clip, "),
+        ("surrogate.xyzzy=1", "expected one of surrogate.preset, surrogate.ratio, "),
         ("surrogate.clip=1.0", "surrogate.clip: expected a number, at least 0 and below 1, got 1.0"),
         ("surrogate.clip=.nan", "surrogate.clip: expected a number, at least 0 and below 1, got NaN"),
         ("siblings.group_size=1", "siblings.group_size: expected a whole number, at least 2, got 1"),

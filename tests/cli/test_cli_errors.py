@@ -61,6 +61,43 @@ def test_a_misspelt_key_names_the_right_one(capsys: Capture):
             ["check", "recipe.yaml", "scoring.logits_bytes=1000"],
             "scoring.logits_bytes: 1,000 do not hold one row of logits",
         ),
+        (
+            ["check", "recipe.yaml", "control=permuted", "siblings.group_size=1"],
+            "siblings.group_size: expected a whole number, at least 2, got 1",
+        ),
+        (
+            ["train", "recipe.yaml", "--run", "A", "surrogate.trust_region=clip_cov"],
+            "surrogate.trust_region=clip_cov: acts from the second update of a batch on; expected optimizer.updates of "
+            "at least 2, got 1",
+        ),
+        (["check", "recipe.yaml", "surrogate.trust_region=kl_cov"], "expected optimizer.updates of at least 2, got 1"),
+        (["check", "recipe.yaml", "surrogate.trust_region=dppo_tv"], "expected optimizer.updates of at least 2, got 1"),
+        (
+            ["check", "recipe.yaml", "surrogate={clip_high: 0.5, dual_clip: 1.4}"],
+            "surrogate.dual_clip: expected more than 1 + clip_high, 1.5, got 1.4",
+        ),
+        (
+            ["check", "recipe.yaml", "surrogate={dual_clip: 3, trust_region: kl_cov}"],
+            "surrogate.dual_clip: only goes with trust_region=clip, got kl_cov",
+        ),
+        (
+            ["check", "recipe.yaml", "surrogate={preset: gspo, trust_region: dppo_kl}"],
+            "surrogate.trust_region=dppo_kl: only goes with ratio=token, got sequence",
+        ),
+        (
+            ["check", "recipe.yaml", "surrogate={ratio: none, dual_clip: 3}"],
+            "surrogate.dual_clip: ratio=none has no ratio to bound",
+        ),
+        (
+            ["check", "recipe.yaml", "surrogate.covariance={share: 0.1}"],
+            "surrogate.covariance: only goes with trust_region=clip_cov or kl_cov, got clip",
+        ),
+        (
+            ["check", "recipe.yaml", "surrogate.covariance={low: 5, high: 1}", "surrogate.trust_region=clip_cov"],
+            "surrogate.covariance.high: expected more than low, 5, got 1",
+        ),
+        (["check", "recipe.yaml", "surrogate.preset=grop"], "surrogate.preset: expected one of grpo, grpo_kl, dapo, "),
+        (["check", "recipe.yaml", "optimizer.updates=0"], "optimizer.updates: expected a whole number, at least 1"),
         (["check", "recipe.yaml", "policy.start=nowhere"], "policy.start: nowhere is not a folder"),
         (["check", "recipe.yaml", "policy.start=lab:moon"], "no warm start 'moon'"),
         (["check", "recipe.yaml", "environment.tasks=nowhere.jsonl"], "environment.tasks: nowhere.jsonl"),

@@ -193,7 +193,7 @@ class ReadsStudent(StatelessMethod):
 def test_a_method_without_a_teacher_is_given_the_student_s_own_numbers() -> None:
     student, method = policy(), ReadsStudent()
     accumulator = GradientAccumulator(
-        model=student, surrogate=SurrogateSettings(), num_tokens=NUM_TOKENS, config=CONFIG
+        model=student, surrogate=SurrogateSettings(), size=BatchSize.of(GROUP.rollouts), config=CONFIG
     )
     timer = StepTimer(ModelThread(), lambda _: None)
     learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES, step=4)

@@ -94,6 +94,12 @@ class CovarianceSettings(Settings):
     kl_coefficient: NonNegative = 1.0
     """kl_cov adds this times |log ratio| to the loss of the tokens of highest covariance."""
 
+    @model_validator(mode="after")
+    def _check_bounds(self) -> Self:
+        if self.high <= self.low:
+            raise ValueError(f"high: expected more than low, {self.low:g}, got {self.high:g}")
+        return self
+
 
 class OverlongSettings(Settings):
     """Overlong shaping (2503.14476): a long response loses reward before advantages are taken."""
@@ -109,7 +115,8 @@ class SurrogateSettings(Settings):
     update a batch (`optimizer.updates`) the ratio is one and no bound is reached."""
 
     preset: Preset | None = None
-    """A published set of values for the other keys of this section; a key that is given wins over it."""
+    """A published set of values for the other keys of this section; a key that is given wins over it. On the command
+    line it comes instead of the whole section of the file."""
     ratio: Literal["token", "sequence", "none"] = "token"
     """Ratio of new to old probability: of each token; of a rollout, as the geometric mean over its tokens (GSPO,
     2507.18071); or none, log-probability times advantage without any bound (GPG, 2504.02546)."""

@@ -52,6 +52,7 @@ TRL_KEYS = {
     "importance_sampling_level": "surrogate.ratio",
     "loss_type": "surrogate.average",
     "scale_rewards": "surrogate.scale_by_std",
+    "num_iterations": "optimizer.updates",
     "learning_rate": "optimizer.lr",
     "warmup_steps": "optimizer.warmup",
     "adam_beta1": "optimizer.betas",

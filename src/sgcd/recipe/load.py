@@ -27,6 +27,8 @@ def load_recipe(source: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     where = str(source) if isinstance(source, Path) else "recipe"
     data, notices = load_yaml(source, where), list[str]()
     rename_old_names(data, where, notices)
+    if any(override.startswith("surrogate.preset=") for override in overrides):
+        data.pop("surrogate", None)  # the file's keys would win over the preset
     for override in overrides:
         apply_override(data, rename_override(override, notices))
         rename_old_names(data, where, notices)

@@ -30,7 +30,7 @@ class Recipe(Settings):
     seed: NonNegativeCount = 0
     """Seed of everything random."""
     steps: Count
-    """Optimiser steps."""
+    """Steps: each plays a batch of rollouts and learns from it."""
     control: Literal["none", "permuted"] = "none"
     """permuted deals the advantages of a group anew among its rollouts, by seed: what a method learns then, it does not
     learn from the verifier."""

@@ -169,6 +169,20 @@ def describe_graded_reward(recipe: "Recipe", rehearsal: "Rollout") -> str:
     )
 
 
+def describe_surrogate(recipe: "Recipe") -> str:
+    """The preset, every key that differs from it, and how often a batch is learned from."""
+    from sgcd.measure.validity import count_noun
+    from sgcd.settings import flatten_mapping
+
+    surrogate = recipe.surrogate
+    preset = flatten_mapping(type(surrogate)(preset=surrogate.preset).model_dump())
+    keys = flatten_mapping(surrogate.model_dump()).items()
+    apart = [f"{key} {value}" for key, value in keys if key not in preset or preset[key] != value]
+    name = surrogate.preset or "the defaults"
+    updates = count_noun(recipe.optimizer.updates, "update")
+    return f"{name}{' but for ' + ', '.join(apart) if apart else ''}; {updates} a batch"
+
+
 def describe_recipe(
     recipe: "Recipe", context: "RunContext", rehearsal: "Rollout", *, facts: dict[str, Any], num_trials: int
 ) -> dict[str, str]:
@@ -188,6 +202,7 @@ def describe_recipe(
         f"response in {len(rehearsal.turns)} turns, {rehearsal.end_reason}, reward {rehearsal.reward:g}{user_note}",
         **({"reward": note} if (note := describe_graded_reward(recipe, rehearsal)) else {}),
         "method": " ".join([recipe.method.name, getattr(recipe.method, "class_", "")]).strip(),
+        "surrogate": describe_surrogate(recipe),
         **describe_endpoints(recipe, context),
         "training": f"{recipe.steps} steps of {siblings.groups} mixed groups of {siblings.group_size} rollouts, "
         f"learning rate {recipe.optimizer.lr:g}",
