@@ -37,6 +37,10 @@ class EnvironmentFault(SgcdError):
     """An environment class or its tasks: no tools, no verifier, a row that does not fit."""
 
 
+class DataError(SgcdError):
+    """Conversations to learn from: a file that cannot be read, a line that is none, or not one that can be learned."""
+
+
 class MethodFault(SgcdError):
     """A credit rule of one's own: no signal(), or a signal that does not fit its rollout."""
 

@@ -12,6 +12,7 @@ import pytest
 
 from sgcd.cli import app, main
 from sgcd.errors import (
+    DataError,
     EmptyResult,
     EndpointError,
     EnvironmentFault,
@@ -184,6 +185,7 @@ REACHED: dict[type[SgcdError], tuple[Any, list[str], str]] = {
     TemplateError: (no_template, ["check", "recipe.yaml"], "template"),
     EndpointError: (no_key, ["train", "recipe.yaml", "--run", "A", METHOD, WRITER], "NO_SUCH_KEY holds no key"),
     MethodFault: (nothing, ["check", "recipe.yaml", OWN], "method.class: front:Desk has no signal()"),
+    DataError: (nothing, ["sft", "recipe.yaml", "--run", "A", "supervised.data=[none.jsonl]"], "none.jsonl holds no"),
     EnvironmentFault: (no_verifier, ["check", "recipe.yaml"], "train.jsonl, line 1: the task has no verifier"),
 }
 

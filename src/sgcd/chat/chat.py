@@ -22,6 +22,7 @@ from sgcd.chat.template import (
     stock_template,
 )
 from sgcd.chat.turn_parser import SpanDecoder, TokenSpans, decode_ids, kinds_of_tokens, parse_turn_text
+from sgcd.chat.turn_writer import TurnWriter
 from sgcd.errors import TemplateError
 from sgcd.records import Message, ParsedTurn, Rollout, TokenIds, TokenKinds, Turn
 from sgcd.text import get_first_line
@@ -83,6 +84,8 @@ class Chat:
         self._opens_thinking = turn_prefix.rfind(self.call_format.thinking_marks[0]) > turn_prefix.rfind(
             self.call_format.thinking_marks[1]
         )
+        self._end = self.decode(np.array([self.end_id], np.int32))
+        self._turn_writer = TurnWriter(self._render_text, self.call_format, self._end, self._opens_thinking)
 
     @classmethod
     def load(cls, folder: Path, tool_instruction: str | None = None) -> "Chat":
@@ -140,6 +143,16 @@ class Chat:
                 token_kinds, token_kinds[-1] if stop else kinds_of_tokens(token_kinds, np.zeros((1, 2), np.int64))[0]
             )
         return parser.parsed_turn, token_kinds.astype(np.uint8)
+
+    def write_turn(self, turn: ParsedTurn) -> str:
+        """A turn in parts as the text that a policy would have sampled, without its end."""
+        return self._turn_writer.write(turn)
+
+    def encode_turn(self, text: str) -> TokenIds:
+        """Encode a turn's text in its place, marks included, with the token that ends the turn."""
+        ids, num_before = self._encode(self._turn_prefix + text + self._end), len(self._turn_prefix_ids)
+        is_apart = np.array_equal(ids[:num_before], self._turn_prefix_ids)
+        return ids[num_before:] if is_apart else self._encode(text + self._end)
 
     def visible_text(self, rollout: Rollout, turn: Turn) -> str:
         """What a turn says outside thinking and calls. A rollout that does not record it is parsed again."""

@@ -16,6 +16,7 @@ from sgcd.errors import EmptyResult, SgcdError
 
 _APPS = {
     "check": "check:check_app",
+    "sft": "sft:sft_app",
     "train": "train:train_app",
     "evaluate": "evaluate:evaluate_app",
     "compare": "compare:compare_app",

@@ -212,3 +212,22 @@ class CheckpointSettings(Settings):
     """Steps between checkpoints; the last step always has one."""
     keep: Count = 2
     """How many of the newest checkpoints a run keeps, besides the best."""
+
+
+class SupervisedSettings(Settings):
+    """What `sgcd sft` learns from, and how. The number of its steps follows from data, epochs and batch size."""
+
+    data: Annotated[tuple[str, ...], Field(min_length=1)]
+    """Files of JSON lines with messages and tools, or folders that sgcd collect has made."""
+    dev: tuple[str, ...] = ()
+    """The same, held out: the loss on them is measured with every evaluation, and nothing is learned from them."""
+    epochs: Count = 2
+    """How often each conversation is learned from."""
+    batch_size: Count = 8
+    """Conversations in a step. Batches are of similar lengths."""
+    window: Count = 32768
+    """Tokens of the longest conversation; a longer one is left out and counted, never cut."""
+    lr: Positive = 1e-5
+    """Learning rate after warm-up; constant from then on. All else about AdamW is in the section optimizer."""
+    warmup: NonNegativeCount = 0
+    """Steps over which the learning rate rises linearly."""

@@ -19,11 +19,16 @@ _RECIPE_VERSION = 1
 _PACKAGE = Path(__file__).parents[1]
 _SECRET_KEYS = ("key_env", "base_url")
 """A person may type a password here, or under a misspelt name beside these, so no message repeats the value."""
+_NOT_SUPERVISED = {"steps": 1, "method": {"name": "grpo"}}
+"""Required keys that a supervised start does not read; `sgcd sft` sets the number of steps by its data."""
 _logger = logging.getLogger(__name__)
 
 
-def load_recipe(source: Path | str, overrides: Sequence[str] = ()) -> Recipe:
-    """The recipe in a file (a Path) or in a text (a str), with each `a.b=c` applied to it, checked as a whole."""
+def load_recipe(source: Path | str, overrides: Sequence[str] = (), *, is_supervised: bool = True) -> Recipe:
+    """The recipe in a file (a Path) or in a text (a str), with each `a.b=c` applied to it, checked as a whole.
+
+    A recipe with a supervised section may leave out steps and method, unless it is to be trained by reinforcement.
+    """
     where = str(source) if isinstance(source, Path) else "recipe"
     data, notices = load_yaml(source, where), list[str]()
     rename_old_names(data, where, notices)
@@ -32,6 +37,8 @@ def load_recipe(source: Path | str, overrides: Sequence[str] = ()) -> Recipe:
     for override in overrides:
         apply_override(data, rename_override(override, notices))
         rename_old_names(data, where, notices)
+    if is_supervised and data.get("supervised"):
+        data = {**_NOT_SUPERVISED, **data}
     version: object = data.get("version", _RECIPE_VERSION)
     if version != _RECIPE_VERSION or version is True:
         raise RecipeError(

@@ -15,6 +15,7 @@ from sgcd.learn.settings import (
     PolicySettings,
     SamplerSettings,
     ScoringSettings,
+    SupervisedSettings,
     SurrogateSettings,
 )
 from sgcd.measure.settings import EvaluationSettings
@@ -45,6 +46,8 @@ class Recipe(Settings):
     scoring: ScoringSettings = ScoringSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    supervised: SupervisedSettings | None = None
+    """A supervised start by `sgcd sft`, which needs neither steps nor method; `sgcd train` does not read it."""
 
     @model_validator(mode="after")
     def _check_updates(self) -> Self:
@@ -61,7 +64,7 @@ class Recipe(Settings):
 MODEL_SECTIONS = ("reference.writer", "environment.user")
 """Sections that name a model which a run calls."""
 RESUMABLE_KEYS = frozenset(
-    {"steps", "checkpoint.every", "checkpoint.keep", "evaluation.every", "evaluation.model"}
+    {"steps", "supervised.epochs", "checkpoint.every", "checkpoint.keep", "evaluation.every", "evaluation.model"}
     | {f"{section}.{way}" for section in MODEL_SECTIONS for way in CONNECTION_KEYS}
 )
 """Keys, and sections with all their keys, that a resumed run may change: the number of steps, how often the run saves

@@ -55,15 +55,21 @@ class Terminal:
                 f"after step {summary['step']}: {tasks}, {mode}: {format_interval(mode_summary['overall'])}{floor}"
             )
 
+    def on_dev_loss(self, step: int, loss: float) -> None:
+        """The loss on held-out conversations."""
+        self.print_line(f"after step {step}: loss on dev conversations {format_number(loss)}")
+
     def print_line(self, text: str) -> None:
         self.console.print(text, soft_wrap=True, markup=False, highlight=False)
 
     def _step_lines(self, row: StepMetrics) -> list[str]:
         """The step's numbers on one line, and its warnings below."""
+        batch = row.supervised
         parts = [
             f"step {row.step:>{len(str(self.steps))}}/{self.steps}",
-            f"success {format_number(row.success)}",
-            f"{row.mixed} of {row.tasks} tasks mixed",
+            f"epoch {batch.epoch}, {batch.examples} conversations, {row.tokens_learnt} tokens"
+            if batch
+            else f"success {format_number(row.success)}  {row.mixed} of {row.tasks} tasks mixed",
             "no update" if row.skipped else f"loss {format_number(row.loss)}  gradient {format_number(row.grad_norm)}",
             *([f"credit on {row.credit.credited} of {row.credit.creditable} tokens"] if row.credit else []),
             *(describe_calls(usage, role) for role, usage in row.endpoint_usage.items()),

@@ -146,6 +146,16 @@ class OptimizerMetrics(Metrics):
     entropy: float | None = None
 
 
+class SupervisedMetrics(Metrics):
+    """The batch of a supervised step."""
+
+    epoch: int
+    """From one."""
+    examples: int
+    padding: float | None = None
+    """Share of the tokens that a forward pass read as padding."""
+
+
 class UpdateMetrics(OptimizerMetrics):
     """What the optimizer did in a step, and the references and credit that its gradient came from."""
 
@@ -174,6 +184,8 @@ class StepMetrics(UpdateMetrics, RolloutMetrics):
     """The model that writes references; None when no model does."""
     user: EndpointUsage | None = None
     """The model that plays the user; None when no model does."""
+    supervised: SupervisedMetrics | None = None
+    """None for a step that played rollouts."""
     seconds: dict[str, float] = {}
     """By phase, and `total`."""
 
@@ -205,7 +217,7 @@ class StepMetrics(UpdateMetrics, RolloutMetrics):
     def to_json(self) -> Row:
         """A section that the run does not have is left out; a value that was not measured is null."""
         row = {"schema": SCHEMA, "step": self.step, **self.model_dump()}
-        for section in ("reference", "credit", "endpoint", "user"):
+        for section in ("reference", "credit", "endpoint", "user", "supervised"):
             if row[section] is None:
                 del row[section]
         for part in ("shuffled", "swapped", "reading", "noise"):

@@ -36,7 +36,7 @@ _FILES_KEY = "files"
 """In a row of metrics.jsonl: the checksums of the files that the step wrote."""
 ROW_FILES = ("metrics.jsonl", "evaluation.jsonl")
 """Row files whose rows belong to a step."""
-RunKind = Literal["training", "endpoint evaluation"]
+RunKind = Literal["training", "supervised", "endpoint evaluation"]
 _STEP_FOLDERS = ("rollouts", "references", "credit")
 """Folders whose files have the number of a step as their name."""
 
@@ -106,8 +106,15 @@ class RunFolder:
 
     @property
     def kind(self) -> RunKind:
-        """A training run records the machine that it runs on; an evaluation of an endpoint does not."""
-        return "training" if "machine" in self.facts else "endpoint evaluation"
+        """A run records the machine that it runs on; an evaluation of an endpoint does not."""
+        if "machine" not in self.facts:
+            return "endpoint evaluation"
+        return "supervised" if "supervised" in self.facts else "training"
+
+    @property
+    def resume_command(self) -> str:
+        """The command that goes on with this run."""
+        return f"sgcd {'sft' if self.kind == 'supervised' else 'train'} --run {self.path} --resume"
 
     @property
     def recipe_text(self) -> str:

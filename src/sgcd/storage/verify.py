@@ -17,7 +17,7 @@ from sgcd.storage.manifest import (
 )
 from sgcd.storage.record_files import reading
 from sgcd.storage.rows import drop_damaged_rows, scan_rows
-from sgcd.storage.run_folder import ROW_FILES, STATE_FILE, RunFolder
+from sgcd.storage.run_folder import ROW_FILES, STATE_FILE, RunFolder, RunKind
 
 _STATE_TYPES: dict[str, type | tuple[type, ...]] = {"step": int, "cursor": dict, "best": (dict, type(None))}
 """What is read of a trainer's state before the trainer itself reads all of it."""
@@ -92,14 +92,16 @@ def check_resumable_state(folder: RunFolder) -> None:
     problems += folder.row_files.scan("evaluation.jsonl").problems if steps else []
     if problems:
         raise FolderError(
-            f"{problems[0]}; restore it from a copy, or go on from the newest checkpoint that is whole: sgcd train "
-            f"--run {folder.path} --resume --fall-back"
+            f"{problems[0]}; restore it from a copy, or go on from the newest checkpoint that is whole: "
+            f"{folder.resume_command} --fall-back"
         )
 
 
-def check_trained(folder: RunFolder) -> None:
-    """Refuse the folder of an evaluation where a run is expected."""
-    if folder.kind != "training":
+def check_trained(folder: RunFolder, kind: RunKind) -> None:
+    """Refuse the folder of an evaluation, or of a run of another kind."""
+    if folder.kind not in ("endpoint evaluation", kind):
+        raise FolderError(f"{folder.path}: is a run of another command; go on with it by {folder.resume_command}")
+    if folder.kind != kind:
         raise FolderError(
             f"{folder.path}: holds the evaluation of a model, and no run that was trained; name another folder"
         )
@@ -165,7 +167,7 @@ def read_checkpoint_state(path: Path) -> dict[str, Any]:
 # -- falling back ------------------------------------------------------------------------------------------------------
 
 
-def restore_whole_checkpoint(path: Path) -> list[str]:
+def restore_whole_checkpoint(path: Path, kind: RunKind = "training") -> list[str]:
     """Make the newest whole checkpoint the newest one, and drop what is damaged or came after it.
 
     Returns what was damaged, and where the run goes on; nothing if it is whole. Damage of recipe.yaml or facts.json
@@ -173,7 +175,7 @@ def restore_whole_checkpoint(path: Path) -> list[str]:
     """
     messages = _mend_manifest(path)
     folder = RunFolder.open(path)
-    check_trained(folder)
+    check_trained(folder, kind)
     messages += [*folder.row_files.scan("evaluation.jsonl").problems]
     for journal in (folder.calls_path, folder.user_calls_path):
         messages += drop_damaged_rows(journal)

@@ -57,10 +57,21 @@ def check_run(path: Path, keys: list[str], as_json: bool) -> None:
             results_console().print(problem, soft_wrap=True)
         results_console().print(f"verified: {report.num_verified} files; not verified: {report.num_unverified}")
     if report.damage:
+        command = resume_command_of(path)
         raise FolderError(
             f"{path}: damage was found {len(report.damage)} times; restore what is listed from a copy, or go on from "
-            f"the last whole checkpoint: sgcd train --run {path} --resume --fall-back"
+            f"the last whole checkpoint: {command} --fall-back"
         )
+
+
+def resume_command_of(path: Path) -> str:
+    """The command that goes on with a run; that of training where its facts are damaged."""
+    from sgcd.storage.run_folder import RunFolder
+
+    try:
+        return RunFolder.open(path).resume_command
+    except FolderError:
+        return f"sgcd train --run {path} --resume"
 
 
 def check_recipe(recipe: "Recipe", as_json: bool) -> None:
@@ -76,7 +87,9 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
     if not as_json:
         lines = describe_recipe(recipe, context, rehearsal, facts=facts, num_trials=num_trials)
         for name, line in (
-            lines | {"wrote": describe_written(context, rehearsal), "memory": memory_fit.describe()}
+            lines
+            | describe_supervised(recipe, context)
+            | {"wrote": describe_written(context, rehearsal), "memory": memory_fit.describe()}
         ).items():
             results_console().print(f"{name:<12} {line}", soft_wrap=True)
         return
@@ -93,6 +106,23 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
         "memory": memory_fit.to_json(),
     }
     print_json({"schema": SCHEMA, **answer, **describe_endpoints(recipe, context)})
+
+
+def describe_supervised(recipe: "Recipe", context: "RunContext") -> dict[str, str]:
+    """What a supervised start would learn from, where the recipe describes one."""
+    from sgcd.cli.commands.sft import check_data_files, encode_data, with_steps
+
+    settings = recipe.supervised
+    if settings is None:
+        return {}
+    check_data_files(recipe)
+    examples = encode_data(recipe, context)["data"]
+    steps = with_steps(recipe, examples).steps
+    return {
+        "supervised": f"{len(examples.rollouts)} conversations, {examples.num_tokens} tokens to learn, "
+        f"{sum(examples.left_out.values())} left out; {steps} steps of {settings.batch_size}, learning rate "
+        f"{settings.lr:g}"
+    }
 
 
 def describe_written(context: "RunContext", rehearsal: "Rollout") -> str:

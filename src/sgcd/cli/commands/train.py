@@ -72,7 +72,7 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     from sgcd.storage.lock import lock_run
     from sgcd.storage.run_folder import RunFolder
 
-    recipe = load_recipe(path, keys)
+    recipe = load_recipe(path, keys, is_supervised=False)
     if (run / "recipe.yaml").exists():
         raise FolderError(
             f"{run}: there is a run in this folder already; go on with it (sgcd train --run {run} --resume), "
@@ -107,7 +107,7 @@ def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str
     from sgcd.storage.verify import check_trained
 
     run = folder.path
-    check_trained(folder)
+    check_trained(folder, "training")
     started_recipe = load_recipe(run / "recipe.yaml")
     recipe = load_recipe(path or run / "recipe.yaml", keys)
     check_resumable(folder, started_recipe, recipe)
