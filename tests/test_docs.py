@@ -21,6 +21,7 @@ from sgcd.cli.commands import check as checking
 from sgcd.cli.commands import compare as comparing
 from sgcd.cli.commands import evaluate as evaluating
 from sgcd.cli.commands import references as referring
+from sgcd.cli.commands import sft as starting
 from sgcd.cli.commands import train as training
 from sgcd.recipe.load import load_recipe
 
@@ -152,6 +153,8 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
         return {}
 
     monkeypatch.setattr(training, "start_run", trained)
+    monkeypatch.setattr(starting, "start_supervised", trained)
+    monkeypatch.setattr(starting, "print_run_summary", nothing)
     monkeypatch.setattr(training, "resume_run", resumed)
     monkeypatch.setattr(training, "print_run_summary", nothing)
     monkeypatch.setattr(training, "no_result_reason", nothing)

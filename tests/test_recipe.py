@@ -88,7 +88,7 @@ def test_the_last_of_two_overrides_wins():
     ("override", "said"),
     [
         ("surrogate.clp=0.3", "surrogate.clp=0.3: no such key; did you mean surrogate.clip?"),
-        ("lr=1e-4", "did you mean optimizer.lr?"),
+        ("lr=1e-4", "did you mean optimizer.lr or supervised.lr?"),
         ("optimiser.lr=1e-4", "optimiser.lr=0.0001: no such key; did you mean optimizer.lr?"),
         (
             "tokens=9",

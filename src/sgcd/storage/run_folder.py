@@ -107,14 +107,8 @@ class RunFolder:
     @property
     def kind(self) -> RunKind:
         """A run records the machine that it runs on; an evaluation of an endpoint does not."""
-        if "machine" not in self.facts:
-            return "endpoint evaluation"
-        return "supervised" if "supervised" in self.facts else "training"
-
-    @property
-    def resume_command(self) -> str:
-        """The command that goes on with this run."""
-        return f"sgcd {'sft' if self.kind == 'supervised' else 'train'} --run {self.path} --resume"
+        run_kind = "supervised" if "supervised" in self.facts else "training"
+        return run_kind if "machine" in self.facts else "endpoint evaluation"
 
     @property
     def recipe_text(self) -> str:

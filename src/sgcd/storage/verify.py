@@ -93,14 +93,19 @@ def check_resumable_state(folder: RunFolder) -> None:
     if problems:
         raise FolderError(
             f"{problems[0]}; restore it from a copy, or go on from the newest checkpoint that is whole: "
-            f"{folder.resume_command} --fall-back"
+            f"{resume_command(folder)} --fall-back"
         )
+
+
+def resume_command(folder: RunFolder) -> str:
+    """The command that goes on with a run."""
+    return f"sgcd {'sft' if folder.kind == 'supervised' else 'train'} --run {folder.path} --resume"
 
 
 def check_trained(folder: RunFolder, kind: RunKind) -> None:
     """Refuse the folder of an evaluation, or of a run of another kind."""
     if folder.kind not in ("endpoint evaluation", kind):
-        raise FolderError(f"{folder.path}: is a run of another command; go on with it by {folder.resume_command}")
+        raise FolderError(f"{folder.path}: is a run of another command; go on with it by {resume_command(folder)}")
     if folder.kind != kind:
         raise FolderError(
             f"{folder.path}: holds the evaluation of a model, and no run that was trained; name another folder"

@@ -67,9 +67,10 @@ def check_run(path: Path, keys: list[str], as_json: bool) -> None:
 def resume_command_of(path: Path) -> str:
     """The command that goes on with a run; that of training where its facts are damaged."""
     from sgcd.storage.run_folder import RunFolder
+    from sgcd.storage.verify import resume_command
 
     try:
-        return RunFolder.open(path).resume_command
+        return resume_command(RunFolder.open(path))
     except FolderError:
         return f"sgcd train --run {path} --resume"
 
@@ -110,18 +111,17 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
 
 def describe_supervised(recipe: "Recipe", context: "RunContext") -> dict[str, str]:
     """What a supervised start would learn from, where the recipe describes one."""
-    from sgcd.cli.commands.sft import check_data_files, encode_data, with_steps
+    from sgcd.learn.policy.load import get_context_window
+    from sgcd.learn.supervised.data import load_supervised_data
 
-    settings = recipe.supervised
-    if settings is None:
+    if recipe.supervised is None:
         return {}
-    check_data_files(recipe)
-    examples = encode_data(recipe, context)["data"]
-    steps = with_steps(recipe, examples).steps
+    window = get_context_window(context.policy.model.config)
+    data = load_supervised_data(recipe.supervised, context.policy.chat, window)
+    left_out = f"; {'; '.join(lines)}" if (lines := data.describe_left_out()) else ""
     return {
-        "supervised": f"{len(examples.rollouts)} conversations, {examples.num_tokens} tokens to learn, "
-        f"{sum(examples.left_out.values())} left out; {steps} steps of {settings.batch_size}, learning rate "
-        f"{settings.lr:g}"
+        "supervised": f"{len(data.data.rollouts)} conversations, {data.data.num_tokens} tokens to learn, in "
+        f"{data.num_steps(recipe.seed)} steps at learning rate {recipe.supervised.lr:g}{left_out}"
     }
 
 

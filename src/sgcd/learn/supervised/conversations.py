@@ -40,7 +40,7 @@ def _join_parts(content: Any) -> Any:
     return "".join(texts)
 
 
-class ChatMessage(BaseModel):
+class GivenMessage(BaseModel):
     """One message; other keys, such as a tool message's name, say nothing that a template renders."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
@@ -67,7 +67,7 @@ class ToolSchema(BaseModel):
 class ConversationLine(BaseModel):
     """The keys of a line that are read."""
 
-    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    messages: Annotated[list[GivenMessage], Field(min_length=1)]
     tools: list[ToolSchema] | None = None
 
 
@@ -75,7 +75,7 @@ class ConversationLine(BaseModel):
 class Conversation:
     """One line of a file."""
 
-    messages: tuple[ChatMessage, ...]
+    messages: tuple[GivenMessage, ...]
     tools: tuple[Mapping[str, Any], ...]
     where: str
     """File and line."""

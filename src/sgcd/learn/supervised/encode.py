@@ -10,7 +10,7 @@ import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.errors import TemplateError
-from sgcd.learn.supervised.conversations import ChatMessage, Conversation
+from sgcd.learn.supervised.conversations import Conversation, GivenMessage
 from sgcd.records import Call, Message, ParsedTurn, Rollout, TokenIds, TokenKind, TokenKinds, Turn, Verdict
 
 
@@ -97,7 +97,7 @@ class _RolloutBuilder:
     pieces: list[tuple[TokenIds, TokenKinds]] = field(default_factory=list[tuple[TokenIds, TokenKinds]])
     turns: list[Turn] = field(default_factory=list[Turn])
 
-    def add_turn(self, message: ChatMessage) -> None:
+    def add_turn(self, message: GivenMessage) -> None:
         """Add an assistant's turn; one without a weight counts as what came from outside."""
         parsed, ids, kinds = self._encode_turn(message)
         start = sum(len(piece) for piece, _ in self.pieces)
@@ -107,13 +107,13 @@ class _RolloutBuilder:
         )
         self.messages.append(self.chat.turn_message(ids, True))
 
-    def add_reply(self, messages: Sequence[ChatMessage]) -> None:
+    def add_reply(self, messages: Sequence[GivenMessage]) -> None:
         """Add what follows a turn, and the opening of the next one."""
         ids, clean = self.chat.encode_reply([_plain_message(message) for message in messages])
         self.pieces.append((ids, np.full(len(ids), TokenKind.GLUE, np.uint8)))
         self.messages.extend(clean)
 
-    def _encode_turn(self, message: ChatMessage) -> tuple[ParsedTurn, TokenIds, TokenKinds]:
+    def _encode_turn(self, message: GivenMessage) -> tuple[ParsedTurn, TokenIds, TokenKinds]:
         """A turn's ids. One whose calls stand apart is written as the model's template writes it, and read again."""
         given = _turn_in_parts(message)
         holds_marks = any(mark in given.text for mark in self.chat.call_format.marks)
@@ -145,7 +145,7 @@ class _RolloutBuilder:
         )  # fmt: skip
 
 
-def _turn_in_parts(message: ChatMessage) -> ParsedTurn:
+def _turn_in_parts(message: GivenMessage) -> ParsedTurn:
     """An assistant's message as thinking, text and calls."""
     calls = tuple(_parse_call(call.function.name, call.function.arguments) for call in message.tool_calls or ())
     return ParsedTurn((message.reasoning_content or "").strip(), message.content, calls)
@@ -161,7 +161,7 @@ def _parse_call(name: str, arguments: str | dict[str, Any]) -> Call:
     return Call(name, cast("dict[str, Any]", decoded))
 
 
-def _split_prompt(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage], Sequence[ChatMessage]]:
+def _split_prompt(messages: Sequence[GivenMessage]) -> tuple[Sequence[GivenMessage], Sequence[GivenMessage]]:
     """What comes before the first assistant turn behind a user's message, and the rest up to the last such turn."""
     first_user = next((index for index, message in enumerate(messages) if message.role == "user"), 0)
     turns = [index for index, message in enumerate(messages) if message.role == "assistant" and index >= first_user]
@@ -172,7 +172,7 @@ def _split_prompt(messages: Sequence[ChatMessage]) -> tuple[Sequence[ChatMessage
     return messages[: turns[0]], messages[turns[0] : turns[-1] + 1]
 
 
-def _plain_message(message: ChatMessage) -> Message:
+def _plain_message(message: GivenMessage) -> Message:
     """A message that the policy did not write."""
     if message.tool_calls:
         raise CannotLearn("a call stands where the policy has no turn")

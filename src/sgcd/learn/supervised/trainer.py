@@ -1,7 +1,7 @@
 """Learns from conversations: the mean of -log p over the tokens of assistant turns, one optimizer step a batch."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 from sgcd.learn.scoring.forward import (
@@ -10,8 +10,8 @@ from sgcd.learn.scoring.forward import (
     split_micro_batches,
     total_length,
 )
-from sgcd.learn.settings import OptimizerSettings, ScoringSettings, SupervisedSettings, SurrogateSettings
-from sgcd.learn.supervised.batches import BatchOrder
+from sgcd.learn.settings import OptimizerSettings, ScoringSettings, SurrogateSettings
+from sgcd.learn.supervised.data import SupervisedData
 from sgcd.learn.training.context import RunContext, TrainerCallback
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
 from sgcd.learn.training.optimizer import optimizer_step
@@ -43,21 +43,12 @@ class SupervisedCallback(TrainerCallback, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class SupervisedData:
-    """Encoded conversations: those that are learned from, and those that are held out."""
-
-    train: Sequence[Rollout]
-    dev: Sequence[Rollout] = ()
-
-
 class SupervisedTrainer:
     """The result depends only on recipe, conversations and folder. One thread uses the model."""
 
     def __init__(
         self,
         config: SupervisedConfig,
-        settings: SupervisedSettings,
         context: RunContext,
         callback: SupervisedCallback,
         *,
@@ -67,10 +58,11 @@ class SupervisedTrainer:
         self.context = context
         self.callback = callback
         self.folder = folder
-        self.data = data
+        self.train, self.dev = data.data.rollouts, data.dev.rollouts
         self.progress = RunProgress(config, context, callback, folder=folder)
-        self.order = build_batch_order(data.train, settings, config.seed)
-        self.optimizer_settings = config.optimizer.model_copy(update={"lr": settings.lr, "warmup": settings.warmup})
+        self.order = data.batch_order(config.seed)
+        own = {"lr": data.settings.lr, "warmup": data.settings.warmup}
+        self.optimizer_settings = config.optimizer.model_copy(update=own)
         self.forward_config = ForwardConfig(
             micro_batch_tokens=config.optimizer.micro_batch_tokens, logits_bytes=config.scoring.logits_bytes
         )
@@ -96,7 +88,7 @@ class SupervisedTrainer:
 
     async def _train_step(self, step: int) -> None:
         progress, timer = self.progress, self.progress.timer
-        rollouts = [self.data.train[index] for index in self.order.batch(step)]
+        rollouts = [self.train[index] for index in self.order.batch(step)]
         optimizer_metrics = await timer.run_in_model_thread("training", self._update_policy, rollouts, step)
         progress.state = replace(progress.state, step=step)
         await self._validate()
@@ -124,20 +116,16 @@ class SupervisedTrainer:
     async def _validate(self) -> None:
         """Measure the loss on held-out conversations, and play the held-out tasks, where that is due."""
         step = self.progress.state.step
-        if self.data.dev and self.progress.is_evaluation_due():
+        if self.dev and self.progress.is_evaluation_due():
             loss, num_tokens = await self.progress.timer.run_in_model_thread("evaluation", self._measure_dev_loss)
             self.folder.row_files.append(DEV_LOSS_FILE, [{"step": step, "loss": loss, "tokens": num_tokens}])
             self.callback.on_dev_loss(step, loss)
         await self.progress.evaluate_if_due()
 
     def _measure_dev_loss(self) -> tuple[float, int]:
-        logprobs = score_logprobs(self.context.policy.model, self.data.dev, self.forward_config)
-        num_tokens = sum(rollout.num_policy_tokens for rollout in self.data.dev)
+        logprobs = score_logprobs(self.context.policy.model, self.dev, self.forward_config)
+        num_tokens = sum(rollout.num_policy_tokens for rollout in self.dev)
         return -sum(float(row.sum(dtype="float64")) for row in logprobs) / num_tokens, num_tokens
-
-
-def build_batch_order(rollouts: Sequence[Rollout], settings: SupervisedSettings, seed: int) -> BatchOrder:
-    return BatchOrder([total_length(rollout) for rollout in rollouts], settings.batch_size, seed)
 
 
 def accumulate_supervised(model: Any, rollouts: Sequence[Rollout], config: ForwardConfig) -> GradientAccumulator:
