@@ -153,7 +153,7 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
         return {}
 
     monkeypatch.setattr(training, "start_run", trained)
-    monkeypatch.setattr(starting, "start_supervised", trained)
+    monkeypatch.setattr(starting, "start_supervised", lambda *_: worked.append("sft") or {})
     monkeypatch.setattr(starting, "print_run_summary", nothing)
     monkeypatch.setattr(training, "resume_run", resumed)
     monkeypatch.setattr(training, "print_run_summary", nothing)
