@@ -59,26 +59,26 @@ def _pre() -> Any:
 
 
 @cache
-def _pieces() -> tuple[dict[str, int], list[Any]]:
-    """A few hundred pieces of bytes, learnt from a text."""
+def _pieces(text: str, vocab_size: int) -> tuple[dict[str, int], list[Any]]:
+    """Pieces of bytes, learnt from a text."""
     from json import loads
 
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = _pre()
-    trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
-    inner.train_from_iterator([TEXT] * 4 + ["\n\n", "\n"] * 8, trainer)
+    trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet())
+    inner.train_from_iterator([text] * 4 + ["\n\n", "\n"] * 8, trainer)
     model_json = loads(inner.to_str())["model"]
     return model_json["vocab"], [tuple(pair) for pair in model_json["merges"]]
 
 
-def tokenizer(special: Sequence[str], added: Sequence[str] = ()) -> Any:
+def tokenizer(special: Sequence[str], added: Sequence[str] = (), *, text: str = TEXT, vocab_size: int = 420) -> Any:
     """Byte-level pieces; `added` are tokens that are not special, as Qwen's marks of calls are."""
     from tokenizers import AddedToken, Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
-    vocabulary, merges = _pieces()
+    vocabulary, merges = _pieces(text, vocab_size)
     inner = Tokenizer(models.BPE(vocab=vocabulary, merges=merges))
     inner.pre_tokenizer = _pre()
     inner.decoder = decoders.ByteLevel()

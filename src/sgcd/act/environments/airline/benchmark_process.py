@@ -7,6 +7,7 @@ import subprocess
 import tempfile
 import weakref
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from shutil import rmtree
 from threading import Lock
@@ -96,14 +97,18 @@ class EpisodeClient:
     async def request(self, kind: str, **parts: Any) -> Mapping[str, Any]:
         """Send one request and return its answer. An episode whose process has ended breaks its rollout."""
         self._writer.write(json.dumps({"request": kind, **parts}).encode() + b"\n")
-        await self._writer.drain()
-        line = await self._reader.readline()
-        if not line:
-            raise ConnectionError(f"the benchmark's process ended during {kind}")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise RuntimeError(f"the benchmark failed in {kind}: {answer['error']}")
-        return answer
+        with suppress(ConnectionError):
+            await self._writer.drain()
+            if line := await self._reader.readline():
+                return _read_answer(kind, line)
+        raise RuntimeError(f"the benchmark's process ended during {kind}")
 
     async def close(self) -> None:
         self._writer.close()
+
+
+def _read_answer(kind: str, line: bytes) -> Mapping[str, Any]:
+    answer = json.loads(line)
+    if "error" in answer:
+        raise RuntimeError(f"the benchmark failed in {kind}: {answer['error']}")
+    return answer

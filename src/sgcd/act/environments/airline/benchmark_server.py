@@ -168,7 +168,7 @@ def serve_episode(benchmark: Benchmark, connection: socket.socket) -> None:
 
 
 def stop_call(number: int, frame: FrameType | None) -> None:
-    raise CallTimeout(f"the call took more than {CALL_SECONDS:g} seconds")
+    raise CallTimeout(f"the call took more than {CALL_SECONDS:g} seconds of processor time")
 
 
 def serve(benchmark: Benchmark, listener: socket.socket) -> None:
