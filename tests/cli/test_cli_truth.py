@@ -36,6 +36,7 @@ def found(told: str) -> dict[str, Any]:
     return answer["starts"]["plain"]
 
 
+@pytest.mark.slow
 def test_the_counts_are_those_that_were_asked_for(found: dict[str, Any]):
     assert found["reference"]["tasks"] == found["sizes"]["mixed"] == 6
     assert (found["truth"]["rollouts"], found["truth"]["groups"]) == (40, 5)
@@ -46,6 +47,7 @@ def test_the_counts_are_those_that_were_asked_for(found: dict[str, Any]):
     assert 0 < kinds["all"] == kinds["thinking"] + kinds["call"] + kinds["answer"] < found["truth"]["tokens"]
 
 
+@pytest.mark.slow
 def test_every_figure_lies_where_it_can(found: dict[str, Any]):
     for arm in ("without", "own", "shuffled"):
         assert 0 < found["reference"][arm]["value"] < 1
@@ -64,6 +66,7 @@ def test_every_figure_lies_where_it_can(found: dict[str, Any]):
         assert found["gradients"][kind]["grpo"]["less grpo"]["value"] == 0
 
 
+@pytest.mark.slow
 def test_divergence_lies_at_the_policys_choices(found: dict[str, Any]):
     assert found["truth"]["decisive"]["all"] > 5
     assert found["location"]["all"]["divergence"]["auroc"]["own"]["value"] > 0.8
@@ -71,6 +74,7 @@ def test_divergence_lies_at_the_policys_choices(found: dict[str, Any]):
     assert found["credit"]["shares"]["decisive"]["tokens"] < 0.2
 
 
+@pytest.mark.slow
 def test_tables_show_it_within_eighty_columns(found: dict[str, Any]):
     console = Console(width=80, record=True, file=io.StringIO())
     for one in truth_tables(found):

@@ -1,14 +1,17 @@
 """The estimate of memory: from shapes alone, and smaller where a recipe saves some."""
 
+from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
-from transformers import LlamaConfig
+from torch import Tensor
+from transformers import AutoModelForCausalLM, LlamaConfig
 
 from helpers.families import family
 from sgcd.errors import PolicyError
+from sgcd.learn.policy.lora import add_adapter
 from sgcd.learn.policy.memory_estimate import MemoryEstimate, MemoryInputs, estimate_memory, get_available_memory
 from sgcd.learn.settings import LoraSettings
 
@@ -74,11 +77,36 @@ def test_what_is_held_grows_with_the_micro_batch(plain: MemoryEstimate) -> None:
     )  # one row still has to go
 
 
-@pytest.mark.parametrize("name", ["qwen3.5", "gemma3"])
-def test_layers_of_several_kinds_are_weighed(name: str) -> None:
-    told = estimate_memory(family(name).config, WORK)
+def test_layers_of_several_kinds_are_weighed() -> None:
+    told = estimate_memory(family("gemma3").config, WORK)
     assert told.activations > 0
     assert told.cache > 0
+
+
+@pytest.mark.parametrize(("name", "rank"), [("qwen3", 0), ("qwen3.5", 2)])
+def test_a_pass_on_shapes_holds_what_a_real_one_holds(name: str, rank: int) -> None:
+    config, lora = deepcopy(family(name).config), LoraSettings(rank=rank)
+    config.num_hidden_layers = len(set(config.layer_types))
+    config.layer_types = sorted(set(config.layer_types), reverse=True)
+    one_row = replace(WORK, max_length=128, training_tokens=128, group_size=1, logits_bytes=0, lora=lora)
+    head_gradient = 0 if rank else 4 * config.vocab_size * config.hidden_size
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    if rank:
+        add_adapter(model, lora, seed=0)
+    assert estimate_memory(config, one_row).activations == held_bytes(model, 128) + head_gradient
+
+
+def held_bytes(model: Any, length: int) -> int:
+    """What a forward pass keeps for the backward pass, weights not counted."""
+    weights, held = {weight.data_ptr() for weight in model.parameters()}, dict[int, Any]()
+
+    def keep(tensor: Tensor) -> Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        model.base_model(input_ids=torch.zeros((1, length), dtype=torch.long), use_cache=False)
+    return sum(storage.nbytes() for pointer, storage in held.items() if pointer not in weights)
 
 
 def test_a_target_that_matches_nothing_is_known_before_weights_are_read() -> None:

@@ -7,7 +7,8 @@ from math import ceil
 from typing import Any
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from sgcd.learn.policy.lora import find_target_layers
@@ -18,6 +19,8 @@ _PROBE_LENGTHS = (64, 128, 256)
 """Lengths at which the bytes of a forward pass are counted; a parabola through them gives the rest."""
 _PROCESS_BYTES = 500_000_000
 """Bytes of Python, torch and transformers before a model is loaded."""
+_BLOCK_LOGITS = 2**20
+"""Logits of a block on a CPU; two are read at a time."""
 _CACHE_GROWTH = 1.5
 """The sampler's cache grows by half when it is too short, so up to a third of it is unused."""
 
@@ -87,6 +90,8 @@ def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
         probe_config.layer_types = text_config.layer_types[:num_probe_layers]
     with FakeTensorMode():
         model = _build_model(probe_config, inputs)
+        if lora_rank:
+            _imitate_adapter(model, inputs.lora)
         layer_bytes = layer_ratio * _extrapolate(
             [_count_activation_bytes(model, length) for length in _PROBE_LENGTHS], inputs.max_length
         )
@@ -100,7 +105,9 @@ def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
             + text_config.num_hidden_layers * num_tokens * text_config.hidden_size * dtype_bytes
         )
     logit_row_bytes = text_config.vocab_size * 4
-    logits_bytes = min(inputs.logits_bytes, 3 * num_tokens * logit_row_bytes)
+    product_bytes, block_bytes = num_tokens * logit_row_bytes, 2 * max(4 * _BLOCK_LOGITS, logit_row_bytes)
+    is_product_kept = 2 * product_bytes <= inputs.logits_bytes
+    logits_bytes = min(inputs.logits_bytes, (1 if is_product_kept else 3) * product_bytes + block_bytes)
     master_bytes = 4 * num_trained if inputs.dtype in HALF_DTYPES and not lora_rank else 0
     mlp_width = max(getattr(text_config, "intermediate_size", 0) or 0, 4 * text_config.hidden_size)
     scored_tokens = min(max(inputs.scoring_tokens, inputs.max_length), inputs.group_size * inputs.max_length)
@@ -154,8 +161,28 @@ def _build_model(config: Any, inputs: MemoryInputs) -> Any:
     return auto_model.from_config(config, dtype=inputs.dtype, attn_implementation=inputs.attn_implementation).eval()
 
 
+def _imitate_adapter(model: Any, lora: LoraSettings) -> None:
+    """Freeze the weights and add to each target layer what an adapter computes; peft itself takes no fake tensors."""
+    model.requires_grad_(False)
+    for layer in find_target_layers(model, lora).values():
+        layer.down = nn.Parameter(torch.empty(lora.rank, layer.in_features))
+        layer.up = nn.Parameter(torch.empty(layer.out_features, lora.rank))
+        layer.register_forward_hook(_add_low_rank)
+
+
+def _add_low_rank(layer: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+    return output + F.linear(F.linear(inputs[0].float(), layer.down), layer.up).to(output.dtype)
+
+
 def _count_activation_bytes(model: Any, length: int) -> int:
-    """Bytes that a forward pass over one row holds for the backward pass, weights not counted."""
+    """Bytes that a forward pass over one row holds for the backward pass, weights not counted.
+
+    With an empty cache, transformers does not look for several sequences in the row. It cannot tell with fake tensors,
+    and would make a mask that a real pass does without.
+    """
+    from transformers import DynamicCache
+
+    input_ids, cache = torch.zeros((1, length), dtype=torch.long), DynamicCache(config=model.config)
     weight_storages = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
     saved_storages: dict[int, Any] = {}
 
@@ -164,7 +191,7 @@ def _count_activation_bytes(model: Any, length: int) -> int:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(save_tensor, lambda tensor: tensor):
-        model.base_model(input_ids=torch.zeros((1, length), dtype=torch.long), use_cache=False)
+        model.base_model(input_ids=input_ids, past_key_values=cache, use_cache=False)
     return sum(storage.nbytes() for key, storage in saved_storages.items() if key not in weight_storages)
 
 
