@@ -26,6 +26,7 @@ from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.records import Rollout, Verdict
 
 _RETURNED_AT_ONCE = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}
@@ -131,7 +132,7 @@ def train(case: MemoryCase) -> None:
         gradient = GradientAccumulator(
             model=model,
             surrogate=SurrogateSettings(),
-            num_tokens=sum(example.rollout.num_policy_tokens for example in batch),
+            size=BatchSize.of((example.rollout for example in batch), max_tokens=case.length),
             config=ForwardConfig(micro_batch_tokens=settings.micro_batch_tokens),
         )
         accumulate_known_advantages(gradient, batch)
