@@ -159,7 +159,8 @@ def planted(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
         forward = honest(model, rollouts, *given, **named)
         for features in forward.scores.features:
             first = features[0]
-            assert first is not None
+            if first is None:  # no other task's reference, in a step with a sample
+                continue
             features[0] = Features(
                 *(change(array.copy()) for array in (first.divergence, first.entropy, first.teacher_logprob_gap))
             )

@@ -200,7 +200,8 @@ def noisy(reference: dict[str, int], **noise: float) -> StepMetrics:
         (
             {},
             {"end_extra_weight": 9.0},
-            "90 % of the credit is on ends of turns, 5 % of the tokens: they decide nothing; raise method.min_entropy",
+            "90 % of the credit is on ends of turns and calls, 5 % of the tokens: they decide nothing; "
+            "raise method.min_entropy",
         ),
         (
             {"equal": 3},

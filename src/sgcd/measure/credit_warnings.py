@@ -12,7 +12,7 @@ _MAX_CREDITED_SHARE = 0.4
 _MAX_SURE_SHARE = 0.2
 """Share of the divergence at tokens where the student is sure; below .05 where the reference stands well."""
 _MAX_END_CREDIT = 0.5
-"""Share of the credit that may be on ends of turns."""
+"""Share of the credit that may be on ends of turns and of calls."""
 _MAX_EQUAL_SHARE = 0.5
 """Share of the references that may be equal to one of another task."""
 
@@ -43,7 +43,7 @@ def sure_divergence_warnings(rows: Sequence[StepMetrics]) -> list[str]:
 
 
 def end_of_turn_warnings(rows: Sequence[StepMetrics]) -> list[str]:
-    """Most of the credit is on ends of turns, which decide nothing after a complete call."""
+    """Most of the credit is on ends of turns and calls, which decide nothing."""
     noise, credit = _noise_metrics(rows), _credit_metrics(rows)
     total = sum(part.extra_weight for part in noise)
     at_ends = sum(part.end_extra_weight for part in noise)
@@ -51,8 +51,8 @@ def end_of_turn_warnings(rows: Sequence[StepMetrics]) -> list[str]:
     if not total or at_ends <= _MAX_END_CREDIT * total:
         return []
     return [
-        f"{format_percent(at_ends / total)} of the credit is on ends of turns, {format_percent(num_ends / num_tokens)} "
-        "of the tokens: they decide nothing; raise method.min_entropy"
+        f"{format_percent(at_ends / total)} of the credit is on ends of turns and calls, "
+        f"{format_percent(num_ends / num_tokens)} of the tokens: they decide nothing; raise method.min_entropy"
     ]
 
 

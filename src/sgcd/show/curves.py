@@ -19,7 +19,7 @@ from sgcd.storage.atomic import Row
 from sgcd.storage.credit_metrics import CreditMetrics
 from sgcd.storage.metrics import StepMetrics
 
-_UNIT_RANGE_TITLES = ("Mixed groups", "Where credit falls", "Scored rollouts", "Neighbour's reference")
+_UNIT_RANGE_TITLES = ("Mixed groups", "Where credit falls", "Scored rollouts", "Other references")
 """Pictures whose axis runs from zero to one."""
 _METRIC_CURVES: tuple[tuple[str, str, Callable[[StepMetrics], float | None]], ...] = (
     ("Mixed groups", "tasks whose siblings differ in reward", lambda row: ratio_or_none(row.mixed, row.tasks)),
@@ -149,9 +149,12 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
             {"": line(lambda credit: ratio_or_none(credit.scored, credit.rollouts))},
         ),
         (
-            "Neighbour's reference",
-            "share of credited tokens that it credits too",
-            {"": line(lambda credit: credit.shuffled.overlap if credit.shuffled else None)},
+            "Other references",
+            "share of credited tokens that they credit too",
+            {
+                "next task's": line(lambda credit: credit.shuffled.overlap if credit.shuffled else None),
+                "outcomes exchanged": line(lambda credit: credit.swapped.overlap if credit.swapped else None),
+            },
         ),
     ]
     drawable = [(title, note, {name: line for name, line in lines.items() if line}) for title, note, lines in pictures]

@@ -88,7 +88,7 @@ class NoiseMetrics(Metrics):
     extra_weight: float = 0.0
     """Sum of the weights' parts above one."""
     end_extra_weight: float = 0.0
-    """Its part on the last tokens of turns."""
+    """Its part on the last tokens of turns and of calls."""
     end_tokens: int = 0
     credited_rollouts: int = 0
     single_token_rollouts: int = 0

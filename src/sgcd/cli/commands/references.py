@@ -141,6 +141,8 @@ def reference_lines(
         yield f"no reference: {row['cause']}"
         return
     yield f"what {row['writer']} wrote\n{row['text']}\n"
+    if "swapped" in row:
+        yield f"with success and failure exchanged\n{row['swapped']}\n"
     first_rollout = group.rollouts[0]
     before, after = (
         first_rollout.prompt[: first_rollout.reference_position],

@@ -128,7 +128,7 @@ def _measure_noise(rollout_credits: Sequence[RolloutCredit]) -> NoiseMetrics | N
     divergence = tokens(_feature(entry, "divergence") for entry in rollout_credits).astype(np.float64)
     entropy = tokens(_feature(entry, "student_entropy") for entry in rollout_credits)
     extra_weight = tokens(np.maximum(entry.credit.weight - 1, 0) for entry in rollout_credits).astype(np.float64)
-    is_end = tokens(_turn_end_mask(entry.rollout) for entry in rollout_credits).astype(bool)
+    is_end = tokens(_end_mask(entry.rollout) for entry in rollout_credits).astype(bool)
     num_credited = [int((entry.credit.weight > 1).sum()) for entry in rollout_credits]
     undecided = entropy >= UNDECIDED_ENTROPY
     clipped = np.minimum(divergence, 1)
@@ -148,9 +148,10 @@ def _feature(entry: RolloutCredit, name: str) -> NDArray[Any]:
     return getattr(entry.features, name)
 
 
-def _turn_end_mask(rollout: Rollout) -> Flags:
-    """The last token of each turn."""
-    flags = np.zeros(len(rollout.response), np.bool_)
+def _end_mask(rollout: Rollout) -> Flags:
+    """The last token of each turn and of each call."""
+    is_call = rollout.token_kinds == TokenKind.CALL
+    flags = is_call & ~np.append(is_call[1:], False)
     flags[[turn.stop - 1 for turn in rollout.turns if turn.stop > turn.start]] = True
     return flags
 
