@@ -24,8 +24,8 @@ from sgcd.storage.run_folder import RunFolder
 
 pytestmark = pytest.mark.slow
 REFERENCE = (
-    "Successful attempts call no tool.\nAttempts first part at the first step.\n"
-    "Successful attempts answer without any call."
+    "Successful attempts call find_user, then transfer_to_human.\nAttempts first part after find_user.\n"
+    "Successful attempts call transfer_to_human."
 )
 
 
