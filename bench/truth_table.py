@@ -8,6 +8,7 @@ from learning_table import markdown_interval, markdown_percent, markdown_row
 Json = dict[str, Any]
 _QUESTIONS = {
     "all": "decisive tokens, all others",
+    "undecided": "decisive tokens, other undecided ones",
     "measured": "decisive tokens, other measured ones",
     "places": "places where a choice was decisive",
 }

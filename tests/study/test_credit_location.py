@@ -27,7 +27,10 @@ def judged(choice: int, group: int, decisive: bool, advantage: float) -> Rollout
     error = np.where(here, np.float32(0.1 if decisive else 1), np.float32(np.nan)).astype(np.float32)
     ones = np.ones(SIZE, bool)
     quiet, high = np.linspace(0, 0.01, SIZE, dtype=np.float32), np.float32(0.5)
-    seen = Features(np.where(here, high, quiet), np.where(here, high, quiet), np.where(here, -high, quiet))
+    seen = Features(
+        np.where(here, high, quiet), np.where(here, high, quiet), np.where(here, -high, quiet),
+        np.where(here, np.float32(0.7), quiet),
+    )  # fmt: skip
     rollout = Rollout(
         task=f"t{group}", category="action", sibling=0, seed=0, prompt=ids[:2], reference_position=1, response=ids,
         response_mask=ones,
@@ -35,7 +38,7 @@ def judged(choice: int, group: int, decisive: bool, advantage: float) -> Rollout
         turns=(), messages=(), tools=(),
         end_reason="answered", verdict=Verdict(1.0, True),
     )  # fmt: skip
-    scored = ScoredRollout(rollout, group, 1.0, np.zeros(SIZE, np.float32), (seen, seen))
+    scored = ScoredRollout(rollout, group, 1.0, np.zeros(SIZE, np.float32), (seen,) * 6)
     return RolloutWithTruth(scored, np.where(here, np.float32(0.5), np.float32(1)), Truth(true, error, ones))
 
 
@@ -48,8 +51,10 @@ def auroc(found: Any, question: str, score: str) -> float:
 
 def test_a_place_counts_for_every_sibling_that_came_to_it_and_for_no_stranger():
     found = measure_credit_location(THREE, FEW)
-    shares = [found[question]["divergence"]["share decisive"] for question in ("all", "measured", "places")]
-    assert shares == [1 / 30, 1 / 3, 2 / 30]
+    shares = [
+        found[question]["divergence"]["share decisive"] for question in ("all", "undecided", "measured", "places")
+    ]
+    assert shares == [1 / 30, 1 / 3, 1 / 3, 2 / 30]
     assert auroc(found, "all", "divergence") == pytest.approx((27 + 2 / 2) / 29)
     assert auroc(found, "places", "divergence") == pytest.approx((27 + 1 / 2) / 28)
 

@@ -23,6 +23,7 @@ def truth_tables(result: JsonMapping) -> Iterator[Table | str]:
     )
     titles = {
         "all": "Decisive tokens against all other tokens",
+        "undecided": "Decisive tokens against others at which the policy is undecided",
         "measured": "Decisive tokens against other measured tokens",
         "places": "Places where this choice or a sibling's was decisive, against all other tokens",
     }

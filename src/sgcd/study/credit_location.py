@@ -13,10 +13,15 @@ from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit_records import Features
 from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import TokenKind
+from sgcd.settings import UNDECIDED_ENTROPY
 from sgcd.study.decision_values import MAX_TOP_PROB
 from sgcd.study.weightings import (
+    AGAINST_FOREIGN,
+    AGAINST_SWAPPED,
+    NEUTRAL_REFERENCE,
     OWN_REFERENCE,
     SHUFFLED_REFERENCE,
+    SWAPPED_REFERENCE,
     RolloutWithTruth,
     assign_credits,
     with_published_segments,
@@ -29,6 +34,16 @@ _DECISIVE_BY_CHANCE = 0.0027
 _Array = NDArray[Any]
 WeightedStatistics = Callable[[Float64Array], Sequence[float]]
 """Computes statistics of tokens, of which each counts `weight` times."""
+_OTHER_TEACHERS = {
+    "swapped reference": SWAPPED_REFERENCE,
+    "neutral text": NEUTRAL_REFERENCE,
+    "own against swapped": AGAINST_SWAPPED,
+    "own against foreign": AGAINST_FOREIGN,
+}
+_TEACHER_SCORES: dict[str, Callable[[Features], _Array]] = {
+    "divergence": lambda features: features.divergence,
+    "size of the gap": lambda features: np.abs(features.teacher_logprob_gap),
+}
 _POLICY_KINDS = (TokenKind.THINKING, TokenKind.CALL, TokenKind.ANSWER)
 
 
@@ -127,10 +142,11 @@ def truth_counts(samples: Sequence[RolloutWithTruth]) -> dict[str, Any]:
 def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdSettings) -> dict[str, Any]:
     """AUROC and average precision of several scores, under the own and under the shuffled reference.
 
-    Three questions: "all" ranks decisive tokens against all other tokens; "measured" against other measured tokens,
-    which is harder; "places" also counts a token as positive if a sibling's choice in the same context was decisive.
-    Two scores explain the method's own: the gap depends on the sampled token, the divergence on its context alone; the
-    student's doubt, one minus its largest probability, needs no reference.
+    Four questions: "all" ranks decisive tokens against all other tokens; "undecided" against those at which the
+    student's entropy is at least .1 nat, and "measured" against other measured tokens, which is harder; "places" also
+    counts a token as positive if a sibling's choice in the same context was decisive. The gap depends on the sampled
+    token, the divergence on its context alone; the student's doubt, one minus its largest probability, its entropy and
+    its surprisal need no reference.
     """
     tokens = PooledTokens(samples)
     arms = (OWN_REFERENCE, SHUFFLED_REFERENCE)
@@ -139,6 +155,7 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
         credits_by_arm = [assign_credits(variant, arm, samples) for arm in arms]
         return [tokens.concatenate([result.signal.credit.weight for result in results]) for results in credits_by_arm]
 
+    entropy = tokens.collect_features(OWN_REFERENCE, _student_entropy)
     scores = {
         "divergence": [tokens.collect_features(arm, lambda features: features.divergence) for arm in arms],
         "size of the gap": [
@@ -147,10 +164,19 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
         "weight": weights(settings),
         "weight, published": weights(with_published_segments(settings)),
         "student's doubt": [1 - tokens.collect(lambda sample: sample.top_probs)],
+        "student's entropy": [entropy],
+        "student's surprisal": [-tokens.collect(lambda sample: sample.scored.logprobs)],
+        **{
+            f"{score}, {name}": [tokens.collect_features(reference, get_values)]
+            for name, reference in _OTHER_TEACHERS.items()
+            for score, get_values in _TEACHER_SCORES.items()
+        },
     }
+    undecided = entropy >= UNDECIDED_ENTROPY
     everywhere, measured = np.ones(len(tokens.groups), bool), tokens.collect(lambda item: item.truth.measured_mask)
     questions = {
         "all": (tokens.decisive, everywhere),
+        "undecided": (tokens.decisive, undecided | tokens.decisive),
         "measured": (tokens.decisive, measured),
         "places": (tokens.concatenate(_decisive_choice_masks(samples)), everywhere),
     }
@@ -163,6 +189,11 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
     }
 
 
+def _student_entropy(features: Features) -> _Array:
+    assert features.student_entropy is not None
+    return features.student_entropy
+
+
 def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any] | None:
     """Share of decisive tokens at which a number has the sign of the true advantage; a zero counts half."""
     tokens = PooledTokens(samples)
@@ -171,6 +202,10 @@ def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any
     signs = {
         "gap": tokens.collect_features(OWN_REFERENCE, lambda features: features.teacher_logprob_gap),
         "shuffled gap": tokens.collect_features(SHUFFLED_REFERENCE, lambda features: features.teacher_logprob_gap),
+        **{
+            f"gap, {name}": tokens.collect_features(reference, lambda features: features.teacher_logprob_gap)
+            for name, reference in _OTHER_TEACHERS.items()
+        },
         "rollout's advantage": tokens.collect(
             lambda sample: np.full(len(sample.scored.rollout.response), sample.scored.advantage)
         ),

@@ -13,7 +13,7 @@ from sgcd.errors import RecipeError
 from sgcd.lab.reference_effect import play_with_references
 from sgcd.lab.tasks import generate_tasks
 from sgcd.learn.policy.load import Policy
-from sgcd.records import Group
+from sgcd.records import Group, Reference
 
 NUM_TRIALS = 8
 """Siblings of a task, and trials of it under each reference."""
@@ -45,12 +45,17 @@ class GroupWithReferences:
     own_text: str
     shuffled_text: str
     """The text of the next group's reference."""
+    swapped_text: str
+    """The own reference with success and failure exchanged."""
+    both_sides: tuple[str, str]
+    """The own and the swapped reference, with failures named in both."""
 
 
 async def collect_lab_groups(study: LabStudy, num_wanted: int) -> tuple[list[GroupWithReferences], int]:
     """The first `num_wanted` held-out tasks with mixed siblings and a reference, and how many tasks were tried."""
     tasks, num_tried = generate_tasks("dev"), 0
-    found: list[tuple[Group, ReferenceResult, str]] = []
+    found: list[tuple[Group, ReferenceResult, tuple[str, str]]] = []
+    budget = ReferenceSettings().budget
     while len(found) < num_wanted and num_tried < len(tasks):
         chunk = tasks[num_tried : num_tried + NUM_SLOTS // NUM_TRIALS]
         num_tried += len(chunk)
@@ -59,17 +64,26 @@ async def collect_lab_groups(study: LabStudy, num_wanted: int) -> tuple[list[Gro
         )
         groups = [Group(task, tuple(rollouts)) for task, rollouts in zip(chunk, rollouts_by_task, strict=True)]
         for group in filter(Group.is_mixed, groups):
-            result = await build_reference(group, study.chat, BuiltInWriter(), budget=ReferenceSettings().budget)
-            if result.reference:
-                found.append((group, result, result.reference.text))
+            result, both = [
+                await build_reference(group, study.chat, writer, budget=budget, with_swapped=True)
+                for writer in (BuiltInWriter(), BuiltInWriter(names_failures=True))
+            ]
+            if result.swapped and both.reference and both.swapped:
+                found.append((group, result, (both.reference.text, both.swapped.text)))
         study.on_progress(f"{min(len(found), num_wanted)} of {num_wanted} mixed tasks, {num_tried} tried")
     if len(found) < 2:
         raise RecipeError(
-            f"lab truth: on {len(found)} of {num_tried} tasks a reference parts the siblings; expected at least 2"
+            f"lab truth: on {len(found)} of {num_tried} tasks a reference parts the siblings either way; "
+            "expected at least 2"
         )
     found = found[:num_wanted]
-    next_texts = [text for _, _, text in [*found[1:], found[0]]]
+    texts = [(_text(result.reference), _text(result.swapped)) for _, result, _ in found]
+    next_texts = [own for own, _ in [*texts[1:], texts[0]]]
     return [
-        GroupWithReferences(group, result, text, next_text)
-        for (group, result, text), next_text in zip(found, next_texts, strict=True)
+        GroupWithReferences(group, result, own, next_text, swapped, both_sides)
+        for (group, result, both_sides), (own, swapped), next_text in zip(found, texts, next_texts, strict=True)
     ], num_tried
+
+
+def _text(reference: Reference | None) -> str:
+    return reference.text if reference else ""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from time import perf_counter
 from typing import Any
 
-from sgcd.contrast.insert import build_teacher_input_ids, encode_reference
+from sgcd.contrast.insert import build_teacher_input_ids, encode_reference, write_neutral_text
 from sgcd.contrast.leakage.literals import creditable_mask
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings
@@ -16,6 +16,7 @@ from sgcd.lab.warm_starts import WARM_STARTS
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.settings import SamplerSettings
+from sgcd.records import TokenIds
 from sgcd.storage.atomic import SCHEMA
 from sgcd.study import decision_values
 from sgcd.study.credit_location import (
@@ -118,18 +119,23 @@ async def attach_truth(groups: Sequence[GroupWithReferences], study: LabStudy) -
     """All rollouts of `groups`, scored under the own and the shuffled reference, with the truth of their tokens."""
     model, chat = study.policy.model, study.chat
     rollouts = [rollout for group in groups for rollout in group.siblings.rollouts]
+
+    def inputs(texts: Sequence[str]) -> list[TokenIds]:
+        return [
+            build_teacher_input_ids(rollout, encode_reference(chat, text))
+            for group, text in zip(groups, texts, strict=True)
+            for rollout in group.siblings.rollouts
+        ]
+
+    own, shuffled = [group.own_text for group in groups], [group.shuffled_text for group in groups]
+    references = (own, shuffled, [group.swapped_text for group in groups], [write_neutral_text(text) for text in own])
+    both_sides = [inputs([group.both_sides[side] for group in groups]) for side in (0, 1)]
     scored_rollouts = score_groups_under_references(
         model,
         [group.siblings for group in groups],
-        [
-            [
-                build_teacher_input_ids(rollout, encode_reference(chat, text))
-                for group, text in zip(groups, texts, strict=True)
-                for rollout in group.siblings.rollouts
-            ]
-            for texts in ([group.own_text for group in groups], [group.shuffled_text for group in groups])
-        ],
+        [inputs(texts) for texts in references],
         ScoringOptions(Sgcd(study.settings).needs),
+        pairs=[(both_sides[0], both_sides[1]), (inputs(own), inputs(shuffled))],
     )
     top_probs = score_top_probs(model, rollouts)
     measurements: list[decision_values.MeasuredRollout] = []
