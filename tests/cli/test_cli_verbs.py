@@ -10,7 +10,7 @@ import pytest
 
 from sgcd.cli import expand_multi_value_options, main
 from sgcd.cli.commands import lab as labs
-from sgcd.recipe.load import load_recipe
+from sgcd.recipe.load import lab_recipe_path, load_recipe
 from sgcd.storage.run_folder import RunFolder
 
 Capture = pytest.CaptureFixture[str]
@@ -200,7 +200,7 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
     sgcd = Path("sgcd.yaml")
     sgcd.write_text(small.read_text().replace("name: grpo", "name: sgcd"))
     assert sgcd.read_text() != small.read_text()
-    monkeypatch.setattr(labs, "lab_recipe_path", lambda method: {"grpo": small, "sgcd": sgcd}[method])
+    monkeypatch.setattr("sgcd.recipe.load.lab_recipe_path", lambda method: {"grpo": small, "sgcd": sgcd}[method])
     assert main(["lab"]) == 0
     said = capsys.readouterr().out
     assert "runs/lab-sgcd-1@1  against  runs/lab-grpo-1@1  (dev tasks)" in said
@@ -253,4 +253,4 @@ def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytes
 def test_the_demo_runs_the_recipe_that_people_read():
     for method in labs.DEMO_METHODS:
         beside = Path(__file__).parents[2] / "recipes" / "lab" / f"{method}.yaml"
-        assert labs.lab_recipe_path(method).resolve() == beside.resolve()
+        assert lab_recipe_path(method).resolve() == beside.resolve()

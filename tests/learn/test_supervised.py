@@ -187,7 +187,7 @@ def test_loss_and_gradient_are_those_of_plain_torch_over_the_assistants_tokens_a
             if learned:
                 total, count = total - logprobs[position - 1, ids[position]], count + 1
     (total / count).backward()
-    assert count == gradient.num_tokens == 9
+    assert count == gradient.size.num_tokens == 9
     assert gradient.loss == pytest.approx(float(total.detach() / count), abs=1e-12)
     for ours, parameter in zip(found, policy.parameters(), strict=True):
         assert torch.allclose(ours, parameter.grad, atol=1e-12)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sgcd.measure.statistics import jackknife_estimate
-from sgcd.study.credit_location import Ranking, leave_one_out
+from sgcd.study.ranking import Ranking, leave_one_out
 
 TOKENS = st.lists(st.tuples(st.integers(0, 4), st.booleans(), st.integers(0, 3)), min_size=2, max_size=30)
 

@@ -66,7 +66,7 @@ class WarmStart:
     seed: int = 0
 
 
-_OWN_TEXTS_ALONE: dict[str, float] = {
+_OWN_TEXTS_ALONE: dict[str, Any] = {
     "own_share": 0.36,
     "swapped_share": 0.0,
     "shuffled_share": 0.14,

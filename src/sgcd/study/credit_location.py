@@ -1,7 +1,6 @@
 """Compares credit with the true decisions: rankings of decisive tokens (AUROC), signs, and shares of the credit."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +14,14 @@ from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import TokenKind
 from sgcd.settings import UNDECIDED_ENTROPY
 from sgcd.study.decision_values import MAX_TOP_PROB
+from sgcd.study.ranking import leave_one_out, ranking_estimates
 from sgcd.study.weightings import (
     AGAINST_FOREIGN,
     AGAINST_SWAPPED,
-    NEUTRAL_REFERENCE,
     OWN_REFERENCE,
     SHUFFLED_REFERENCE,
-    SWAPPED_REFERENCE,
+    UNDER_NEUTRAL,
+    UNDER_SWAPPED,
     RolloutWithTruth,
     assign_credits,
     with_published_segments,
@@ -32,11 +32,9 @@ _TURN_START_TOKENS = 32
 _DECISIVE_BY_CHANCE = 0.0027
 """Two-sided probability beyond three standard errors."""
 _Array = NDArray[Any]
-WeightedStatistics = Callable[[Float64Array], Sequence[float]]
-"""Computes statistics of tokens, of which each counts `weight` times."""
 _OTHER_TEACHERS = {
-    "swapped reference": SWAPPED_REFERENCE,
-    "neutral text": NEUTRAL_REFERENCE,
+    "swapped reference": UNDER_SWAPPED,
+    "neutral text": UNDER_NEUTRAL,
     "own against swapped": AGAINST_SWAPPED,
     "own against foreign": AGAINST_FOREIGN,
 }
@@ -45,52 +43,6 @@ _TEACHER_SCORES: dict[str, Callable[[Features], _Array]] = {
     "size of the gap": lambda features: np.abs(features.teacher_logprob_gap),
 }
 _POLICY_KINDS = (TokenKind.THINKING, TokenKind.CALL, TokenKind.ANSWER)
-
-
-@dataclass(frozen=True, slots=True)
-class Ranking:
-    """Tokens ordered by a score, highest first. Tokens of equal score form one step and are not ordered."""
-
-    is_positive: NDArray[np.bool_]
-    """Positive or negative, in that order."""
-    order: NDArray[np.int64]
-    step_ends: NDArray[np.int64]
-    """Index of the last token of each step."""
-
-    @classmethod
-    def from_scores(cls, scores: NDArray[np.float32], is_positive: NDArray[np.bool_]) -> "Ranking":
-        order = np.argsort(-scores, kind="stable")
-        ordered = scores[order]
-        step_ends = np.append(np.flatnonzero(ordered[1:] != ordered[:-1]), len(scores) - 1)
-        return cls(is_positive[order], order, step_ends)
-
-    def auroc_and_precision(self, weight: Float64Array) -> tuple[float, float]:
-        """(AUROC, average precision) where each token counts `weight` times; NaN without a positive or a negative.
-
-        AUROC = P(score of a positive > score of a negative) + P(equal) / 2. Average precision = sum over the steps of
-        the recall that a step adds times the precision of all tokens down to its end.
-        """
-        ordered = weight[self.order]
-        hits = _step_sums(np.where(self.is_positive, ordered, 0.0), self.step_ends)
-        misses = _step_sums(np.where(self.is_positive, 0.0, ordered), self.step_ends)
-        true_positives, false_positives = np.cumsum(hits), np.cumsum(misses)
-        negatives_below = false_positives[-1] - false_positives
-        with np.errstate(invalid="ignore", divide="ignore"):  # without a cluster there may be no positive
-            auroc = (hits * (negatives_below + misses / 2)).sum() / (true_positives[-1] * false_positives[-1])
-            precision = np.nansum(hits * (true_positives / (true_positives + false_positives))) / true_positives[-1]
-        return float(auroc), float(precision)
-
-
-def _step_sums(weight: Float64Array, step_ends: NDArray[np.int64]) -> Float64Array:
-    """The weight of each step."""
-    return np.diff(np.cumsum(weight)[step_ends], prepend=0.0)
-
-
-def leave_one_out(statistics: WeightedStatistics, clusters: NDArray[np.int64]) -> Float64Array:
-    """Each statistic (a row) of all tokens, then without each cluster in turn: what `jackknife_estimate` takes."""
-    _, cluster_indices = np.unique(clusters, return_inverse=True)
-    without = [(cluster_indices != cluster).astype(float) for cluster in range(int(cluster_indices.max()) + 1)]
-    return np.array([statistics(weight) for weight in (np.ones(len(cluster_indices)), *without)], float).T
 
 
 class PooledTokens:
@@ -182,7 +134,7 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
     }
     return {
         name: {
-            score: _ranking_estimates(arm_scores, positives, among, tokens.groups)
+            score: ranking_estimates(arm_scores, positives, among, tokens.groups)
             for score, arm_scores in scores.items()
         }
         for name, (positives, among) in questions.items()
@@ -293,30 +245,6 @@ def _turn_start_mask(sample: RolloutWithTruth) -> _Array:
     for turn in sample.scored.rollout.turns:
         flags[turn.start : min(turn.stop, turn.start + _TURN_START_TOKENS)] = True
     return flags
-
-
-def _ranking_estimates(
-    arm_scores: Sequence[_Array], decisive: _Array, among: _Array, groups: _Array
-) -> Mapping[str, Any] | None:
-    positives = decisive[among]
-    if not positives.any() or positives.all():
-        return None
-    rankings = [Ranking.from_scores(score[among], positives) for score in arm_scores]
-    names = ("own", "shuffled", "own - shuffled") if len(arm_scores) == 2 else ("own",)
-
-    def statistics(weight: Float64Array) -> list[float]:
-        by_metric = zip(*(ranking.auroc_and_precision(weight) for ranking in rankings), strict=True)
-        return [value for row in by_metric for value in (*row, *(row[0] - shuffled for shuffled in row[1:]))]
-
-    estimates = [
-        jackknife_estimate(row, is_share="-" not in name).to_json()
-        for name, row in zip(names * 2, leave_one_out(statistics, groups[among]), strict=True)
-    ]
-    return {
-        "share decisive": float(positives.mean()),
-        "auroc": dict(zip(names, estimates[: len(names)], strict=True)),
-        "average precision": dict(zip(names, estimates[len(names) :], strict=True)),
-    }
 
 
 def _count_by_kind(flags: _Array, kinds: _Array) -> dict[str, int]:

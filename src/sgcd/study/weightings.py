@@ -17,7 +17,7 @@ _ATTENUATING_FLOOR = 0.2
 """Smallest weight of the variants that also attenuate."""
 _ORACLE_CAP = 2.0
 """Weight of a decisive token where the truth gives the weights."""
-OWN_REFERENCE, SHUFFLED_REFERENCE, SWAPPED_REFERENCE, NEUTRAL_REFERENCE, AGAINST_SWAPPED, AGAINST_FOREIGN = range(6)
+OWN_REFERENCE, SHUFFLED_REFERENCE, UNDER_SWAPPED, UNDER_NEUTRAL, AGAINST_SWAPPED, AGAINST_FOREIGN = range(6)
 """The places of a rollout's features: four teachers against the student, and the own one against two other teachers."""
 """Numbers of the two references under which each rollout is scored."""
 

@@ -16,6 +16,7 @@ from sgcd.learn.training.context import RunContext, TrainerCallback
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
 from sgcd.learn.training.optimizer import optimizer_step
 from sgcd.learn.training.progress import ProgressConfig, RunProgress
+from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import peak_memory
 from sgcd.learn.training.trainer import TrainResult
 from sgcd.records import Rollout
@@ -130,12 +131,12 @@ class SupervisedTrainer:
 
 def accumulate_supervised(model: Any, rollouts: Sequence[Rollout], config: ForwardConfig) -> GradientAccumulator:
     """The gradient of sum_t -log p(y_t) / T over the T tokens of the batch that are learned; logits come in chunks."""
-    num_tokens = sum(rollout.num_policy_tokens for rollout in rollouts)
-    accumulator = GradientAccumulator(model=model, surrogate=SurrogateSettings(), num_tokens=num_tokens, config=config)
+    size = BatchSize.of(rollouts)
+    accumulator = GradientAccumulator(model=model, surrogate=SurrogateSettings(), size=size, config=config)
     with gradient_checkpointing(model):
         for indices in split_micro_batches(rollouts, config.micro_batch_tokens):
             forward = accumulator.forward([rollouts[index] for index in indices])
-            loss = -forward.logprobs.sum() / num_tokens
+            loss = -forward.logprobs.sum() / size.num_tokens
             loss.backward()
             accumulator.loss += float(loss.detach())
             accumulator.entropy_sum += float(forward.entropy.sum())
