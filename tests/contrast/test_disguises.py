@@ -101,9 +101,9 @@ def test_the_readings_that_a_text_is_spared_would_find_nothing(pieces: list[str]
 
 
 @pytest.mark.parametrize("piece", ["a", "one ", "1 ", "1/", "4a ", "AAAA\n", "at ", "aB", "%41"])
-def test_a_million_characters_are_masked_in_time_that_grows_with_their_number(piece: str) -> None:
+def test_a_long_text_is_masked_in_time_that_grows_with_its_length(piece: str) -> None:
     literals = Literals.from_texts([draw(random.Random(0)) for draw in VALUES.values()])
-    text = piece * (200_000 // len(piece))
+    text = piece * (50_000 // len(piece))
     before = process_time()
     literals.find(text)
-    assert process_time() - before < 6
+    assert process_time() - before < 2
