@@ -171,7 +171,7 @@ def judge(counted: Counted) -> None:
 
 def test_no_secret_gets_out(capsys: pytest.CaptureFixture[str]) -> None:
     before = perf_counter()
-    counted = let_out(60, seed=1)
+    counted = let_out(30, seed=1)
     with capsys.disabled():
         print(show(counted, perf_counter() - before))
     judge(counted)
