@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -38,6 +39,7 @@ AVERAGES = ["token_mean", "sequence_mean", "constant"]
 
 lengths = st.lists(st.integers(1, 5), min_size=1, max_size=5)
 seeds = st.integers(0, 2**32 - 1)
+sixty = examples(max_examples=60, deadline=None)
 
 
 def double(*values: float) -> Tensor:
@@ -52,6 +54,7 @@ def size_of(tokens: PackedTokens) -> BatchSize:
     return BatchSize(sum(tokens.lengths), len(tokens.lengths), MAX_TOKENS)
 
 
+@sixty
 @given(st.sampled_from(EVERY), lengths, seeds, st.sampled_from(AVERAGES), st.sampled_from(["none", "k1", "k2", "k3"]))
 def test_it_is_the_published_formula(
     settings: SurrogateSettings, lengths: list[int], seed: int, average: Any, kl: Any
@@ -66,6 +69,7 @@ def test_it_is_the_published_formula(
     assert torch.allclose(gradient(got, tokens), gradient(expected, tokens), atol=1e-10)
 
 
+@sixty
 @given(st.sampled_from(EVERY), lengths, seeds, st.sampled_from(AVERAGES))
 def test_before_the_first_update_all_have_the_gradient_of_the_policy(
     settings: SurrogateSettings, lengths: list[int], seed: int, average: Any
@@ -146,6 +150,7 @@ def test_the_ratio_of_a_rollout_is_the_geometric_mean_of_its_tokens() -> None:
     assert gradient(got[3], tokens).tolist() == pytest.approx([0, 0, 0, math.exp(0.3), 0])
 
 
+@sixty
 @given(st.sampled_from(HOMOGENEOUS), lengths, seeds)
 def test_a_weight_on_the_advantage_is_a_weight_on_the_loss(
     settings: SurrogateSettings, lengths: list[int], seed: int
@@ -241,6 +246,7 @@ def test_kl_needs_the_initial_policy() -> None:
         surrogate_loss(tokens_of(double(0.0), double(0.0), double(1.0)), BatchSize(1, 1), SurrogateSettings(kl=0.1))
 
 
+@sixty
 @given(seeds, st.sampled_from([0.01, 0.1, 0.5]))
 def test_kl_cov_chooses_the_highest_covariances(seed: int, share: float) -> None:
     tokens = drawn_tokens([5] * 8, seed)
@@ -251,6 +257,7 @@ def test_kl_cov_chooses_the_highest_covariances(seed: int, share: float) -> None
     assert covariance[chosen].min() >= covariance[~chosen].max()
 
 
+@sixty
 @given(seeds)
 def test_clip_cov_draws_among_those_within_bounds_that_still_move(seed: int) -> None:
     tokens = replace(drawn_tokens([5] * 8, seed), chosen=None)
