@@ -26,8 +26,8 @@ from sgcd.measure.statistics import (
     t_interval,
     wilson_interval,
 )
-from sgcd.study.credit_location import Ranking, leave_one_out
 from sgcd.study.gradient_noise import draw_batch_pairs, leave_one_out_cosines
+from sgcd.study.ranking import Ranking, leave_one_out
 
 _DOCS = Path(__file__).resolve().parent
 RESULTS, LOG_PATH = _DOCS / "coverage.json", _DOCS / "log/coverage.md"

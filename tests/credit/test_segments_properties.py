@@ -21,7 +21,7 @@ from sgcd.credit.segments import (
 from sgcd.credit.settings import SegmentSettings
 
 ABSOLUTE = SegmentSettings(scale="absolute")
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 seeds = st.integers(0, 2**32 - 1)
 
 
@@ -127,7 +127,7 @@ options = st.builds(
 )
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(drawings(), options)
 def test_the_rule_word_by_word(x: Tokens, o: SegmentSettings):
     expected = np.array(word_by_word(x, o), np.float32)

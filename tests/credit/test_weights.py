@@ -11,7 +11,7 @@ from sgcd.credit.weights import drop_disagreeing_segments, weigh
 from sgcd.credit_records import Credit
 from sgcd.errors import RecordError
 
-quick = settings(max_examples=150, deadline=None)
+quick = settings(max_examples=60, deadline=None)
 anything = arrays.arrays(np.float64, st.integers(0, 40), elements=st.floats(width=64))
 saliencies = arrays.arrays(np.float32, st.integers(1, 40), elements=st.sampled_from([0.0, 0.0, 0.5, 0.75, 1.0]))
 gammas = st.floats(0, 1e300)
