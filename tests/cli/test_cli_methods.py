@@ -34,6 +34,10 @@ REFUSED = [
     ("{name: entropy, high: 0.5}", "method.high"),
     ("{name: parting, decay: 0}", "method.decay"),
     ("{name: thinking_mask, weight: 2}", "method.weight"),
+    ("{name: opd, context: none}", "method.teacher: the policy as it is, with nothing in its prompt, is the student"),
+    ("{name: sdar, context: none}", "name method.teacher: initial, or a method.context such as reference"),
+    ("{name: opsd, coefficient: 0}", "method.coefficient: expected a number, above 0, got 0"),
+    ("{name: rlsd, clip: 1}", "method.clip: expected a number, above 0 and below 1, got 1"),
     ("{name: random, shares: 0.5}", "did you mean method.share?"),
 ]
 

@@ -1,8 +1,11 @@
 """All methods of the recipe: what each promises by its role, that its zero is GRPO, and its formula in float64."""
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
+from itertools import pairwise
+from statistics import mean
 from typing import Any, get_args
 
 import numpy as np
@@ -30,7 +33,16 @@ ZEROS: dict[str, dict[str, Any]] = {
     "thinking_mask": {"weight": 1},
     "random": {"high": 1},
     "opd": {"coefficient": 0},
+    "departure": {"high": 1},
+    "rlsd": {"strength": 0},
+    "grsd": {"strength": 0},
     "direct_sd": {"coefficient": 0},
+    "sod": {"coefficient": 0},
+    "sdar": {"coefficient": 0},
+    "centred_gate": {"floor": 1},
+    "gigpo": {"coefficient": 0},
+    "hindsight": {"coefficient": 0},
+    "opsd": {"reward_coefficient": 1},
 }
 """For each method the settings with which it is GRPO."""
 CREDIT_ALONE = [name for name in ZEROS if CLASSES[name].role == "credit"]
@@ -89,7 +101,7 @@ def test_its_zero_is_grpo_to_the_bit(name: str, case: list[CreditInputs]) -> Non
     method = build(name, **ZEROS[name])
     for inputs in case:
         signal, expected = method.assign_credit(inputs).signal, Grpo().assign_credit(inputs).signal
-        assert signal.imitate is None
+        assert signal.imitate is None or name == "opsd"  # whose coefficient is above zero: it is nothing else
         assert (signal.token_advantage == expected.token_advantage).all()
 
 
@@ -128,25 +140,173 @@ def turn_formula(inputs: CreditInputs) -> list[float]:
     return between(inputs, share, 0.2, 1.0, True)
 
 
+def departure_formula(inputs: CreditInputs) -> list[float]:
+    features = inputs.reference_features
+    assert features is not None and inputs.entropy is not None
+    share = [0.0] * len(features.divergence)
+    for turn in inputs.rollout.turns:
+        departed = 0.0
+        for t in range(turn.start, turn.stop):
+            d = float(features.divergence[t]) * bool(inputs.creditable_tokens[t])
+            if inputs.entropy[t] >= 0.2:
+                departed = 0.0
+            if d >= 0.3:
+                departed = max(departed, d)
+            share[t] = (departed or d) / 0.6
+    return between(inputs, share, 1.0, 2.0, False)
+
+
+def rlsd_formula(inputs: CreditInputs) -> list[float]:
+    strength, sign = 0.5 * max(0.0, 1 - inputs.step / 50), np.sign(inputs.advantage)
+    return [
+        (1 - strength) + strength * min(1.2, max(0.8, math.exp(sign * gap))) if on else 1.0
+        for gap, on in zip(gaps_of(inputs), inputs.creditable_tokens, strict=True)
+    ]
+
+
+def gaps_of(inputs: CreditInputs) -> list[float]:
+    assert inputs.reference_features is not None
+    return inputs.reference_features.teacher_logprob_gap.astype(float).tolist()
+
+
+def turn_tokens(inputs: CreditInputs) -> list[list[int]]:
+    return [[t for t in range(turn.start, turn.stop) if inputs.creditable_tokens[t]] for turn in inputs.rollout.turns]
+
+
+def by_token(inputs: CreditInputs, values: list[float], elsewhere: float) -> list[float]:
+    result = [elsewhere] * len(inputs.rollout.response)
+    for tokens, value in zip(turn_tokens(inputs), values, strict=True):
+        for t in tokens:
+            result[t] = value
+    return result
+
+
 WEIGHT_FORMULAS: dict[str, tuple[dict[str, Any], Callable[[CreditInputs], list[float]]]] = {
     "entropy": ({"saturation": 0.5, "low": 0.5, "mean_one": True}, entropy_formula),
     "surprisal": ({"saturation": 2.0, "high": 3.0}, surprisal_formula),
     "thinking_mask": ({"weight": 0.3}, thinking_formula),
     "turn_sgcd": ({}, turn_formula),
+    "departure": ({"end_entropy": 0.2}, departure_formula),
+    "rlsd": ({}, rlsd_formula),
 }
+
+
+def three_siblings() -> list[CreditInputs]:
+    """Several turns each, whose tokens have kinds, and observations that two of them share."""
+    siblings, said = group("xxx.xxxxx.xx", "xx.xxxx", ".xx..xxxx"), [["late", "paid", ""], ["late", ""], ["paid", ""]]
+    rollouts = [
+        replace(
+            each,
+            token_kinds=np.resize([1, 2, 3], len(each.response)) * each.response_mask,
+            messages=tuple(
+                message
+                for text in said[index]
+                for message in ({"role": "assistant", "content": "go"}, {"role": "tool", "content": text})
+            ),
+        )
+        for index, each in enumerate(siblings.rollouts)
+    ]
+    return build_inputs(replace(siblings, rollouts=tuple(rollouts)), seed=5)
 
 
 @pytest.mark.parametrize("name", WEIGHT_FORMULAS)
 def test_weights_are_those_of_the_formula(name: str) -> None:
     changes, formula = WEIGHT_FORMULAS[name]
     method = build(name, **changes)
-    siblings = group("xxx.xxxxx.xx", "xx.xxxx", ".xx..xxxx")
-    kinds = [np.resize([1, 2, 3], len(each.response)) * each.response_mask for each in siblings.rollouts]
-    rollouts = [replace(each, token_kinds=kind) for each, kind in zip(siblings.rollouts, kinds, strict=True)]
-    for inputs in build_inputs(replace(siblings, rollouts=tuple(rollouts)), seed=5):
+    for inputs in three_siblings():
         weight = method.assign_credit(inputs).signal.credit.weight
         assert weight.tolist() == pytest.approx(formula(inputs), rel=1e-6)
         assert len({*weight.tolist()}) > 1
+
+
+def test_grsd_scales_each_turn_by_its_group() -> None:
+    case, method = three_siblings(), build("grsd", clip=0.9)
+    method.calibrate(case)
+    values = [
+        [
+            math.expm1(float(np.sign(inputs.advantage)) * mean(gaps_of(inputs)[t] for t in tokens))
+            for tokens in turn_tokens(inputs)
+        ]
+        for inputs in case
+    ]
+    scale = mean(abs(value) for each in values for value in each) + 1e-6
+    for inputs, own in zip(case, values, strict=True):
+        weights = [max(0.1, 1 + 0.5 * min(0.9, max(-0.9, value / scale))) for value in own]
+        found = method.assign_credit(inputs).signal.credit.weight
+        assert found.tolist() == pytest.approx(by_token(inputs, weights, 1.0), rel=1e-6)
+
+
+def pulls(name: str, case: list[CreditInputs], **changes: Any) -> list[list[float]]:
+    method = build(name, **changes)
+    if method.needs_calibration:
+        method.calibrate(case)
+    signals = [method.assign_credit(inputs).signal for inputs in case]
+    return [[] if signal.pull is None else signal.pull.tolist() for signal in signals]
+
+
+def test_sod_trusts_a_turn_less_that_is_further_from_the_teacher_than_the_first() -> None:
+    case = three_siblings()
+    for inputs, found in zip(case, pulls("sod", case, coefficient=0.5, margin=0.3), strict=True):
+        gaps = gaps_of(inputs)
+        distances = [mean(abs(gaps[t]) for t in tokens) for tokens in turn_tokens(inputs)]
+        weights, product = [1.0], 1.0
+        for before, after in pairwise(distances):
+            product *= (before + 1e-6) / (after + 1e-6)
+            weights.append(min(product, 1.3))
+        expected = [0.5 * weight * gap for weight, gap in zip(by_token(inputs, weights, 0.0), gaps, strict=True)]
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_sdar_pulls_sampled_tokens_up_by_a_gate() -> None:
+    case = three_siblings()
+    for inputs, found in zip(case, pulls("sdar", case, coefficient=0.1), strict=True):
+        gated = [0.1 / (1 + math.exp(-5 * gap)) for gap in gaps_of(inputs)]
+        assert found == pytest.approx(np.where(inputs.creditable_tokens, gated, 0).tolist(), rel=1e-5)
+
+
+def test_the_centred_gate_gives_nothing_to_a_verdict_that_was_dealt_by_chance() -> None:
+    """Its value by the formula; and summed over all deals of the verdicts it is zero at each token."""
+    case = three_siblings()
+    dealt = case[0].group_advantages
+    for inputs, found in zip(case, pulls("centred_gate", case, floor=0.3), strict=True):
+        for gap, pull, on in zip(gaps_of(inputs), found, inputs.creditable_tokens, strict=True):
+            gated = [(1.0 if a * gap >= 0 else 0.3) * a for a in [inputs.advantage, *dealt]]
+            expected = gated[0] - sum(gated[1:]) / len(dealt) - inputs.advantage
+            assert pull == pytest.approx(expected if on else 0, abs=1e-6)
+    first = case[0]
+    each_deal = [pulls("centred_gate", [replace(first, advantage=a)])[0] for a in dealt]
+    sums = np.sum([np.array(pull) + a for pull, a in zip(each_deal, dealt, strict=True)], axis=0)
+    assert np.abs(sums[first.creditable_tokens]).max() < 1e-6
+
+
+def test_gigpo_compares_turns_that_start_from_the_same_state() -> None:
+    """All first turns start alike; the second of both the first and the second rollout come after `late`."""
+    case = three_siblings()
+    returns = [[0.9**2, 0.9, 1.0], [0.0, 0.0], [0.0, 0.0]]
+    first, late, paid = 0.81 / 3, 0.9 / 2, 1.0 / 2
+    baselines = [[first, late, paid], [first, late], [first, paid]]
+    for inputs, found, own, base in zip(case, pulls("gigpo", case, discount=0.9), returns, baselines, strict=True):
+        expected = [value - baseline for value, baseline in zip(own, base, strict=True)]
+        assert found == pytest.approx(by_token(inputs, expected, 0.0), rel=1e-6)
+    dealt = [case[0].group_advantages[index] for index in (1, 0, 2)]
+    permuted = [replace(inputs, group_advantages=dealt) for inputs in case]
+    assert [inputs.group_rewards for inputs in permuted] == [[0, 1, 0]] * 3
+    assert pulls("gigpo", permuted)[1] != pulls("gigpo", case)[1]
+
+
+def test_hindsight_raises_likely_turns_of_successes_and_harms_none_of_them() -> None:
+    case = three_siblings()
+    values = [
+        [
+            inputs.rollout.reward * min(1.2, max(1 / 1.2, math.exp(mean(gaps_of(inputs)[t] for t in tokens))))
+            for tokens in turn_tokens(inputs)
+        ]
+        for inputs in case
+    ]
+    baseline = mean(value for each in values for value in each)
+    for inputs, found, own in zip(case, pulls("hindsight", case), values, strict=True):
+        expected = [max(0.0, value - baseline) if inputs.rollout.reward else value - baseline for value in own]
+        assert found == pytest.approx(by_token(inputs, expected, 0.0), rel=1e-5)
 
 
 def test_random_weights_follow_from_the_rollout_s_seed_and_have_their_share() -> None:

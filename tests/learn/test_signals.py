@@ -16,7 +16,7 @@ from sgcd.assemble import assemble
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.methods import CreditInputs, Method, StatelessMethod, build_method
 from sgcd.credit.methods.grpo import Grpo
-from sgcd.credit.settings import DirectSdSettings, OpdSettings
+from sgcd.credit.signal_settings import DirectSdSettings, OpdSettings, OpsdSettings, SdarSettings
 from sgcd.credit_records import Credit, Features, Imitation, Signal, Teacher
 from sgcd.errors import RecordError
 from sgcd.learn.policy.initial_policy import InitialPolicy
@@ -129,6 +129,35 @@ def test_direct_self_distillation_is_grpo_and_a_divergence_in_the_loss(kind: Any
         own = p.gather(-1, y[:, None])[:, 0]
         support = torch.zeros_like(q, dtype=torch.bool).scatter(1, q.topk(k).indices, True).scatter(1, y[:, None], True)
         losses.append(-(advantage * own).sum() + 0.3 * merged_divergence(p, q, support, kind))
+    assert_same(found, plain(student, losses))
+
+
+@pytest.mark.parametrize("reward", [0.0, 1.0])
+def test_opsd_is_a_divergence_in_the_loss_and_no_reward(reward: float) -> None:
+    """2 JSD over the teacher's top 6, the sampled token and the tail, by autograd in full."""
+    student, teacher, inputs = policy(), policy(seed=4), with_reference()
+    settings = OpsdSettings(name="opsd", k=6, coefficient=2.0, reward_coefficient=reward)
+    found = {name: g.clone() for name, g in learned(student, teacher, build_method(settings), inputs).items()}
+    losses = []
+    for advantage, teacher_input in zip(ADVANTAGES, inputs, strict=True):
+        p, q, y = both(student, teacher, teacher_input)
+        own = p.gather(-1, y[:, None])[:, 0]
+        support = torch.zeros_like(q, dtype=torch.bool).scatter(1, q.topk(6).indices, True).scatter(1, y[:, None], True)
+        losses.append(-(reward * advantage * own).sum() + 2.0 * merged_divergence(p, q, support, "jsd"))
+    assert_same(found, plain(student, losses))
+
+
+def test_sdar_has_the_gradient_of_its_gated_term_in_the_loss() -> None:
+    """GRPO and 0.3 * gate (log q(y) - log p(y)), with gate and teacher detached, by autograd."""
+    student, teacher, inputs = policy(), policy(seed=4), with_reference()
+    settings = SdarSettings(name="sdar", coefficient=0.3, sharpness=2.0)
+    found = {name: g.clone() for name, g in learned(student, teacher, build_method(settings), inputs).items()}
+    losses = []
+    for advantage, teacher_input in zip(ADVANTAGES, inputs, strict=True):
+        p, q, y = both(student, teacher, teacher_input)
+        own, theirs = (x.gather(-1, y[:, None])[:, 0] for x in (p, q))
+        gate = torch.sigmoid(2.0 * (theirs - own)).detach()
+        losses.append((0.3 * gate * (theirs - own) - advantage * own).sum())
     assert_same(found, plain(student, losses))
 
 
@@ -299,7 +328,8 @@ def test_the_initial_policy_stays_as_it_was() -> None:
     ("method", "references", "initial"),
     [
         ("{name: opd, context: none, teacher: initial}", False, True),
-        ("{name: opd, context: none}", False, False),
+        ("{name: sod}", True, False),
+        ("{name: opsd}", True, True),
         ("{name: opd}", True, False),
         ("{name: direct_sd}", True, False),
     ],

@@ -134,6 +134,18 @@ def turn_indices(rollout: Rollout) -> NDArray[np.int64]:
     return indices
 
 
+def turn_means(values: NDArray[Any], tokens: Flags, rollout: Rollout) -> tuple[Doubles, NDArray[np.int64]]:
+    """The mean of the values over the given tokens of each turn, 0 where there are none, and the number of tokens.
+
+    A NaN or an infinity takes no part.
+    """
+    turns = turn_indices(rollout)
+    selected = tokens & np.isfinite(values) & (turns >= 0)
+    counts = np.bincount(turns[selected], minlength=len(rollout.turns))
+    sums = np.bincount(turns[selected], values[selected].astype(np.float64), minlength=len(rollout.turns))
+    return sums / np.maximum(counts, 1), counts
+
+
 def measure_scale(d: Doubles, h: Doubles, settings: SegmentSettings) -> DivergenceScale:
     """Centre and robust spread of the divergence, and the two limits on the teacher's entropy, over the valid tokens.
 

@@ -1,9 +1,20 @@
 """Settings of the methods that assign credit to tokens."""
 
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sgcd.credit.signal_settings import (
+    CentredGateSettings,
+    DirectSdSettings,
+    GigpoSettings,
+    HindsightSettings,
+    OpdSettings,
+    OpsdSettings,
+    RuleSettings,
+    SdarSettings,
+    SodSettings,
+)
 from sgcd.settings import (
     UNDECIDED_ENTROPY,
     Against,
@@ -14,19 +25,11 @@ from sgcd.settings import (
     Positive,
     Settings,
     Share,
-    TeacherContext,
-    TeacherModel,
 )
 
 Scale = Literal["published", "absolute"]
-Role = Literal["credit", "pull", "imitate"]
-
-
-class RuleSettings(Settings):
-    """What is common to all methods."""
-
-    role: ClassVar[Role] = "credit"
-    """The part of the objective that a method has besides GRPO's, and the folder of its file."""
+ShareOrNone = Annotated[float, Field(ge=0, le=1)]
+OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
 
 class WeightSettings(RuleSettings):
@@ -166,35 +169,42 @@ class TurnSgcdSettings(WeightSettings):
     """Divide the weights of a rollout by their mean."""
 
 
-class OpdSettings(RuleSettings):
-    """On-policy distillation: the teacher's log-ratio of each sampled token is added to the advantage."""
+class DepartureSettings(WeightSettings):
+    """Segments from a spike of the divergence to where the policy is undecided again (after GEAR, 2605.11853)."""
 
-    role: ClassVar[Role] = "pull"
-    name: Literal["opd"]
-    k: Count = 20
-    """Number of the teacher's top tokens that are kept apart; the sampled token always is."""
-    teacher: TeacherModel = "current"
-    """The policy as it is now, or as it was when the run began."""
-    context: TeacherContext = "reference"
-    """What the teacher's prompt holds besides the rollout's: the group's reference, the same with success and failure
-    exchanged, the next group's, a neutral text of equal length, or none."""
-    coefficient: NonNegative = 1.0
-    """Factor of the log-ratio."""
-    reward_coefficient: NonNegative = 1.0
-    """Factor of the advantage over siblings; 0 distils without any reward."""
-
-
-class DirectSdSettings(RuleSettings):
-    """GRPO, and in its loss the divergence between the policy and itself with the reference in its prompt."""
-
-    role: ClassVar[Role] = "imitate"
-    name: Literal["direct_sd"]
+    name: Literal["departure"]
     divergence: Divergence = "reverse_kl"
     """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     k: Count = 100
     """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
-    coefficient: NonNegative = 0.1
-    """Factor of the divergence in the loss, a mean over tokens."""
+    spike: Positive = 0.3
+    """A token with this divergence, in nats, opens a segment."""
+    saturation: Positive = 0.6
+    """A token with this divergence has a full share of the credit, lower ones in proportion."""
+    end_entropy: Positive = UNDECIDED_ENTROPY
+    """A segment ends before the next token at which the policy's entropy is at least this, in nats."""
+
+
+class RlsdSettings(RuleSettings):
+    """The teacher's log-ratio of each token, in the direction of the advantage, as its weight (2604.03128)."""
+
+    name: Literal["rlsd"]
+    strength: ShareOrNone = 0.5
+    """Share of the weight that the teacher has in the beginning; 0 is GRPO to the last bit."""
+    clip: OpenShare = 0.2
+    """Weights of the teacher stay within one less this and one more this."""
+    decay_steps: Count | None = 50
+    """The strength falls linearly to nothing over this many steps; null keeps it."""
+
+
+class GrsdSettings(RuleSettings):
+    """A turn's mean log-ratio, in the direction of the advantage and by the group's scale, as weight (2607.28076)."""
+
+    name: Literal["grsd"]
+    strength: ShareOrNone = 0.5
+    """Factor of a turn's value; 0 is GRPO to the last bit."""
+    clip: OpenShare = 0.2
+    """A turn's value stays within plus and minus this."""
 
 
 class OwnMethodSettings(RuleSettings):
@@ -214,8 +224,17 @@ MethodSettings = Annotated[
     | PartingMethodSettings
     | ThinkingMaskSettings
     | RandomSettings
+    | DepartureSettings
+    | RlsdSettings
+    | GrsdSettings
     | OpdSettings
+    | SodSettings
+    | SdarSettings
+    | CentredGateSettings
+    | GigpoSettings
+    | HindsightSettings
     | DirectSdSettings
+    | OpsdSettings
     | OwnMethodSettings,
     Field(discriminator="name"),
 ]

@@ -68,12 +68,14 @@ def _describe_error(error: Mapping[str, Any], data: Mapping[str, Any], known: Se
         return ".".join(filter(None, [path, str(error["ctx"]["error"])]))
     if kind.startswith("union_tag_"):
         path += ".name"
-    expected = " or ".join(dict.fromkeys(key.expected for key in known if key.path == path))
+    keys = [key for key in known if key.path == path]
+    of_variant = [key for key in keys if key.variant and _value_at(data, key.variant[0]) == key.variant[1]]
+    expected = " or ".join(dict.fromkeys(key.expected for key in of_variant or keys))
     is_inside_value = kind == "missing" and str(error["loc"][-1]) != path.rpartition(".")[2]
     if kind in {"missing", "union_tag_not_found"} and not is_inside_value:
         return f"{path}: missing; expected {expected}"
     actual = "something else" if path.rpartition(".")[2] in _SECRET_KEYS else short_json(_value_at(data, path))
-    names = [key.expected for key in known if key.path == path] if kind == "union_tag_invalid" else []
+    names = [key.expected for key in keys] if kind == "union_tag_invalid" else []
     nearest = get_close_matches(str(_value_at(data, path)), names, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     return f"{path}: expected {expected}, got {actual}{hint}"

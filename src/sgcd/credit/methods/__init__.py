@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.segments import NoSegmentReason, Segments
-from sgcd.credit.settings import RuleSettings, WeightSettings
+from sgcd.credit.settings import WeightSettings
+from sgcd.credit.signal_settings import GapSettings, RuleSettings
 from sgcd.credit.weights import weigh_between
 from sgcd.credit_records import Credit, Features, Signal, Teacher
+from sgcd.errors import MethodFault
 from sgcd.records import Flags, Floats, Group, Rollout
 from sgcd.settings import Against, Divergence
 
@@ -77,6 +79,18 @@ class CreditInputs:
     def reference_features(self) -> Features | None:
         """Under the group's own reference, read by the policy itself."""
         return self.features.get(Teacher())
+
+    @property
+    def group_rewards(self) -> list[float]:
+        """The rewards of the group's rollouts as their advantages were dealt: under `control: permuted` another's.
+
+        A group's advantages are in the order of its rewards, so the k-th largest reward belongs to the k-th largest.
+        """
+        assert self.group is not None
+        rewards = sorted(rollout.reward for rollout in self.group.rollouts)
+        dealt = np.empty(len(rewards))
+        dealt[np.argsort(self.group_advantages, kind="stable")] = rewards
+        return dealt.tolist()
 
     @property
     def creditable_tokens(self) -> Flags:
@@ -161,6 +175,26 @@ def weighted_credit(inputs: CreditInputs, share: NDArray[Any], settings: WeightS
         share, inputs.creditable_tokens, low=settings.low, high=settings.high, mean_one=settings.mean_one
     )
     return CreditResult(Signal(Credit(inputs.advantage, weight, cap, floor)), no_segments(len(weight)))
+
+
+def gap_teacher(settings: GapSettings) -> Teacher:
+    """The teacher that a recipe names, unless it is the student itself."""
+    teacher = Teacher(settings.context, settings.teacher)
+    if teacher == Teacher("none", "current"):
+        raise MethodFault(
+            "method.teacher: the policy as it is, with nothing in its prompt, is the student itself and never "
+            "disagrees; name method.teacher: initial, or a method.context such as reference"
+        )
+    return teacher
+
+
+def signal_pull(inputs: CreditInputs, pull: NDArray[Any] | None) -> CreditResult:
+    """Credit with weight one, and a pull on creditable tokens; a NaN or an infinity counts as 0."""
+    num_tokens = len(inputs.rollout.response)
+    credit = Credit(inputs.advantage, np.ones(num_tokens, np.float32))
+    if pull is not None:
+        pull = np.where(inputs.creditable_tokens & np.isfinite(pull), pull, 0).astype(np.float32)
+    return CreditResult(Signal(credit, pull=pull), no_segments(num_tokens))
 
 
 def find_method_class(settings_class: type[RuleSettings]) -> type[Any]:

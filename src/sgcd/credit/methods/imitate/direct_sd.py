@@ -8,7 +8,7 @@ public, so the default here is a guess.
 import numpy as np
 
 from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
-from sgcd.credit.settings import DirectSdSettings
+from sgcd.credit.signal_settings import DirectSdSettings
 from sgcd.credit_records import Credit, Imitation, Signal, Teacher
 
 

@@ -8,9 +8,17 @@ credit reference in its prompt; that is a choice of this implementation, since t
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
-from sgcd.credit.settings import OpdSettings
-from sgcd.credit_records import Credit, Signal, Teacher
+from sgcd.credit.methods import (
+    CreditInputs,
+    CreditResult,
+    MethodFacts,
+    Needs,
+    StatelessMethod,
+    gap_teacher,
+    no_segments,
+)
+from sgcd.credit.signal_settings import OpdSettings
+from sgcd.credit_records import Credit, Signal
 
 
 class Opd(StatelessMethod):
@@ -27,7 +35,7 @@ class Opd(StatelessMethod):
 
     def __init__(self, settings: OpdSettings) -> None:
         self.settings = settings
-        self.teacher = Teacher(settings.context, settings.teacher)
+        self.teacher = gap_teacher(settings)
         self.needs = Needs(settings.k, "reverse_kl", teachers=(self.teacher,), can_change_weights=False)
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:

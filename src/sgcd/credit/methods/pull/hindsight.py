@@ -1,0 +1,68 @@
+"""Hindsight (after HCAPO): a turn's return, times how much likelier it is for a teacher that knows what succeeded.
+
+    rho_k  = clip(exp(mean_t (log q(y_t) - log p(y_t))), 1 / max_ratio, max_ratio)   over turn k
+    Q_k    = rho_k r
+    A_k    = Q_k - mean of Q over all turns of the group; in a success at least 0 (do no harm)
+    pull_t = coefficient A_k
+
+From HCAPO (2603.08754), of which the formulas are not public in full, are the ratio of the success-conditioned to the
+plain probability of a turn, its clipping, and the mask on successes. Guessed are the teacher (the policy with the
+reference), the mean over a turn, the baseline, and all numbers. The baseline needs the whole group before any credit,
+for one more forward pass of the student.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, signal_pull
+from sgcd.credit.segments import Doubles, turn_indices, turn_means
+from sgcd.credit.signal_settings import HindsightSettings
+
+
+class Hindsight(StatelessMethod):
+    facts = MethodFacts(
+        "log-ratio of a turn, times the reward",
+        "after 2603.08754, partly guessed",
+        "float64 formula",
+        teacher="policy with the reference",
+        keeps_sign=False,
+        reads_direction=True,
+    )
+    needs_calibration = True
+
+    def __init__(self, settings: HindsightSettings) -> None:
+        self.settings = settings
+        self.needs = Needs(1, "reverse_kl", can_change_weights=False)
+        self._baselines: dict[str, float] = {}
+        """By task, in this step."""
+
+    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
+        """Measure the baseline of each group."""
+        by_task: dict[str, list[Doubles]] = {}
+        for inputs in batch:
+            if (values := self._turn_values(inputs)) is not None:
+                by_task.setdefault(inputs.rollout.task, []).append(values)
+        values_by_task = {task: np.concatenate(arrays) for task, arrays in by_task.items()}
+        self._baselines = {task: float(values.mean()) for task, values in values_by_task.items() if values.size}
+
+    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+        """No pull without features."""
+        values = self._turn_values(inputs)
+        if values is None or not self.settings.coefficient:
+            return signal_pull(inputs, None)
+        advantage = values - self._baselines.get(inputs.rollout.task, 0.0)
+        if inputs.advantage > 0:
+            advantage = np.maximum(advantage, 0.0)
+        by_turn = self.settings.coefficient * np.append(advantage, 0.0)
+        return signal_pull(inputs, by_turn[turn_indices(inputs.rollout)])
+
+    def _turn_values(self, inputs: CreditInputs) -> Doubles | None:
+        """Q of each turn; None without features."""
+        features, group = inputs.reference_features, inputs.group
+        if features is None or group is None:
+            return None
+        own = [rollout.sibling for rollout in group.rollouts].index(inputs.rollout.sibling)
+        gaps, _ = turn_means(features.teacher_logprob_gap, inputs.creditable_tokens, inputs.rollout)
+        limit = np.log(self.settings.max_ratio)
+        return np.exp(np.clip(gaps, -limit, limit)) * inputs.group_rewards[own]
