@@ -26,7 +26,7 @@ class Gigpo(StatelessMethod):
     facts = MethodFacts(
         "siblings' returns from the same state",
         "2505.10978",
-        "step_norm_reward of verl-agent",
+        "step_norm_reward of verl-agent, as in ZJU-REAL/SDAR",
         keeps_sign=False,
     )
 
@@ -59,7 +59,7 @@ def turn_states(rollout: Rollout) -> list[str]:
     places = [index for index, message in enumerate(rollout.messages) if message["role"] == "assistant"]
     places = places[-len(rollout.turns) :] if rollout.turns else []
     between = [rollout.messages[before + 1 : place] for before, place in pairwise(places)]
-    texts = [json.dumps([[message["role"], message.get("content")] for message in said]) for said in between]
+    texts = [json.dumps([[message["role"], message.get("content")] for message in messages]) for messages in between]
     return ["", *texts][: len(rollout.turns)]
 
 
