@@ -145,7 +145,7 @@ def test_inputs_are_built_beside_the_model_and_their_seconds_are_those_of_refere
         monkeypatch.setattr(teaching, name, slow(getattr(teaching, name)))
     seconds: dict[str, float] = {}
     run(tmp_path, Awaited(), seconds, scoring={"reading_every": 1})
-    assert len(threads) == 2 * len(GROUPS)
+    assert len(threads) == 3 * len(GROUPS)  # own, next and swapped
     assert set(threads) == {"text_0"}
     assert seconds["reference"] > 0.09  # nobody has anything to do before the first inputs are there
     assert abs(sum(seconds[phase] for phase in PHASES) - seconds["total"]) < 1e-4
