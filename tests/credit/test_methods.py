@@ -61,9 +61,21 @@ def test_every_method_of_the_recipe_is_here_and_has_its_facts() -> None:
 
 
 @pytest.mark.parametrize("name", ZEROS)
-@profile(max_examples=12, deadline=None)
+@profile(max_examples=4, deadline=None)
 @given(case=credit_cases())
 def test_what_a_method_promises(name: str, case: list[CreditInputs]) -> None:
+    check_promises(name, case)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZEROS)
+@profile(max_examples=60, deadline=None)
+@given(case=credit_cases())
+def test_what_a_method_promises_in_many_cases(name: str, case: list[CreditInputs]) -> None:
+    check_promises(name, case)
+
+
+def check_promises(name: str, case: list[CreditInputs]) -> None:
     """Weights are bounded numpy, keep the sign and are one where nothing may have credit; the inputs stay."""
     method, before = build(name), deepcopy(case)
     if method.needs_calibration:
@@ -95,7 +107,7 @@ def again(method: Method, inputs: CreditInputs) -> bytes:
 
 
 @pytest.mark.parametrize("name", ZEROS)
-@profile(max_examples=6, deadline=None)
+@profile(max_examples=2, deadline=None)
 @given(case=credit_cases())
 def test_its_zero_is_grpo_to_the_bit(name: str, case: list[CreditInputs]) -> None:
     method = build(name, **ZEROS[name])
