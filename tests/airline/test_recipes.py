@@ -14,6 +14,7 @@ ARMS = ("grpo_kl", "sgcd", "sdpo")
 TABLE_4: dict[str, tuple[str, Any]] = {
     "siblings.group_size": ("Rollouts per prompt (n)", 8),
     "siblings.groups": ("Train / mini-batch", 8),
+    "optimizer.updates": ("PPO epochs, and mini-batches of a batch", 1),
     "optimizer.lr": ("Learning rate", 1e-6),
     "siblings.limits.tokens": ("Max response", 16_384),
     "siblings.limits.turns": ("Max user / assistant turns", 16),
@@ -25,7 +26,7 @@ TABLE_4: dict[str, tuple[str, Any]] = {
     "environment.domain": ("Domain", "airline"),
     "evaluation.split": ("held-out split, 20 tasks", "test"),
 }
-"""PPO epochs, base model, prompt and model length, thinking and GPUs are no keys of a recipe."""
+"""Prompt and model length, thinking and GPUs are no keys of a recipe."""
 
 
 def arm(name: str) -> Recipe:
@@ -51,3 +52,15 @@ def test_sgcd_is_the_published_rule() -> None:
     method = arm("sgcd").method.model_dump()
     published = {"divergence": "reverse_kl", "gamma": 1.0, "cap": 2.0, "floor": 1.0, "against": "student"}
     assert method | published | {"min_entropy": 0, "require_reading": False} == method
+
+
+def test_the_supervised_start_is_the_paper_s_and_plays_as_the_arms_do() -> None:
+    start = arm("sft")
+    assert start.supervised is not None
+    published = {"epochs": 2, "batch_size": 8, "window": 32_768, "lr": 1e-5, "warmup": 0}
+    assert start.supervised.model_dump() | published == start.supervised.model_dump()
+    assert (start.policy.start, start.policy.lora.rank) == ("Qwen/Qwen3.5-4B", 0)
+    for name in ARMS:
+        assert arm(name).policy.start == "runs/airline-sft/checkpoints/0800"
+        assert arm(name).environment == start.environment
+        assert arm(name).siblings.limits == start.siblings.limits

@@ -84,3 +84,40 @@ def test_three_steps(arm: str, folder: Path, domain: Domain, tmp_path: Path, mon
     if arm != "grpo_kl":
         texts = [json.loads(line)["text"] for path in Path("run/references").iterdir() for line in path.open()]
         assert any("send_certificate" in str(text) for text in texts)
+
+
+def demonstration(domain: Domain, task_id: str) -> dict[str, Any]:
+    function = {"name": "list_all_airports", "arguments": "{}"}
+    return {
+        "messages": [
+            {"role": "system", "content": domain.system},
+            {"role": "assistant", "content": domain.greeting},
+            {"role": "user", "content": domain.tasks[task_id].first_words},
+            {"role": "assistant", "content": "", "tool_calls": [{"id": "1", "type": "function", "function": function}]},
+            {"role": "tool", "tool_call_id": "1", "content": "[]"},
+            {"role": "assistant", "content": "The"},
+        ],
+        "tools": [*domain.tools],
+    }
+
+
+def test_three_steps_of_the_supervised_start(
+    folder: Path, domain: Domain, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_tiny_policy(Path("policy"), domain)
+    lines = [json.dumps(demonstration(domain, task_id)) for task_id in [*domain.tasks][:6]]
+    Path("talks.jsonl").write_text("\n".join(lines) + "\n")
+    keys = [
+        "policy={start: policy}",
+        f"environment={{name: airline, folder: '{folder}'}}",
+        "siblings={limits: {turns: 3, tokens: 1000, observation: 512}}",
+        "sampler={slots: 8, mode: lockstep}",
+        "supervised={data: [talks.jsonl], epochs: 1, batch_size: 2}",
+        "evaluation={split: test, every: 3, tasks: 2, trials: 1}",
+    ]
+    assert main(["sft", str(RECIPES / "sft.yaml"), *keys, "--run", "run"]) == 0
+    trials = [json.loads(line) for line in Path("run/evaluation.jsonl").read_text().splitlines()]
+    assert {trial["step"] for trial in trials} == {0, 3}
+    assert {trial["broken"] for trial in trials} == {""}
+    assert Path("run/policy/model.safetensors").is_file()
