@@ -36,7 +36,7 @@ class TraceTurn:
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """A sibling as a writer sees it. It has no field for gold answers, verifier facts or rewards."""
+    """A sibling as a writer sees it. It has no field for gold answers, hidden facts or rewards."""
 
     success: bool
     turns: tuple[TraceTurn, ...]
