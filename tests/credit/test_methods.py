@@ -20,6 +20,7 @@ from sgcd.credit.methods import CreditInputs, Method, build_method, find_method_
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.settings import MethodSettings
 from sgcd.credit.weights import weigh_between
+from sgcd.credit_records import Features, Teacher
 from sgcd.records import TokenKind
 
 CLASSES = {get_args(each.model_fields["name"].annotation)[0]: each for each in get_args(get_args(MethodSettings)[0])}
@@ -203,9 +204,12 @@ WEIGHT_FORMULAS: dict[str, tuple[dict[str, Any], Callable[[CreditInputs], list[f
 }
 
 
-def three_siblings() -> list[CreditInputs]:
+def three_siblings(wins: int = 1) -> list[CreditInputs]:
     """Several turns each, whose tokens have kinds, and observations that two of them share."""
-    siblings, said = group("xxx.xxxxx.xx", "xx.xxxx", ".xx..xxxx"), [["late", "paid", ""], ["late", ""], ["paid", ""]]
+    siblings, said = (
+        group("xxx.xxxxx.xx", "xx.xxxx", ".xx..xxxx", wins=wins),
+        [["late", "paid", ""], ["late", ""], ["paid", ""]],
+    )
     rollouts = [
         replace(
             each,
@@ -229,6 +233,15 @@ def test_weights_are_those_of_the_formula(name: str) -> None:
         weight = method.assign_credit(inputs).signal.credit.weight
         assert weight.tolist() == pytest.approx(formula(inputs), rel=1e-6)
         assert len({*weight.tolist()}) > 1
+
+
+def test_a_segment_keeps_the_height_of_its_departure_until_a_higher_one() -> None:
+    siblings = group("xxxxxx", "x")
+    zero, divergence = np.zeros(6, np.float32), np.array([0.1, 0.4, 0.3, 0, 0.5, 0], np.float32)
+    features = {Teacher(): Features(divergence, zero, zero)}
+    inputs = CreditInputs(siblings.rollouts[0], 1.0, features, group=siblings, entropy=zero)
+    weight = build("departure", saturation=1.0).assign_credit(inputs).signal.credit.weight
+    assert weight.tolist() == pytest.approx([1.1, 1.4, 1.4, 1.4, 1.5, 1.5])
 
 
 def test_grsd_scales_each_turn_by_its_group() -> None:
@@ -307,16 +320,16 @@ def test_gigpo_compares_turns_that_start_from_the_same_state() -> None:
 
 
 def test_hindsight_raises_likely_turns_of_successes_and_harms_none_of_them() -> None:
-    case = three_siblings()
+    case = three_siblings(wins=2)
     values = [
         [
-            inputs.rollout.reward * min(1.2, max(1 / 1.2, math.exp(mean(gaps_of(inputs)[t] for t in tokens))))
+            inputs.rollout.reward * min(9.0, max(1 / 9, math.exp(mean(gaps_of(inputs)[t] for t in tokens))))
             for tokens in turn_tokens(inputs)
         ]
         for inputs in case
     ]
     baseline = mean(value for each in values for value in each)
-    for inputs, found, own in zip(case, pulls("hindsight", case), values, strict=True):
+    for inputs, found, own in zip(case, pulls("hindsight", case, max_ratio=9), values, strict=True):
         expected = [max(0.0, value - baseline) if inputs.rollout.reward else value - baseline for value in own]
         assert found == pytest.approx(by_token(inputs, expected, 0.0), rel=1e-5)
 
