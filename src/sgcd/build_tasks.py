@@ -1,5 +1,6 @@
 """Builds a recipe's tasks, its simulated user and its endpoint evaluation, without torch."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ from sgcd.endpoint.client import Endpoint, connect_endpoints
 from sgcd.errors import RecipeError
 from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import build_lab_task_suite
-from sgcd.measure.evaluate import evaluate_endpoint_model, held_out_tasks, list_trials
+from sgcd.measure.evaluate import Trial, evaluate_endpoint_model, held_out_tasks, list_trials
 from sgcd.measure.settings import ModelSettings
 from sgcd.measure.trial_rows import TrialRow
 from sgcd.recipe.schema import Recipe
@@ -79,7 +80,13 @@ class EndpointEvaluation:
     def endpoints(self) -> dict[str, Endpoint]:
         return {"model": self.model_endpoint, **({"user": self.user_endpoint} if self.user_endpoint else {})}
 
-    async def evaluate(self, folder: Path | None = None) -> list[tuple[TrialRow, Rollout]]:
+    async def evaluate(
+        self,
+        folder: Path | None = None,
+        *,
+        select_trials: Callable[[Sequence[Trial]], Sequence[Trial]] = list,
+        on_trial: Callable[[TrialRow, Rollout], None] | None = None,
+    ) -> list[tuple[TrialRow, Rollout]]:
         """Each trial's row and its conversation. In a folder each endpoint has a journal."""
         recipe = self.recipe
         journals = {name: folder / f"{name}-calls.jsonl" for name in self.endpoints} if folder else {}
@@ -91,6 +98,8 @@ class EndpointEvaluation:
                 limits=recipe.siblings.limits,
                 settings=recipe.evaluation,
                 seed=recipe.seed,
+                select_trials=select_trials,
+                on_trial=on_trial,
             )
 
 

@@ -65,7 +65,9 @@ def word_seeking_user(number: int, request: dict[str, Any]) -> str:
 def lab_agent(number: int, request: dict[str, Any]) -> str:
     """A model that knows every dev task of the lab by its text and solves it."""
     request_text = next(message["content"] for message in request["messages"] if message["role"] == "user")
-    task = next(task for task in generate_tasks("dev") if task.row["said"][0] == request_text)
+    task = next(
+        task for task in (*generate_tasks("dev"), *generate_tasks("train")) if task.row["said"][0] == request_text
+    )
     row, wish = booking_from_json(task.row["rows"][0]), Request(**task.row["requests"][0])
     if request["messages"][-1]["role"] == "tool":
         return says(words.CONFIRMATION)

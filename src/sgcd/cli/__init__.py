@@ -16,6 +16,7 @@ from sgcd.errors import EmptyResult, SgcdError
 
 _APPS = {
     "check": "check:check_app",
+    "collect": "collect:collect_app",
     "sft": "sft:sft_app",
     "train": "train:train_app",
     "evaluate": "evaluate:evaluate_app",

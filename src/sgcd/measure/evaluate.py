@@ -1,7 +1,7 @@
 """Plays held-out tasks with a policy or with a model behind an endpoint; one row per trial."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from json import dumps
@@ -132,8 +132,11 @@ async def evaluate_endpoint_model(
     limits: Limits,
     settings: EvaluationSettings,
     seed: int,
+    select_trials: Callable[[Sequence[Trial]], Sequence[Trial]] = list,
+    on_trial: Callable[[TrialRow, Rollout], None] | None = None,
 ) -> list[tuple[TrialRow, Rollout]]:
-    """Play every trial of the held-out tasks; returns its row and its rollout, in the order of a policy's evaluation.
+    """Play every trial of the held-out tasks, or those that `select_trials` leaves; returns its row and its rollout,
+    in the order of a policy's evaluation. `on_trial` gets both as soon as a trial ends.
 
     At most `model.concurrency` trials are played at once.
     """
@@ -145,7 +148,10 @@ async def evaluate_endpoint_model(
             environment = task_suite.environment_factory()
             rollout = await play_endpoint(trial.spec(settings, seed), environment, player, limits=limits)
         row = trial_row(trial, rollout, settings, seed=seed, step=0)
-        return {**row, "model": model.model, "tokens": player.num_completion_tokens}, rollout
+        row = {**row, "model": model.model, "tokens": player.num_completion_tokens}
+        if on_trial:
+            on_trial(row, rollout)
+        return row, rollout
 
-    trials = list_trials(held_out_tasks(task_suite, settings), settings)
+    trials = select_trials(list_trials(held_out_tasks(task_suite, settings), settings))
     return await gather_or_cancel(play_trial(trial) for trial in trials)

@@ -36,7 +36,7 @@ _FILES_KEY = "files"
 """In a row of metrics.jsonl: the checksums of the files that the step wrote."""
 ROW_FILES = ("metrics.jsonl", "evaluation.jsonl")
 """Row files whose rows belong to a step."""
-RunKind = Literal["training", "supervised", "endpoint evaluation"]
+RunKind = Literal["training", "supervised", "collection", "endpoint evaluation"]
 _STEP_FOLDERS = ("rollouts", "references", "credit")
 """Folders whose files have the number of a step as their name."""
 
@@ -107,8 +107,10 @@ class RunFolder:
     @property
     def kind(self) -> RunKind:
         """A run records the machine that it runs on; an evaluation of an endpoint does not."""
-        run_kind = "supervised" if "supervised" in self.facts else "training"
-        return run_kind if "machine" in self.facts else "endpoint evaluation"
+        if "supervised" in self.facts:
+            return "supervised"
+        played: RunKind = "training" if "machine" in self.facts else "endpoint evaluation"
+        return "collection" if "collection" in self.facts else played
 
     @property
     def recipe_text(self) -> str:
