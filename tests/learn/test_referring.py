@@ -19,7 +19,7 @@ class Slow:
         self.begun: list[str] = []
         self.called_off: list[str] = []
 
-    async def build(self, siblings: Any) -> ReferenceResult:
+    async def build(self, siblings: Any, *, with_swapped: bool = False) -> ReferenceResult:
         name = siblings.task.id
         self.begun.append(name)
         try:
