@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,10 +109,16 @@ def test_files_without_a_conversation_to_learn_from_are_refused(at_talks: Path, 
 
 
 @pytest.mark.slow
-def test_a_start_is_checked_evaluated_reported_and_reinforced_from(at_talks: Path) -> None:
+def test_a_start_is_checked_evaluated_reported_and_reinforced_from(at_talks: Path, capsys: Capture) -> None:
     assert main(["sft", "sft.yaml", "--run", "A", *KEYS]) == 0
     assert main(["check", "A"]) == 0
     assert main(["evaluate", "A", "--split", "dev"]) == 0
+    assert main(["evaluate", "A", "--step", "8", "--trials", "3"]) == 0
+    out = capsys.readouterr().out
+    assert "dev tasks after step 8" in out
+    assert re.search(r"sampled: pass@k, .*: \S+ at 1, \S+ at 2, \S+ at 3; pass\^k, .* at 3\n", out)
+    assert "has no checkpoint of step 5; there are 8, 9" in refused(capsys, "evaluate", "A", "--step", "5")
+    assert "is no run's folder" in refused(capsys, "evaluate", "A/policy", "--step", "5", "--recipe", "recipe.yaml")
     assert main(["report", "A"]) == 0
     assert main(["train", "recipe.yaml", "--run", "B", "policy.start=A/policy"]) == 0
     assert main(["compare", "B", "--split", "dev", "--against", "A"]) == 0

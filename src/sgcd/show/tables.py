@@ -109,7 +109,7 @@ def comparison_table(compared: JsonMapping) -> Table:
 
 
 def evaluation_remarks(summary: JsonMapping) -> list[str]:
-    """How the successes of an evaluation came about, one line a mode, and what broke."""
+    """How the successes of an evaluation came about, one line a mode, how steady they are, and what broke."""
     lines: list[str] = []
     for mode, mode_summary in summary["modes"].items():
         without_tool = ", ".join(
@@ -121,12 +121,22 @@ def evaluation_remarks(summary: JsonMapping) -> list[str]:
             f"{format_share(mode_summary['malformed_turns'])}, looping {format_share(mode_summary['looping'])}"
             + (f"; successes without a tool: {without_tool}" if without_tool else "")
         )
+        lines += [f"{mode}: {line}" for line in _describe_passes(mode_summary["passes"])]
         broken = mode_summary["broken"]
         if broken["trials"]:
             cause, times = next(iter(broken["causes"].items()))
             trials = count_noun(broken["trials"], "trial")
             lines.append(f"{mode}: {trials} broke and count in no rate, {times} of them by: {cause}")
     return lines
+
+
+def _describe_passes(passes: Sequence[JsonMapping]) -> list[str]:
+    """pass@k and pass^k at the powers of two and at the largest k, where tasks have several trials."""
+    chosen = [row for row in passes if row["k"] & (row["k"] - 1) == 0 or row is passes[-1]]
+    names = {"pass_at": "pass@k, some of k trials succeed", "pass_hat": "pass^k, all of them do"}
+    values = {key: ", ".join(f"{format_number(row[key])} at {row['k']}" for row in chosen) for key in names}
+    parts = [f"{name}: {values[key]}" for key, name in names.items()]
+    return ["; ".join(parts)] if len(passes) > 1 else []
 
 
 def format_interval(estimate: JsonMapping, sign: str = "") -> str:

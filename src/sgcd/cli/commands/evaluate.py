@@ -36,6 +36,9 @@ def evaluate(
     split: SplitOption = None,
     trials: Annotated[int | None, typer.Option(min=0, help="Sampled trials of each task.")] = None,
     tasks: Annotated[int | None, typer.Option(min=1, help="How many tasks, from the first on.")] = None,
+    step: Annotated[
+        int | None, typer.Option(min=0, help="For a run: the checkpoint of this step instead of the last policy.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="For a policy's folder: the recipe of its environment.")] = None,
     run: Annotated[Path | None, typer.Option(help="With a recipe's file: a new folder for the result.")] = None,
     json: JsonFlag = False,
@@ -53,31 +56,38 @@ def evaluate(
 
         if recipe:
             raise RecipeError(f"{target}: is a recipe already; leave out --recipe {recipe}")
+        if step is not None:
+            raise RecipeError(f"--step {step}: only goes with a run's folder; {target} is a recipe")
         run_endpoint_evaluation(load_recipe(target, [*(words or []), *keys]), run, json)
         return
     for word in (*(words or []), *([f"--run {run}"] if run else ())):
         raise RecipeError(f"{word}: only goes with a recipe, whose evaluation.model is played; {target} is none")
-    run_policy_evaluation(target, keys, recipe, as_json=json)
+    run_policy_evaluation(target, keys, recipe, step=step, as_json=json)
 
 
-def run_policy_evaluation(target: Path, keys: list[str], recipe_path: Path | None, *, as_json: bool) -> None:
+def run_policy_evaluation(
+    target: Path, keys: list[str], recipe_path: Path | None, *, step: int | None, as_json: bool
+) -> None:
     from sgcd.storage.lock import lock_run
     from sgcd.storage.run_folder import RunFolder
 
     folder = RunFolder.open(target) if (target / "recipe.yaml").is_file() else None
     with lock_run(target) if folder else nullcontext():
-        evaluate_and_print(folder, target, keys, recipe_path, as_json=as_json)
+        if folder is None and step is not None:
+            raise FolderError(f"{target}: is no run's folder, so it has no checkpoint of step {step}; leave out --step")
+        if folder:
+            recipe = load_run_recipe(folder, recipe_path, keys, step)
+        else:
+            recipe = load_policy_recipe(target, recipe_path, keys)
+        evaluate_and_print(folder, recipe, as_json=as_json)
 
 
-def evaluate_and_print(
-    folder: "RunFolder | None", target: Path, keys: list[str], recipe_path: Path | None, *, as_json: bool
-) -> None:
+def evaluate_and_print(folder: "RunFolder | None", recipe: "Recipe", *, as_json: bool) -> None:
     from sgcd.assemble import assemble
     from sgcd.build_tasks import count_trials
     from sgcd.measure.health import run_invalid_reasons
     from sgcd.measure.summary import is_all_broken, summarise_evaluation
 
-    recipe = load_run_recipe(folder, recipe_path, keys) if folder else load_policy_recipe(target, recipe_path, keys)
     context = assemble(recipe)
     num_trials = count_trials(recipe, context.task_suite)
     if not num_trials:
@@ -118,21 +128,29 @@ def saved_step(policy: Path) -> int:
     return 0
 
 
-def load_run_recipe(folder: "RunFolder", recipe_path: Path | None, keys: list[str]) -> "Recipe":
+def load_run_recipe(folder: "RunFolder", recipe_path: Path | None, keys: list[str], step: int | None) -> "Recipe":
     from sgcd.recipe.load import load_recipe
     from sgcd.storage.manifest import check_folder, is_light_file
+    from sgcd.storage.verify import resume_command
 
     if recipe_path:
         raise RecipeError(f"{folder.path}: a run has its own recipe; leave out --recipe {recipe_path}")
     if "machine" not in folder.facts:
         raise FolderError(f"{folder.path}: holds the evaluation of a model, not a run; sgcd compare reads it")
-    if not folder.policy_path.is_dir():
+    steps = folder.checkpoint_steps()
+    if step is not None and step not in steps:
+        raise FolderError(
+            f"{folder.path}: has no checkpoint of step {step}; there are {', '.join(map(str, steps)) or 'none'}; "
+            "checkpoint.keep decides how many stay"
+        )
+    policy = folder.policy_path if step is None else folder.checkpoint_path(step)
+    if not policy.is_dir():
         raise FolderError(
             f"{folder.path}: the run has not come to its end, so it has no policy/ yet; go on with it "
-            f"(sgcd train --run {folder.path} --resume), or evaluate one of its checkpoints with --recipe"
+            f"({resume_command(folder)}), or evaluate one of its checkpoints: --step N"
         )
-    check_folder(folder.policy_path, needs_manifest=folder.has_checksums, is_read=is_light_file)
-    return load_recipe(folder.path / "recipe.yaml", [*keys, *_SAVED_POLICY_KEYS, f"policy.start={folder.policy_path}"])
+    check_folder(policy, needs_manifest=folder.has_checksums, is_read=is_light_file)
+    return load_recipe(folder.path / "recipe.yaml", [*keys, *_SAVED_POLICY_KEYS, f"policy.start={policy}"])
 
 
 def load_policy_recipe(policy: Path, recipe_path: Path | None, keys: list[str]) -> "Recipe":
