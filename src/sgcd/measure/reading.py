@@ -1,9 +1,9 @@
-"""Tests whether the policy reads its references: own against swapped ones, and against those of other tasks."""
+"""Tests whether the policy reads its references, by pairs of siblings under the own and the swapped reference."""
 
 from collections.abc import Sequence
 
 from sgcd.measure.credit_warnings import sure_divergence_warnings
-from sgcd.measure.statistics import Estimate, clustered_interval, paired_interval
+from sgcd.measure.statistics import Estimate, clustered_interval
 from sgcd.measure.validity import WINDOW_STEPS
 from sgcd.storage.credit_metrics import ReadingCounts
 from sgcd.storage.metrics import StepMetrics
@@ -30,18 +30,6 @@ def own_above_swapped(groups: Sequence[ReadingCounts]) -> Estimate:
     """The share of pairs in which the own reference prefers the success more than the swapped one does."""
     return clustered_interval(
         [counts.own_above_swapped for counts in groups], [counts.swapped_pairs for counts in groups]
-    )
-
-
-def own_less_foreign(groups: Sequence[ReadingCounts]) -> Estimate:
-    """The share of pairs in which the own reference prefers the success, less the share in which another task's does.
-
-    Groups without another task's reference are left out.
-    """
-    compared = [counts for counts in groups if counts.foreign_pairs]
-    return paired_interval(
-        [counts.own_prefers_success / counts.pairs for counts in compared],
-        [counts.foreign_prefers_success / counts.foreign_pairs for counts in compared],
     )
 
 

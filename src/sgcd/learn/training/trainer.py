@@ -107,10 +107,11 @@ class Trainer:
             endpoint_usage=context.pop_endpoint_usage(),
             seconds=self.timer.pop_seconds(),
         )
-        invalid = validity.newest_invalid_reasons([*self.metrics, row], step == config.steps)
+        recent = [*self.metrics[-validity.WINDOW_STEPS :], row]
+        invalid = validity.newest_invalid_reasons(recent, step == config.steps)
         row = row.model_copy(update={"invalid": invalid})
         self.folder.append_metrics(row)
-        self.metrics = [*self.metrics, row]
+        self.metrics.append(row)
         self.callback.on_step(row)
         await self.progress.save_if_due()
 
@@ -144,7 +145,7 @@ class Trainer:
             reference_builder=context.reference_builder,
             timer=self.timer,
             initial_policy=self.initial_policy,
-            reads_references=not why_not_read(self.metrics),
+            reads_references=not (context.method.needs and why_not_read(self.metrics)),
         )
         with self.timer.phase("credit"):
             reference_metrics = step_credit.reference_metrics(context.method)
