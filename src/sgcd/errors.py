@@ -13,6 +13,10 @@ class RecipeError(SgcdError):
     """The recipe: a key that does not exist, a value out of range, a file that cannot be read."""
 
 
+class StudyError(SgcdError):
+    """A study's file: a key or an arm that does not fit, or a change after its first fresh seed."""
+
+
 class FolderError(SgcdError):
     """A run's folder: missing, occupied, torn, or written under another recipe."""
 

@@ -22,6 +22,7 @@ from sgcd.errors import (
     RecipeError,
     RecordError,
     SgcdError,
+    StudyError,
     TemplateError,
 )
 
@@ -174,6 +175,10 @@ def no_key() -> None:
     assert "NO_SUCH_KEY" not in os.environ
 
 
+def misspelt_study() -> None:
+    Path("study.yaml").write_text("version: 1\nsedds: [1]\n")
+
+
 METHOD = "method={name: sgcd}"
 OWN = 'method={name: own, class: "front:Desk"}'
 WRITER = "reference.writer={name: llm, base_url: http://127.0.0.1:9/v1, model: m, key_env: NO_SUCH_KEY}"
@@ -186,6 +191,7 @@ REACHED: dict[type[SgcdError], tuple[Any, list[str], str]] = {
     EndpointError: (no_key, ["train", "recipe.yaml", "--run", "A", METHOD, WRITER], "NO_SUCH_KEY holds no key"),
     MethodFault: (nothing, ["check", "recipe.yaml", OWN], "method.class: front:Desk has no signal()"),
     DataError: (nothing, ["sft", "recipe.yaml", "--run", "A", "supervised.data=[none.jsonl]"], "none.jsonl holds no"),
+    StudyError: (misspelt_study, ["study", "study.yaml"], "sedds: no such key; expected one of version, title, recipe"),
     EnvironmentFault: (no_verifier, ["check", "recipe.yaml"], "train.jsonl, line 1: the task has no verifier"),
 }
 

@@ -19,6 +19,7 @@ _APPS = {
     "collect": "collect:collect_app",
     "sft": "sft:sft_app",
     "train": "train:train_app",
+    "study": "study:study_app",
     "evaluate": "evaluate:evaluate_app",
     "compare": "compare:compare_app",
     "report": "report:report_app",

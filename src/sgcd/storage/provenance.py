@@ -65,10 +65,20 @@ def _source_commit() -> str | None:
     return f"{_git('rev-parse', 'HEAD')}{'+' if _git('status', '--porcelain', '--', '.') else ''}"
 
 
-def _git(*arguments: str) -> str | None:
+def committed_version(path: Path) -> str | None:
+    """The commit that last changed a file; None where it has changed since, or is in no repository."""
+    folder, name = path.resolve().parent, path.name
+    if _git("ls-files", "--error-unmatch", name, folder=folder) is None or _git(
+        "status", "--porcelain", "--", name, folder=folder
+    ):
+        return None
+    return _git("log", "-1", "--format=%H", "--", name, folder=folder)
+
+
+def _git(*arguments: str, folder: Path = _PACKAGE) -> str | None:
     try:
         process = subprocess.run(
-            ["git", "-C", str(_PACKAGE), *arguments], capture_output=True, text=True, timeout=10, check=False
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, timeout=10, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

@@ -15,11 +15,11 @@ from sgcd.errors import RecipeError
 YamlData = dict[str, Any]
 
 
-def load_yaml(source: Path | str, where: str) -> YamlData:
-    """The mapping in a file (a Path) or in a text (a str), in what JSON can hold."""
-    data = _parse(_read_text(source), where)
+def load_yaml(source: Path | str, where: str, kind: str = "recipe") -> YamlData:
+    """The mapping in a file (a Path) or in a text (a str), in what JSON can hold; `kind` is what errors call it."""
+    data = _parse(_read_text(source, kind), where)
     if data is None:
-        raise RecipeError(f"{where}: empty; expected a recipe, which begins with version: 1")
+        raise RecipeError(f"{where}: empty; expected a {kind}, which begins with version: 1")
     if not isinstance(data, dict):
         raise RecipeError(f"{where}: expected a mapping of keys to values, got {short_json(data)}")
     return cast(YamlData, _to_json_value(data, where))
@@ -55,7 +55,7 @@ def short_json(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def _read_text(source: Path | str) -> str:
+def _read_text(source: Path | str, kind: str) -> str:
     if isinstance(source, str):
         return source
     try:
@@ -63,7 +63,7 @@ def _read_text(source: Path | str) -> str:
     except UnicodeDecodeError:
         raise RecipeError(f"{source}: expected a YAML file in UTF-8, got something else") from None
     except OSError as error:
-        raise RecipeError(f"{source}: expected a recipe's YAML file, got: {error.strerror}") from None
+        raise RecipeError(f"{source}: expected a {kind}'s YAML file, got: {error.strerror}") from None
 
 
 def _build_yaml() -> YAML:
