@@ -1,6 +1,5 @@
 """Builds the objects of a run from its recipe: the only place where all rooms meet."""
 
-from hashlib import sha256
 from typing import Any
 
 import torch
@@ -79,7 +78,7 @@ def collect_facts(recipe: Recipe, context: RunContext) -> dict[str, Any]:
         "policy": {
             "start": recipe.policy.start,
             "parameters": num_parameters,
-            "template": sha256(context.policy.chat.template.encode()).hexdigest()[:12],
+            "template": context.policy.chat.template_hash,
         },
         "tasks": {split: len(tasks) for split, tasks in context.task_suite.splits.items()},
         **({"user": {"model": user.settings.model}} if user else {}),

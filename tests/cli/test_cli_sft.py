@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +24,8 @@ Capture = pytest.CaptureFixture[str]
 TOOLS = [{"type": "function", "function": {"name": "find_user", "parameters": {"type": "object", "properties": {}}}}]
 CALL = {"id": "a", "type": "function", "function": {"name": "find_user", "arguments": '{"name": "mia"}'}}
 KEYS = ["supervised={data: [talks.jsonl], dev: [dev-talks.jsonl], batch_size: 4, epochs: 3, lr: 0.02}"]
+
+UNPLAYED = ["evaluation={trials: 0, greedy: false}"]
 
 
 def talk(word: str, *more: dict[str, Any]) -> dict[str, Any]:
@@ -78,7 +81,7 @@ SILENT = {"messages": [{"role": "user", "content": "yes"}]}
 def test_a_start_learns_and_its_loss_is_that_of_plain_transformers(at_talks: Path, capsys: Capture) -> None:
     with Path("talks.jsonl").open("a") as file:
         file.write("".join(json.dumps(line) + "\n" for line in (UNKNOWN, LONG, SILENT, SILENT)))
-    assert main(["sft", "sft.yaml", "--run", "A", "--json", *KEYS, "evaluation={trials: 0, greedy: false}"]) == 0
+    assert main(["sft", "sft.yaml", "--run", "A", "--json", *KEYS, *UNPLAYED]) == 0
     captured = capsys.readouterr()
     assert "learns from 10 conversations" in captured.err
     for line in (
@@ -106,6 +109,34 @@ def test_files_without_a_conversation_to_learn_from_are_refused(at_talks: Path, 
     Path("talks.jsonl").write_text(json.dumps(SILENT) + "\n")
     line = refused(capsys, "sft", "sft.yaml", "--run", "B", *KEYS)
     assert "supervised.data: no conversation can be learned from: left out, no assistant turn: 1" in line
+
+
+def test_a_start_with_pairs_learns_from_both_and_names_what_it_cannot_use(at_talks: Path, capsys: Capture) -> None:
+    assert main(["train", "recipe.yaml", "--run", "R", "siblings.group_size=6", *UNPLAYED]) == 0
+    keys = [*KEYS, "supervised.pairs=[R]", *UNPLAYED]
+    assert main(["sft", "sft.yaml", "--run", "A", "--json", *keys]) == 0
+    captured = capsys.readouterr()
+    pairs = json.loads(captured.out.splitlines()[-1])["supervised"]["pairs"]
+    assert f"and from {pairs['pairs']} pairs of {pairs['groups']} groups" in captured.err
+    assert "supervised.pairs: mixed groups without a pair, nothing parts them: " in captured.err
+    folder = RunFolder.open(Path("A"))
+    assert all(row.supervised and row.supervised.pairs for row in folder.read_metrics())
+    assert "R/rollouts/0001.jsonl" in folder.facts["supervised"]["files"]
+    changed = RunFolder.open(Path("R"))
+    changed.facts["policy"]["template"] = "another"
+    RunFolder.create(Path("S"), changed.recipe_text, changed.facts)
+    shutil.copytree("R/rollouts", "S/rollouts")
+    for key, problem in {
+        "nowhere": "nowhere: does not exist",
+        "A": "supervised.pairs: A has no rollouts; expected the folder of a run of sgcd train",
+        "S": "supervised.pairs: S was played with another chat template",
+    }.items():
+        assert problem in refused(capsys, "sft", "sft.yaml", "--run", "B", *keys, f"supervised.pairs=[{key}]")
+    llm = "reference.writer={name: llm, base_url: http://127.0.0.1:9/v1, model: m}"
+    assert "expected reference.writer.name of built-in or trace, got llm" in refused(
+        capsys, "sft", "sft.yaml", "--run", "B", *keys, llm
+    )
+    assert not Path("B").exists()
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,11 @@ class Chat:
                 "expected tokenizer.json beside the weights"
             ) from problem
         return cls(tokenizer, str(folder), tool_instruction=tool_instruction)
+
+    @property
+    def template_hash(self) -> str:
+        """Runs with the same one render conversations alike."""
+        return sha256(self.template.encode()).hexdigest()[:12]
 
     def save(self, folder: Path) -> None:
         """Write tokenizer and template; with them apply_chat_template gives the text of a rollout."""

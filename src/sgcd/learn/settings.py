@@ -221,6 +221,11 @@ class SupervisedSettings(Settings):
     """Files of JSON lines with messages and tools, or folders that sgcd collect has made."""
     dev: tuple[str, ...] = ()
     """The same, held out: the loss on them is measured with every evaluation, and nothing is learned from them."""
+    pairs: tuple[str, ...] = ()
+    """Runs of sgcd train whose mixed siblings teach the policy to read references: with the siblings' reference in its
+    prompt it learns from one that succeeded, and with success and failure exchanged from one that failed."""
+    pairs_in_batch: Count = 2
+    """Pairs in a step, besides its conversations; pairs begin anew as often as the conversations need them."""
     epochs: Count = 2
     """How often each conversation is learned from."""
     batch_size: Count = 8

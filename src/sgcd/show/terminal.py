@@ -65,9 +65,10 @@ class Terminal:
     def _step_lines(self, row: StepMetrics) -> list[str]:
         """The step's numbers on one line, and its warnings below."""
         batch = row.supervised
+        pairs = f", {batch.pairs} with pairs" if batch and batch.pairs else ""
         parts = [
             f"step {row.step:>{len(str(self.steps))}}/{self.steps}",
-            f"epoch {batch.epoch}, {batch.examples} conversations, {row.tokens_learnt} tokens"
+            f"epoch {batch.epoch}, {batch.examples} conversations{pairs}, {row.tokens_learnt} tokens"
             if batch
             else f"success {format_number(row.success)}  {row.mixed} of {row.tasks} tasks mixed",
             "no update" if row.skipped else f"loss {format_number(row.loss)}  gradient {format_number(row.grad_norm)}",

@@ -152,6 +152,8 @@ class SupervisedMetrics(Metrics):
     epoch: int
     """From one."""
     examples: int
+    pairs: int = 0
+    """Of siblings with a reference, besides the examples."""
     padding: float | None = None
     """Share of the tokens that a forward pass read as padding."""
 

@@ -117,10 +117,11 @@ def describe_supervised(recipe: "Recipe", context: "RunContext") -> dict[str, st
     if recipe.supervised is None:
         return {}
     window = get_context_window(context.policy.model.config)
-    data = load_supervised_data(recipe.supervised, context.policy.chat, window)
+    data = load_supervised_data(recipe.supervised, context.reference_builder, window)
+    pairs = f"{len(data.reading.pairs)} pairs of {data.reading.num_groups} groups, " if data.reading.pairs else ""
     left_out = f"; {'; '.join(lines)}" if (lines := data.describe_left_out()) else ""
     return {
-        "supervised": f"{len(data.data.rollouts)} conversations, {data.data.num_tokens} tokens to learn, in "
+        "supervised": f"{len(data.data.rollouts)} conversations, {data.data.num_tokens} tokens to learn, {pairs}in "
         f"{data.num_steps(recipe.seed)} steps at learning rate {recipe.supervised.lr:g}{left_out}"
     }
 

@@ -116,7 +116,7 @@ def load_data(recipe: "Recipe", context: "RunContext") -> "SupervisedData":
     from sgcd.learn.supervised.data import check_supervised, load_supervised_data
 
     window = get_context_window(context.policy.model.config)
-    data = load_supervised_data(check_supervised(recipe.supervised), context.policy.chat, window)
+    data = load_supervised_data(check_supervised(recipe.supervised), context.reference_builder, window)
     for line in data.describe_left_out():
         progress_console().print(line, soft_wrap=True)
     return data
@@ -140,10 +140,11 @@ def train_supervised(
     from sgcd.storage.verify import resume_command
 
     with Terminal(progress_console(), recipe.steps) as terminal:
-        epochs = data.settings.epochs
+        epochs, reading = data.settings.epochs, data.reading
+        pairs = f", and from {len(reading.pairs)} pairs of {reading.num_groups} groups" if reading.pairs else ""
         terminal.print_line(
             f"{recipe.policy.start} learns from {len(data.data.rollouts)} conversations with {data.data.num_tokens} "
-            f"tokens of its own, in {epochs} epochs of {recipe.steps // epochs} steps"
+            f"tokens of its own{pairs}, in {epochs} epochs of {recipe.steps // epochs} steps"
         )
         try:
             asyncio.run(SupervisedTrainer(recipe, context, terminal, folder=folder, data=data).run())

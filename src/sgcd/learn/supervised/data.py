@@ -1,16 +1,20 @@
 """The conversations of a supervised run: read from its files, encoded for its policy, counted."""
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from sgcd.chat import Chat
+from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.errors import DataError, RecipeError
+from sgcd.learn.scoring.forward import total_length
 from sgcd.learn.settings import SupervisedSettings
 from sgcd.learn.supervised.batches import BatchOrder
 from sgcd.learn.supervised.conversations import find_files, read_conversations
 from sgcd.learn.supervised.encode import Examples, encode_conversations
+from sgcd.learn.supervised.pairs import ReadingPairs, build_pairs, find_rollout_files, read_groups
 from sgcd.storage.manifest import file_checksum
 
 _KEYS = ("data", "dev")
@@ -23,28 +27,47 @@ class SupervisedData:
     settings: SupervisedSettings
     data: Examples
     dev: Examples
+    reading: ReadingPairs
     checksums: dict[str, str]
     """Of each file."""
 
     def batch_order(self, seed: int) -> BatchOrder:
-        lengths = [len(rollout.prompt) + len(rollout.response) for rollout in self.data.rollouts]
-        return BatchOrder(lengths, self.settings.batch_size, seed)
+        """Of the conversations, whose number decides how many steps there are."""
+        return BatchOrder([total_length(one) for one in self.data.rollouts], self.settings.batch_size, seed)
+
+    def pair_order(self, seed: int) -> BatchOrder | None:
+        """Of the pairs, which begin anew as often as the conversations need; None without pairs."""
+        lengths = [total_length(success) for success, _ in self.reading.pairs]
+        return BatchOrder(lengths, self.settings.pairs_in_batch, seed) if lengths else None
 
     def num_steps(self, seed: int) -> int:
         """Steps of the whole run."""
         return self.settings.epochs * self.batch_order(seed).steps_per_epoch
 
     def counts(self) -> dict[str, Any]:
-        """Conversations, tokens to learn, and what was left out, of each key."""
-        return {
+        """Conversations or pairs, tokens to learn, and what was left out, of each key."""
+        counts: dict[str, Any] = {
             key: {"conversations": len(part.rollouts), "tokens": part.num_tokens, "left_out": part.left_out}
             for key, part in zip(_KEYS, (self.data, self.dev), strict=True)
         }
+        if self.settings.pairs:
+            reading = self.reading
+            counts["pairs"] = {
+                "pairs": len(reading.pairs),
+                "groups": reading.num_groups,
+                "tokens": sum(one.num_policy_tokens for pair in reading.pairs for one in pair),
+                "left_out": reading.left_out,
+            }
+        return counts
 
     def describe_left_out(self) -> list[str]:
         """A line for each key and kind."""
         parts = zip(_KEYS, (self.data, self.dev), strict=True)
-        return [f"supervised.{key}: {line}" for key, part in parts for line in part.describe_left_out()]
+        lines = [f"supervised.{key}: {line}" for key, part in parts for line in part.describe_left_out()]
+        return lines + [
+            f"supervised.pairs: mixed groups without a pair, {cause}: {count}"
+            for cause, count in self.reading.left_out.items()
+        ]
 
 
 def check_supervised(settings: SupervisedSettings | None) -> SupervisedSettings:
@@ -56,16 +79,26 @@ def check_supervised(settings: SupervisedSettings | None) -> SupervisedSettings:
         )
     for key in _KEYS:
         find_files(f"supervised.{key}", getattr(settings, key))
+    find_rollout_files(settings.pairs)
     return settings
 
 
-def load_supervised_data(settings: SupervisedSettings, chat: Chat, context_window: int) -> SupervisedData:
-    """Read and encode all files."""
-    window = min(settings.window, context_window)
+def load_supervised_data(
+    settings: SupervisedSettings, builder: ReferenceBuilder, context_window: int
+) -> SupervisedData:
+    """Read and encode all files. `builder` writes the references of pairs."""
+    window, chat = min(settings.window, context_window), builder.chat
     files = {key: find_files(f"supervised.{key}", getattr(settings, key)) for key in _KEYS}
     data, dev = (_encode_files(f"supervised.{key}", files[key], chat, window) for key in _KEYS)
-    checksums = {str(file): file_checksum(file) for key in _KEYS for file in files[key]}
-    return SupervisedData(settings, data, dev, checksums)
+    reading = asyncio.run(build_pairs(read_groups(settings.pairs, chat.template_hash), builder, window))
+    if settings.pairs and not reading.pairs:
+        raise DataError(f"supervised.pairs: no pair can be made of {', '.join(settings.pairs)}: {_causes(reading)}")
+    read = [file for key in _KEYS for file in files[key]] + find_rollout_files(settings.pairs)
+    return SupervisedData(settings, data, dev, reading, {str(file): file_checksum(file) for file in read})
+
+
+def _causes(reading: ReadingPairs) -> str:
+    return ", ".join(f"{cause} ({count})" for cause, count in reading.left_out.items()) or "no siblings differ"
 
 
 def _encode_files(key: str, files: Sequence[Path], chat: Chat, window: int) -> Examples:

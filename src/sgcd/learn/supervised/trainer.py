@@ -62,6 +62,7 @@ class SupervisedTrainer:
         self.train, self.dev = data.data.rollouts, data.dev.rollouts
         self.progress = RunProgress(config, context, callback, folder=folder)
         self.order = data.batch_order(config.seed)
+        self.pairs, self.pair_order = data.reading.pairs, data.pair_order(config.seed)
         own = {"lr": data.settings.lr, "warmup": data.settings.warmup}
         self.optimizer_settings = config.optimizer.model_copy(update=own)
         self.forward_config = ForwardConfig(
@@ -89,7 +90,9 @@ class SupervisedTrainer:
 
     async def _train_step(self, step: int) -> None:
         progress, timer = self.progress, self.progress.timer
-        rollouts = [self.train[index] for index in self.order.batch(step)]
+        conversations = [self.train[index] for index in self.order.batch(step)]
+        pairs = [self.pairs[index] for index in self.pair_order.batch(step)] if self.pair_order else []
+        rollouts = [*conversations, *(one for pair in pairs for one in pair)]
         optimizer_metrics = await timer.run_in_model_thread("training", self._update_policy, rollouts, step)
         progress.state = replace(progress.state, step=step)
         await self._validate()
@@ -100,7 +103,8 @@ class SupervisedTrainer:
             peak_memory=peak_memory(),
             supervised=SupervisedMetrics(
                 epoch=self.order.epoch_of(step),
-                examples=len(rollouts),
+                examples=len(conversations),
+                pairs=len(pairs),
                 padding=padding_share(rollouts, self.forward_config.micro_batch_tokens),
             ),
             seconds=timer.pop_seconds(),
