@@ -1,14 +1,20 @@
 """sgcd lab: the demo on a laptop's CPU, and the lab's warm starts."""
 
+import json as jsonlib
+import os
+import subprocess
+import sys
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Annotated, Any
 
 import typer
 
 from sgcd.cli.commands.compare import print_comparison
-from sgcd.cli.commands.train import print_run_summary, start_run
+from sgcd.cli.commands.train import print_run_summary
 from sgcd.cli.commands.truth import truth
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
@@ -22,8 +28,8 @@ lab_app = typer.Typer(invoke_without_command=True, **TYPER_OPTIONS)
 def demo(context: typer.Context, json: JsonFlag = False) -> None:
     """Train a tiny agent on this machine, in minutes.
 
-    Runs recipes/lab/grpo.yaml and recipes/lab/sgcd.yaml from the same start into new folders under runs/, and compares
-    them.
+    Runs recipes/lab/grpo.yaml and recipes/lab/sgcd.yaml side by side, from the same start, into new folders under
+    runs/, and compares them.
     """
     if context.invoked_subcommand is None:
         run_demo(as_json=json)
@@ -36,12 +42,13 @@ def run_demo(as_json: bool) -> None:
     from sgcd.show.report import write_report
 
     demo_number = next(n for n in count(1) if not any(demo_run_path(method, n).exists() for method in DEMO_METHODS))
-    runs: dict[str, Any] = {}
-    for method in DEMO_METHODS:
-        runs[method] = start_run(lab_recipe_path(method), [], demo_run_path(method, demo_number))
-        if not as_json:
+    runs = train_side_by_side(
+        {method: (lab_recipe_path(method), demo_run_path(method, demo_number)) for method in DEMO_METHODS}
+    )
+    if not as_json:
+        for method, summary in runs.items():
             results_console().print(f"\n{method}")
-            print_run_summary(runs[method])
+            print_run_summary(summary)
     grpo_evaluation, sgcd_evaluation = (load_evaluation(demo_run_path(method, demo_number)) for method in DEMO_METHODS)
     comparison = compare_evaluations([sgcd_evaluation], [grpo_evaluation])
     reports = {method: str(write_report(demo_run_path(method, demo_number))) for method in DEMO_METHODS}
@@ -53,6 +60,31 @@ def run_demo(as_json: bool) -> None:
     for method, report_path in reports.items():
         results_console().print(f"report of {method}: {report_path}", soft_wrap=True)
     results_console().print(f"\n{demo_verdict(runs, comparison)}", soft_wrap=True)
+
+
+def train_side_by_side(runs: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
+    """Train each name's recipe in its folder, all at once; returns the summaries of the runs."""
+    with ThreadPoolExecutor(len(runs)) as pool:
+        finished = {name: pool.submit(train_in_process, name, *paths) for name, paths in runs.items()}
+        try:
+            results = {name: future.result() for name, future in finished.items()}
+        except KeyboardInterrupt:  # each run has it too, and says how to go on
+            raise typer.Exit(130) from None
+    if not all(output for _, output in results.values()):
+        raise typer.Exit(max(code for code, _ in results.values()))
+    return {name: jsonlib.loads(output) for name, (_, output) in results.items()}
+
+
+def train_in_process(name: str, recipe: Path, run: Path) -> tuple[int, str]:
+    """`sgcd train` in a process with one thread, its progress behind `name`; returns the exit code and the JSON."""
+    command = [sys.executable, "-m", "sgcd", "train", str(recipe), "--run", str(run), "--json"]
+    with TemporaryFile("w+", encoding="utf-8") as output:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        with subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment) as process:
+            for line in process.stderr or ():
+                progress_console().print(f"{name}  {line.rstrip()}", soft_wrap=True)
+        output.seek(0)
+        return process.returncode, output.read()
 
 
 def demo_verdict(runs: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
