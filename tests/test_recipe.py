@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sgcd.errors import RecipeError
 from sgcd.learn.settings import PRESETS, Preset
-from sgcd.recipe.keys import list_keys
-from sgcd.recipe.load import load_recipe, suggest_keys
+from sgcd.recipe.keys import list_keys, suggest_keys
+from sgcd.recipe.load import load_recipe
 from sgcd.recipe.reference_page import document_recipe
 from sgcd.recipe.schema import RESUMABLE_KEYS, Recipe, dump_recipe, recipe_differences
 

@@ -10,8 +10,8 @@ from helpers.old_runs import drop_checksums
 from sgcd.cli import main
 from sgcd.errors import RecipeError
 from sgcd.recipe.aliases import RENAMED_KEYS, TRL_KEYS
-from sgcd.recipe.keys import list_keys
-from sgcd.recipe.load import load_recipe, suggest_keys
+from sgcd.recipe.keys import list_keys, suggest_keys
+from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import Recipe, dump_recipe, recipe_differences
 
 SGCD = Path("recipes/lab/sgcd.yaml")

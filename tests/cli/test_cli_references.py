@@ -35,6 +35,7 @@ def found(run: Path) -> dict[str, Any]:
         return json.loads(out.getvalue())
 
 
+@pytest.mark.slow
 def test_every_arm_is_held_against_the_runs_own_references(found: dict[str, Any]):
     assert (found["schema"], found["groups"], found["steps"], found["writer"]) == (1, 3, [1], "built-in")
     assert [*found["arms"]] == [

@@ -80,6 +80,7 @@ def test_check_names_the_user_and_calls_nobody(
         assert server.requests == 0
 
 
+@pytest.mark.slow
 def test_a_run_talks_to_its_users_and_repeated_asks_nothing(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Server(word_seeking_user) as server:
         told = ("recipe.yaml", *KEYS, user(server.url, cache="answers.db", prices={"prompt": 2.0}))

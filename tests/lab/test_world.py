@@ -125,6 +125,7 @@ def words_of(tasks: tuple[Task, ...]) -> set[str]:
     return seen
 
 
+@pytest.mark.slow
 def test_every_word_of_dev_and_test_occurs_in_train() -> None:
     train = words_of(generate_tasks("train"))
     assert words_of(generate_tasks("dev")) | words_of(generate_tasks("test")) <= train
@@ -152,6 +153,7 @@ def test_a_constant_decision_solves_one_kind_of_request_for_a_change_and_leaves_
     assert constant_decisions(tasks, start) == pytest.approx({"always acts": expected, "always refuses": expected})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chatty", "horizon"), [("no", 1), ("own", 1), ("shared", 2), ("no", 4)])
 def test_a_script_without_errors_solves_every_task_and_renders_to_its_ids(chatty: str, horizon: int) -> None:
     chat = policy.build_lab_chat()

@@ -19,7 +19,7 @@ from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.scoring.teacher import TeacherTopK, score_against
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, require_other
 from sgcd.learn.training.credit_metrics import RolloutCredit, count_reading_pairs
-from sgcd.learn.training.teacher_scorer import TeacherBatch
+from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.measure.health import run_warnings
 from sgcd.measure.reading import own_above_swapped, why_not_read
 from sgcd.records import Group
@@ -90,7 +90,7 @@ def only_write(alive: Any, num_swapped: int) -> None:
     object.__setattr__(alive.reference_builder, "writer", WritesOnce(num_swapped))
 
 
-def batch_of(siblings: Group, logprobs: dict[Teacher, list[float | None]]) -> tuple[TeacherBatch, list[RolloutCredit]]:
+def batch_of(siblings: Group, logprobs: dict[Teacher, list[float | None]]) -> tuple[ScoredGroup, list[RolloutCredit]]:
     """A group whose rollouts have these sums of log-probabilities under each teacher, and zero under the student."""
 
     def scored(total: float | None) -> TeacherTopK | None:
@@ -103,7 +103,7 @@ def batch_of(siblings: Group, logprobs: dict[Teacher, list[float | None]]) -> tu
         for index, each in enumerate(siblings.rollouts)
     ]
     topk = {teacher: [*map(scored, values)] for teacher, values in logprobs.items()}
-    return TeacherBatch(siblings, [], None, topk), rollout_credits
+    return ScoredGroup(siblings, [], None, topk), rollout_credits
 
 
 def test_pairs_are_counted_once_a_sibling_and_only_where_both_were_scored() -> None:
@@ -156,6 +156,7 @@ def test_where_references_are_not_read_weights_are_one_and_it_is_grpo(
                for text in run_warnings(rows))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_against_the_swapped_teacher_resumes_to_the_byte(tmp_path: Path) -> None:
     changes: dict[str, Any] = {"method": {**SGCD, "against": "swapped"}, "checkpoint": {"every": 1}}
     train(tmp_path / "whole", steps=2, **changes)

@@ -22,9 +22,9 @@ from sgcd.learn.training import teacher_scorer, trainer
 from sgcd.learn.training.further_updates import CreditedGroup, accumulate_again
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import mean_over_updates
-from sgcd.learn.training.step import GroupLearner
+from sgcd.learn.training.step import GroupBackward
 from sgcd.learn.training.surrogate import BatchSize
-from sgcd.learn.training.teacher_scorer import TeacherBatch
+from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.records import Rollout
 from sgcd.storage.metrics import OptimizerMetrics
@@ -62,9 +62,9 @@ def learned_once(student: Any) -> tuple[CreditedGroup, list[TeacherInput]]:
     topk = score_teacher(student, inputs, k=VOCABULARY, config=CONFIG)
     timer = StepTimer(ModelThread(), lambda _: None)
     accumulator = accumulator_of(student, SurrogateSettings())
-    learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES)
-    batch = TeacherBatch(GROUP, inputs, None, {teacher: topk})
-    credited = learner.credited_group(batch, learner.learn_group(batch))
+    learner = GroupBackward(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES)
+    batch = ScoredGroup(GROUP, inputs, None, {teacher: topk})
+    credited = learner.credited_group(batch, learner.backward_group(batch))
     student.zero_grad()
     return credited, inputs
 

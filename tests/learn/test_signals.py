@@ -26,9 +26,9 @@ from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_student_prompt
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training import teacher_scorer
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import GroupLearner, group_advantages
+from sgcd.learn.training.step import GroupBackward, group_advantages
 from sgcd.learn.training.surrogate import BatchSize
-from sgcd.learn.training.teacher_scorer import MISMATCHED_REFERENCE, TeacherBatch
+from sgcd.learn.training.teacher_scorer import FOREIGN_REFERENCE, ScoredGroup
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.load import load_recipe
 from sgcd.records import Rollout
@@ -64,8 +64,8 @@ def learned(student: Any, teacher: Any, method: Method, inputs: list[TeacherInpu
         model=student, surrogate=SurrogateSettings(), size=BatchSize.of(GROUP.rollouts), config=CONFIG
     )
     timer = StepTimer(ModelThread(), lambda _: None)
-    learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES)
-    learner.learn_group(TeacherBatch(GROUP, inputs, None, {wanted: topk}))
+    learner = GroupBackward(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES)
+    learner.backward_group(ScoredGroup(GROUP, inputs, None, {wanted: topk}))
     return {name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None}
 
 
@@ -191,6 +191,7 @@ def test_a_coefficient_of_zero_is_grpo_to_the_byte(tmp_path: Path, method: dict[
 OPD: dict[str, Any] = {"name": "opd", "k": 5, "teacher": "initial", "context": "none"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", [OPD, {"name": "opd", "k": 5}, {"name": "direct_sd", "k": 5}])
 def test_a_run_trains_is_stopped_and_ends_the_same(tmp_path: Path, method: dict[str, Any]) -> None:
     every: dict[str, Any] = {"method": method, "checkpoint": {"every": 1}}
@@ -225,8 +226,8 @@ def test_a_method_without_a_teacher_is_given_the_student_s_own_numbers() -> None
         model=student, surrogate=SurrogateSettings(), size=BatchSize.of(GROUP.rollouts), config=CONFIG
     )
     timer = StepTimer(ModelThread(), lambda _: None)
-    learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES, step=4)
-    learner.learn_group(TeacherBatch(GROUP, with_student_prompt(GROUP.rollouts), None, {}))
+    learner = GroupBackward(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES, step=4)
+    learner.backward_group(ScoredGroup(GROUP, with_student_prompt(GROUP.rollouts), None, {}))
     assert len(method.seen) == len(GROUP.rollouts)
     for inputs in method.seen:
         rollout, mask = inputs.rollout, inputs.rollout.response_mask
@@ -246,7 +247,7 @@ class AsksForBoth(StatelessMethod):
     def __init__(self, honest: Method) -> None:
         assert honest.needs is not None
         self.honest = honest
-        self.needs = replace(honest.needs, teachers=(Teacher(), MISMATCHED_REFERENCE, Teacher()))
+        self.needs = replace(honest.needs, teachers=(Teacher(), FOREIGN_REFERENCE, Teacher()))
 
     def assign_credit(self, inputs: CreditInputs) -> Any:
         return self.honest.assign_credit(inputs)

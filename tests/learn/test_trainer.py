@@ -155,6 +155,7 @@ def count_syncs(monkeypatch: pytest.MonkeyPatch, limit: int | None) -> list[int]
 SHORT: dict[str, Any] = {"steps": 2, "evaluation": {"every": 1, "trials": 2}, "checkpoint": {"every": 1, "keep": 1}}
 
 
+@pytest.mark.slow
 def test_stopped_between_any_two_operations_of_the_disk_it_ends_the_same(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         seen = count_syncs(patch, None)
@@ -172,6 +173,7 @@ def test_stopped_between_any_two_operations_of_the_disk_it_ends_the_same(tmp_pat
         assert contents(path) == expected, f"stopped at operation {instant} of {operations}"
 
 
+@pytest.mark.slow
 def test_stopped_in_every_phase_and_again_while_it_recovers_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
     class Killer(Watcher):
         def __init__(self, phase: str, times: int) -> None:
@@ -208,6 +210,7 @@ def test_what_a_stop_after_the_last_checkpoint_left_undone_is_done(whole: Path, 
     assert contents(path) == contents(whole)
 
 
+@pytest.mark.slow
 def test_more_steps_end_as_a_longer_run_does(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "run")
     assert train(tmp_path / "run", steps=6) == TrainResult(step=6, num_new_steps=2)

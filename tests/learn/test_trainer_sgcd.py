@@ -92,6 +92,7 @@ def test_gamma_zero_is_grpo_to_the_byte(grpo: Path, tmp_path: Path) -> None:
     assert all(row.credit and row.credit.divergence.max and not row.invalid for row in rows)
 
 
+@pytest.mark.slow
 def test_looking_at_neighbours_leaves_no_trace_on_training(tmp_path: Path) -> None:
     for name, every in (("never", 0), ("always", 1)):
         train(tmp_path / name, scoring={"reading_every": every})
@@ -135,6 +136,7 @@ class Late(LastWords):
         return await super().write(traces)
 
 
+@pytest.mark.slow
 def test_whoever_writes_first_the_run_ends_the_same(tmp_path: Path) -> None:
     def late(*seconds: float) -> Callable[[RunContext], None]:
         return lambda alive: object.__setattr__(alive.reference_builder, "writer", Late(*seconds))

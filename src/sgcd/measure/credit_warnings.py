@@ -30,16 +30,22 @@ def credit_warnings(rows: Sequence[StepMetrics]) -> list[str]:
 
 def sure_divergence_warnings(rows: Sequence[StepMetrics]) -> list[str]:
     """Much of the divergence is where the student had no choice: the reference moves marks, not decisions."""
+    if not (finding := describe_sure_divergence(rows)):
+        return []
+    return [
+        f"{finding}: the reference changes marks, not decisions; look at its place in the prompt (sgcd references show "
+        "RUN), or train with method.name=grpo"
+    ]
+
+
+def describe_sure_divergence(rows: Sequence[StepMetrics]) -> str:
+    """How much of the divergence is where the student is sure, if that is too much; else empty."""
     noise = _noise_metrics(rows)
     total = sum(part.divergence for part in noise)
     sure = sum(part.sure_divergence for part in noise)
     if not total or sure <= _MAX_SURE_SHARE * total:
-        return []
-    return [
-        f"{format_percent(sure / total)} of the divergence is at tokens where the policy is sure: the reference "
-        "changes marks, not decisions; look at its place in the prompt (sgcd references show RUN), or train with "
-        "method.name=grpo"
-    ]
+        return ""
+    return f"{format_percent(sure / total)} of the divergence is at tokens where the policy is sure"
 
 
 def end_of_turn_warnings(rows: Sequence[StepMetrics]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from sgcd.measure.credit_warnings import sure_divergence_warnings
+from sgcd.measure.credit_warnings import describe_sure_divergence
 from sgcd.measure.statistics import Estimate, clustered_interval
 from sgcd.measure.validity import WINDOW_STEPS
 from sgcd.storage.credit_metrics import ReadingCounts
@@ -40,8 +40,8 @@ def why_not_read(rows: Sequence[StepMetrics]) -> str:
     `MIN_PAIRS` pairs does not tell the own reference from the swapped one.
     """
     window = rows[-WINDOW_STEPS:]
-    if len(window) == WINDOW_STEPS and (sure := sure_divergence_warnings(window)):
-        return sure[0].partition(":")[0]
+    if len(window) == WINDOW_STEPS and (finding := describe_sure_divergence(window)):
+        return finding
     groups = newest_reading_counts(rows)
     estimate = own_above_swapped(groups)
     if sum(counts.swapped_pairs for counts in groups) < MIN_PAIRS or estimate.low is None or estimate.low > _SETTLED:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any, cast
 
+from sgcd.recipe.aliases import RENAMED_KEYS
 from sgcd.settings import Settings
 
 JsonSchema = Mapping[str, Any]
@@ -138,6 +139,14 @@ def path_of_location(location: Sequence[int | str], known: Sequence[RecipeKey]) 
 
 def _choices(section: RecipeKey) -> Sequence[str]:
     return tuple(section.schema.get("discriminator", {}).get("mapping", {}))
+
+
+def suggest_keys(path: str, known_paths: Sequence[str]) -> list[str]:
+    """The keys that an unknown one may stand for. A misspelt old name leads to the new name."""
+    longer = [known for known in known_paths if known.startswith(f"{path}_")]
+    old_paths = [old for old, new in RENAMED_KEYS.items() if new in known_paths]
+    nearest = longer or nearest_keys(path, [*known_paths, *old_paths])
+    return [*dict.fromkeys(RENAMED_KEYS.get(candidate, candidate) for candidate in nearest)]
 
 
 def nearest_keys(path: str, known_paths: Sequence[str]) -> tuple[str, ...]:

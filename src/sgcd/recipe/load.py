@@ -10,8 +10,8 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from sgcd.errors import RecipeError
-from sgcd.recipe.aliases import RENAMED_KEYS, TRL_KEYS, rename_old_names, rename_override
-from sgcd.recipe.keys import RecipeKey, list_keys, nearest_keys, path_of_location
+from sgcd.recipe.aliases import TRL_KEYS, rename_old_names, rename_override
+from sgcd.recipe.keys import RecipeKey, list_keys, path_of_location, suggest_keys
 from sgcd.recipe.schema import MODEL_SECTIONS, Recipe
 from sgcd.storage.yaml import apply_override, load_yaml, short_json
 
@@ -104,14 +104,6 @@ def _describe_unknown_key(path: str, value: Any, data: Mapping[str, Any], known:
         section = section.rpartition(".")[0]
     section_keys = dict.fromkeys(key.path for key in known if key.path.rpartition(".")[0] == section)
     return f"{entry}: no such key; expected one of {', '.join(section_keys)}"
-
-
-def suggest_keys(path: str, known_paths: Sequence[str]) -> list[str]:
-    """The keys that an unknown one may stand for. A misspelt old name leads to the new name."""
-    longer = [known for known in known_paths if known.startswith(f"{path}_")]
-    old_paths = [old for old, new in RENAMED_KEYS.items() if new in known_paths]
-    nearest = longer or nearest_keys(path, [*known_paths, *old_paths])
-    return [*dict.fromkeys(RENAMED_KEYS.get(candidate, candidate) for candidate in nearest)]
 
 
 def _value_at(data: Mapping[Any, Any], path: str) -> Any:

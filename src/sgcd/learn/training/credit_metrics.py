@@ -12,7 +12,7 @@ from sgcd.contrast.choose import split_by_outcome
 from sgcd.credit.divergence import observed_logprob_of
 from sgcd.credit.methods import CreditResult
 from sgcd.credit_records import Credit, CreditRecord, Features, Teacher
-from sgcd.learn.training.teacher_scorer import TeacherBatch
+from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.measure.statistics import rank_correlation
 from sgcd.records import Flags, Floats, Rollout, TokenKind
 from sgcd.settings import UNDECIDED_ENTROPY
@@ -156,7 +156,7 @@ def _end_mask(rollout: Rollout) -> Flags:
     return flags
 
 
-def count_reading_pairs(batch: TeacherBatch, rollout_credits: Sequence[RolloutCredit]) -> ReadingCounts | None:
+def count_reading_pairs(batch: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> ReadingCounts | None:
     """How often references prefer the success of a pair; None for a group without a reference or without a pair.
 
     Successes and failures are paired in sibling order, each in one pair at most.
@@ -194,7 +194,7 @@ def count_reading_pairs(batch: TeacherBatch, rollout_credits: Sequence[RolloutCr
     )
 
 
-def _sum_logprobs(batch: TeacherBatch, teacher: Teacher) -> list[float | None]:
+def _sum_logprobs(batch: ScoredGroup, teacher: Teacher) -> list[float | None]:
     """log q of each rollout, the sum over its tokens; None where the teacher scored nothing."""
     scored = batch.teacher_topk.get(teacher) or [None] * len(batch.group.rollouts)
     return [

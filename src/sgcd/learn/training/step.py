@@ -19,10 +19,10 @@ from sgcd.learn.training.further_updates import CreditedGroup
 from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
 from sgcd.learn.training.surrogate import surrogate_advantages
 from sgcd.learn.training.teacher_scorer import (
-    MISMATCHED_REFERENCE,
+    FOREIGN_REFERENCE,
     SWAPPED_REFERENCE,
     ReferenceSource,
-    TeacherBatch,
+    ScoredGroup,
     TeacherScorer,
 )
 from sgcd.learn.training.timers import StepTimer
@@ -92,7 +92,7 @@ async def compute_gradients(
                     "scoring", calibrate_method, method, batches, batch_advantages, accumulator.model, scorer.forward
                 )
             async for batch in scorer.scored_groups():
-                learner = GroupLearner(
+                learner = GroupBackward(
                     accumulator=accumulator,
                     method=method,
                     timer=timer,
@@ -104,7 +104,7 @@ async def compute_gradients(
                     learner.initial_logprobs = await timer.run_in_model_thread(
                         "scoring", _initial_policy_logprobs, initial_policy, batch.group, scorer.forward
                     )
-                rollout_credits = await timer.run_in_model_thread("training", learner.learn_group, batch)
+                rollout_credits = await timer.run_in_model_thread("training", learner.backward_group, batch)
                 result.rollout_credits += rollout_credits
                 if config.optimizer.updates > 1:
                     result.credited_groups.append(learner.credited_group(batch, rollout_credits))
@@ -116,7 +116,7 @@ async def compute_gradients(
 
 
 @dataclass(kw_only=True)
-class GroupLearner:
+class GroupBackward:
     """Learns from one group, in the model's thread."""
 
     accumulator: GradientAccumulator
@@ -129,7 +129,7 @@ class GroupLearner:
     """By the initial policy, where the surrogate has a KL term."""
     step: int = 0
 
-    def learn_group(self, batch: TeacherBatch) -> list[RolloutCredit]:
+    def backward_group(self, batch: ScoredGroup) -> list[RolloutCredit]:
         """Forward, credit and backward for each micro-batch; the credit comes back in the order of the rollouts."""
         rollouts, needs = batch.group.rollouts, self.method.needs
         divergence = needs.divergence if needs else "reverse_kl"
@@ -152,8 +152,8 @@ class GroupLearner:
                 self.accumulator.backward(forward, loss_inputs, imitated_index)
         return [rollout_credits[index] for index in range(len(rollouts))]
 
-    def credited_group(self, batch: TeacherBatch, rollout_credits: Sequence[RolloutCredit]) -> CreditedGroup:
-        """What further updates need of a group that `learn_group` has read."""
+    def credited_group(self, batch: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> CreditedGroup:
+        """What further updates need of a group that `backward_group` has read."""
         loss_inputs = [
             replace(self._loss_inputs(credit, index), old_logprobs=credit.logprobs)
             for index, credit in enumerate(rollout_credits)
@@ -161,7 +161,7 @@ class GroupLearner:
         imitated = self.method.needs.imitated if self.method.needs else None
         return CreditedGroup(loss_inputs, batch.teacher_topk[imitated] if imitated else None)
 
-    def _credit_rollout(self, batch: TeacherBatch, index: int, scores: StudentScores, position: int) -> RolloutCredit:
+    def _credit_rollout(self, batch: ScoredGroup, index: int, scores: StudentScores, position: int) -> RolloutCredit:
         """`index` is the rollout's place in its group, `position` the one in its micro-batch."""
         teacher_input = batch.inputs[index]
         features = _features_by_teacher(batch, scores, position)
@@ -180,7 +180,7 @@ class GroupLearner:
         )
         # Against the swapped teacher, exchanging the two changes little; against a foreign one there is no third.
         against = needs.against if needs else "student"
-        shuffled_result = self._assign_under(MISMATCHED_REFERENCE, inputs) if against != "foreign" else None
+        shuffled_result = self._assign_under(FOREIGN_REFERENCE, inputs) if against != "foreign" else None
         swapped_result = self._assign_under(SWAPPED_REFERENCE, inputs) if against == "student" else None
         return RolloutCredit(
             teacher_input.rollout,
@@ -224,7 +224,7 @@ def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[f
 
 def calibrate_method(
     method: Method,
-    batches: Sequence[TeacherBatch],
+    batches: Sequence[ScoredGroup],
     batch_advantages: Sequence[Sequence[float]],
     model: Any,
     forward: ForwardConfig,
@@ -268,7 +268,7 @@ def _initial_policy_logprobs(initial_policy: InitialPolicy, group: Group, forwar
         return score_logprobs(model, group.rollouts, forward)
 
 
-def _features_by_teacher(batch: TeacherBatch, scores: StudentScores, position: int) -> dict[Teacher, Features]:
+def _features_by_teacher(batch: ScoredGroup, scores: StudentScores, position: int) -> dict[Teacher, Features]:
     """Returns one rollout's features by teacher; teachers that did not score it are absent."""
     by_teacher = zip(batch.teacher_topk, scores.features, strict=True)
     return {teacher: features for teacher, column in by_teacher if (features := column[position]) is not None}

@@ -29,7 +29,7 @@ from sgcd.learn.scoring.teacher_inputs import (
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Group, Reference
 
-MISMATCHED_REFERENCE = Teacher(context="next_reference")
+FOREIGN_REFERENCE = Teacher(context="next_reference")
 """A control: the teacher reads another group's reference."""
 SWAPPED_REFERENCE = Teacher(context="swapped")
 """A control: the teacher reads the group's reference with success and failure exchanged."""
@@ -72,7 +72,7 @@ class ReferenceSource(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherBatch:
+class ScoredGroup:
     """A kept group with its teachers' scores; the student has not read it yet."""
 
     group: Group
@@ -102,15 +102,15 @@ class TeacherScorer:
     forward: ForwardConfig
     timer: StepTimer
     samples_reading: bool = False
-    """Score `MISMATCHED_REFERENCE` and `SWAPPED_REFERENCE` as well, if the method reads its own references."""
+    """Score `FOREIGN_REFERENCE` and `SWAPPED_REFERENCE` as well, if the method reads its own references."""
 
     def __post_init__(self) -> None:
         teachers = self.needs.teachers if self.needs else ()
         self.samples_reading = self.samples_reading and Teacher() in teachers
         if self.samples_reading:
-            teachers = (*teachers, MISMATCHED_REFERENCE, SWAPPED_REFERENCE)
+            teachers = (*teachers, FOREIGN_REFERENCE, SWAPPED_REFERENCE)
         self.teachers: tuple[Teacher, ...] = tuple(dict.fromkeys(teachers))
-        self._tasks: list[asyncio.Task[TeacherBatch]] = []
+        self._tasks: list[asyncio.Task[ScoredGroup]] = []
 
     async def __aenter__(self) -> Self:
         if self.needs:
@@ -122,11 +122,11 @@ class TeacherScorer:
     ) -> None:
         await _cancel_all(self._tasks)
 
-    async def scored_groups(self) -> AsyncIterator[TeacherBatch]:
+    async def scored_groups(self) -> AsyncIterator[ScoredGroup]:
         """Yields scored groups in task order; raises the first failure at once."""
         if not self._tasks:
             for group in self.groups:
-                yield TeacherBatch(group, empty_teacher_inputs(group.rollouts))
+                yield ScoredGroup(group, empty_teacher_inputs(group.rollouts))
         for task in self._tasks:
             while not task.done():
                 pending = [other for other in self._tasks if not other.done()]
@@ -136,14 +136,14 @@ class TeacherScorer:
                         other.result()
             yield task.result()
 
-    async def score_group(self, index: int) -> TeacherBatch:
+    async def score_group(self, index: int) -> ScoredGroup:
         """One group under every teacher: a forward pass for each. Its inputs are built in the text thread."""
         group, result = self.groups[index], None
         inputs: dict[str, list[TeacherInput]] = {"none": with_student_prompt(group.rollouts)}
         if self.needs and self.needs.needs_references:
             result = await self._get_result(group)
             inputs |= await self._read_references(index, result)
-        batch = TeacherBatch(group, inputs.get("reference") or empty_teacher_inputs(group.rollouts), result)
+        batch = ScoredGroup(group, inputs.get("reference") or empty_teacher_inputs(group.rollouts), result)
         for teacher in self.teachers:
             against = inputs.get(self._against_context(teacher))
             own = inputs[teacher.context]
