@@ -1,5 +1,6 @@
 """Builds the objects of a run from its recipe: the only place where all rooms meet."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ from sgcd.contrast.writers.llm import LanguageModelWriter
 from sgcd.contrast.writers.trace import TraceWriter
 from sgcd.credit.methods import Method, build_method
 from sgcd.endpoint.client import Endpoint
+from sgcd.errors import RecipeError
 from sgcd.learn.policy.head import check_head, get_head
-from sgcd.learn.policy.load import load_trainable_policy
+from sgcd.learn.policy.load import Policy, load_trainable_policy
+from sgcd.learn.policy.teacher_policies import TeacherPolicies, load_outside_teacher
 from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.scoring.logits.chunks import check_logits_bytes
 from sgcd.learn.training.context import RunContext
@@ -50,9 +53,32 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
             recipe.siblings.min_reward_gap,
         ),
         model_thread=model_thread,
+        teacher_policies=load_teacher_policies(recipe, method, policy),
         writer_endpoint=writer_endpoint if method.needs and method.needs.needs_references else None,
         user_endpoint=user_endpoint,
     )
+
+
+def load_teacher_policies(recipe: Recipe, method: Method, policy: Policy) -> TeacherPolicies:
+    """The outside teacher and the skill text, where a teacher of the method is or reads them."""
+    needs, settings, outside, skill = method.needs, recipe.teacher, None, ""
+    if needs and needs.needs_model("outside"):
+        if settings.start is None:
+            raise RecipeError(
+                "teacher.start: the method's teacher is another policy (outside), and none is named; expected a "
+                "folder, lab:NAME or OWNER/NAME of a policy with the same tokenizer"
+            )
+        outside = load_outside_teacher(settings.start, recipe.policy, policy)
+    if needs and any(teacher.context == "skill" for teacher in needs.teachers):
+        skill = read_skill(settings.skill)
+    return TeacherPolicies(outside=outside, skill=skill)
+
+
+def read_skill(path: str | None) -> str:
+    if path is None or not Path(path).is_file():
+        found = "none is named" if path is None else f"{path} is no file"
+        raise RecipeError(f"teacher.skill: the method's teacher reads a skill text; expected a text file, {found}")
+    return Path(path).read_text(encoding="utf-8").strip()
 
 
 def build_writer(recipe: Recipe, method: Method, endpoint: Endpoint | None) -> Writer:

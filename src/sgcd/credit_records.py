@@ -89,10 +89,13 @@ class Teacher:
     """
 
     context: TeacherContext = "reference"
-    """The group's credit reference, the same with success and failure exchanged, the reference of the next group that
-    has one, a text of equal length that says nothing, or no text."""
+    """reference: the group's credit reference; swapped: the same with success and failure exchanged; next_reference:
+    that of the next group that has one; leave_one_out: one written without the rollout itself; neutral: a text as long
+    as the reference that says nothing; sibling: another sibling's success, step by step; answer: the last answer of
+    such a sibling, a leak; skill: one text for all tasks; none: no text."""
     model: TeacherModel = "current"
-    """The policy as it is now, or as it was when the run began."""
+    """current: the policy as it is now; average: a moving average of it; initial: the policy when the run began;
+    outside: another model with the same tokenizer."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,14 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 ObjectName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 """A class or a function as module:name; the current folder is on the path."""
 Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
-TeacherContext = Literal["reference", "swapped", "next_reference", "neutral", "none"]
+TeacherContext = Literal[
+    "reference", "swapped", "next_reference", "leave_one_out", "neutral", "sibling", "answer", "skill", "none"
+]
 Against = Literal["student", "swapped", "foreign"]
 """What a teacher's divergence is taken against."""
-TeacherModel = Literal["current", "initial"]
+TeacherModel = Literal["current", "average", "initial", "outside"]
+Support = Literal["teacher", "student"]
+"""Whose likeliest tokens are the outcomes of a divergence."""
 UNDECIDED_ENTROPY = 0.1
 """From this entropy on, in nats, the student is undecided: it sampled one of several tokens."""
 

@@ -44,7 +44,7 @@ def test_the_arms_differ_in_the_credit_signal_alone() -> None:
         return {change.key.partition(".")[0] for change in recipe_differences(arm(first), arm(second))}
 
     assert differing("grpo_kl", "sgcd") == {"method", "reference"}
-    assert differing("sgcd", "sdpo") == {"method", "steps"}
+    assert differing("sgcd", "sdpo") == {"method", "steps", "reference"}
     assert arm("grpo_kl").surrogate.kl > 0
 
 
@@ -52,6 +52,12 @@ def test_sgcd_is_the_published_rule() -> None:
     method = arm("sgcd").method.model_dump()
     published = {"divergence": "reverse_kl", "gamma": 1.0, "cap": 2.0, "floor": 1.0, "against": "student"}
     assert method | published | {"min_entropy": 0, "require_reading": False} == method
+
+
+def test_sdpo_is_the_published_rule() -> None:
+    method = arm("sdpo").method.model_dump()
+    published = {"divergence": "jsd", "k": 100, "support": "student", "teacher": "average", "context": "sibling"}
+    assert method | published | {"coefficient": 1, "reward_coefficient": 0} == method
 
 
 def test_the_supervised_start_is_the_paper_s_and_plays_as_the_arms_do() -> None:

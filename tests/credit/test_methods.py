@@ -44,6 +44,7 @@ ZEROS: dict[str, dict[str, Any]] = {
     "gigpo": {"coefficient": 0},
     "hindsight": {"coefficient": 0},
     "opsd": {"reward_coefficient": 1},
+    "sdpo": {"reward_coefficient": 1},
 }
 """For each method the settings with which it is GRPO."""
 CREDIT_ALONE = [name for name in ZEROS if CLASSES[name].role == "credit"]
@@ -114,7 +115,10 @@ def test_its_zero_is_grpo_to_the_bit(name: str, case: list[CreditInputs]) -> Non
     method = build(name, **ZEROS[name])
     for inputs in case:
         signal, expected = method.assign_credit(inputs).signal, Grpo().assign_credit(inputs).signal
-        assert signal.imitate is None or name == "opsd"  # whose coefficient is above zero: it is nothing else
+        assert signal.imitate is None or name in (
+            "opsd",
+            "sdpo",
+        )  # whose coefficient is above zero: they are nothing else
         assert (signal.token_advantage == expected.token_advantage).all()
 
 

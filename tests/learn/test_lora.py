@@ -13,9 +13,9 @@ from helpers.scoring import logprobs_of
 from helpers.tiny_policy import CHAT, Watcher, build_context, model, recipe, rollout, stepped
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load_checkpoint, save_checkpoint
-from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
 from sgcd.learn.policy.lora import adapter_disabled, add_adapter
+from sgcd.learn.policy.teacher_policies import InitialPolicy
 from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings
 from sgcd.learn.training.optimizer import build_optimizer

@@ -16,12 +16,12 @@ from sgcd.assemble import assemble
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.methods import CreditInputs, Method, StatelessMethod, build_method
 from sgcd.credit.methods.grpo import Grpo
-from sgcd.credit.signal_settings import DirectSdSettings, OpdSettings, OpsdSettings, SdarSettings
+from sgcd.credit.signal_settings import DirectSdSettings, OpdSettings, OpsdSettings, SdarSettings, SdpoSettings
 from sgcd.credit_records import Credit, Features, Imitation, Signal, Teacher
 from sgcd.errors import RecordError
-from sgcd.learn.policy.initial_policy import InitialPolicy
+from sgcd.learn.policy.teacher_policies import InitialPolicy
 from sgcd.learn.scoring.forward import ForwardConfig
-from sgcd.learn.scoring.teacher import score_teacher
+from sgcd.learn.scoring.teacher import score_at_topk, score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_student_prompt
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training import teacher_scorer
@@ -58,8 +58,13 @@ def with_reference() -> list[TeacherInput]:
 def learned(student: Any, teacher: Any, method: Method, inputs: list[TeacherInput]) -> dict[str, Tensor]:
     """The gradient of a group by the trainer's own calls."""
     assert method.needs is not None
+    return learned_from(student, method, inputs, score_teacher(teacher, inputs, k=method.needs.k, config=CONFIG))
+
+
+def learned_from(student: Any, method: Method, inputs: list[TeacherInput], topk: Any) -> dict[str, Tensor]:
+    """The gradient of a group whose only teacher has scored."""
+    assert method.needs is not None
     [wanted] = method.needs.teachers
-    topk = score_teacher(teacher, inputs, k=method.needs.k, config=CONFIG)
     accumulator = GradientAccumulator(
         model=student, surrogate=SurrogateSettings(), size=BatchSize.of(GROUP.rollouts), config=CONFIG
     )
@@ -144,6 +149,27 @@ def test_opsd_is_a_divergence_in_the_loss_and_no_reward(reward: float) -> None:
         own = p.gather(-1, y[:, None])[:, 0]
         support = torch.zeros_like(q, dtype=torch.bool).scatter(1, q.topk(6).indices, True).scatter(1, y[:, None], True)
         losses.append(-(reward * advantage * own).sum() + 2.0 * merged_divergence(p, q, support, "jsd"))
+    assert_same(found, plain(student, losses))
+
+
+@pytest.mark.parametrize("support", ["student", "teacher"])
+def test_sdpo_is_a_divergence_over_the_top_tokens_of_the_student(support: Any) -> None:
+    """JSD over the top 6, the sampled token and the tail, by autograd in full; no reward."""
+    student, average, inputs = policy(), policy(seed=4), with_reference()
+    method = build_method(SdpoSettings(name="sdpo", k=6, coefficient=2.0, support=support))
+    assert method.needs is not None
+    own = score_teacher(student, with_student_prompt(GROUP.rollouts), k=6, config=CONFIG)
+    topk = {
+        "student": lambda: score_at_topk(average, own, inputs, config=CONFIG),
+        "teacher": lambda: score_teacher(average, inputs, k=6, config=CONFIG),
+    }[support]()
+    found = {name: g.clone() for name, g in learned_from(student, method, inputs, topk).items()}
+    losses = []
+    for teacher_input in inputs:
+        p, q, y = both(student, average, teacher_input)
+        top = (p if support == "student" else q).topk(6).indices
+        kept = torch.zeros_like(q, dtype=torch.bool).scatter(1, top, True).scatter(1, y[:, None], True)
+        losses.append(2.0 * merged_divergence(p, q, kept, "jsd"))
     assert_same(found, plain(student, losses))
 
 
@@ -343,7 +369,7 @@ def test_what_a_method_needs_decides_what_a_run_holds(method: str, references: b
     assert (context.writer_endpoint is not None) == references
     needs = context.method.needs
     assert needs is not None
-    assert (needs.needs_references, needs.needs_initial_policy) == (references, initial)
+    assert (needs.needs_references, needs.needs_model("initial")) == (references, initial)
     plain = load_recipe(ROOT / "recipes/lab/grpo.yaml")
     weights = [check_memory(each).estimate.weights for each in (recipe, plain)]
     assert (weights[0] == 2 * weights[1]) == initial

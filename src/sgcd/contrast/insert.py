@@ -39,6 +39,15 @@ def write_neutral_text(reference: str) -> str:
     return "\n".join(" ".join(islice(words, len(line.split()))) for line in reference.splitlines())
 
 
+def write_leaky_text(answer: str) -> str:
+    """A text that gives an answer away: what a reference must never be, for study.
+
+    >>> write_leaky_text("your tier is gold")
+    'the final answer is : your tier is gold .'
+    """
+    return f"the final answer is : {answer} ."
+
+
 def fit_reference(chat: Chat, text: str, max_tokens: int, *, min_tokens: int = 64) -> FittedReference | None:
     """A reference in at most `max_tokens` ids. A longer text loses lines from its end; the footer stays.
 

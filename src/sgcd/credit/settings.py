@@ -13,6 +13,7 @@ from sgcd.credit.signal_settings import (
     OpsdSettings,
     RuleSettings,
     SdarSettings,
+    SdpoSettings,
     SodSettings,
 )
 from sgcd.settings import (
@@ -25,6 +26,8 @@ from sgcd.settings import (
     Positive,
     Settings,
     Share,
+    TeacherContext,
+    TeacherModel,
 )
 
 Scale = Literal["published", "absolute"]
@@ -80,6 +83,10 @@ class SgcdSettings(RuleSettings):
     """The advantage, concentrated where a teacher that reads the siblings' contrast disagrees (2606.12634)."""
 
     name: Literal["sgcd"]
+    teacher: TeacherModel = "current"
+    """Which policy reads the reference: current, as published; average, initial or outside, see sod (extensions)."""
+    context: TeacherContext = "reference"
+    """What it reads: reference, as published; the others, see sod, are controls."""
     divergence: Divergence = "reverse_kl"
     """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     k: Count = 100
@@ -235,6 +242,7 @@ MethodSettings = Annotated[
     | HindsightSettings
     | DirectSdSettings
     | OpsdSettings
+    | SdpoSettings
     | OwnMethodSettings,
     Field(discriminator="name"),
 ]

@@ -4,7 +4,17 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
-from sgcd.settings import Count, Divergence, NonNegative, Positive, Settings, Share, TeacherContext, TeacherModel
+from sgcd.settings import (
+    Count,
+    Divergence,
+    NonNegative,
+    Positive,
+    Settings,
+    Share,
+    Support,
+    TeacherContext,
+    TeacherModel,
+)
 
 Role = Literal["credit", "pull", "imitate"]
 
@@ -23,9 +33,14 @@ class GapSettings(RuleSettings):
     role: ClassVar[Role] = "pull"
     name: Any
     teacher: TeacherModel = "current"
-    """The policy as it is now, or as it was when the run began."""
+    """current: the policy as it is now; average: its moving average (teacher.decay); initial: the policy when the run
+    began; outside: the policy that teacher.start names."""
     context: TeacherContext = "reference"
-    """What the teacher's prompt holds besides the rollout's."""
+    """What the teacher's prompt holds besides the rollout's: reference, the group's credit reference; swapped, the same
+    with success and failure exchanged; next_reference, that of the next group; leave_one_out, one written without the
+    rollout itself; neutral, a text of the same length that says nothing; sibling, another sibling's success, step by
+    step; answer, the last answer of such a sibling, which is a leak, for study; skill, the text that teacher.skill
+    names; none, nothing."""
 
 
 class OpdSettings(GapSettings):
@@ -116,6 +131,27 @@ class OpsdSettings(RuleSettings):
     """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     k: Count = 100
     """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
+    coefficient: Positive = 1.0
+    """Factor of the divergence in the loss, a mean over tokens."""
+    reward_coefficient: NonNegative = 0.0
+    """Factor of the advantage over siblings; 0, as published, distils without any reward."""
+
+
+class SdpoSettings(GapSettings):
+    """Self-distillation from a moving average of the policy that reads a successful sibling, without a reward."""
+
+    role: ClassVar[Role] = "imitate"
+    name: Literal["sdpo"]
+    teacher: TeacherModel = "average"
+    """Whose distribution is imitated; see sod."""
+    context: TeacherContext = "sibling"
+    """What the teacher's prompt holds besides the rollout's; see sod."""
+    support: Support = "student"
+    """Whose top tokens are the outcomes, with the observed token and the tail."""
+    divergence: Divergence = "jsd"
+    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
+    k: Count = 100
+    """Number of the top tokens; they, the observed token and all others together are the outcomes."""
     coefficient: Positive = 1.0
     """Factor of the divergence in the loss, a mean over tokens."""
     reward_coefficient: NonNegative = 0.0

@@ -234,11 +234,6 @@ def encode_demonstration(demonstration: Demonstration, chat: Chat) -> Rollout:
     )  # fmt: skip
 
 
-def leaky_reference(answer: str) -> str:
-    """A reference that leaks the final answer. Only the lab writes one."""
-    return f"the final answer is : {answer} ."
-
-
 def sft_loss_weights(rollout: Rollout, chat: Chat) -> Sequence[float]:
     """Weight of each token in the supervised loss: call arguments 6, tool names 2, thinking 0.2 (it is noise), other
     policy tokens 1, all else 0."""

@@ -8,6 +8,7 @@ import numpy as np
 
 from sgcd.act.environment import Sampler
 from sgcd.chat import Chat
+from sgcd.contrast.insert import write_leaky_text
 from sgcd.contrast.reference import build_reference
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.lab import words
@@ -18,7 +19,6 @@ from sgcd.lab.demonstrate import (
     PERFECT,
     Script,
     encode_demonstration,
-    leaky_reference,
     play_script,
 )
 from sgcd.lab.reference_effect import WITHOUT_REFERENCE, play_reference_arms, play_with_references
@@ -121,7 +121,7 @@ async def measure_reference_arms(
     written = [(task, rollouts, text) for task, rollouts, text in written if text]
     tasks, texts = [task for task, _, _ in written], [text for _, _, text in written]
     answers = [str(next(r for r in rollouts if r.success).messages[-1]["content"]) for _, rollouts, _ in written]
-    leaky_texts = [leaky_reference(text.rpartition(" </think> ")[2]) for text in answers]
+    leaky_texts = [write_leaky_text(text.rpartition(" </think> ")[2]) for text in answers]
     # All arms play anew: the siblings that a reference was written from count for no arm.
     arms = {"own": texts, "shuffled": texts[1:] + texts[:1], "leaky": leaky_texts}
     plays = await play_reference_arms(tasks, arms, trials, chat=chat, sampler=sampler, seed=12)

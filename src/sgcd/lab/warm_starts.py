@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from sgcd.chat import Chat
-from sgcd.contrast.insert import encode_reference, insert_reference, write_neutral_text
+from sgcd.contrast.insert import encode_reference, insert_reference, write_leaky_text, write_neutral_text
 from sgcd.contrast.trace import swap_outcomes
 from sgcd.contrast.writers import WriterFailed
 from sgcd.contrast.writers.built_in import compose_reference
@@ -27,7 +27,6 @@ from sgcd.lab.demonstrate import (
     ErrorRates,
     Script,
     encode_demonstration,
-    leaky_reference,
     play_script,
     sft_loss_weights,
     trace_demonstrations,
@@ -126,7 +125,7 @@ def generate_examples(start: WarmStart, chat: Chat) -> Iterator[SftExample]:
                 yield _build_example(
                     play(task, CAREFUL, answer if answers_at_once else ""),
                     chat,
-                    leaky_reference(answer.rpartition(" </think> ")[2]),
+                    write_leaky_text(answer.rpartition(" </think> ")[2]),
                 )
                 continue
             draw -= start.leaky_share

@@ -56,6 +56,17 @@ class SamplerSettings(Settings):
     """Nucleus; below one the sampler's distribution is no longer the policy's."""
 
 
+class TeacherSettings(Settings):
+    """What teachers are made of, besides the policy and its references. A method says which one it reads."""
+
+    decay: Annotated[float, Field(gt=0, lt=1)] = 0.95
+    """Share of itself that the moving average of the policy's weights keeps in a step (method.teacher=average)."""
+    start: str | None = None
+    """Another policy with the same tokenizer, named as in policy.start (method.teacher=outside)."""
+    skill: str | None = None
+    """A file with one text for all tasks (method.context=skill)."""
+
+
 class ScoringSettings(Settings):
     """Forward passes without gradient over finished rollouts."""
 

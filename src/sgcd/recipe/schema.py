@@ -17,6 +17,7 @@ from sgcd.learn.settings import (
     ScoringSettings,
     SupervisedSettings,
     SurrogateSettings,
+    TeacherSettings,
 )
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.settings import Count, NonNegativeCount, Settings, flatten_mapping
@@ -41,6 +42,7 @@ class Recipe(Settings):
     sampler: SamplerSettings = SamplerSettings()
     reference: ReferenceSettings = ReferenceSettings()
     method: MethodSettings
+    teacher: TeacherSettings = TeacherSettings()
     surrogate: SurrogateSettings = SurrogateSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     scoring: ScoringSettings = ScoringSettings()

@@ -64,7 +64,9 @@ def build_memory_inputs(recipe: Recipe, prompt_tokens: int) -> MemoryInputs:
         training_tokens=recipe.optimizer.micro_batch_tokens,
         scoring_tokens=recipe.scoring.micro_batch_tokens,
         logits_bytes=recipe.scoring.logits_bytes,
-        keeps_initial_policy=recipe.surrogate.kl > 0 or bool(needs and needs.needs_initial_policy),
+        keeps_initial_policy=recipe.surrogate.kl > 0 or bool(needs and needs.needs_model("initial")),
+        keeps_average=bool(needs and needs.needs_model("average")),
+        has_outside_teacher=bool(needs and needs.needs_model("outside")),
     )
 
 

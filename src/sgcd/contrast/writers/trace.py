@@ -27,7 +27,12 @@ class TraceWriter:
             differing,
             key=lambda trace: sum(total_similarity(trace.steps, other.steps, step_similarity) for other in failures),
         )
-        return f"An attempt that succeeded :\n{_render_without_outcome(nearest)}"
+        return show_attempt(nearest)
+
+
+def show_attempt(success: Trace) -> str:
+    """A success step by step, as a text for a teacher."""
+    return f"An attempt that succeeded :\n{_render_without_outcome(success)}"
 
 
 def _render_without_outcome(trace: Trace) -> str:

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from sgcd.credit.segments import NoSegmentReason, Segments
 from sgcd.credit.settings import WeightSettings
-from sgcd.credit.signal_settings import GapSettings, RuleSettings
+from sgcd.credit.signal_settings import RuleSettings
 from sgcd.credit.weights import weigh_between
 from sgcd.credit_records import Credit, Features, Signal, Teacher
 from sgcd.errors import MethodFault
 from sgcd.records import Flags, Floats, Group, Rollout
-from sgcd.settings import Against, Divergence
+from sgcd.settings import Against, Divergence, Support, TeacherContext, TeacherModel
+
+_CONTEXTS_WITHOUT_REFERENCE = ("none", "sibling", "answer", "skill")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +29,7 @@ class Needs:
     """
 
     k: int
-    """The teachers' most likely ids that are kept apart; see credit/divergence.py."""
+    """The most likely ids that are kept apart; see credit/divergence.py."""
     divergence: Divergence
     teachers: tuple[Teacher, ...] = (Teacher(),)
     """Each is scored once a step, however many ask for it."""
@@ -35,20 +37,21 @@ class Needs:
     """The one of `teachers` that a signal's `imitate` may name."""
     against: Against = "student"
     """What the divergence of `Teacher()` is taken against."""
+    support: Support = "teacher"
+    """Whose most likely ids these are; the student's cost one more forward pass for each teacher."""
     can_change_weights: bool = True
     """False where no weight can exceed one (gamma = 0): measure/validity.py then judges no weights."""
 
     @property
     def needs_references(self) -> bool:
-        return any(teacher.context != "none" for teacher in self.teachers)
+        return any(teacher.context not in _CONTEXTS_WITHOUT_REFERENCE for teacher in self.teachers)
 
     @property
     def needs_swapped(self) -> bool:
         return self.against == "swapped" or any(teacher.context == "swapped" for teacher in self.teachers)
 
-    @property
-    def needs_initial_policy(self) -> bool:
-        return any(teacher.model == "initial" for teacher in self.teachers)
+    def needs_model(self, model: TeacherModel) -> bool:
+        return any(teacher.model == model for teacher in self.teachers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,7 +180,16 @@ def weighted_credit(inputs: CreditInputs, share: NDArray[Any], settings: WeightS
     return CreditResult(Signal(Credit(inputs.advantage, weight, cap, floor)), no_segments(len(weight)))
 
 
-def gap_teacher(settings: GapSettings) -> Teacher:
+class NamesTeacher(Protocol):
+    """Settings that name a teacher."""
+
+    @property
+    def teacher(self) -> TeacherModel: ...
+    @property
+    def context(self) -> TeacherContext: ...
+
+
+def gap_teacher(settings: NamesTeacher) -> Teacher:
     """The teacher that a recipe names, unless it is the student itself."""
     teacher = Teacher(settings.context, settings.teacher)
     if teacher == Teacher("none", "current"):

@@ -11,11 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, gap_teacher, no_segments
 from sgcd.credit.segments import Calibration, Segments, calibrate, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
-from sgcd.credit_records import Credit, Features, Signal
+from sgcd.credit_records import Credit, Features, Signal, Teacher
+from sgcd.errors import MethodFault
 from sgcd.records import Flags, Rollout, check_length
 
 _MAX_NONFINITE_SHARE = 0.01
@@ -36,8 +37,18 @@ class Sgcd:
         """The spike chosen on the first batch; None until then, and always where the settings ask for none."""
         self._min_entropy = settings.min_entropy
         """Least entropy of the student at a token with credit, in this step."""
+        self.teacher = gap_teacher(settings)
+        if settings.against != "student" and self.teacher != Teacher():
+            raise MethodFault(
+                f"method.against: {settings.against} compares what the policy reads of a reference with what it reads "
+                "of another; it only goes with method.context=reference and method.teacher=current"
+            )
         self.needs = Needs(
-            settings.k, settings.divergence, against=settings.against, can_change_weights=settings.gamma > 0
+            settings.k,
+            settings.divergence,
+            teachers=(self.teacher,),
+            against=settings.against,
+            can_change_weights=settings.gamma > 0,
         )
 
     @property
@@ -52,7 +63,7 @@ class Sgcd:
         literals keep weight one and take no part in the rollout's statistics. Tokens at which the student is not
         undecided keep weight one.
         """
-        settings, rollout, features = self.settings, inputs.rollout, inputs.reference_features
+        settings, rollout, features = self.settings, inputs.rollout, inputs.features.get(self.teacher)
         num_tokens = len(rollout.response)
         creditable = np.ones(num_tokens, dtype=bool) if inputs.creditable is None else inputs.creditable
         check_length(f"rollout {rollout.name}", "creditable", creditable, num_tokens)
@@ -85,7 +96,7 @@ class Sgcd:
 
     def calibrate(self, batch: Sequence[CreditInputs]) -> None:
         """Find this step's least entropy, and choose the spike on the first batch, where the settings ask for it."""
-        scored = [(inputs, features) for inputs in batch if (features := inputs.reference_features)]
+        scored = [(inputs, features) for inputs in batch if (features := inputs.features.get(self.teacher))]
         self._find_min_entropy(scored)
         num_tokens = sum(inputs.rollout.num_policy_tokens for inputs, _ in scored)
         if not self.settings.calibrate or self.calibration or not num_tokens:

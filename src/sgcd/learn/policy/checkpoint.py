@@ -17,6 +17,7 @@ from sgcd.act.siblings import TaskCursor
 from sgcd.errors import DamageError, FolderError, PolicyError
 from sgcd.learn.policy.load import Policy, load_model, save_policy
 from sgcd.learn.policy.lora import ADAPTER_FOLDER, has_adapter, load_adapter
+from sgcd.learn.policy.teacher_policies import MovingAverage
 from sgcd.learn.training.optimizer import MasterAdamW
 from sgcd.storage.atomic import SCHEMA, atomic_folder, remove
 from sgcd.storage.manifest import write_folder_manifest
@@ -53,6 +54,7 @@ def save_checkpoint(
     optimizer: MasterAdamW,
     *,
     state: TrainerState,
+    average: MovingAverage | None = None,
     facts: Mapping[str, Any] | None = None,
 ) -> None:
     """Write the checkpoint of `state.step`, whole or not at all. `facts` go into the model card."""
@@ -68,12 +70,17 @@ def save_checkpoint(
     with atomic_folder(folder.checkpoint_path(state.step)) as path:
         save_policy(policy, path, {"steps": state.step, **(facts or {})})
         save_file(_collect_moments(policy.model, optimizer), path / _OPTIMIZER_FILE)
+        if average:
+            average.save(path)
         (path / STATE_FILE).write_text(json.dumps(state_json) + "\n")
         write_folder_manifest(path)
 
 
-def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -> TrainerState | None:
-    """Load weights and optimizer from the newest checkpoint; return its state, or None without a checkpoint."""
+def load_checkpoint(
+    folder: RunFolder, policy: Policy, optimizer: MasterAdamW, average: MovingAverage | None = None
+) -> TrainerState | None:
+    """Load weights, optimizer and average from the newest checkpoint; return its state, or None without a
+    checkpoint."""
     steps = folder.checkpoint_steps()
     if not steps:
         return None
@@ -88,6 +95,8 @@ def load_checkpoint(folder: RunFolder, policy: Policy, optimizer: MasterAdamW) -
         ) from problem
     _restore_weights(path, model, saved_weights)
     _restore_moments(model, optimizer, moments)
+    if average:
+        average.load(path)
     return state
 
 

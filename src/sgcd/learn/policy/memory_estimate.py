@@ -43,6 +43,9 @@ class MemoryInputs:
     logits_bytes: int
     """Bytes for logits and the tensors that are made of them."""
     keeps_initial_policy: bool
+    keeps_average: bool = False
+    has_outside_teacher: bool = False
+    """Counted as large as the policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +54,8 @@ class MemoryEstimate:
 
     process: int
     weights: int
-    """Includes the frozen copy of the initial policy, where a KL term or a teacher needs it."""
+    """Includes the frozen copy of the initial policy, the moving average and the outside teacher, where a KL term or a
+    teacher needs them."""
     optimizer: int
     """AdamW's moments, and float32 copies of half-precision weights."""
     cache: int
@@ -111,10 +115,12 @@ def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
     master_bytes = 4 * num_trained if inputs.dtype in HALF_DTYPES and not lora_rank else 0
     mlp_width = max(getattr(text_config, "intermediate_size", 0) or 0, 4 * text_config.hidden_size)
     scored_tokens = min(max(inputs.scoring_tokens, inputs.max_length), inputs.group_size * inputs.max_length)
+    num_models = 1 + inputs.has_outside_teacher + (inputs.keeps_initial_policy and not lora_rank)
     return MemoryEstimate(
         process=_PROCESS_BYTES,
-        weights=num_weights * dtype_bytes * (2 if inputs.keeps_initial_policy and not lora_rank else 1)
-        + (4 * num_trained if lora_rank else 0),
+        weights=num_weights * dtype_bytes * num_models
+        + (4 * num_trained if lora_rank else 0)
+        + (4 * num_trained if inputs.keeps_average else 0),
         optimizer=8 * num_trained + master_bytes,
         cache=ceil(inputs.num_slots * (_CACHE_GROWTH * inputs.max_length * bytes_per_token + bytes_per_row)),
         gradients=4 * num_trained,

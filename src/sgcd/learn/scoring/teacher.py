@@ -58,14 +58,33 @@ def score_teacher(
     return results
 
 
-@torch.no_grad()
 def score_against(
     model: Any, topk: Sequence[TeacherTopK | None], others: Sequence[TeacherInput], *, config: ForwardConfig
 ) -> list[TeacherTopK | None]:
-    """Forward passes over another teacher's inputs: its log-probabilities at the outcomes of the first teacher."""
+    """The first teacher's scores, with another teacher's log-probabilities at the same outcomes."""
+    against = score_outcomes(model, topk, others, config=config)
+    return [own and replace(own, against=other) for own, other in zip(topk, against, strict=True)]
+
+
+def score_at_topk(
+    model: Any, topk: Sequence[TeacherTopK | None], inputs: Sequence[TeacherInput], *, config: ForwardConfig
+) -> list[TeacherTopK | None]:
+    """A teacher's log-probabilities at the likeliest ids of another model, such as the student."""
+    scored = score_outcomes(model, topk, inputs, config=config)
+    return [
+        replace(own, logprobs=logprobs) if own is not None and logprobs is not None else None
+        for own, logprobs in zip(topk, scored, strict=True)
+    ]
+
+
+@torch.no_grad()
+def score_outcomes(
+    model: Any, topk: Sequence[TeacherTopK | None], others: Sequence[TeacherInput], *, config: ForwardConfig
+) -> list[Tensor | None]:
+    """Forward passes over another teacher's inputs: its log-probabilities [written, K + 2] at given outcomes."""
     present = [(index, own) for index, own in enumerate(topk) if own is not None]
     rollouts = [with_teacher_prompt(others[index]) for index, _ in present]
-    results: list[TeacherTopK | None] = [None] * len(topk)
+    results: list[Tensor | None] = [None] * len(topk)
     for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
         owns = [present[index][1] for index in indices]
         ids = torch.cat([own.topk_ids for own in owns]).to(hidden.device).long()
@@ -78,10 +97,10 @@ def score_against(
             logits_bytes=config.logits_bytes,
         )
         topk_logprobs, tail_logprob = stats.logprobs_at[0]
-        against = topk_observed_tail(ids, observed, topk_logprobs, stats.observed_logprob, tail_logprob)
-        parts = against.cpu().split([len(own.observed_ids) for own in owns])
-        for index, own, part in zip(indices, owns, parts, strict=True):
-            results[present[index][0]] = replace(own, against=part)
+        outcome_logprobs = topk_observed_tail(ids, observed, topk_logprobs, stats.observed_logprob, tail_logprob)
+        parts = outcome_logprobs.cpu().split([len(own.observed_ids) for own in owns])
+        for index, part in zip(indices, parts, strict=True):
+            results[present[index][0]] = part
     return results
 
 

@@ -56,6 +56,15 @@ def with_student_prompt(rollouts: Sequence[Rollout]) -> list[TeacherInput]:
     ]
 
 
+def as_student(teacher_inputs: Sequence[TeacherInput]) -> list[TeacherInput]:
+    """The rollouts that a teacher reads, as the student reads them."""
+    rollouts = [teacher_input.rollout for teacher_input in teacher_inputs]
+    return [
+        student if own.input_ids is not None else own
+        for own, student in zip(teacher_inputs, with_student_prompt(rollouts), strict=True)
+    ]
+
+
 def build_teacher_input(
     rollout: Rollout,
     reference: Reference | None,
@@ -109,6 +118,19 @@ def with_other_reference(
             window,
         )
         for teacher_input in teacher_inputs
+    ]
+
+
+def with_references(
+    rollouts: Sequence[Rollout],
+    references: Sequence[Reference | None],
+    reference_builder: ReferenceBuilder,
+    window: int,
+) -> list[TeacherInput]:
+    """Each rollout with a reference of its own; no token is masked."""
+    return [
+        build_teacher_input(rollout, reference, np.ones(len(rollout.response), np.bool_), reference_builder, window)
+        for rollout, reference in zip(rollouts, references, strict=True)
     ]
 
 

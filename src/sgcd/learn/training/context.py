@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
 from sgcd.act.environment import Sampler, TaskSuite
@@ -13,12 +13,14 @@ from sgcd.credit.methods import Method
 from sgcd.endpoint.client import Endpoint, check_endpoints, connect_endpoints, pop_endpoint_metrics
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.policy.model_card import USER_FACT, WRITER_FACT
+from sgcd.learn.policy.teacher_policies import TeacherPolicies
 from sgcd.learn.settings import (
     CheckpointSettings,
     OptimizerSettings,
     SamplerSettings,
     ScoringSettings,
     SurrogateSettings,
+    TeacherSettings,
 )
 from sgcd.learn.training.timers import ModelThread
 from sgcd.measure.settings import EvaluationSettings
@@ -39,6 +41,8 @@ class TrainConfig(Protocol):
     def siblings(self) -> SiblingsSettings: ...
     @property
     def sampler(self) -> SamplerSettings: ...
+    @property
+    def teacher(self) -> TeacherSettings: ...
     @property
     def surrogate(self) -> SurrogateSettings: ...
     @property
@@ -78,6 +82,8 @@ class RunContext:
     reference_builder: ReferenceBuilder
     """Used only where the method needs references."""
     model_thread: ModelThread
+    teacher_policies: TeacherPolicies = field(default_factory=TeacherPolicies)
+    """What the recipe names for the method's teachers; the trainer adds what is made of the policy."""
     writer_endpoint: Endpoint | None = None
     """The writer's endpoint, where the method needs references and a model writes them."""
     user_endpoint: Endpoint | None = None

@@ -10,6 +10,7 @@ from sgcd.errors import FolderError
 from sgcd.learn.policy import checkpoint
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState
 from sgcd.learn.policy.load import save_policy
+from sgcd.learn.policy.teacher_policies import MovingAverage
 from sgcd.learn.settings import CheckpointSettings, OptimizerSettings
 from sgcd.learn.training.context import RunContext, TrainerCallback
 from sgcd.learn.training.optimizer import MasterAdamW, build_optimizer
@@ -45,6 +46,8 @@ class RunProgress:
 
     state = TrainerState()
     optimizer: MasterAdamW
+    average: MovingAverage | None = None
+    """Of the policy, where a teacher is it."""
 
     def __init__(
         self, config: ProgressConfig, context: RunContext, callback: TrainerCallback, *, folder: RunFolder
@@ -67,7 +70,9 @@ class RunProgress:
                 f"got steps={self.config.steps}"
             )
         check_resumable_state(self.folder)
-        self.state = checkpoint.load_checkpoint(self.folder, self.context.policy, self.optimizer) or TrainerState()
+        self.state = (
+            checkpoint.load_checkpoint(self.folder, self.context.policy, self.optimizer, self.average) or TrainerState()
+        )
         self.folder.rewind(self.state.step if steps else -1)
         remove_damaged_best(self.folder, self.state.step)
         checkpoint.link_best(self.folder, self.state)
@@ -109,7 +114,12 @@ class RunProgress:
 
     def _write_checkpoint(self) -> None:
         checkpoint.save_checkpoint(
-            self.folder, self.context.policy, self.optimizer, state=self.state, facts=self.context.model_names
+            self.folder,
+            self.context.policy,
+            self.optimizer,
+            state=self.state,
+            average=self.average,
+            facts=self.context.model_names,
         )
         checkpoint.link_best(self.folder, self.state)
         checkpoint.prune_checkpoints(self.folder, self.config.checkpoint.keep)

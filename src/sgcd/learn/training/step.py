@@ -9,7 +9,7 @@ from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import permute_advantages
 from sgcd.credit.methods import CreditInputs, CreditResult, Method
 from sgcd.credit_records import Features, Teacher
-from sgcd.learn.policy.initial_policy import InitialPolicy
+from sgcd.learn.policy.teacher_policies import InitialPolicy, TeacherPolicies
 from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, score_logprobs, split_micro_batches
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metrics
@@ -67,15 +67,16 @@ async def compute_gradients(
     method: Method,
     reference_builder: ReferenceBuilder,
     timer: StepTimer,
-    initial_policy: InitialPolicy | None = None,
+    policies: TeacherPolicies | None = None,
     reads_references: bool = True,
 ) -> StepCredit:
     """Score, credit and learn from each group, while the references of the next ones are still being written."""
+    policies = policies or TeacherPolicies()
     scorer = TeacherScorer(
         groups=groups,
         needs=method.needs,
         model=accumulator.model,
-        initial_policy=initial_policy,
+        policies=policies,
         references=references,
         reference_builder=reference_builder,
         forward=scoring_forward_config(config),
@@ -100,9 +101,9 @@ async def compute_gradients(
                     step=step,
                     reads_references=reads_references,
                 )
-                if config.surrogate.kl > 0 and initial_policy is not None:
+                if config.surrogate.kl > 0 and policies.initial is not None:
                     learner.initial_logprobs = await timer.run_in_model_thread(
-                        "scoring", _initial_policy_logprobs, initial_policy, batch.group, scorer.forward
+                        "scoring", _initial_policy_logprobs, policies.initial, batch.group, scorer.forward
                     )
                 rollout_credits = await timer.run_in_model_thread("training", learner.backward_group, batch)
                 result.rollout_credits += rollout_credits

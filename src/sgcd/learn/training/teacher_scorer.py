@@ -2,8 +2,7 @@
 
 import asyncio
 from asyncio import FIRST_COMPLETED
-from collections.abc import AsyncIterator, Sequence
-from contextlib import nullcontext
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -12,18 +11,26 @@ from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.credit.methods import Needs
 from sgcd.credit_records import Teacher
-from sgcd.learn.policy.initial_policy import InitialPolicy
 from sgcd.learn.policy.load import get_context_window
+from sgcd.learn.policy.teacher_policies import TeacherPolicies
 from sgcd.learn.scoring.forward import ForwardConfig
-from sgcd.learn.scoring.teacher import TeacherTopK, score_against, score_teacher
+from sgcd.learn.scoring.teacher import TeacherTopK, score_against, score_at_topk, score_teacher
+from sgcd.learn.scoring.teacher_contexts import (
+    refer_to_answers,
+    refer_to_siblings,
+    refer_to_skill,
+    refer_without_self,
+)
 from sgcd.learn.scoring.teacher_inputs import (
     TeacherInput,
+    as_student,
     build_teacher_inputs,
     empty_teacher_inputs,
     neutral_reference,
     next_result,
     require_other,
     with_other_reference,
+    with_references,
     with_student_prompt,
 )
 from sgcd.learn.training.timers import StepTimer
@@ -96,7 +103,7 @@ class TeacherScorer:
     groups: Sequence[Group]
     needs: Needs | None
     model: Any
-    initial_policy: InitialPolicy | None
+    policies: TeacherPolicies
     references: ReferenceSource
     reference_builder: ReferenceBuilder
     forward: ForwardConfig
@@ -143,17 +150,37 @@ class TeacherScorer:
         if self.needs and self.needs.needs_references:
             result = await self._get_result(group)
             inputs |= await self._read_references(index, result)
-        batch = ScoredGroup(group, inputs.get("reference") or empty_teacher_inputs(group.rollouts), result)
+        for context in {teacher.context for teacher in self.teachers} - {*inputs}:
+            inputs[context] = await self._read_siblings(group, context)
+        batch = ScoredGroup(group, self._main_inputs(inputs) or empty_teacher_inputs(group.rollouts), result)
         for teacher in self.teachers:
             against = inputs.get(self._against_context(teacher))
-            own = inputs[teacher.context]
+            own = require_other(inputs[teacher.context], against) if against else inputs[teacher.context]
             batch.teacher_topk[teacher] = await self.timer.run_in_model_thread(
-                "teacher", self._score, teacher, require_other(own, against) if against else own, against
+                "teacher", self._score, teacher, own, against
             )
         return batch
 
+    def _main_inputs(self, inputs: Mapping[str, list[TeacherInput]]) -> list[TeacherInput] | None:
+        """Those under the group's own reference, else those of the first teacher that reads any text."""
+        contexts = ("reference", *(teacher.context for teacher in self.teachers if teacher.context != "none"))
+        return next((inputs[context] for context in contexts if context in inputs), None)
+
+    async def _read_siblings(self, group: Group, context: str) -> list[TeacherInput]:
+        """What a teacher reads whose text is of each rollout, or of no group."""
+        builder = self.reference_builder
+        match context:
+            case "leave_one_out":
+                references = await refer_without_self(group, builder)
+            case "skill":
+                references = refer_to_skill(group, self.policies.skill)
+            case _:
+                refer = refer_to_siblings if context == "sibling" else refer_to_answers
+                references = await run_in_text_thread(refer, group, builder.chat)
+        return await run_in_text_thread(with_references, group.rollouts, references, builder, self._window)
+
     async def _read_references(self, index: int, result: ReferenceResult) -> dict[str, list[TeacherInput]]:
-        """What a teacher of each context reads."""
+        """What a teacher of each context reads whose text is made from references of groups."""
         group, builder = self.groups[index], self.reference_builder
         own = await run_in_text_thread(build_teacher_inputs, group, result, builder, self._window)
         contexts = {teacher.context for teacher in self.teachers}
@@ -186,17 +213,21 @@ class TeacherScorer:
 
     @property
     def _window(self) -> int:
-        return get_context_window(self.model.config)
+        models = [self.model, *([self.policies.outside] if self.policies.outside else [])]
+        return min(get_context_window(model.config) for model in models)
 
     def _score(
         self, teacher: Teacher, inputs: Sequence[TeacherInput], against: Sequence[TeacherInput] | None
     ) -> list[TeacherTopK | None]:
         assert self.needs is not None
-        assert teacher.model == "current" or self.initial_policy is not None, "the trainer keeps the initial policy"
-        initial = self.initial_policy if teacher.model == "initial" else None
-        with initial.active() if initial else nullcontext(self.model) as model:
-            topk = score_teacher(model, inputs, k=self.needs.k, config=self.forward)
-            return score_against(model, topk, against, config=self.forward) if against else topk
+        k, config, student_topk = self.needs.k, self.forward, None
+        if self.needs.support == "student":
+            student_topk = score_teacher(self.model, as_student(inputs), k=k, config=config)
+        with self.policies.active(teacher.model, self.model) as model:
+            if student_topk is not None:
+                return score_at_topk(model, student_topk, inputs, config=config)
+            topk = score_teacher(model, inputs, k=k, config=config)
+            return score_against(model, topk, against, config=config) if against else topk
 
 
 async def _cancel_all(tasks: Sequence[asyncio.Task[Any]]) -> None:

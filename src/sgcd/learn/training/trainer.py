@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sgcd.act.siblings import CollectedGroups, collect_mixed_groups
-from sgcd.learn.policy.initial_policy import InitialPolicy
+from sgcd.learn.policy.teacher_policies import InitialPolicy, MovingAverage
 from sgcd.learn.scoring.forward import sampler_mismatch
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
 from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
@@ -47,7 +47,7 @@ class Trainer:
         self.callback = callback
         self.folder = folder
         self.model: Any = context.policy.model
-        self.initial_policy: InitialPolicy | None = None
+        self.teacher_policies = context.teacher_policies
         self.progress = RunProgress(config, context, callback, folder=folder)
         self.timer = self.progress.timer
         self.metrics: list[StepMetrics] = []
@@ -72,8 +72,11 @@ class Trainer:
 
     def _set_up_and_restore(self) -> None:
         needs = self.context.method.needs
-        if self.config.surrogate.kl > 0 or (needs and needs.needs_initial_policy):
-            self.initial_policy = InitialPolicy(self.model)
+        if self.config.surrogate.kl > 0 or (needs and needs.needs_model("initial")):
+            self.teacher_policies = replace(self.teacher_policies, initial=InitialPolicy(self.model))
+        if needs and needs.needs_model("average"):
+            self.progress.average = MovingAverage(self.model, self.config.teacher.decay)
+            self.teacher_policies = replace(self.teacher_policies, average=self.progress.average)
         self.audit = ContextAudit(self.model)
         self.progress.restore(self.config.optimizer)
         self.context.method.load_state_dict(self.progress.state.method)
@@ -144,7 +147,7 @@ class Trainer:
             method=context.method,
             reference_builder=context.reference_builder,
             timer=self.timer,
-            initial_policy=self.initial_policy,
+            policies=self.teacher_policies,
             reads_references=not (context.method.needs and why_not_read(self.metrics)),
         )
         with self.timer.phase("credit"):
@@ -188,6 +191,8 @@ class Trainer:
             seed = derive_seed(config.seed, "update", step, update)
             accumulate_again(gradient, step_credit.credited_groups, seed)
             updates.append(optimizer_step(self.progress.optimizer, gradient, config.optimizer, step))
+        if self.progress.average:
+            self.progress.average.update(self.progress.optimizer)
         return mean_over_updates(updates)
 
     def _write_credit(self, step: int, step_credit: StepCredit) -> None:

@@ -1,0 +1,59 @@
+"""SDPO (2601.20802): self-distillation from a moving average of the policy that reads a successful sibling.
+
+    L = coefficient sum_t JSD(p_t || q_t) / tokens + reward_coefficient L_GRPO
+
+p is the student, q the teacher. The outcomes are the student's top K, the observed token and the tail. A rollout whose
+siblings have no success, itself left out, has no teacher and adds nothing. Defaults are the published ones: moving
+average with rate .05, K = 100, the symmetric Jensen-Shannon divergence, no reward. Published with several updates a
+batch, it also caps an importance ratio at 2; with one update that ratio is one, and it is left out here. Its mean is
+over the tokens that have a teacher, here over all of the batch.
+"""
+
+import numpy as np
+
+from sgcd.credit.methods import (
+    CreditInputs,
+    CreditResult,
+    MethodFacts,
+    Needs,
+    StatelessMethod,
+    gap_teacher,
+    no_segments,
+)
+from sgcd.credit.signal_settings import SdpoSettings
+from sgcd.credit_records import Credit, Imitation, Signal
+
+
+class Sdpo(StatelessMethod):
+    """Returns an imitation of the teacher, and credit only with a `reward_coefficient`."""
+
+    facts = MethodFacts(
+        "divergence, with a gradient",
+        "2601.20802",
+        "autograd in float64",
+        teacher="moving average with a sibling's success",
+        keeps_sign=False,
+        reads_direction=True,
+    )
+
+    def __init__(self, settings: SdpoSettings) -> None:
+        self.settings = settings
+        self.teacher = gap_teacher(settings)
+        self.needs = Needs(
+            settings.k,
+            settings.divergence,
+            teachers=(self.teacher,),
+            imitated=self.teacher,
+            can_change_weights=False,
+            support=settings.support,
+        )
+
+    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+        """No imitation without features."""
+        settings, num_tokens = self.settings, len(inputs.rollout.response)
+        credit = Credit(settings.reward_coefficient * inputs.advantage, np.ones(num_tokens, np.float32))
+        imitate = None
+        if self.teacher in inputs.features:
+            weight = inputs.creditable_tokens.astype(np.float32)
+            imitate = Imitation(self.teacher, settings.coefficient, weight, settings.divergence)
+        return CreditResult(Signal(credit, imitate=imitate), no_segments(num_tokens))
