@@ -12,7 +12,8 @@ from sgcd.act.user import EndpointUser, SilentUser, User
 from sgcd.chat import Chat
 from sgcd.endpoint.client import Endpoint, connect_endpoints
 from sgcd.errors import RecipeError
-from sgcd.lab.settings import LabSettings
+from sgcd.lab.long_desk.world import build_long_desk_task_suite
+from sgcd.lab.settings import LabSettings, LongDeskSettings
 from sgcd.lab.tasks import build_lab_task_suite
 from sgcd.measure.evaluate import Trial, evaluate_endpoint_model, held_out_tasks, list_trials
 from sgcd.measure.settings import ModelSettings
@@ -30,6 +31,8 @@ def build_task_suite(recipe: Recipe, user_endpoint: Endpoint | None = None) -> T
     environment = recipe.environment
     if isinstance(environment, LabSettings):
         return build_lab_task_suite(environment)
+    if isinstance(environment, LongDeskSettings):
+        return build_long_desk_task_suite(environment)
     user_settings = _user_settings(recipe)
     user: User | None = (
         None

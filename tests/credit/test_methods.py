@@ -42,6 +42,7 @@ ZEROS: dict[str, dict[str, Any]] = {
     "sdar": {"coefficient": 0},
     "centred_gate": {"floor": 1},
     "gigpo": {"coefficient": 0},
+    "by_turn": {"coefficient": 0},
     "hindsight": {"coefficient": 0},
     "opsd": {"reward_coefficient": 1},
     "sdpo": {"reward_coefficient": 1},

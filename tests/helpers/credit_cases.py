@@ -75,7 +75,9 @@ def credit_cases(draw: st.DrawFn) -> list[CreditInputs]:
                     {"role": "tool", "content": f"status {rng.integers(2)}"},
                 )
             ),
-            verdict=Verdict(reward, reward == 1),
+            verdict=Verdict(
+                reward, reward == 1, {"parts": [{"reward": float(rng.integers(2)), "turns": 1}] * int(rng.integers(3))}
+            ),
         )
         for index, (rollout, reward) in enumerate(zip(siblings.rollouts, rewards, strict=True))
     )

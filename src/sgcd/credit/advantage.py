@@ -42,10 +42,11 @@ def overlong_penalties(lengths: Sequence[int], max_tokens: int, *, share: float,
     return penalty * np.clip(over, 0.0, 1.0)
 
 
-def permute_advantages(values: NDArray[np.float64], seed: int) -> NDArray[np.float64]:
-    """The same advantages, dealt anew among the rollouts of a group: the control of the recipe's `control: permuted`.
+def deal_verdicts(num_rollouts: int, seed: int) -> list[int]:
+    """Whose verdict each rollout of a group has when they are dealt anew: the control of the recipe's `control:
+    permuted`.
 
     Every rollout keeps its tokens and loses its verdict. A policy gradient learns nothing from such a group on average;
     a rule that selects tokens by the sign of the advantage and the teacher's together still may.
     """
-    return np.random.default_rng(seed).permutation(values)
+    return np.random.default_rng(seed).permutation(num_rollouts).tolist()

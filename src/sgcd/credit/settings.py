@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from sgcd.credit.signal_settings import (
+    ByTurnSettings,
     CentredGateSettings,
     DirectSdSettings,
     GigpoSettings,
@@ -239,6 +240,7 @@ MethodSettings = Annotated[
     | SdarSettings
     | CentredGateSettings
     | GigpoSettings
+    | ByTurnSettings
     | HindsightSettings
     | DirectSdSettings
     | OpsdSettings

@@ -98,6 +98,17 @@ class GigpoSettings(RuleSettings):
     """Divide a turn's advantage by the standard deviation of its state's returns."""
 
 
+class ByTurnSettings(RuleSettings):
+    """The advantage of each part's own verdict on that part's tokens, where an environment gives verdicts by turn."""
+
+    role: ClassVar[Role] = "pull"
+    name: Literal["by_turn"]
+    coefficient: NonNegative = 1.0
+    """Share of the part's advantage in a token's, the rest being the rollout's; 0 is GRPO to the last bit."""
+    thinking: Share = 1.0
+    """Factor of the part's advantage on tokens of thinking."""
+
+
 class HindsightSettings(RuleSettings):
     """A turn's return, times how much likelier the turn is for a teacher that knows what succeeded (after HCAPO)."""
 

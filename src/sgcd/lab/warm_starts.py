@@ -184,17 +184,10 @@ def train_warm_start(
     chat = lab_policy.build_lab_chat()
     model = lab_policy.build_lab_model(start.seed, chat.vocab_size)
     steps = steps or start.steps
-    matrices = [p for n, p in model.named_parameters() if p.ndim == 2 and "embed" not in n]
-    other_parameters = [p for n, p in model.named_parameters() if p.ndim != 2 or "embed" in n]
-    optimizers = [
-        torch.optim.Muon(matrices, lr=_PEAK_LR["muon"], weight_decay=0.0),
-        torch.optim.AdamW(other_parameters, lr=_PEAK_LR["adam"], betas=(0.9, 0.98), weight_decay=0.0),
-    ]
+    optimizers = lab_policy.build_warm_start_optimizers(model, _PEAK_LR)
     stream = _bucket_batches(generate_examples(start, chat))
     for step in range(steps):
         lr_scale = min((step + 1) / 50, 1.0, (steps - step) / (0.4 * steps))
-        for optimizer, peak in zip(optimizers, _PEAK_LR.values(), strict=True):
-            optimizer.param_groups[0]["lr"] = peak * lr_scale
         ids, weights = _pad(next(stream), chat.pad_id)
         has_loss = weights[:, 1:] > 0
         with torch.autocast("cpu", torch.bfloat16):
@@ -203,9 +196,7 @@ def train_warm_start(
         target_logprobs = logprobs.gather(1, ids[:, 1:][has_loss][:, None])[:, 0]
         loss = -(target_logprobs * weights[:, 1:][has_loss]).sum() / weights[:, 1:].sum()
         loss.backward()
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        lab_policy.step_warm_start_optimizers(optimizers, _PEAK_LR, lr_scale)
         if (step + 1) % 50 == 0:
             on_progress(f"{start.name}: step {step + 1} of {steps}, loss {loss.item():.3f}")
     return model.eval(), chat

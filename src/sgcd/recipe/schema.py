@@ -8,7 +8,7 @@ from sgcd.act.settings import EnvironmentSettings, SiblingsSettings
 from sgcd.contrast.settings import ReferenceSettings
 from sgcd.credit.settings import MethodSettings
 from sgcd.endpoint.settings import CONNECTION_KEYS
-from sgcd.lab.settings import LabSettings
+from sgcd.lab.settings import LabSettings, LongDeskSettings
 from sgcd.learn.settings import (
     CheckpointSettings,
     OptimizerSettings,
@@ -37,7 +37,7 @@ class Recipe(Settings):
     """permuted deals the advantages of a group anew among its rollouts, by seed: what a method learns then, it does not
     learn from the verifier."""
     policy: PolicySettings
-    environment: Annotated[LabSettings | EnvironmentSettings, Field(discriminator="name")]
+    environment: Annotated[LabSettings | LongDeskSettings | EnvironmentSettings, Field(discriminator="name")]
     siblings: SiblingsSettings = SiblingsSettings()
     sampler: SamplerSettings = SamplerSettings()
     reference: ReferenceSettings = ReferenceSettings()

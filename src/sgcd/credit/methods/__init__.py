@@ -69,6 +69,8 @@ class CreditInputs:
     """The rollout's siblings, itself among them."""
     group_advantages: Sequence[float] = ()
     """Of the group's rollouts, in their order; dealt anew like `advantage` where the recipe says so."""
+    verdict_order: Sequence[int] = ()
+    """Whose verdict each of the group's rollouts was dealt, where the recipe deals them anew; empty: its own."""
     logprobs: Floats | None = None
     """log p of each token that the policy wrote, by the policy itself; None in `calibrate`."""
     entropy: Floats | None = None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
-from sgcd.credit.advantage import permute_advantages
+from sgcd.credit.advantage import deal_verdicts
 from sgcd.credit.methods import CreditInputs, CreditResult, Method
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.teacher_policies import InitialPolicy, TeacherPolicies
@@ -98,6 +98,7 @@ async def compute_gradients(
                     method=method,
                     timer=timer,
                     advantages=group_advantages(batch.group, config, step),
+                    verdict_order=verdict_order(batch.group, config, step),
                     step=step,
                     reads_references=reads_references,
                 )
@@ -125,6 +126,8 @@ class GroupBackward:
     timer: StepTimer
     advantages: Sequence[float]
     """One advantage per rollout, relative to its group."""
+    verdict_order: Sequence[int] = ()
+    """Whose verdict each rollout was dealt; empty where each has its own."""
     reads_references: bool = True
     initial_logprobs: list[Floats] | None = None
     """By the initial policy, where the surrogate has a KL term."""
@@ -174,6 +177,7 @@ class GroupBackward:
             teacher_input.creditable,
             batch.group,
             group_advantages=self.advantages,
+            verdict_order=self.verdict_order,
             logprobs=scores.logprobs[position],
             entropy=scores.entropies[position],
             step=self.step,
@@ -218,9 +222,15 @@ def takes_reading_sample(step: int, config: TrainConfig) -> bool:
 def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
     """Returns each rollout's advantage; `control: permuted` shuffles them within the group."""
     values = surrogate_advantages(group, config.surrogate, config.siblings.limits.tokens)
-    if config.control == "permuted":
-        values = permute_advantages(values, derive_seed(config.seed, "permuted", step, group.task.id))
-    return [float(value) for value in values]
+    order = verdict_order(group, config, step)
+    return [float(value) for value in (values[order] if order else values)]
+
+
+def verdict_order(group: Group, config: TrainConfig, step: int) -> list[int]:
+    """Whose verdict each rollout has under `control: permuted`; empty elsewhere."""
+    if config.control != "permuted":
+        return []
+    return deal_verdicts(len(group.rollouts), derive_seed(config.seed, "permuted", step, group.task.id))
 
 
 def calibrate_method(
