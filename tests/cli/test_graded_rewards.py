@@ -33,6 +33,14 @@ class Desk(front.Desk):
         return f"user {name}"
 
 
+class InParts(Desk):
+    """Each turn is a part, in which nothing or a call is done."""
+
+    def get_parts(self) -> list[float]:
+        self.parts = [*getattr(self, "parts", []), float(self.num_calls)]
+        return self.parts
+
+
 def close_enough(environment: Desk, answer: str) -> float:
     return 0.89 if environment.word in answer.split() else 0.44
 '''
@@ -78,3 +86,15 @@ def test_one_reward_and_several_are_not_both_taken(capsys: Capture):
     both = ["environment.reward=judges:right", "environment.rewards={brief: judges:brief}"]
     assert main(["check", "recipe.yaml", *KEYS, *both]) == 2
     assert "environment: reward and rewards are both set" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("at_graded_desk")
+def test_verdicts_by_turn_are_learned_from_where_a_class_gives_them_and_else_refused(capsys: Capture):
+    by_turn = [*KEYS, "method={name: by_turn}"]
+    assert main(["train", "recipe.yaml", "--run", "A", *by_turn]) == 2
+    refusal = capsys.readouterr().err
+    assert re.search(r"method\.by_turn: rollout \S+: its environment gives no verdict by turn, expected", refusal)
+    assert main(["train", "recipe.yaml", "--run", "B", *by_turn, "environment.class=graded:InParts"]) == 0
+    rollout = RunFolder.open(Path("B")).read_rollouts(1)[0].group.rollouts[0]
+    assert rollout.verdict is not None
+    assert [part["turns"] for part in rollout.verdict.facts["parts"]] == [1] * len(rollout.turns)

@@ -11,7 +11,7 @@ from pydantic import PydanticSchemaGenerationError, PydanticUserError, TypeAdapt
 
 from sgcd.errors import EnvironmentFault
 
-_HARNESS_METHODS = ("reset", "get_reward", "get_public_facts", "close")
+_HARNESS_METHODS = ("reset", "get_reward", "get_public_facts", "get_parts", "close")
 """Public methods that are called by the harness and are not tools."""
 
 _SECTION_HEADING = re.compile(r"(Args|Arguments|Parameters|Returns?|Raises|Yields|Examples?|Notes?):\s*$")

@@ -26,7 +26,8 @@ class OwnEnvironment:
     ends the conversation. Then the rollout is judged by the function that the row names as its verifier, which gets the
     object and the policy's last text; or by those of `environment.reward` or `environment.rewards`, which get the
     object and the row; or by `get_reward()`. A judge returns a number, or several by name. `get_public_facts()` says
-    what holds at the end, in words that a reference may use, and `close()` is called then; a class needs neither.
+    what holds at the end, in words that a reference may use, `get_parts()` the rewards of the parts that have ended
+    after each turn, and `close()` is called at the end; a class needs none of them.
     Methods may be async; others run on a thread.
     """
 
@@ -48,6 +49,8 @@ class OwnEnvironment:
         self._instance: Any = None
         self._row: Mapping[str, Any] = {}
         self._last_text = ""
+        self._parts: list[dict[str, float]] = []
+        self._num_part_turns = 0
 
     async def open(self, task: Task, seed: int) -> InitialMessages:
         self._row, self._seed = task.row, seed
@@ -63,8 +66,10 @@ class OwnEnvironment:
         self._conversation.append({"role": "assistant", "content": turn.text})
         if not turn.calls:
             self._last_text = turn.text
+            await self._note_parts()
             return Reply(ask_user=partial(self._ask_user, self._user)) if self._user else Reply(done=True)
         answers = [await self._run_tool(call) for call in turn.calls]
+        await self._note_parts()
         return Reply(tuple(message for message, _ in answers), call_errors=tuple(failed for _, failed in answers))
 
     def _first_user_message(self) -> Callable[[], Awaitable[Reply]] | None:
@@ -92,11 +97,24 @@ class OwnEnvironment:
             named = cast(Mapping[Any, Any], reward)
             rewards = {str(key): finite_reward(f"{name}, {key}", value) for key, value in named.items()}
             total = weighted_reward(rewards, self._config.reward_weights)
-            return Verdict(
-                total, success=total >= self._config.success, facts={"rewards": rewards}, public_facts=public_facts
-            )
+            facts = {"rewards": rewards, **self._part_facts}
+            return Verdict(total, success=total >= self._config.success, facts=facts, public_facts=public_facts)
         total = finite_reward(name, reward)
-        return Verdict(total, success=total >= self._config.success, public_facts=public_facts)
+        return Verdict(total, success=total >= self._config.success, facts=self._part_facts, public_facts=public_facts)
+
+    @property
+    def _part_facts(self) -> dict[str, Any]:
+        """The verdicts by turn, where the class gives any."""
+        return {"parts": self._parts} if callable(getattr(self._instance, "get_parts", None)) else {}
+
+    async def _note_parts(self) -> None:
+        """Keep the parts that have ended in this turn, each with its reward and the number of its turns."""
+        self._num_part_turns += 1
+        get_parts = getattr(self._instance, "get_parts", None)
+        rewards = [*await self._call_method(get_parts)] if callable(get_parts) else []
+        for reward in rewards[len(self._parts) :]:
+            self._parts.append({"reward": finite_reward("get_parts()", reward), "turns": self._num_part_turns})
+            self._num_part_turns = 0
 
     async def _public_facts(self) -> dict[str, bool]:
         get_public_facts = getattr(self._instance, "get_public_facts", None)

@@ -159,7 +159,7 @@ def train_desk_start(start: DeskStart, on_progress: Callable[[str], None] = prin
         logprobs = model.lm_head(hidden_states[kinds != _OTHER]).log_softmax(-1)
         surprisal = -logprobs.gather(-1, targets[:, None])[:, 0]
         losses = {kind: surprisal[kinds[kinds != _OTHER] == kind] for kind in _LOSS_SHARES}
-        loss = sum(_LOSS_SHARES[kind] * of_kind.mean() for kind, of_kind in losses.items() if of_kind.numel())
+        loss = torch.stack([_LOSS_SHARES[kind] * one.mean() for kind, one in losses.items() if one.numel()]).sum()
         loss.backward()
         lr_scale = min(step / 40, 1.0, max(0.05, (start.steps - step) / (0.4 * start.steps)))
         step_warm_start_optimizers(optimizers, _PEAK_LR, lr_scale)

@@ -141,7 +141,6 @@ def build_long_desk_task_suite(settings: LongDeskSettings) -> TaskSuite:
     return TaskSuite(lambda: LongDesk(settings), splits)
 
 
-@lru_cache(maxsize=16)
 def generate_desk_tasks(split: str, settings: LongDeskSettings) -> tuple[Task, ...]:
     """The tasks of a split, equal on every machine."""
     rng = np.random.Generator(np.random.Philox(key=_SPLIT_SEEDS[split] * 1000 + settings.requests))
