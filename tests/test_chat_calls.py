@@ -1,12 +1,14 @@
 """Calls in the dialects of real models: what they say, or what is wrong with them in a sentence."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
-from helpers.chats import TOOLS
+from helpers.chats import OPENING, TOOLS, chat
 from sgcd.chat.call_formats import parse_bare_calls, parse_json_call, parse_tag_call
 from sgcd.records import Call
 
@@ -113,3 +115,24 @@ def test_every_json_call_is_read_as_it_was_written(arguments: dict[str, Any]) ->
 def test_whatever_is_sampled_is_a_call_or_a_sentence(text: str, parse: Any) -> None:
     found = parse(text, TOOLS)
     assert isinstance(found, Call | str | list) and (not isinstance(found, str) or "\n" not in found)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The booking is for Mia.",
+        '<tool_call>\n{"name": "find", "arguments": {"who": "Mia", "count": 3}}\n</tool_call>',
+        'I look.\n<tool_call>\n{"name": "find", "arguments": {"who": "Mia"}}\n</tool_call>',
+        "<think>\nI know.\n</think>\n\nFor Mia.",
+    ],
+)
+def test_the_parser_of_transformers_reads_a_turn_of_a_saved_policy_as_ours_does(text: str, tmp_path: Path) -> None:
+    here = chat("plain")
+    here.save(tmp_path)
+    tokenizer: Any = AutoTokenizer
+    ids = here.encode_turn(text)
+    opening = here.encode_prompt(OPENING, TOOLS).token_ids.tolist()
+    read = tokenizer.from_pretrained(tmp_path).parse_response(ids.tolist(), prefix=opening)
+    ours, _ = here.parse_turn(ids, TOOLS)
+    calls = tuple(Call(call["function"]["name"], call["function"]["arguments"]) for call in read.get("tool_calls", ()))
+    assert (read.get("content", ""), read.get("reasoning_content", ""), calls) == (ours.text, ours.thinking, ours.calls)

@@ -186,7 +186,7 @@ def _convert_value(value: str, schema: Mapping[str, Any]) -> Any:
 
 CallParser = Callable[[str, Tools], list[Call] | str]
 _THINKING_MARKS = ("<think>", "</think>")
-_CALL_MARKS = ("<tool_call>", "</tool_call>")
+CALL_MARKS = ("<tool_call>", "</tool_call>")
 _RESPONSE_MARKS = ("<tool_response>", "</tool_response>")
 _FUNCTION_MARKS = ("<function=", "</function>", "<parameter=", "</parameter>")
 PYTHON_TAG = "<|python_tag|>"
@@ -228,12 +228,12 @@ LAB_FORMAT = CallFormat(
     "the lab", _THINKING_MARKS, ("<call>", "</call>"), _single_call(parse_word_call), answer_separator=" "
 )
 HERMES_FORMAT = CallFormat(
-    "Hermes", _THINKING_MARKS, _CALL_MARKS, _single_call(parse_json_call), other_marks=_RESPONSE_MARKS
+    "Hermes", _THINKING_MARKS, CALL_MARKS, _single_call(parse_json_call), other_marks=_RESPONSE_MARKS
 )
 QWEN35_FORMAT = CallFormat(
     "Qwen3.5",
     _THINKING_MARKS,
-    _CALL_MARKS,
+    CALL_MARKS,
     _single_call(parse_tag_call),
     other_marks=(*_RESPONSE_MARKS, *_FUNCTION_MARKS),
 )
@@ -247,11 +247,11 @@ def detect_call_format(rendered_call: str, tool: str, argument: str) -> CallForm
     if (
         f"<function={tool}>" in rendered_call
         and f"<parameter={argument}>" in rendered_call
-        and _CALL_MARKS[0] in rendered_call
+        and CALL_MARKS[0] in rendered_call
     ):
         return QWEN35_FORMAT
     if f'"name": "{tool}"' not in rendered_call:
         return None
-    if _CALL_MARKS[0] in rendered_call:
+    if CALL_MARKS[0] in rendered_call:
         return HERMES_FORMAT
     return LLAMA_FORMAT if '"parameters":' in rendered_call else None

@@ -110,6 +110,8 @@ class Chat:
 
     def save(self, folder: Path) -> None:
         """Write tokenizer and template; with them apply_chat_template gives the text of a rollout."""
+        if not getattr(self.tokenizer, "response_template", None):
+            self.tokenizer.response_template = self._turn_writer.response_template(self._turn_prefix)
         self.tokenizer.save_pretrained(folder)
 
     # -- the conversation ---------------------------------------------------------------------------------------------

@@ -3,9 +3,10 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from json import dumps
+from re import escape
 from typing import Any
 
-from sgcd.chat.call_formats import LAB_FORMAT, PYTHON_TAG, CallFormat
+from sgcd.chat.call_formats import CALL_MARKS, HERMES_FORMAT, LAB_FORMAT, PYTHON_TAG, CallFormat
 from sgcd.chat.template import PROBE_TEXT, PROBE_USER, RenderFn
 from sgcd.errors import TemplateError
 from sgcd.records import Call, ParsedTurn
@@ -35,6 +36,27 @@ class TurnWriter:
             thinking = f"<think> {turn.thinking} </think>" if turn.thinking else ""
             return " ".join(" ".join([thinking, turn.text, *map(_write_word_call, turn.calls)]).split())
         return self._write_thinking(turn.thinking) + turn.text + self._write_calls(turn.calls, bool(turn.text))
+
+    def response_template(self, start: str) -> dict[str, Any] | None:
+        """How `transformers serve` parses a turn behind `start`; None where it knows the format by the model."""
+        if self.call_format is not HERMES_FORMAT or self.opens_thinking:
+            return None
+        (thinking, end_of_thinking), (call, end_of_call) = self.call_format.thinking_marks, CALL_MARKS
+        call_fields = {"content": "json", "transform": {"type": "function", "function": "{content}"}}
+        return {
+            "defaults": {"role": "assistant"},
+            "start_anchor": start,
+            "fields": {
+                "reasoning_content": {"open": thinking, "close": end_of_thinking, "content": "text"},
+                "tool_calls": {
+                    "open_pattern": rf"\s*{escape(call)}",
+                    "close": end_of_call,
+                    "repeats": True,
+                    **call_fields,
+                },
+                "content": {"close_pattern": rf"\s*{escape(self.end)}", "content": "text"},
+            },
+        }
 
     def _write_thinking(self, thinking: str) -> str:
         opening, closing = self.call_format.thinking_marks
