@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sgcd.act.settings import OwnEnvironmentSettings
 from sgcd.contrast.insert import build_teacher_input_ids, encode_reference, write_neutral_text
 from sgcd.credit.methods import Needs
 from sgcd.learn.policy.load import load_policy
@@ -67,6 +68,7 @@ def test_the_recipes_differ_in_what_they_compare_alone(data: dict[str, Any]) -> 
     sft, grpo, sgcd = (load_recipe(REAL / f"{name}.yaml", is_supervised=name == "sft") for name in NAMES)
     assert sft.environment == grpo.environment == sgcd.environment
     assert grpo.model_copy(update={"method": sgcd.method}) == sgcd
+    assert isinstance(sft.environment, OwnEnvironmentSettings)
     assert data["SYSTEM"] == sft.environment.system
 
 
