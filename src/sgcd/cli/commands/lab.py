@@ -4,7 +4,7 @@ import json as jsonlib
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
@@ -21,18 +21,26 @@ from sgcd.cli.output import print_json, progress_console, results_console
 from sgcd.storage.atomic import SCHEMA
 
 DEMO_METHODS = ("grpo", "sgcd")
+COLLAPSE_RECIPES = ("collapse-sdpo", "collapse-sgcd")
 lab_app = typer.Typer(invoke_without_command=True, **TYPER_OPTIONS)
 
 
 @lab_app.callback()
-def demo(context: typer.Context, json: JsonFlag = False) -> None:
+def demo(
+    context: typer.Context,
+    collapse: Annotated[
+        bool, typer.Option("--collapse", help="Show how a teacher in the loss destroys the use of tools.")
+    ] = False,
+    json: JsonFlag = False,
+) -> None:
     """Train a tiny agent on this machine, in minutes.
 
     Runs recipes/lab/grpo.yaml and recipes/lab/sgcd.yaml side by side, from the same start, into new folders under
-    runs/, and compares them.
+    runs/, and compares them. With --collapse it runs collapse-sdpo.yaml and collapse-sgcd.yaml instead: their teachers
+    read a leak that was put in on purpose; one is imitated, the other weighs credit.
     """
     if context.invoked_subcommand is None:
-        run_demo(as_json=json)
+        run_collapse(as_json=json) if collapse else run_demo(as_json=json)
 
 
 def run_demo(as_json: bool) -> None:
@@ -41,7 +49,7 @@ def run_demo(as_json: bool) -> None:
     from sgcd.recipe.load import lab_recipe_path
     from sgcd.show.report import write_report
 
-    demo_number = next(n for n in count(1) if not any(demo_run_path(method, n).exists() for method in DEMO_METHODS))
+    demo_number = next_demo_number(DEMO_METHODS)
     runs = train_side_by_side(
         {method: (lab_recipe_path(method), demo_run_path(method, demo_number)) for method in DEMO_METHODS}
     )
@@ -60,6 +68,26 @@ def run_demo(as_json: bool) -> None:
     for method, report_path in reports.items():
         results_console().print(f"report of {method}: {report_path}", soft_wrap=True)
     results_console().print(f"\n{demo_verdict(runs, comparison)}", soft_wrap=True)
+
+
+def run_collapse(as_json: bool) -> None:
+    """Train with the leaking teacher in the loss, and with the same teacher weighing credit; show tools and actions."""
+    from sgcd.recipe.load import lab_recipe_path
+    from sgcd.show.tool_course import course_table, describe_course, tool_course
+    from sgcd.storage.run_folder import RunFolder
+
+    number = next_demo_number(COLLAPSE_RECIPES)
+    runs = train_side_by_side({name: (lab_recipe_path(name), demo_run_path(name, number)) for name in COLLAPSE_RECIPES})
+    courses = {
+        name: tool_course(RunFolder.open(demo_run_path(name, number)).read_evaluations(), "dev")
+        for name in COLLAPSE_RECIPES
+    }
+    if as_json:
+        print_json({"schema": SCHEMA, "runs": runs, "courses": courses})
+        return
+    for name, course in courses.items():
+        results_console().print(course_table(name, course))
+        results_console().print(f"{describe_course(name, course)}\n", soft_wrap=True)
 
 
 def train_side_by_side(runs: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
@@ -108,6 +136,11 @@ def demo_verdict(runs: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
         f"Success on {comparison['split']} tasks {' and '.join(changes)}; {ahead} "
         f"(SGCD less GRPO: {format_interval(overall['difference'], '+')}); {', '.join(fallen) or 'no category fell'}."
     )
+
+
+def next_demo_number(names: Sequence[str]) -> int:
+    """The first number that no run of these has yet."""
+    return next(number for number in count(1) if not any(demo_run_path(name, number).exists() for name in names))
 
 
 def demo_run_path(method: str, number: int) -> Path:
