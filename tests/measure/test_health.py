@@ -156,7 +156,8 @@ def test_a_category_that_falls_while_the_total_rises_is_named() -> None:
     assert fallen_category_warnings(change) == [fall]
     assert describe_change(change) == (
         "Success on held-out dev tasks (greedy) did not clearly change, from .32 to .47 (+.150, 95 % interval "
-        f"{change_interval(change)}): action rose from .10 to .90, no_action fell from .60 to .15."
+        f"{change_interval(change)}): action rose from .10 to .90, no_action fell from .60 to .15, information "
+        "did not clearly change."
     )
 
 

@@ -10,6 +10,7 @@ from helpers import drawn_runs
 from sgcd.credit_records import Credit, CreditRecord
 from sgcd.records import Turn
 from sgcd.show import group_columns as siblings
+from sgcd.show import token_numbers
 from sgcd.show.group_columns import ShownToken, TurnCell, build_task_section
 from sgcd.show.token_classes import build_token_classes
 
@@ -51,10 +52,10 @@ def test_weights_below_one_and_failures_have_colours_of_their_own() -> None:
 
 def test_success_stands_before_failure_and_what_broke_stands_last() -> None:
     task, _ = shown()
-    assert [(c.sibling, c.outcome, c.advantage) for c in task.columns] == [
-        (1, "success", 0.5),
-        (0, "failure", -0.5),
-        (2, "broken", None),
+    assert [(c.siblings, c.outcome, c.advantage) for c in task.columns] == [
+        ((1,), "success", 0.5),
+        ((0,), "failure", -0.5),
+        ((2,), "broken", None),
     ]
     assert (task.columns[2].end_reason, task.columns[2].broken) == ("", "reply: timed out after 60 s")
     assert task.columns[0].facts == (("state", "✓"), ("note", "-"))
@@ -96,8 +97,8 @@ def test_numbers_stand_for_the_tokens_that_are_shown() -> None:
 
 
 def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(siblings, "MAX_HEAD_TOKENS", 1)
-    monkeypatch.setattr(siblings, "MAX_TAIL_TOKENS", 1)
+    monkeypatch.setattr(token_numbers, "MAX_HEAD_TOKENS", 1)
+    monkeypatch.setattr(token_numbers, "MAX_TAIL_TOKENS", 1)
     monkeypatch.setattr(siblings, "MAX_OBSERVATION_CHARS", 3)
     task, numbers = shown()
     first, second = task.columns[0].cells
@@ -105,7 +106,7 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
     assert second.tokens == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
     assert first.observation == "do ... 1 characters cut ... e"
     assert numbers["1.0.0"]["id"] == [10, 15]
-    assert siblings.count_shown_tokens(drawn_runs.siblings()) == 3 * 2
+    assert token_numbers.count_shown_tokens(drawn_runs.siblings()) == 3 * 2
 
 
 def test_what_was_wrong_with_a_call_stands_below_it() -> None:
@@ -114,3 +115,15 @@ def test_what_was_wrong_with_a_call_stands_below_it() -> None:
     group = replace(drawn_runs.siblings(), rollouts=(drawn_runs.rollout(0, False, turns=bad),))
     task, _ = build_task_section("0", group, {}, references=(), decode_tokens=spell, max_advantage=1.0)
     assert task.columns[0].cells[0].problems == ("find answered with an error", "could not be read: it is never closed")
+
+
+def test_siblings_with_the_same_tokens_and_credit_are_one_column() -> None:
+    same, other = drawn_runs.rollout(1, True), drawn_runs.rollout(0, False)
+    twin = replace(same, sibling=3)
+    weighted = replace(same, sibling=4)
+    group = replace(drawn_runs.siblings(), rollouts=(other, same, twin, weighted), broken=())
+    records = {one.name: drawn_runs.scored(0.5) for one in (same, twin)} | {other.name: drawn_runs.scored(-0.5)}
+    task, numbers = build_task_section("0", group, records, references=(), decode_tokens=spell, max_advantage=1.0)
+    assert [column.siblings for column in task.columns] == [(1, 3), (4,), (0,)]  # sibling 4 has no credit on record
+    assert (task.num_siblings, task.num_raised) == (4, 3 * 2)
+    assert [*numbers] == ["0.0", "0.1", "0.2"]

@@ -169,9 +169,12 @@ def missing_reference_warnings(rows: Sequence[StepMetrics]) -> list[str]:
     causes = _sum_counts([reference.causes for reference in references])
     if not causes:
         return []
-    explanation = ", ".join(f"{cause} {count}" for cause, count in causes.most_common())
-    groups = count_noun(sum(reference.groups for reference in references), "group")
-    return [f"{causes.total()} of {groups} without a reference: {explanation}"]
+    num_groups = sum(reference.groups for reference in references)
+    explanation = ", ".join(f"{cause} ({count})" if len(causes) > 1 else cause for cause, count in causes.most_common())
+    return [
+        f"{causes.total()} of {count_noun(num_groups, 'group')} ({format_percent(causes.total() / num_groups)}) had no "
+        f"reference and learned with weight one: {explanation}"
+    ]
 
 
 def decline_warnings(rows: Sequence[StepMetrics]) -> list[str]:

@@ -19,7 +19,13 @@ from sgcd.storage.atomic import Row
 from sgcd.storage.credit_metrics import CreditMetrics
 from sgcd.storage.metrics import StepMetrics
 
-_UNIT_RANGE_TITLES = ("Mixed groups", "Where credit falls", "Scored rollouts", "Other references")
+_UNIT_RANGE_TITLES = (
+    "Mixed groups",
+    "Where credit falls",
+    "Credit at the start of turns",
+    "Scored rollouts",
+    "Other references",
+)
 """Pictures whose axis runs from zero to one."""
 _METRIC_CURVES: tuple[tuple[str, str, Callable[[StepMetrics], float | None]], ...] = (
     ("Mixed groups", "tasks whose siblings differ in reward", lambda row: ratio_or_none(row.mixed, row.tasks)),
@@ -116,7 +122,7 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
         points = finite_points([(step, credit.where[place].credit) for step, credit in steps if place in credit.where])
         return points if any(share for _, share in points) else []
 
-    places = dict.fromkeys(place for _, credit in steps for place in credit.where)
+    kinds = dict.fromkeys(place for _, credit in steps for place in credit.where if place != "first")
     pictures: list[tuple[str, str, dict[str, CurvePoints]]] = [
         (
             "Credited tokens",
@@ -126,9 +132,10 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
         ("Mean weight", "over every token that was written", {"": line(lambda credit: credit.weight.mean)}),
         (
             "Where credit falls",
-            "share of it by kind of token; first: turns' first tokens",
-            {place: place_line(place) for place in places},
+            "share of it by kind of token",
+            {kind: place_line(kind) for kind in kinds},
         ),
+        ("Credit at the start of turns", "share of it on the first 32 tokens of turns", {"": place_line("first")}),
         (
             "Divergence",
             "between student and teacher, in nats",
@@ -150,10 +157,10 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
         ),
         (
             "Other references",
-            "share of credited tokens that they credit too",
+            "of the credited tokens, how many a wrong reference credits too; low is good",
             {
-                "next task's": line(lambda credit: credit.shuffled.overlap if credit.shuffled else None),
-                "outcomes exchanged": line(lambda credit: credit.swapped.overlap if credit.swapped else None),
+                "the next task's": line(lambda credit: credit.shuffled.overlap if credit.shuffled else None),
+                "its own, exchanged": line(lambda credit: credit.swapped.overlap if credit.swapped else None),
             },
         ),
     ]

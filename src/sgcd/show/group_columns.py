@@ -7,17 +7,15 @@ from typing import Any
 import numpy as np
 
 from sgcd.credit_records import CreditRecord
-from sgcd.records import Flags, Floats, Group, Rollout, TokenIds, Turn
+from sgcd.records import Flags, Group, Rollout, TokenIds, Turn
 from sgcd.show.escape_text import escape_text, escape_token
 from sgcd.show.token_classes import build_token_classes
+from sgcd.show.token_numbers import TokenNumbers, shown_mask, token_numbers
 from sgcd.text import cut_middle
 
 TokenDecoder = Callable[[TokenIds], list[str]]
 """Decode the ids of a response to the text of each token."""
-TokenNumbers = dict[str, Any]
 
-MAX_HEAD_TOKENS, MAX_TAIL_TOKENS = 1_000, 500
-"""Tokens of a long rollout that the page shows from its beginning and from its end."""
 MAX_OBSERVATION_CHARS = 1_200
 """Longer observations are shortened."""
 MAX_PROMPT_CHARS = 3_000
@@ -54,7 +52,8 @@ class RolloutColumn:
     """One sibling, from its outcome to its last turn."""
 
     key: str
-    sibling: int
+    siblings: tuple[int, ...]
+    """Several where they wrote and saw the same tokens and got the same credit."""
     outcome: str
     """success, failure or broken."""
     end_reason: str
@@ -68,6 +67,8 @@ class RolloutColumn:
     """The share of its policy tokens with a weight above one."""
     has_unit_weights: bool
     """Every weight is one."""
+    num_raised: int
+    """Its tokens with a weight above one."""
     num_policy_tokens: int
     cells: tuple[TurnCell, ...]
 
@@ -84,6 +85,20 @@ class TaskSection:
     is_wide: bool
     """Some turn is long."""
     reference: Mapping[str, Any] | None
+
+    @property
+    def num_raised(self) -> int:
+        """Tokens of all siblings with a weight above one."""
+        return sum(column.num_raised * len(column.siblings) for column in self.columns)
+
+    @property
+    def has_weights(self) -> bool:
+        """There is credit on record."""
+        return any(column.mean_weight is not None for column in self.columns)
+
+    @property
+    def num_siblings(self) -> int:
+        return sum(len(column.siblings) for column in self.columns)
 
 
 def build_task_section(
@@ -102,18 +117,18 @@ def build_task_section(
     best_first = sorted(group.rollouts, key=lambda rollout: not rollout.success)
     columns: list[RolloutColumn] = []
     numbers: dict[str, TokenNumbers] = {}
-    for index, rollout in enumerate((*best_first, *group.broken)):
-        credit_record = credit_records.get(rollout.name)
+    for index, same in enumerate(fold_equal_siblings((*best_first, *group.broken), credit_records)):
+        rollout, credit_record = same[0], credit_records.get(same[0].name)
         columns.append(
             _rollout_column(
                 f"{key}.{index}",
-                rollout,
+                same,
                 credit_record,
                 token_texts=decode_tokens(rollout.response),
                 max_advantage=max_advantage,
             )
         )
-        numbers[f"{key}.{index}"] = _token_numbers(rollout, credit_record)
+        numbers[f"{key}.{index}"] = token_numbers(rollout, credit_record)
     first_rollout = next(iter((*group.rollouts, *group.broken)), None)
     reference_row = next((row for row in references if row.get("task") == group.task.id), None)
     return TaskSection(
@@ -127,24 +142,38 @@ def build_task_section(
     ), numbers
 
 
-def count_shown_tokens(group: Group) -> int:
-    """Count the tokens of a group that the page would show."""
-    return sum(
-        min(rollout.num_policy_tokens, MAX_HEAD_TOKENS + MAX_TAIL_TOKENS)
-        for rollout in (*group.rollouts, *group.broken)
-    )
+def fold_equal_siblings(rollouts: Sequence[Rollout], credit_records: Mapping[str, CreditRecord]) -> list[list[Rollout]]:
+    """Rollouts with the same tokens, outcome and credit, together; each list where its first one stood."""
+    folded: dict[Any, list[Rollout]] = {}
+    for rollout in rollouts:
+        credit_record = credit_records.get(rollout.name)
+        credit = credit_record.credit if credit_record else None
+        weights = b"" if credit is None else np.round(credit.weight, 3).tobytes()
+        same = (
+            (rollout.response.tobytes(), rollout.success, credit.advantage if credit else None, weights)
+            if not rollout.broken
+            else rollout.name
+        )
+        folded.setdefault(same, []).append(rollout)
+    return list(folded.values())
 
 
 def _rollout_column(
-    key: str, rollout: Rollout, credit_record: CreditRecord | None, *, token_texts: list[str], max_advantage: float
+    key: str,
+    same: Sequence[Rollout],
+    credit_record: CreditRecord | None,
+    *,
+    token_texts: list[str],
+    max_advantage: float,
 ) -> RolloutColumn:
+    rollout = same[0]
     mask = rollout.response_mask
     weights = None if credit_record is None or not mask.any() else credit_record.credit.weight[mask]
     facts: Mapping[str, Any] = rollout.verdict.facts if rollout.verdict else {}
     outcome = "broken" if rollout.broken else "success" if rollout.success else "failure"
     return RolloutColumn(
         key=key,
-        sibling=rollout.sibling,
+        siblings=tuple(one.sibling for one in same),
         outcome=outcome,
         end_reason="" if rollout.broken else rollout.end_reason.replace("_", " "),
         broken=escape_text(rollout.broken),
@@ -153,6 +182,7 @@ def _rollout_column(
         mean_weight=None if weights is None else float(weights.mean()),
         credited_share=None if weights is None else float((weights > 1).mean()),
         has_unit_weights=weights is not None and bool((weights == 1).all()),
+        num_raised=0 if weights is None else int((weights > 1).sum()),
         num_policy_tokens=rollout.num_policy_tokens,
         cells=_turn_cells(
             rollout,
@@ -160,15 +190,6 @@ def _rollout_column(
             token_classes=build_token_classes(rollout, credit_record, max_advantage),
         ),
     )
-
-
-def shown_mask(mask: Flags) -> Flags:
-    """Mark the shown tokens of a response: all policy tokens, or the head and the tail of a long response."""
-    num_written = int(mask.sum())
-    if num_written <= MAX_HEAD_TOKENS + MAX_TAIL_TOKENS:
-        return mask
-    rank = np.cumsum(mask) - 1
-    return mask & ((rank < MAX_HEAD_TOKENS) | (rank >= num_written - MAX_TAIL_TOKENS))
 
 
 def _turn_cells(rollout: Rollout, *, token_texts: list[str], token_classes: list[str]) -> tuple[TurnCell, ...]:
@@ -218,42 +239,6 @@ def _shown_token(token_text: str, css_classes: str, is_first: bool) -> ShownToke
 def _call_problems(turn: Turn) -> tuple[str, ...]:
     failed_calls = [f"{escape_text(call.name)} answered with an error" for call in turn.calls if call.is_error]
     return (*failed_calls, *([f"could not be read: {escape_text(turn.malformed)}"] if turn.malformed else ()))
-
-
-def _token_numbers(rollout: Rollout, credit_record: CreditRecord | None) -> TokenNumbers:
-    """Numbers of the shown tokens, in order; a number that all tokens share is written once."""
-    show_mask = shown_mask(rollout.response_mask)
-    numbers: TokenNumbers = {"place": np.flatnonzero(show_mask).tolist(), "id": rollout.response[show_mask].tolist()}
-    if credit_record is None:
-        return numbers
-    numbers |= {
-        "advantage": short_number(credit_record.credit.advantage),
-        "weight": _short_numbers(credit_record.credit.weight[show_mask]),
-    }
-    if credit_record.features is not None:
-        features = credit_record.features
-        feature_values = {
-            "divergence": features.divergence,
-            "entropy": features.entropy,
-            "gap": features.teacher_logprob_gap,
-        }
-        for name, values in feature_values.items():
-            numbers[name] = _short_numbers(values[show_mask])
-    if credit_record.saliency is not None:
-        numbers["saliency"] = _short_numbers(credit_record.saliency[show_mask])
-    if credit_record.creditable is not None:
-        numbers["masked"] = np.flatnonzero(~credit_record.creditable[show_mask]).tolist()
-    return numbers
-
-
-def _short_numbers(values: Floats) -> Any:
-    numbers = [short_number(float(value)) for value in values]
-    return numbers[0] if len(set(numbers)) == 1 else numbers
-
-
-def short_number(value: float) -> float | None:
-    """Round to four significant digits; JSON knows no NaN."""
-    return float(f"{value:.4g}") if np.isfinite(value) else None
 
 
 def _prompt_messages(rollout: Rollout) -> tuple[tuple[str, str], ...]:

@@ -14,11 +14,12 @@ from sgcd.measure import health
 from sgcd.measure.compare import compare_evaluations, load_first_and_last
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.measure.trial_rows import TrialRow
-from sgcd.measure.validity import count_noun, describe_commonest_cause, fruitless_reason
+from sgcd.measure.validity import count_noun, describe_commonest_cause, format_percent, fruitless_reason
 from sgcd.settings import flatten_mapping
 from sgcd.show import group_columns as siblings
 from sgcd.show import steps as chosen
 from sgcd.show import token_classes as looks
+from sgcd.show import token_numbers
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.steps import build_step_sections, load_token_decoder
@@ -83,6 +84,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         health=[line for line in health_lines if not line.startswith("INVALID")],
         remarks=describe_usage(metrics),
         headline=escape_text(describe_outcome(metrics, measured)),
+        reach=escape_text(describe_reach(metrics)),
         broken=describe_broken(metrics),
         measured=measured,
         curves=pictures,
@@ -112,8 +114,8 @@ def page_limits() -> dict[str, Any]:
     """What a page leaves out, and the levels of its colours."""
     return {
         "tokens": chosen.MAX_PAGE_TOKENS,
-        "head": siblings.MAX_HEAD_TOKENS,
-        "tail": siblings.MAX_TAIL_TOKENS,
+        "head": token_numbers.MAX_HEAD_TOKENS,
+        "tail": token_numbers.MAX_TAIL_TOKENS,
         "observation": siblings.MAX_OBSERVATION_CHARS,
         "prompt": siblings.MAX_PROMPT_CHARS,
         "nats": looks.DIVERGENCE_LEVELS,
@@ -147,10 +149,10 @@ def render_template(**context: Any) -> str:
 
 
 def mark_numbers(line: str) -> Any:
-    """The line as HTML, with its numbers in <b>."""
+    """The line as HTML, with its numbers in <b>, but for totals: of 160."""
     from markupsafe import Markup, escape
 
-    parts = re.split(r"((?<!\w)[+-]?\.?\d[\d.,]*(?: %)?)", line)
+    parts = re.split(r"((?<!\w)(?<!\bof )[+-]?\.?\d[\d.,]*(?: %)?)", line)
     return Markup("").join(Markup("<b>{}</b>").format(part) if i % 2 else escape(part) for i, part in enumerate(parts))
 
 
@@ -194,6 +196,21 @@ def describe_outcome(metrics: Sequence[StepMetrics], measured: Mapping[str, Any]
             f"{measured['start']['step']} alone (success {rates})."
         )
     return describe_change(measured["change"])
+
+
+def describe_reach(metrics: Sequence[StepMetrics]) -> str:
+    """How much of a run its weights touched; empty for a method without weights on record."""
+    steps = [row.credit for row in metrics if row.credit]
+    creditable = sum(credit.creditable for credit in steps)
+    if not creditable:
+        return ""
+    credited, scored = sum(credit.credited for credit in steps), sum(credit.scored for credit in steps)
+    share = format_percent(credited / creditable)
+    return (
+        f"In the whole run {share} of the tokens that may have credit were raised above weight one; {scored:,} of "
+        f"{sum(credit.rollouts for credit in steps):,} rollouts learned from were read by a teacher. This page shows "
+        "one run; sgcd compare says whether its method helped, from runs of both methods."
+    )
 
 
 def describe_policy(recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

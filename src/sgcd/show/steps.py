@@ -10,9 +10,9 @@ import numpy as np
 from sgcd.credit_records import CreditRecord
 from sgcd.errors import DamageError, FolderError
 from sgcd.records import Group, TokenIds
-from sgcd.show import group_columns as shown
 from sgcd.show.escape_text import escape_text
 from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section
+from sgcd.show.token_numbers import count_shown_tokens
 from sgcd.storage.atomic import Row
 from sgcd.storage.manifest import find_folder_damage, is_light_file
 from sgcd.storage.metrics import StepMetrics
@@ -40,6 +40,23 @@ class StepSection:
     is_unused_shown: bool = False
     """The step learned from nothing; what is shown is one of its other tasks."""
     remark: str = ""
+
+    @property
+    def opened(self) -> str:
+        """The task that is open at first: the one with the most raised tokens."""
+        return max(self.tasks, key=lambda task: task.num_raised).task if self.tasks else ""
+
+    @property
+    def num_unit_weights(self) -> int:
+        """Rollouts on the page whose weights are all one."""
+        return sum(len(column.siblings) for task in self.tasks for column in task.columns if column.has_unit_weights)
+
+    @property
+    def num_weighted(self) -> int:
+        """Rollouts on the page with credit on record."""
+        return sum(
+            len(column.siblings) for task in self.tasks for column in task.columns if column.mean_weight is not None
+        )
 
 
 def build_step_sections(
@@ -80,7 +97,7 @@ def build_step_sections(
         shown_groups = kept_groups or unused_groups[:1]
         tokens_left = MAX_PAGE_TOKENS // len(chosen_steps)
         for index, shown_group in enumerate(shown_groups):
-            tokens_left -= shown.count_shown_tokens(shown_group)
+            tokens_left -= count_shown_tokens(shown_group)
             if index and tokens_left < 0:
                 sections[-1].num_left_out = len(shown_groups) - index
                 break

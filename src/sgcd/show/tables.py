@@ -64,7 +64,7 @@ def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> T
 
 
 def describe_change(change: JsonMapping) -> str:
-    """One sentence on the effect of training: the total with its interval, then each category that rose or fell."""
+    """One sentence on the effect of training: the total with its interval, what rose or fell, and what did neither."""
     mode = "sampled" if "sampled" in change["modes"] else next(iter(change["modes"]))
     total = change["modes"][mode]["overall"]
     if total["a"] is None:
@@ -74,6 +74,13 @@ def describe_change(change: JsonMapping) -> str:
         for name, category in change["modes"][mode]["categories"].items()
         if (change_word := direction_of_change(category))
     ]
+    steady = [
+        name
+        for name, category in change["modes"][mode]["categories"].items()
+        if category["a"] is not None and not direction_of_change(category)
+    ]
+    if parts and steady:
+        parts.append(f"{', '.join(steady)} did not clearly change")
     difference, direction = total["difference"], direction_of_change(total) or "did not clearly change,"
     interval = (
         f", 95 % interval {format_number(difference['low'], '+')} to {format_number(difference['high'], '+')}"
