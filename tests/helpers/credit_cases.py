@@ -1,17 +1,23 @@
 """Groups of random siblings with all that a method may read, for tests of methods."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
 
 from helpers.training_runs import group
 from sgcd.credit.advantage import advantages
-from sgcd.credit.methods import CreditInputs
+from sgcd.credit.methods import CreditInputs, Method, build_method
+from sgcd.credit.settings import MethodSettings
 from sgcd.credit_records import Features, Teacher
 from sgcd.records import Call, Group, Verdict
 
-TEACHERS = tuple(Teacher(context, model) for context in ("reference", "none") for model in ("current", "initial"))
+TEACHERS = (
+    *(Teacher(context, model) for context in ("reference", "none") for model in ("current", "initial")),
+    Teacher("neutral"),
+)
 
 
 def build_inputs(siblings: Group, seed: int, *, with_nan: bool = False, scored: bool = True) -> list[CreditInputs]:
@@ -84,3 +90,60 @@ def credit_cases(draw: st.DrawFn) -> list[CreditInputs]:
     return build_inputs(
         replace(siblings, rollouts=rollouts), seed, with_nan=draw(st.booleans()), scored=draw(st.booleans())
     )
+
+
+def three_siblings(wins: int = 1) -> list[CreditInputs]:
+    """Several turns each, whose tokens have kinds, and observations that two of them share."""
+    siblings, said = (
+        group("xxx.xxxxx.xx", "xx.xxxx", ".xx..xxxx", wins=wins),
+        [["late", "paid", ""], ["late", ""], ["paid", ""]],
+    )
+    rollouts = [
+        replace(
+            each,
+            token_kinds=np.resize([1, 2, 3], len(each.response)) * each.response_mask,
+            messages=tuple(
+                message
+                for text in said[index]
+                for message in ({"role": "assistant", "content": "go"}, {"role": "tool", "content": text})
+            ),
+        )
+        for index, each in enumerate(siblings.rollouts)
+    ]
+    return build_inputs(replace(siblings, rollouts=tuple(rollouts)), seed=5)
+
+
+def build(name: str, **changes: Any) -> Method:
+    return build_method(TypeAdapter[Any](MethodSettings).validate_python({"name": name, **changes}))
+
+
+def pulls(name: str, case: list[CreditInputs], **changes: Any) -> list[list[float]]:
+    method = build(name, **changes)
+    if method.needs_calibration:
+        method.calibrate(case)
+    signals = [method.assign_credit(inputs).signal for inputs in case]
+    return [[] if signal.pull is None else signal.pull.tolist() for signal in signals]
+
+
+def gaps_of(inputs: CreditInputs) -> list[float]:
+    assert inputs.reference_features is not None
+    return inputs.reference_features.teacher_logprob_gap.astype(float).tolist()
+
+
+def turn_tokens(inputs: CreditInputs) -> list[list[int]]:
+    return [[t for t in range(turn.start, turn.stop) if inputs.creditable_tokens[t]] for turn in inputs.rollout.turns]
+
+
+def by_token(inputs: CreditInputs, values: list[float], elsewhere: float) -> list[float]:
+    result = [elsewhere] * len(inputs.rollout.response)
+    for tokens, value in zip(turn_tokens(inputs), values, strict=True):
+        for t in tokens:
+            result[t] = value
+    return result
+
+
+def between(inputs: CreditInputs, share: list[float], low: float, high: float, mean_one: bool) -> list[float]:
+    mask = inputs.creditable_tokens
+    weights = [low + (high - low) * min(1.0, max(0.0, s)) if on else 1.0 for s, on in zip(share, mask, strict=True)]
+    mean = sum(w for w, on in zip(weights, mask, strict=True) if on) / max(1, int(mask.sum()))
+    return [w / mean if on and mean_one else w for w, on in zip(weights, mask, strict=True)]

@@ -12,7 +12,14 @@ WEIGHTS = "weights: inert, 0.4 % of 1000 creditable tokens above weight one"
 
 
 def row(step: int, **credit: Any) -> StepMetrics:
-    healthy = {"weighs": True, "creditable": 100, "credited": 10, "tokens": 120, "divergence": {"max": 0.5}}
+    healthy = {
+        "weighs": True,
+        "scored": 8,
+        "creditable": 100,
+        "credited": 10,
+        "tokens": 120,
+        "divergence": {"max": 0.5},
+    }
     return StepMetrics.from_json({"step": step, "foreign": 0, "in_graph": 0, "credit": {**healthy, **credit}})
 
 
@@ -37,6 +44,12 @@ def test_a_shorter_run_is_judged_as_a_whole() -> None:
     assert run_invalid_reasons(run(1, credited=0)) == [
         "weights: inert, 0 % of 100 creditable tokens above weight one (step 1)"
     ]
+
+
+def test_a_method_without_a_teacher_credits_as_little_and_as_much_as_it_likes() -> None:
+    alone: dict[str, Any] = {"scored": 0, "divergence": {}}
+    assert run_invalid_reasons(run(10, credited=0, **alone)) == []
+    assert credit_warnings(run(10, credited=90)) != credit_warnings(run(10, credited=90, **alone)) == []
 
 
 def test_half_a_percent_is_enough() -> None:

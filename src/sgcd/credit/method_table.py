@@ -17,6 +17,12 @@ METHODS_WITHOUT_FORMULA: Mapping[str, str] = {
     "label has a constant reward. The constants are not public.",
 }
 """What is known of methods that are not here, because an invention must not bear their name."""
+METHODS_BY_SETTINGS: Mapping[str, str] = {
+    "GRPO + OPSD": "`{name: sdar, sharpness: 0}`: the gate is 1/2 everywhere, as in the repository of 2605.15155",
+    "uncapped SD (2606.12634)": "`{name: direct_sd}`: the paper has one arm, direct or uncapped, without a bound",
+    "SGCD with a direction gate": "`{name: sgcd, direction_gate: true}`; `direction_gate` alone has no segments",
+}
+"""Methods of other papers that are a setting of one that is here."""
 _INTRODUCTION = """# Methods
 
 Written by `python -m sgcd.credit.method_table > docs/methods.md` from what each method declares; a test compares.
@@ -58,6 +64,8 @@ def document_methods() -> str:
     for row in list_methods():
         name, *others = table_cells(row)
         lines.append(_markdown_row([f"`{name}`", *others]))
+    lines += ["", "## By a setting", "", "| method | recipe |", "|---|---|"]
+    lines += [_markdown_row(item) for item in METHODS_BY_SETTINGS.items()]
     lines += ["", "## Not here", "", "| method | what is known |", "|---|---|"]
     lines += [_markdown_row(item) for item in METHODS_WITHOUT_FORMULA.items()]
     return "\n".join(lines) + "\n"

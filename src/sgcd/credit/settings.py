@@ -4,18 +4,35 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from sgcd.credit.gap_settings import (
+    AgentOpsdSettings,
+    ContrastPairSettings,
+    ContrastSignSettings,
+    DirectionGateSettings,
+    ExcessSettings,
+    GrsdSettings,
+    RlsdSettings,
+)
 from sgcd.credit.signal_settings import (
     ByTurnSettings,
     CentredGateSettings,
+    CounterfactualSettings,
     DirectSdSettings,
     GigpoSettings,
     HindsightSettings,
     OpdSettings,
+    OpidSettings,
     OpsdSettings,
+    ReadingSettings,
     RuleSettings,
+    ScopeSettings,
     SdarSettings,
     SdpoSettings,
+    SkillSdSettings,
     SodSettings,
+    TeacherChoice,
+    UcobSettings,
+    WeightSettings,
 )
 from sgcd.settings import (
     UNDECIDED_ENTROPY,
@@ -32,19 +49,6 @@ from sgcd.settings import (
 )
 
 Scale = Literal["published", "absolute"]
-ShareOrNone = Annotated[float, Field(ge=0, le=1)]
-OpenShare = Annotated[float, Field(gt=0, lt=1)]
-
-
-class WeightSettings(RuleSettings):
-    """Weights between two numbers, by each token's share of the credit; both one is GRPO to the last bit."""
-
-    low: Share = 1.0
-    """Weight of a token without a share."""
-    high: Annotated[float, Field(ge=1)] = 2.0
-    """Weight of a token with a full share."""
-    mean_one: bool = False
-    """Divide the weights of a rollout by their mean."""
 
 
 class GrpoSettings(RuleSettings):
@@ -80,7 +84,7 @@ class SegmentSettings(Settings):
     """A rollout with fewer creditable tokens has no segments (N_min)."""
 
 
-class SgcdSettings(RuleSettings):
+class SgcdSettings(TeacherChoice, ReadingSettings):
     """The advantage, concentrated where a teacher that reads the siblings' contrast disagrees (2606.12634)."""
 
     name: Literal["sgcd"]
@@ -108,9 +112,6 @@ class SgcdSettings(RuleSettings):
     """What the teacher's divergence is taken against: the student, as published; the teacher that reads the same
     siblings with success and failure exchanged (swapped); or the one that reads the next task's reference (foreign).
     Between two teachers words, length and place of a text cancel, for one more forward pass."""
-    require_reading: bool = True
-    """Weights are one once a sample of pairs has shown that the policy does not read its references. The published rule
-    has no such test."""
     min_entropy: NonNegative = UNDECIDED_ENTROPY
     """Only a token at which the student's entropy is at least this, in nats, may have credit: elsewhere nothing was
     decided. 0 is the published rule: every token that is no masked literal may."""
@@ -161,7 +162,7 @@ class RandomSettings(WeightSettings):
     """Share of tokens that are drawn; each has a share of the credit between nothing and a full one."""
 
 
-class TurnSgcdSettings(WeightSettings):
+class TurnSgcdSettings(ReadingSettings, WeightSettings):
     """SGCD by turns: a turn's weight follows from the divergence of all its tokens together."""
 
     name: Literal["turn_sgcd"]
@@ -177,7 +178,7 @@ class TurnSgcdSettings(WeightSettings):
     """Divide the weights of a rollout by their mean."""
 
 
-class DepartureSettings(WeightSettings):
+class DepartureSettings(ReadingSettings, WeightSettings):
     """Segments from a spike of the divergence to where the policy is undecided again (after GEAR, 2605.11853)."""
 
     name: Literal["departure"]
@@ -191,28 +192,6 @@ class DepartureSettings(WeightSettings):
     """A token with this divergence has a full share of the credit, lower ones in proportion."""
     end_entropy: Positive = UNDECIDED_ENTROPY
     """A segment ends before the next token at which the policy's entropy is at least this, in nats."""
-
-
-class RlsdSettings(RuleSettings):
-    """The teacher's log-ratio of each token, in the direction of the advantage, as its weight (2604.03128)."""
-
-    name: Literal["rlsd"]
-    strength: ShareOrNone = 0.5
-    """Share of the weight that the teacher has in the beginning; 0 is GRPO to the last bit."""
-    clip: OpenShare = 0.2
-    """Weights of the teacher stay within one less this and one more this."""
-    decay_steps: Count | None = 50
-    """The strength falls linearly to nothing over this many steps; null keeps it."""
-
-
-class GrsdSettings(RuleSettings):
-    """A turn's mean log-ratio, in the direction of the advantage and by the group's scale, as weight (2607.28076)."""
-
-    name: Literal["grsd"]
-    strength: ShareOrNone = 0.5
-    """Factor of a turn's value; 0 is GRPO to the last bit."""
-    clip: OpenShare = 0.2
-    """A turn's value stays within plus and minus this."""
 
 
 class OwnMethodSettings(RuleSettings):
@@ -233,18 +212,28 @@ MethodSettings = Annotated[
     | ThinkingMaskSettings
     | RandomSettings
     | DepartureSettings
+    | ContrastPairSettings
+    | ContrastSignSettings
+    | ExcessSettings
+    | DirectionGateSettings
     | RlsdSettings
     | GrsdSettings
+    | AgentOpsdSettings
     | OpdSettings
+    | OpidSettings
+    | SkillSdSettings
     | SodSettings
     | SdarSettings
     | CentredGateSettings
+    | CounterfactualSettings
     | GigpoSettings
     | ByTurnSettings
     | HindsightSettings
     | DirectSdSettings
     | OpsdSettings
     | SdpoSettings
+    | ScopeSettings
+    | UcobSettings
     | OwnMethodSettings,
     Field(discriminator="name"),
 ]

@@ -75,8 +75,8 @@ def equal_reference_warnings(rows: Sequence[StepMetrics]) -> list[str]:
 
 
 def scattered_credit_warnings(rows: Sequence[StepMetrics]) -> list[str]:
-    """Credit that is nearly everywhere."""
-    parts = _credit_metrics(rows)
+    """Credit that is nearly everywhere although a teacher gives it."""
+    parts = [credit for credit in _credit_metrics(rows) if credit.scored]
     credited, creditable = sum(part.credited for part in parts), sum(part.creditable for part in parts)
     if not creditable or credited <= _MAX_CREDITED_SHARE * creditable:
         return []

@@ -46,7 +46,7 @@ def step_violations(row: StepMetrics) -> list[str]:
 def window_violations(rows: Sequence[StepMetrics]) -> list[str]:
     """All features are zero, or no weight does anything, although there were references and gamma is not 0."""
     weighted = [row.credit for row in rows if row.credit and row.credit.weighs and row.credit.creditable]
-    weighted = [credit for credit in weighted if "not_read" not in credit.reasons]
+    weighted = [credit for credit in weighted if credit.scored and "not_read" not in credit.reasons]
     if not weighted:
         return []
     if all(credit.divergence.max == 0 for credit in weighted):

@@ -112,7 +112,7 @@ def plot_reward(lines: Mapping[str, CurvePoints]) -> Curve:
 
 
 def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[str, CurvePoints]]]:
-    """The curves of a run's credit: title, note, lines. Empty for a method that needs no reference."""
+    """The curves of a run's credit: title, note, lines. Empty where every weight is one."""
     steps = [(row.step, row.credit) for row in metrics if row.credit]
 
     def line(get_value: Callable[[CreditMetrics], float | None]) -> CurvePoints:

@@ -98,7 +98,7 @@ class NoiseMetrics(Metrics):
 
 
 class CreditMetrics(Metrics):
-    """A step's credit; tokens are those of rollouts with a reference."""
+    """A step's credit; tokens are those of rollouts with a reference, or of all where the method has no teacher."""
 
     weighs: bool = False
     """Whether the method can change a weight at all (gamma is not 0)."""

@@ -1,23 +1,24 @@
 """The protocol of a credit method: from a rollout, its siblings and its teachers to a signal for each token."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from importlib import import_module
-from typing import Any, Protocol, get_args
+from typing import Any, Protocol, TypeVar, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.segments import NoSegmentReason, Segments
-from sgcd.credit.settings import WeightSettings
-from sgcd.credit.signal_settings import RuleSettings
+from sgcd.credit.signal_settings import RuleSettings, TeacherChoice, WeightSettings
 from sgcd.credit.weights import weigh_between
 from sgcd.credit_records import Credit, Features, Signal, Teacher
 from sgcd.errors import MethodFault
 from sgcd.records import Flags, Floats, Group, Rollout
-from sgcd.settings import Against, Divergence, Support, TeacherContext, TeacherModel
+from sgcd.settings import Against, Divergence, Support, TeacherModel
 
 _CONTEXTS_WITHOUT_REFERENCE = ("none", "sibling", "answer", "skill")
+
+Value = TypeVar("Value")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +40,14 @@ class Needs:
     """What the divergence of `Teacher()` is taken against."""
     support: Support = "teacher"
     """Whose most likely ids these are; the student's cost one more forward pass for each teacher."""
+    requires_reading: bool = True
+    """The method gets nothing of a reference once a sample of pairs has shown that the policy does not read them."""
     can_change_weights: bool = True
     """False where no weight can exceed one (gamma = 0): measure/validity.py then judges no weights."""
 
     @property
     def needs_references(self) -> bool:
-        return any(teacher.context not in _CONTEXTS_WITHOUT_REFERENCE for teacher in self.teachers)
+        return any(reads_reference(teacher) for teacher in self.teachers)
 
     @property
     def needs_swapped(self) -> bool:
@@ -52,6 +55,11 @@ class Needs:
 
     def needs_model(self, model: TeacherModel) -> bool:
         return any(teacher.model == model for teacher in self.teachers)
+
+
+def reads_reference(teacher: Teacher) -> bool:
+    """Whether a reference has to be written for it."""
+    return teacher.context not in _CONTEXTS_WITHOUT_REFERENCE
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +80,14 @@ class CreditInputs:
     verdict_order: Sequence[int] = ()
     """Whose verdict each of the group's rollouts was dealt, where the recipe deals them anew; empty: its own."""
     logprobs: Floats | None = None
-    """log p of each token that the policy wrote, by the policy itself; None in `calibrate`."""
+    """log p of each token that the policy wrote, by the policy itself; None in `calibrate` of a method that needs no
+    teacher."""
     entropy: Floats | None = None
-    """The policy's entropy at each token that it wrote, over the whole vocabulary; None in `calibrate`."""
+    """The policy's entropy at each token that it wrote, over the whole vocabulary; None where `logprobs` is."""
     step: int = 0
     """The optimiser step, from 1."""
     reads_references: bool = True
-    """False once a sample of pairs has shown that the policy does not read its references."""
+    """False once a sample of pairs has shown that the policy does not read its references; see `assign_credit`."""
 
     @property
     def reference_features(self) -> Features | None:
@@ -145,6 +154,22 @@ class Method(Protocol):
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
 
 
+def assign_credit(method: Method, inputs: CreditInputs) -> CreditResult:
+    """A method's credit. Where the policy does not read its references, the method sees none of their features.
+
+    A teacher that the method imitates stays: the method is nothing else.
+    """
+    needs = method.needs
+    if inputs.reads_references or needs is None or not needs.requires_reading:
+        return method.assign_credit(inputs)
+    unread = {teacher for teacher in needs.teachers if reads_reference(teacher) and teacher != needs.imitated}
+    if unread.isdisjoint(inputs.features):
+        return method.assign_credit(inputs)
+    features = {teacher: inputs.features[teacher] for teacher in inputs.features if teacher not in unread}
+    result = method.assign_credit(replace(inputs, features=features))
+    return replace(result, segments=replace(result.segments, reason="not_read"))
+
+
 class StatelessMethod:
     """What most methods share: nothing to calibrate and nothing to keep."""
 
@@ -182,16 +207,7 @@ def weighted_credit(inputs: CreditInputs, share: NDArray[Any], settings: WeightS
     return CreditResult(Signal(Credit(inputs.advantage, weight, cap, floor)), no_segments(len(weight)))
 
 
-class NamesTeacher(Protocol):
-    """Settings that name a teacher."""
-
-    @property
-    def teacher(self) -> TeacherModel: ...
-    @property
-    def context(self) -> TeacherContext: ...
-
-
-def gap_teacher(settings: NamesTeacher) -> Teacher:
+def gap_teacher(settings: TeacherChoice) -> Teacher:
     """The teacher that a recipe names, unless it is the student itself."""
     teacher = Teacher(settings.context, settings.teacher)
     if teacher == Teacher("none", "current"):
@@ -202,20 +218,38 @@ def gap_teacher(settings: NamesTeacher) -> Teacher:
     return teacher
 
 
-def signal_pull(inputs: CreditInputs, pull: NDArray[Any] | None) -> CreditResult:
+def signal_pull(inputs: CreditInputs, pull: NDArray[Any] | None, reward_coefficient: float = 1.0) -> CreditResult:
     """Credit with weight one, and a pull on creditable tokens; a NaN or an infinity counts as 0."""
     num_tokens = len(inputs.rollout.response)
-    credit = Credit(inputs.advantage, np.ones(num_tokens, np.float32))
+    credit = Credit(reward_coefficient * inputs.advantage, np.ones(num_tokens, np.float32))
     if pull is not None:
         pull = np.where(inputs.creditable_tokens & np.isfinite(pull), pull, 0).astype(np.float32)
     return CreditResult(Signal(credit, pull=pull), no_segments(num_tokens))
 
 
+def collect_by_task(
+    batch: Sequence[CreditInputs], get_value: Callable[[CreditInputs], Value | None]
+) -> dict[str, dict[int, Value]]:
+    """A value of each rollout of a step, by its task and its number among siblings; without those that have none."""
+    collected: dict[str, dict[int, Value]] = {}
+    for inputs in batch:
+        if (value := get_value(inputs)) is not None:
+            collected.setdefault(inputs.rollout.task, {})[inputs.rollout.sibling] = value
+    return collected
+
+
+def mean_of(arrays: Sequence[NDArray[Any]]) -> float:
+    """The mean of all their numbers; 0 where there are none."""
+    values = np.concatenate([np.zeros(0), *arrays])
+    return float(values.mean()) if values.size else 0.0
+
+
 def find_method_class(settings_class: type[RuleSettings]) -> type[Any]:
     """`DirectSdSettings`, which is `name: direct_sd`, belongs to `DirectSd` in imitate/direct_sd.py."""
     name = get_args(settings_class.model_fields["name"].annotation)[0]
-    folder = "" if settings_class.role == "credit" else f".{settings_class.role}"
-    module = import_module(f"sgcd.credit.methods{folder}.{name}")
+    role_folder = "" if settings_class.role == "credit" else settings_class.role
+    folder = settings_class.folder or role_folder
+    module = import_module(".".join(filter(None, ("sgcd.credit.methods", folder, name))))
     return getattr(module, settings_class.__name__.removesuffix("Settings"))
 
 

@@ -26,8 +26,12 @@ class Departure(StatelessMethod):
 
     def __init__(self, settings: DepartureSettings) -> None:
         self.settings = settings
-        can_change_weights = settings.low < settings.high
-        self.needs = Needs(settings.k, settings.divergence, can_change_weights=can_change_weights)
+        self.needs = Needs(
+            settings.k,
+            settings.divergence,
+            requires_reading=settings.require_reading,
+            can_change_weights=settings.low < settings.high,
+        )
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """Without features no token has a share."""

@@ -14,9 +14,18 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
+from sgcd.credit.gap_settings import GrsdSettings
+from sgcd.credit.methods import (
+    CreditInputs,
+    CreditResult,
+    MethodFacts,
+    Needs,
+    StatelessMethod,
+    collect_by_task,
+    mean_of,
+    no_segments,
+)
 from sgcd.credit.segments import Doubles, turn_indices, turn_means
-from sgcd.credit.settings import GrsdSettings
 from sgcd.credit_records import Credit, Signal
 
 _LEAST_WEIGHT = 0.1
@@ -34,18 +43,16 @@ class Grsd(StatelessMethod):
 
     def __init__(self, settings: GrsdSettings) -> None:
         self.settings = settings
-        self.needs = Needs(k=1, divergence="reverse_kl", can_change_weights=settings.strength > 0)
+        self.needs = Needs(
+            1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=settings.strength > 0
+        )
         self._scales: dict[str, float] = {}
         """By task, in this step."""
 
     def calibrate(self, batch: Sequence[CreditInputs]) -> None:
         """Measure the scale of each group."""
-        by_task: dict[str, list[Doubles]] = {}
-        for inputs in batch:
-            values, counts = _turn_values(inputs)
-            by_task.setdefault(inputs.rollout.task, []).append(np.abs(values[counts > 0]))
-        sizes = {task: np.concatenate(arrays) for task, arrays in by_task.items()}
-        self._scales = {task: float(values.mean()) for task, values in sizes.items() if values.size}
+        sizes = collect_by_task(batch, _turn_sizes)
+        self._scales = {task: mean_of([*values.values()]) for task, values in sizes.items()}
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """Weights are one without features, and on tokens that are not creditable."""
@@ -57,6 +64,12 @@ class Grsd(StatelessMethod):
         floor = max(_LEAST_WEIGHT, 1 - strength * clip)
         credit = Credit(inputs.advantage, weight, cap=1 + strength * clip, floor=floor)
         return CreditResult(Signal(credit), no_segments(len(weight)))
+
+
+def _turn_sizes(inputs: CreditInputs) -> Doubles:
+    """|e| of each turn with a creditable token."""
+    values, counts = _turn_values(inputs)
+    return np.abs(values[counts > 0])
 
 
 def _turn_values(inputs: CreditInputs) -> tuple[Doubles, NDArray[np.int64]]:

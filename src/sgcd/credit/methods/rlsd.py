@@ -10,8 +10,8 @@ moves it the way of the advantage, and so the rule still selects what the teache
 
 import numpy as np
 
+from sgcd.credit.gap_settings import RlsdSettings
 from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
-from sgcd.credit.settings import RlsdSettings
 from sgcd.credit_records import Credit, Signal
 
 
@@ -26,7 +26,9 @@ class Rlsd(StatelessMethod):
 
     def __init__(self, settings: RlsdSettings) -> None:
         self.settings = settings
-        self.needs = Needs(k=1, divergence="reverse_kl", can_change_weights=settings.strength > 0)
+        self.needs = Needs(
+            1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=settings.strength > 0
+        )
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """Weights are one without features, and where the gap is no number."""

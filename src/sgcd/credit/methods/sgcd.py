@@ -48,6 +48,7 @@ class Sgcd:
             settings.divergence,
             teachers=(self.teacher,),
             against=settings.against,
+            requires_reading=settings.require_reading,
             can_change_weights=settings.gamma > 0,
         )
 
@@ -59,9 +60,8 @@ class Sgcd:
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """W_t = clip(1 + gamma s_t, 1, cap) for every token of the rollout (equations 3 and 4).
 
-        Without features (no reference), or where the policy does not read its references, every weight is one. Masked
-        literals keep weight one and take no part in the rollout's statistics. Tokens at which the student is not
-        undecided keep weight one.
+        Without features (no reference) every weight is one. Masked literals keep weight one and take no part in the
+        rollout's statistics. Tokens at which the student is not undecided keep weight one.
         """
         settings, rollout, features = self.settings, inputs.rollout, inputs.features.get(self.teacher)
         num_tokens = len(rollout.response)
@@ -70,8 +70,6 @@ class Sgcd:
         may_have_credit = creditable
         if features is None:
             segments = no_segments(num_tokens, "no_reference")
-        elif settings.require_reading and not inputs.reads_references:
-            segments = no_segments(num_tokens, "not_read")
         else:
             segments = self._find_segments(rollout, features, creditable, self.segment_settings)
             may_have_credit = creditable & features.undecided_mask(self._min_entropy)

@@ -21,8 +21,12 @@ class TurnSgcd(StatelessMethod):
 
     def __init__(self, settings: TurnSgcdSettings) -> None:
         self.settings = settings
-        can_change_weights = settings.low < settings.high
-        self.needs = Needs(settings.k, settings.divergence, can_change_weights=can_change_weights)
+        self.needs = Needs(
+            settings.k,
+            settings.divergence,
+            requires_reading=settings.require_reading,
+            can_change_weights=settings.low < settings.high,
+        )
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """Every weight is one without features, and in a rollout without any divergence."""

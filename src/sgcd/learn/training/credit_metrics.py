@@ -78,23 +78,27 @@ def build_credit_metrics(
     can_change_weights: bool,
     method_state: Mapping[str, Any],
     *,
+    has_teacher: bool = True,
     reading: Sequence[ReadingCounts] | None = None,
 ) -> CreditMetrics:
-    """Count tokens of rollouts with a reference; `reasons` counts the others, and those without a segment.
+    """Count tokens of rollouts with features; `reasons` counts the others, and those without a segment.
+
+    A method without a teacher has no features, so all rollouts are counted.
 
     `reading`: pairs of each group, where the rollouts were also scored under other references.
     """
     is_sample = reading is not None
     scored = [entry for entry in rollout_credits if entry.features]
+    counted = scored if has_teacher else rollout_credits
     divergence = _feature_values(scored, "divergence")
-    weight = _concatenate([entry.credit.weight[entry.eligible] for entry in scored])
+    weight = _concatenate([entry.credit.weight[entry.eligible] for entry in counted])
     reasons = Counter(entry.no_segment_reason for entry in rollout_credits if entry.no_segment_reason)
     return CreditMetrics(
         weighs=can_change_weights,
         rollouts=len(rollout_credits),
         scored=len(scored),
         reasons=dict(reasons.most_common()),
-        tokens=sum(entry.rollout.num_policy_tokens for entry in scored),
+        tokens=sum(entry.rollout.num_policy_tokens for entry in counted),
         creditable=len(weight),
         credited=int((weight > 1).sum()),
         segments=sum(len(entry.result.segments.spans) for entry in scored),
@@ -105,9 +109,9 @@ def build_credit_metrics(
         weight=WeightMetrics(
             mean=_mean(_concatenate([entry.credit.weight[entry.rollout.response_mask] for entry in rollout_credits])),
             clipped=_ratio(sum(entry.result.num_clipped for entry in scored), len(weight)),
-            histogram=_histogram(weight, [entry.credit for entry in scored]),
+            histogram=_histogram(weight, [entry.credit for entry in counted]),
         ),
-        where=_credit_by_place(scored),
+        where=_credit_by_place(counted),
         method=dict(method_state),
         shuffled=_credit_overlap(rollout_credits, "shuffled_result") if is_sample else None,
         swapped=_credit_overlap(rollout_credits, "swapped_result") if is_sample else None,

@@ -7,7 +7,7 @@ from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import deal_verdicts
-from sgcd.credit.methods import CreditInputs, CreditResult, Method
+from sgcd.credit.methods import CreditInputs, CreditResult, Method, assign_credit
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.policy.teacher_policies import InitialPolicy, TeacherPolicies
 from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, score_logprobs, split_micro_batches
@@ -50,11 +50,18 @@ class StepCredit:
         return build_reference_metrics(self.reference_results, self.teacher_inputs) if method.needs else None
 
     def credit_metrics(self, method: Method) -> CreditMetrics | None:
-        """For the row of the step; None for a method without teachers."""
-        if method.needs is None:
+        """For the row of the step; None for a method without teachers that leaves every weight at one."""
+        weighs = any(one.credit.cap > 1 for one in self.rollout_credits)
+        if method.needs is None and not weighs and all(one.credit.floor == 1 for one in self.rollout_credits):
             return None
-        can_change_weights, state = method.needs.can_change_weights, method.state_dict()
-        return build_credit_metrics(self.rollout_credits, can_change_weights, state, reading=self.reading)
+        can_change_weights = method.needs.can_change_weights if method.needs else weighs
+        return build_credit_metrics(
+            self.rollout_credits,
+            can_change_weights,
+            method.state_dict(),
+            has_teacher=method.needs is not None,
+            reading=self.reading,
+        )
 
 
 async def compute_gradients(
@@ -189,7 +196,7 @@ class GroupBackward:
         swapped_result = self._assign_under(SWAPPED_REFERENCE, inputs) if against == "student" else None
         return RolloutCredit(
             teacher_input.rollout,
-            self.method.assign_credit(inputs),
+            assign_credit(self.method, inputs),
             features.get(needs.teachers[0]) if needs else None,
             teacher_input.creditable,
             teacher_input.skip_reason,
@@ -203,7 +210,7 @@ class GroupBackward:
         features = inputs.features.get(teacher)
         if features is None or inputs.reference_features is None:
             return None
-        return self.method.assign_credit(replace(inputs, features={Teacher(): features}))
+        return assign_credit(self.method, replace(inputs, features={Teacher(): features}))
 
     def _loss_inputs(self, credit: RolloutCredit, index: int) -> LossInputs:
         signal = credit.result.signal
@@ -259,6 +266,8 @@ def calibrate_method(
                     teacher_input.creditable,
                     batch.group,
                     group_advantages=advantages_of_group,
+                    logprobs=scores.logprobs[index] if scores else None,
+                    entropy=scores.entropies[index] if scores else None,
                 )
             )
     method.calibrate(credit_inputs)

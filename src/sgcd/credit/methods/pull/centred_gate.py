@@ -27,7 +27,7 @@ class CentredGate(StatelessMethod):
 
     def __init__(self, settings: CentredGateSettings) -> None:
         self.settings = settings
-        self.needs = Needs(1, "reverse_kl", can_change_weights=False)
+        self.needs = Needs(1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=False)
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """No pull without features."""

@@ -15,7 +15,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, signal_pull
+from sgcd.credit.methods import (
+    CreditInputs,
+    CreditResult,
+    MethodFacts,
+    Needs,
+    StatelessMethod,
+    collect_by_task,
+    mean_of,
+    signal_pull,
+)
 from sgcd.credit.segments import Doubles, turn_indices, turn_means
 from sgcd.credit.signal_settings import HindsightSettings
 
@@ -33,18 +42,14 @@ class Hindsight(StatelessMethod):
 
     def __init__(self, settings: HindsightSettings) -> None:
         self.settings = settings
-        self.needs = Needs(1, "reverse_kl", can_change_weights=False)
+        self.needs = Needs(1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=False)
         self._baselines: dict[str, float] = {}
         """By task, in this step."""
 
     def calibrate(self, batch: Sequence[CreditInputs]) -> None:
         """Measure the baseline of each group."""
-        by_task: dict[str, list[Doubles]] = {}
-        for inputs in batch:
-            if (values := self._turn_values(inputs)) is not None:
-                by_task.setdefault(inputs.rollout.task, []).append(values)
-        values_by_task = {task: np.concatenate(arrays) for task, arrays in by_task.items()}
-        self._baselines = {task: float(values.mean()) for task, values in values_by_task.items() if values.size}
+        values = collect_by_task(batch, self._turn_values)
+        self._baselines = {task: mean_of([*arrays.values()]) for task, arrays in values.items()}
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """No pull without features."""

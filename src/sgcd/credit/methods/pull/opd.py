@@ -6,24 +6,12 @@ their coefficient is 1 and they use no reward). The teacher is the policy as the
 credit reference in its prompt; that is a choice of this implementation, since theirs is a larger model.
 """
 
-import numpy as np
-
-from sgcd.credit.methods import (
-    CreditInputs,
-    CreditResult,
-    MethodFacts,
-    Needs,
-    StatelessMethod,
-    gap_teacher,
-    no_segments,
-)
+from sgcd.credit.methods import MethodFacts
+from sgcd.credit.methods.pull import GapMethod
 from sgcd.credit.signal_settings import OpdSettings
-from sgcd.credit_records import Credit, Signal
 
 
-class Opd(StatelessMethod):
-    """Returns a pull, and credit with weight one."""
-
+class Opd(GapMethod[OpdSettings]):
     facts = MethodFacts(
         "log-ratio of the sampled token",
         "Thinking Machines, 2025",
@@ -34,16 +22,5 @@ class Opd(StatelessMethod):
     )
 
     def __init__(self, settings: OpdSettings) -> None:
-        self.settings = settings
-        self.teacher = gap_teacher(settings)
-        self.needs = Needs(settings.k, "reverse_kl", teachers=(self.teacher,), can_change_weights=False)
-
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
-        settings, num_tokens = self.settings, len(inputs.rollout.response)
-        credit = Credit(settings.reward_coefficient * inputs.advantage, np.ones(num_tokens, np.float32))
-        features = inputs.features.get(self.teacher)
-        pull = None
-        if features is not None:
-            gap = np.where(inputs.creditable_tokens, features.teacher_logprob_gap, 0)
-            pull = (settings.coefficient * np.nan_to_num(gap, posinf=0, neginf=0)).astype(np.float32)
-        return CreditResult(Signal(credit, pull=pull), no_segments(num_tokens))
+        super().__init__(settings, settings.k)
+        self.reward_coefficient = settings.reward_coefficient

@@ -10,19 +10,13 @@ the authors' scripts: coefficient .01, sharpness 5. A sharpness of 0 is GRPO + O
 
 import numpy as np
 
-from sgcd.credit.methods import (
-    CreditInputs,
-    CreditResult,
-    MethodFacts,
-    Needs,
-    StatelessMethod,
-    gap_teacher,
-    signal_pull,
-)
+from sgcd.credit.methods import CreditInputs, MethodFacts
+from sgcd.credit.methods.pull import GapMethod
+from sgcd.credit.segments import Doubles
 from sgcd.credit.signal_settings import SdarSettings
 
 
-class Sdar(StatelessMethod):
+class Sdar(GapMethod[SdarSettings]):
     facts = MethodFacts(
         "gate on the log-ratio of the sampled token",
         "2605.15155",
@@ -32,15 +26,6 @@ class Sdar(StatelessMethod):
         reads_direction=True,
     )
 
-    def __init__(self, settings: SdarSettings) -> None:
-        self.settings = settings
-        self.teacher = gap_teacher(settings)
-        self.needs = Needs(1, "reverse_kl", teachers=(self.teacher,), can_change_weights=False)
-
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
-        """No pull without features."""
-        features = inputs.features.get(self.teacher)
-        if features is None or not self.settings.coefficient:
-            return signal_pull(inputs, None)
-        slope = np.clip(self.settings.sharpness * features.teacher_logprob_gap.astype(np.float64), -700, 700)
-        return signal_pull(inputs, self.settings.coefficient / (1 + np.exp(-slope)))
+    def pull_of(self, gap: Doubles, inputs: CreditInputs) -> Doubles:
+        """The gate."""
+        return 1 / (1 + np.exp(-np.clip(self.settings.sharpness * gap, -700, 700)))

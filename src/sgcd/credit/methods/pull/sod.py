@@ -11,22 +11,15 @@ recipe's. The idea is the opposite of SGCD's: far from the student's own way a t
 
 import numpy as np
 
-from sgcd.credit.methods import (
-    CreditInputs,
-    CreditResult,
-    MethodFacts,
-    Needs,
-    StatelessMethod,
-    gap_teacher,
-    signal_pull,
-)
-from sgcd.credit.segments import turn_indices, turn_means
+from sgcd.credit.methods import CreditInputs, MethodFacts
+from sgcd.credit.methods.pull import GapMethod
+from sgcd.credit.segments import Doubles, turn_indices, turn_means
 from sgcd.credit.signal_settings import SodSettings
 
 _EPSILON = 1e-6
 
 
-class Sod(StatelessMethod):
+class Sod(GapMethod[SodSettings]):
     facts = MethodFacts(
         "log-ratio of the sampled token, weighted by turn",
         "2605.07725",
@@ -36,22 +29,12 @@ class Sod(StatelessMethod):
         reads_direction=True,
     )
 
-    def __init__(self, settings: SodSettings) -> None:
-        self.settings = settings
-        self.teacher = gap_teacher(settings)
-        self.needs = Needs(1, "reverse_kl", teachers=(self.teacher,), can_change_weights=False)
-
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
-        """No pull without features. The first turn is the first with a creditable token."""
-        features = inputs.features.get(self.teacher)
-        if features is None or not self.settings.coefficient:
-            return signal_pull(inputs, None)
-        gap = np.where(np.isfinite(features.teacher_logprob_gap), features.teacher_logprob_gap, np.nan)
+    def pull_of(self, gap: Doubles, inputs: CreditInputs) -> Doubles:
+        """The gap, weighted by turn. The first turn is the first with a creditable token."""
         distances, counts = turn_means(np.abs(gap), inputs.creditable_tokens, inputs.rollout)
         if not counts.any():
-            return signal_pull(inputs, None)
-        first = distances[np.argmax(counts > 0)]
-        weight = np.minimum((first + _EPSILON) / (distances + _EPSILON), 1 + self.settings.margin)
-        by_turn = np.append(weight, 0.0)
-        by_turn[np.argmax(counts > 0)] = 1.0
-        return signal_pull(inputs, self.settings.coefficient * by_turn[turn_indices(inputs.rollout)] * gap)
+            return np.zeros(len(gap))
+        first = int(np.argmax(counts > 0))
+        weight = np.minimum((distances[first] + _EPSILON) / (distances + _EPSILON), 1 + self.settings.margin)
+        weight[first] = 1.0
+        return np.append(weight, 0.0)[turn_indices(inputs.rollout)] * gap
