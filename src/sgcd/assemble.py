@@ -7,14 +7,17 @@ import torch
 
 from sgcd.build_tasks import build_task_suite, build_user_endpoint
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.contrast.settings import LlmWriterSettings
+from sgcd.contrast.settings import LlmWriterSettings, OracleWriterSettings
 from sgcd.contrast.writers import Writer
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.contrast.writers.llm import LanguageModelWriter
 from sgcd.contrast.writers.trace import TraceWriter
 from sgcd.credit.methods import Method, build_method
+from sgcd.credit.weight_controls import ControlledWeights
 from sgcd.endpoint.client import Endpoint
 from sgcd.errors import RecipeError
+from sgcd.lab.oracle import OracleReferenceBuilder
+from sgcd.lab.settings import LabSettings
 from sgcd.learn.policy.head import check_head, get_head
 from sgcd.learn.policy.load import Policy, load_trainable_policy
 from sgcd.learn.policy.teacher_policies import TeacherPolicies, load_outside_teacher
@@ -39,13 +42,13 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
     check_head(policy.model)
     check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.logits_bytes)
     model_thread = ModelThread()
-    method, writer_endpoint = build_method(recipe.method), build_writer_endpoint(recipe)
+    method, writer_endpoint = build_controlled_method(recipe), build_writer_endpoint(recipe)
     return RunContext(
         task_suite=task_suite,
         policy=policy,
         sampler=TorchSampler(policy.model, policy.chat, recipe.sampler, model_thread),
         method=method,
-        reference_builder=ReferenceBuilder(
+        reference_builder=reference_builder_class(recipe)(
             build_writer(recipe, method, writer_endpoint),
             policy.chat,
             recipe.reference.budget,
@@ -57,6 +60,14 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
         writer_endpoint=writer_endpoint if method.needs and method.needs.needs_references else None,
         user_endpoint=user_endpoint,
     )
+
+
+def build_controlled_method(recipe: Recipe) -> Method:
+    """The recipe's method, its weights controlled where the recipe says so."""
+    method, control = build_method(recipe.method), recipe.control
+    if control in ("none", "permuted"):
+        return method
+    return ControlledWeights(method, control, recipe.seed)
 
 
 def load_teacher_policies(recipe: Recipe, method: Method, policy: Policy) -> TeacherPolicies:
@@ -79,6 +90,18 @@ def read_skill(path: str | None) -> str:
         found = "none is named" if path is None else f"{path} is no file"
         raise RecipeError(f"teacher.skill: the method's teacher reads a skill text; expected a text file, {found}")
     return Path(path).read_text(encoding="utf-8").strip()
+
+
+def reference_builder_class(recipe: Recipe) -> type[ReferenceBuilder]:
+    """The lab's own for its oracle."""
+    if not isinstance(recipe.reference.writer, OracleWriterSettings):
+        return ReferenceBuilder
+    if not isinstance(recipe.environment, LabSettings):
+        raise RecipeError(
+            f"reference.writer: oracle knows the truth of the lab alone; expected environment.name lab, got "
+            f"{recipe.environment.name}; take built-in, trace or llm"
+        )
+    return OracleReferenceBuilder
 
 
 def build_writer(recipe: Recipe, method: Method, endpoint: Endpoint | None) -> Writer:

@@ -23,6 +23,9 @@ Against = Literal["student", "swapped", "foreign"]
 TeacherModel = Literal["current", "average", "initial", "outside"]
 Support = Literal["teacher", "student"]
 """Whose likeliest tokens are the outcomes of a divergence."""
+WeightControl = Literal["uniform_weights", "mean_weight", "shuffled_weights", "tied_weights"]
+Control = Literal["none", "permuted", WeightControl]
+"""What a run takes away from its method to show what it learns without."""
 UNDECIDED_ENTROPY = 0.1
 """From this entropy on, in nats, the student is undecided: it sampled one of several tokens."""
 

@@ -28,7 +28,7 @@ def test_a_start_ships_small_and_past_its_gate(name: str) -> None:
     assert gate["reference"]["own - without"]["low"] > 0 and gate["reference"]["own - shuffled"]["low"] > 0
 
 
-@pytest.mark.parametrize("name", WARM_STARTS)
+@pytest.mark.parametrize("name", [*WARM_STARTS, "plain-grpo"])
 def test_a_start_speaks_the_words_of_the_lab(name: str) -> None:
     told = json.loads((policy.STARTS_DIR / name / "tokenizer.json").read_text())
     assert told["model"]["vocab"] == {word: index for index, word in enumerate(words.build_vocabulary())}

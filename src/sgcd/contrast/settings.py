@@ -20,6 +20,12 @@ class TraceWriterSettings(Settings):
     name: Literal["trace"]
 
 
+class OracleWriterSettings(Settings):
+    """A control of the lab: failures are compared with a play without an error, by the built-in rule."""
+
+    name: Literal["oracle"]
+
+
 class LlmWriterSettings(EndpointSettings):
     """A language model at an OpenAI-compatible endpoint."""
 
@@ -29,9 +35,10 @@ class LlmWriterSettings(EndpointSettings):
 class ReferenceSettings(Settings):
     """How siblings become a reference. A method without references, such as GRPO, ignores this section."""
 
-    writer: Annotated[BuiltInWriterSettings | TraceWriterSettings | LlmWriterSettings, Field(discriminator="name")] = (
-        BuiltInWriterSettings(name="built-in")
-    )
+    writer: Annotated[
+        BuiltInWriterSettings | TraceWriterSettings | OracleWriterSettings | LlmWriterSettings,
+        Field(discriminator="name"),
+    ] = BuiltInWriterSettings(name="built-in")
     """Who writes it."""
     budget: Count = 30720
     """Tokens of siblings that the writer reads; of a longer group, as many siblings of each outcome as fit."""

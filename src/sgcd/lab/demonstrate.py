@@ -89,14 +89,14 @@ class Script:
         if "transfer_to_human" in self.tools_called:
             return self._give_answer(words.HANDOVER)
         if "find_user" not in self.tools_called and not self._errs(self.error_rates.lookup):
-            return _call_text("find_user", row.name)
+            return call_text("find_user", row.name)
         needed_tool = READ_TOOL_OF.get(request.intent)
         if needed_tool and needed_tool not in self.tools_called and "find_user" in self.tools_called:
             if not self._errs(self.error_rates.check):
-                return _call_text(needed_tool, row.booking)
+                return call_text(needed_tool, row.booking)
             other_tool = "get_flight" if needed_tool == "get_booking" else "get_booking"
             if other_tool not in self.tools_called and self._errs(0.4):
-                return _call_text(other_tool, row.booking)
+                return call_text(other_tool, row.booking)
         informed = "find_user" in self.tools_called and (needed_tool is None or needed_tool in self.tools_called)
         return self._act(request, informed)
 
@@ -108,15 +108,15 @@ class Script:
             return (
                 self._give_answer(words.REFUSAL)
                 if self._errs(self.error_rates.keep)
-                else _call_text("transfer_to_human")
+                else call_text("transfer_to_human")
             )
         allowed = is_allowed(request, row) if informed else self._errs(0.55)
         acts = not self._errs(self.error_rates.refuse) if allowed else self._errs(self.error_rates.comply)
         if "find_user" not in self.tools_called:
-            return self._give_answer(words.REFUSAL) if self._errs(0.6) else _call_text("transfer_to_human")
+            return self._give_answer(words.REFUSAL) if self._errs(0.6) else call_text("transfer_to_human")
         if acts:
-            return _call_text(WRITE_TOOL_OF[request.intent], row.booking, request.value)
-        return _call_text("transfer_to_human") if allowed and self._errs(0.3) else self._give_answer(words.REFUSAL)
+            return call_text(WRITE_TOOL_OF[request.intent], row.booking, request.value)
+        return call_text("transfer_to_human") if allowed and self._errs(0.3) else self._give_answer(words.REFUSAL)
 
     def _state_fact(self, attribute: str, informed: bool) -> str:
         known = {
@@ -140,7 +140,7 @@ class Script:
         return text
 
 
-def _call_text(tool: str, *values: str) -> str:
+def call_text(tool: str, *values: str) -> str:
     arguments, _ = words.TOOLS[tool]
     pairs = " ".join(f"{name} {value}" for name, value in zip(arguments, values, strict=False))
     return " ".join(f"{words.BEFORE_CALL} <call> {tool} {pairs} </call>".split())

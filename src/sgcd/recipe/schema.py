@@ -20,7 +20,7 @@ from sgcd.learn.settings import (
     TeacherSettings,
 )
 from sgcd.measure.settings import EvaluationSettings
-from sgcd.settings import Count, NonNegativeCount, Settings, flatten_mapping
+from sgcd.settings import Control, Count, NonNegativeCount, Settings, flatten_mapping
 from sgcd.storage.yaml import dump_yaml
 
 
@@ -33,9 +33,11 @@ class Recipe(Settings):
     """Seed of everything random."""
     steps: Count
     """Steps: each plays a batch of rollouts and learns from it."""
-    control: Literal["none", "permuted"] = "none"
+    control: Control = "none"
     """permuted deals the advantages of a group anew among its rollouts, by seed: what a method learns then, it does not
-    learn from the verifier."""
+    learn from the verifier. The others change weights, for methods whose signal is credit alone. uniform_weights: each
+    rollout's tokens have their mean; mean_weight: all tokens of a step have; shuffled_weights: a rollout's weights are
+    dealt anew among its tokens, by seed; tied_weights: siblings that wrote the same so far have one weight."""
     policy: PolicySettings
     environment: Annotated[LabSettings | LongDeskSettings | EnvironmentSettings, Field(discriminator="name")]
     siblings: SiblingsSettings = SiblingsSettings()
@@ -59,6 +61,16 @@ class Recipe(Settings):
             raise ValueError(
                 f"surrogate.trust_region={region}: acts from the second update of a batch on; expected "
                 "optimizer.updates of at least 2, got 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_control(self) -> Self:
+        """Refuse a control on weights for a method that is not credit alone."""
+        if self.control not in ("none", "permuted") and self.method.role != "credit":
+            raise ValueError(
+                f"control={self.control}: changes the weights of a method whose signal is credit alone; "
+                f"method.name={self.method.name} has a {self.method.role} as well, expected none or permuted"
             )
         return self
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 from sgcd.act.environment import Sampler, TaskSuite
 from sgcd.act.settings import Limits, SiblingsSettings
@@ -24,6 +24,7 @@ from sgcd.learn.settings import (
 )
 from sgcd.learn.training.timers import ModelThread
 from sgcd.measure.settings import EvaluationSettings
+from sgcd.settings import Control
 from sgcd.storage.metrics import EndpointUsage, StepMetrics
 from sgcd.storage.run_folder import RunFolder
 
@@ -34,7 +35,7 @@ class TrainConfig(Protocol):
     @property
     def seed(self) -> int: ...
     @property
-    def control(self) -> Literal["none", "permuted"]: ...
+    def control(self) -> Control: ...
     @property
     def steps(self) -> int: ...
     @property
