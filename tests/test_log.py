@@ -16,11 +16,21 @@ DOCS, LOG = ROOT / "docs", ROOT / "docs/log"
 def bench() -> Any:
     """The scripts, which import one another from their own folder."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(ROOT / "bench/lab"))
         patch.syspath_prepend(str(ROOT / "bench/storage"))
         patch.syspath_prepend(str(ROOT / "bench"))
         return {
             name: import_module(name)
-            for name in ("damage", "learning", "performance", "performance_table", "starts", "stops", "truth")
+            for name in (
+                "collapse",
+                "damage",
+                "learning",
+                "performance",
+                "performance_table",
+                "starts",
+                "stops",
+                "truth",
+            )
         }
 
 
@@ -51,7 +61,7 @@ def test_every_path_on_a_page_exists(page: Path):
     assert missing + [path for path in paths if not (ROOT / path).exists()] == []
 
 
-@pytest.mark.parametrize("name", ["damage", "learning", "stops", "truth"])
+@pytest.mark.parametrize("name", ["collapse", "damage", "learning", "stops", "truth"])
 def test_the_log_shows_the_figures(name: str, bench: Any):
     script = bench[name]
     assert between(script) == script.table(json.loads(script.RESULTS.read_text(encoding="utf-8")))
