@@ -1,14 +1,16 @@
 """Compares credit with the true decisions: rankings of decisive tokens (AUROC), signs, and shares of the credit."""
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sgcd.credit.methods.parting import find_shares
 from sgcd.credit.methods.sgcd import CreditResult
 from sgcd.credit.segments import measure_scale, normalized_divergence, spike_threshold
-from sgcd.credit.settings import SegmentSettings, SgcdSettings
+from sgcd.credit.settings import PartingMethodSettings, SegmentSettings, SgcdSettings
 from sgcd.credit_records import Features
 from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import TokenKind
@@ -125,6 +127,7 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
         },
     }
     undecided = entropy >= UNDECIDED_ENTROPY
+    scores |= _scores_of_contrasts(tokens)
     everywhere, measured = np.ones(len(tokens.groups), bool), tokens.collect(lambda item: item.truth.measured_mask)
     questions = {
         "all": (tokens.decisive, everywhere),
@@ -139,6 +142,32 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
         }
         for name, (positives, among) in questions.items()
     }
+
+
+def _scores_of_contrasts(tokens: PooledTokens) -> dict[str, list[_Array]]:
+    """What the methods weigh by that compare siblings or two teachers."""
+
+    def divergence(reference: int) -> _Array:
+        return tokens.collect_features(reference, lambda features: features.divergence)
+
+    signs = tokens.collect_constant(lambda sample: np.sign(sample.scored.advantage))
+    gap = tokens.collect_features(AGAINST_SWAPPED, lambda features: features.teacher_logprob_gap)
+    return {
+        "partings of siblings": [tokens.concatenate(_parting_shares(tokens.samples))],
+        "divergence beyond neutral text": [np.maximum(divergence(OWN_REFERENCE) - divergence(UNDER_NEUTRAL), 0)],
+        "gap the way of the advantage, own against swapped": [signs * gap],
+    }
+
+
+def _parting_shares(samples: Sequence[RolloutWithTruth]) -> list[_Array]:
+    """The shares of `parting` with its default settings; the rollouts of a group stand side by side."""
+    shares: list[_Array] = []
+    decay = PartingMethodSettings(name="parting").decay
+    for _, members in groupby(samples, key=lambda sample: sample.scored.group_index):
+        siblings = [member.scored for member in members]
+        signs = [float(np.sign(scored.advantage)) for scored in siblings]
+        shares += find_shares([scored.rollout for scored in siblings], signs, decay)
+    return shares
 
 
 def _student_entropy(features: Features) -> _Array:
