@@ -60,9 +60,8 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    best = min_cpu_seconds(
-        build_step_arms(lab.build_lab_model(0, CHAT.vocab_size).eval(), 8, 8, 2 * TURN_TOKENS)[0], args.rounds
-    )
+    arms, _ = build_step_arms(lab.build_lab_model(0, CHAT.vocab_size).eval(), 8, 8, 2 * TURN_TOKENS)
+    best = min_cpu_seconds({name: arms[name] for name in ("grpo", "sgcd", "teacher")}, args.rounds)
     credit = min_cpu_seconds({"credit": build_credit_task()}, args.rounds)["credit"]
     figures = {**best, "over_grpo": best["sgcd"] / best["grpo"], "extra": teacher_overhead(best), "credit": credit}
     if args.json:

@@ -14,8 +14,10 @@ from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods import Method
 from sgcd.credit.methods.grpo import Grpo
+from sgcd.credit.methods.imitate.direct_sd import DirectSd
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
+from sgcd.credit.signal_settings import DirectSdSettings
 from sgcd.lab import policy as lab
 from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
@@ -172,6 +174,7 @@ def build_step_arms(
     arms = {
         "grpo": build_step(Grpo()),
         "sgcd": build_step(Sgcd(SgcdSettings(name="sgcd", k=TOP_K))),
+        "direct_sd": build_step(DirectSd(DirectSdSettings(name="direct_sd", k=TOP_K))),
         "teacher": run_teacher,
     }
     return arms, BatchSize.of(rollouts).num_tokens
@@ -187,6 +190,7 @@ def teacher_overhead(seconds: dict[str, float]) -> float:
 
 
 def measure_overhead(rounds: int) -> dict[str, Any]:
-    seconds = min_cpu_seconds(build_step_arms(build_small_qwen(), NUM_GROUPS, GROUP_SIZE, POLICY_TOKENS)[0], rounds)
+    arms = build_step_arms(build_small_qwen(), NUM_GROUPS, GROUP_SIZE, POLICY_TOKENS)[0]
+    seconds = min_cpu_seconds({name: arms[name] for name in ("grpo", "sgcd", "teacher")}, rounds)
     case = at_most("random Qwen3, 4 layers, hidden 512, vocabulary 32,000", teacher_overhead(seconds), 1.15)
     return {"B5": summarize_cases("(step of SGCD - step of GRPO) over one forward pass of the teacher", [case])}
