@@ -15,7 +15,7 @@ from sgcd.errors import PolicyError
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load_checkpoint, save_checkpoint
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
 from sgcd.learn.policy.lora import adapter_disabled, add_adapter
-from sgcd.learn.policy.teacher_policies import InitialPolicy
+from sgcd.learn.policy.teacher_policies import InitialPolicy, MovingAverage
 from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings
 from sgcd.learn.training.optimizer import build_optimizer
@@ -135,6 +135,21 @@ def test_the_initial_policy_is_the_one_without_its_adapter() -> None:
     assert any(each.requires_grad for each in policy.parameters())
     with adapter_disabled(plain):
         assert torch.equal(logits(plain), logits(model()))
+
+
+def test_a_moving_average_beside_an_adapter_is_that_of_the_adapter() -> None:
+    policy = adapted(model())
+    average, optimizer = MovingAverage(policy, 0.5), build_optimizer(policy, SETTINGS)
+    before = logits(policy)
+    for number in range(1, 4):
+        step(policy, optimizer, number)
+    after = logits(policy)
+    with average.active():
+        assert torch.equal(logits(policy), before)
+    average.update(optimizer)
+    with average.active():
+        assert not torch.equal(logits(policy), before) and not torch.equal(logits(policy), after)
+    assert torch.equal(logits(policy), after)
 
 
 def test_layers_are_computed_again_under_an_adapter_too(tmp_path: Path) -> None:

@@ -63,6 +63,14 @@ def test_an_adapter_has_few_gradients_and_needs_no_copy_for_kl(plain: MemoryEsti
     assert estimate_memory(CONFIG, replace(WORK, keeps_initial_policy=True)).weights == 2 * plain.weights
 
 
+def test_each_model_of_a_teacher_is_counted(plain: MemoryEstimate) -> None:
+    assert estimate_memory(CONFIG, replace(WORK, has_outside_teacher=True)).weights == 2 * plain.weights
+    assert estimate_memory(CONFIG, replace(WORK, keeps_average=True)).weights == 2 * plain.weights
+    lora = replace(WORK, lora=LoraSettings(rank=2, targets=("q_proj",)))
+    adapter = 4 * 6 * 2 * (64 + 64)
+    assert estimate_memory(CONFIG, replace(lora, keeps_average=True)).weights == plain.weights + 2 * adapter
+
+
 def test_layers_that_are_computed_again_are_held_one_at_a_time(plain: MemoryEstimate) -> None:
     again = estimate_memory(CONFIG, replace(WORK, gradient_checkpointing=True))
     assert again.activations < 0.4 * plain.activations

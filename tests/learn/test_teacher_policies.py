@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,8 +17,10 @@ from helpers.group import DONE, LAB, SORRY, call, pair, rollout, siblings
 from helpers.tiny_policy import build_context, make_context_sensitive, model, recipe
 from helpers.training_runs import contents, train
 from sgcd.cli import main
+from sgcd.cli.commands.check import describe_teachers
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.credit.methods import build_method
 from sgcd.credit_records import Teacher
 from sgcd.errors import FolderError
 from sgcd.learn.policy.load import Policy, save_policy
@@ -29,6 +32,7 @@ from sgcd.learn.scoring.teacher_contexts import (
     refer_without_self,
 )
 from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.recipe.load import load_recipe
 from sgcd.records import Group, Verdict
 
 SDPO: dict[str, Any] = {"name": "sdpo", "k": 5, "context": "none", "reward_coefficient": 1}
@@ -184,6 +188,17 @@ def test_a_teacher_without_meaning_is_one_line(
     assert line in said
 
 
+def test_check_names_the_teachers() -> None:
+    for name, described in (
+        ("collapse-sdpo", "its moving average, which keeps 0.95 of itself in a step, context answer"),
+        ("sgcd", "the policy, context reference"),
+        ("grpo", ""),
+    ):
+        recipe = load_recipe(Path(f"recipes/lab/{name}.yaml"))
+        context: Any = SimpleNamespace(method=build_method(recipe.method))
+        assert describe_teachers(recipe, context) == described
+
+
 def test_a_teacher_with_another_vocabulary_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     context = build_context(tmp_path / "run", recipe())
     save_policy(Policy(context.policy.model, LAB), tmp_path / "other", {})
@@ -198,9 +213,6 @@ def test_a_teacher_with_another_vocabulary_is_one_line(tmp_path: Path, capsys: p
 
 
 def context_needs(method: str) -> Any:
-    from sgcd.credit.methods import build_method
-    from sgcd.recipe.load import load_recipe
-
     needs = build_method(load_recipe(Path("recipes/lab/grpo.yaml"), [f"method={method}"]).method).needs
     assert needs is not None
     return needs.teachers

@@ -175,6 +175,14 @@ def test_a_fall_within_the_interval_is_not_named_and_a_total_one_is() -> None:
     ]
 
 
+def test_a_total_that_is_printed_the_same_stayed() -> None:
+    start = evaluation(0, action=20, information=0)
+    change = compare_evaluations([evaluation(9, action=0, information=20)], [start])
+    assert fallen_category_warnings(change) == [
+        "action fell from 1.00 to .00 while the total stayed (.50 to .50), dev tasks, greedy"
+    ]
+
+
 def test_a_run_whose_trials_all_broke_claims_nothing() -> None:
     broken = evaluation(9, action=1)
     for trial in broken.rows:

@@ -21,7 +21,7 @@ from sgcd.bench.step import (
     build_step_arms,
     build_teacher_rollouts,
 )
-from sgcd.credit.divergence import divergence_features
+from sgcd.credit.divergence import divergence_features, divergence_of, outcomes
 
 GROUPS, SIBLINGS, TURNS = 2, 2, 2
 
@@ -116,6 +116,22 @@ def test_the_divergence_of_sdpo_is_ours(kind: Any, alpha: float, theirs: Any, ba
     whole = trl.compute_topk_self_distillation_loss(student, teacher, **how)
     assert torch.allclose(divergence_features(student, teacher, observed, k=size, divergence=kind)[0], whole, atol=1e-5)
     assert (whole - ours).max() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "alpha"), [("reverse_kl", 1.0), ("forward_kl", 0.0), ("jsd", 0.5)])
+def test_sdpo_over_the_student_s_ids_is_ours(kind: Any, alpha: float, theirs: Any, batch: dict[str, Any]) -> None:
+    """The student's K likeliest and a tail, wherever the observed id is among these; ours keeps it apart elsewhere."""
+    trl: Any = import_module("trl.experimental.sdpo.loss_utils")
+    both, there = logits_of(theirs, batch), batch["tool_mask"].bool()
+    student, teacher, observed = both.student_logits[there], both.teacher_logits[there], both.completion_ids[there]
+    ids = student.topk(TOP_K).indices
+    ours = divergence_of(outcomes(student, ids, observed), outcomes(teacher, ids, observed), kind)
+    how = {"distillation_topk": TOP_K, "distillation_alpha": alpha, "distillation_add_tail": True}
+    whole = trl.compute_topk_self_distillation_loss(student, teacher, **how)
+    listed = (ids == observed[:, None]).any(-1)
+    assert int(listed.sum()) > 0
+    assert torch.allclose(ours[listed], whole[listed], atol=1e-5)
+    assert (ours >= whole - 1e-5).all()  # one outcome more never lowers a divergence
 
 
 @torch.no_grad()

@@ -218,10 +218,11 @@ def fallen_category_warnings(change: Mapping[str, Any]) -> list[str]:
         total = part["overall"]
         if total["a"] is None:
             continue
-        direction = "rose" if total["a"] > total["b"] else "fell" if total["a"] < total["b"] else "stayed"
+        before, after = format_rate(total["b"]), format_rate(total["a"])
+        direction = "stayed" if before == after else "rose" if total["a"] > total["b"] else "fell"
         warnings += [
             f"{name} fell from {format_rate(category['b'])} to {format_rate(category['a'])} while the total "
-            f"{direction} ({format_rate(total['b'])} to {format_rate(total['a'])}), {change['split']} tasks, {mode}"
+            f"{direction} ({before} to {after}), {change['split']} tasks, {mode}"
             for name, category in part["categories"].items()
             if direction_of_change(category) == "fell"
         ]

@@ -200,6 +200,19 @@ def describe_graded_reward(recipe: "Recipe", rehearsal: "Rollout") -> str:
     )
 
 
+def describe_teachers(recipe: "Recipe", context: "RunContext") -> str:
+    """Which policy is each teacher of the method, and what it reads; empty without teachers."""
+    needs, settings = context.method.needs, recipe.teacher
+    models = {
+        "current": "the policy",
+        "average": f"its moving average, which keeps {settings.decay:g} of itself in a step",
+        "initial": "the policy as it begins",
+        "outside": str(settings.start),
+    }
+    teachers = needs.teachers if needs else ()
+    return "; ".join(f"{models[teacher.model]}, context {teacher.context}" for teacher in teachers)
+
+
 def describe_surrogate(recipe: "Recipe") -> str:
     """The preset, every key that differs from it, and how often a batch is learned from."""
     from sgcd.measure.validity import count_noun
@@ -233,6 +246,7 @@ def describe_recipe(
         f"response in {len(rehearsal.turns)} turns, {rehearsal.end_reason}, reward {rehearsal.reward:g}{user_note}",
         **({"reward": note} if (note := describe_graded_reward(recipe, rehearsal)) else {}),
         "method": " ".join([recipe.method.name, getattr(recipe.method, "class_", "")]).strip(),
+        **({"teachers": described} if (described := describe_teachers(recipe, context)) else {}),
         "surrogate": describe_surrogate(recipe),
         **describe_endpoints(recipe, context),
         "training": f"{recipe.steps} steps of {siblings.groups} mixed groups of {siblings.group_size} rollouts, "

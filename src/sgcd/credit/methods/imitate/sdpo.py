@@ -30,7 +30,7 @@ class Sdpo(StatelessMethod):
     facts = MethodFacts(
         "divergence, with a gradient",
         "2601.20802",
-        "autograd in float64",
+        "autograd in float64; TRL's divergence",
         teacher="moving average with a sibling's success",
         keeps_sign=False,
         reads_direction=True,
