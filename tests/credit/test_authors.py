@@ -243,8 +243,6 @@ def test_scope_weighs_each_path() -> None:
             student_path_ppl_positive=False,
         )
         for row, signal in enumerate(signals("scope", case, temperature=2.0)):
-            found = [
-                signal.pull.max() if signal.pull is not None else 0,
-                signal.imitate.coefficient if signal.imitate else 0,
-            ]
+            paths = [signal.pull, signal.imitate and signal.imitate.weight]
+            found = [0.0 if path is None else path.max() for path in paths]
             check(np.array(found), torch.stack([successes[row], failures[row]]))

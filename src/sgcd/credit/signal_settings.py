@@ -174,38 +174,38 @@ class HindsightSettings(ReadingSettings):
     """The ratio of a turn's probabilities stays between the inverse of this and this."""
 
 
-class DirectSdSettings(RuleSettings):
-    """GRPO, and in its loss the divergence between the policy and itself with the reference in its prompt."""
+class ImitationSettings(RuleSettings):
+    """What is common to methods with a divergence in the loss."""
 
     role: ClassVar[Role] = "imitate"
-    name: Literal["direct_sd"]
     divergence: Divergence = "reverse_kl"
     """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     k: Count = 100
-    """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
+    """Number of top tokens; they, the observed token and all others together are the outcomes."""
+    coefficient: NonNegative
+    """Factor of the divergence in the loss, a mean over tokens; 0 is GRPO to the last bit."""
+
+
+class DirectSdSettings(ImitationSettings):
+    """GRPO, and in its loss the divergence between the policy and itself with the reference in its prompt."""
+
+    name: Literal["direct_sd"]
     coefficient: NonNegative = 0.1
-    """Factor of the divergence in the loss, a mean over tokens."""
 
 
-class OpsdSettings(RuleSettings):
+class OpsdSettings(ImitationSettings):
     """On-policy self-distillation: the divergence to the initial policy with the reference, without a reward."""
 
-    role: ClassVar[Role] = "imitate"
     name: Literal["opsd"]
     divergence: Divergence = "jsd"
-    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
-    k: Count = 100
-    """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
     coefficient: Positive = 1.0
-    """Factor of the divergence in the loss, a mean over tokens."""
     reward_coefficient: NonNegative = 0.0
     """Factor of the advantage over siblings; 0, as published, distils without any reward."""
 
 
-class SdpoSettings(TeacherChoice):
+class SdpoSettings(TeacherChoice, ImitationSettings):
     """Self-distillation from a moving average of the policy that reads a successful sibling, without a reward."""
 
-    role: ClassVar[Role] = "imitate"
     name: Literal["sdpo"]
     teacher: TeacherModel = "average"
     """Whose distribution is imitated; see sod."""
@@ -214,43 +214,30 @@ class SdpoSettings(TeacherChoice):
     support: Support = "student"
     """Whose top tokens are the outcomes, with the observed token and the tail."""
     divergence: Divergence = "jsd"
-    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
-    k: Count = 100
-    """Number of the top tokens; they, the observed token and all others together are the outcomes."""
     coefficient: Positive = 1.0
-    """Factor of the divergence in the loss, a mean over tokens."""
     reward_coefficient: NonNegative = 0.0
     """Factor of the advantage over siblings; 0, as published, distils without any reward."""
 
 
-class ScopeSettings(RuleSettings):
+class ScopeSettings(ImitationSettings):
     """Failures imitate a teacher, successes become likelier; both by how sure teacher and student are (2604.10688)."""
 
-    role: ClassVar[Role] = "imitate"
     name: Literal["scope"]
-    divergence: Divergence = "reverse_kl"
-    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     k: Count = 16
-    """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
     coefficient: NonNegative = 1.0
-    """Factor of both paths."""
+    """Factor of both paths, means over tokens."""
     temperature: Positive = 1.0
     """Of the softmax over the successes, and over the failures, of a group."""
     reward_coefficient: NonNegative = 0.0
     """Factor of the advantage over siblings; published is 0. With 1, and a coefficient of 0, it is GRPO."""
 
 
-class UcobSettings(RuleSettings):
+class UcobSettings(ImitationSettings):
     """Turns that did better than siblings from the same state imitate a teacher (after UCOB, 2606.29502)."""
 
-    role: ClassVar[Role] = "imitate"
     name: Literal["ucob"]
-    divergence: Divergence = "reverse_kl"
-    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     k: Count = 32
-    """Number of the teacher's top tokens; they, the observed token and all others together are the outcomes."""
     coefficient: NonNegative = 0.1
-    """Factor of the divergence in the loss, a mean over tokens; 0 is GRPO to the last bit."""
     margin: NonNegative = 0.05
     """A turn imitates where its return is more than this above the mean of its siblings' from the same state."""
     scale: Positive = 0.2

@@ -5,11 +5,10 @@ without a gradient. It is the ablation of 2606.12634 in which the teacher moves 
 public, so the default here is a guess.
 """
 
-import numpy as np
-
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import DirectSdSettings
-from sgcd.credit_records import Credit, Imitation, Signal, Teacher
+from sgcd.credit_records import Teacher
 
 
 class DirectSd(StatelessMethod):
@@ -30,10 +29,4 @@ class DirectSd(StatelessMethod):
         self.needs = Needs(settings.k, settings.divergence, imitated=imitated, can_change_weights=False)
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
-        settings, num_tokens = self.settings, len(inputs.rollout.response)
-        credit = Credit(inputs.advantage, np.ones(num_tokens, np.float32))
-        imitate = None
-        if self.needs.imitated and inputs.reference_features is not None:
-            weight = inputs.creditable_tokens.astype(np.float32)
-            imitate = Imitation(Teacher(), settings.coefficient, weight, settings.divergence)
-        return CreditResult(Signal(credit, imitate=imitate), no_segments(num_tokens))
+        return signal_imitation(inputs, Teacher(), self.settings)

@@ -7,11 +7,10 @@ reward. Here the outcomes are the teacher's top K, the observed token and the ta
 reference. With a reward_coefficient of 1 it is the hybrid with GRPO that other papers call by its name.
 """
 
-import numpy as np
-
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import OpsdSettings
-from sgcd.credit_records import Credit, Imitation, Signal, Teacher
+from sgcd.credit_records import Teacher
 
 _TEACHER = Teacher("reference", "initial")
 
@@ -36,10 +35,5 @@ class Opsd(StatelessMethod):
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """No imitation without features."""
-        settings, num_tokens = self.settings, len(inputs.rollout.response)
-        credit = Credit(settings.reward_coefficient * inputs.advantage, np.ones(num_tokens, np.float32))
-        imitate = None
-        if _TEACHER in inputs.features:
-            weight = inputs.creditable_tokens.astype(np.float32)
-            imitate = Imitation(_TEACHER, settings.coefficient, weight, settings.divergence)
-        return CreditResult(Signal(credit, imitate=imitate), no_segments(num_tokens))
+        settings = self.settings
+        return signal_imitation(inputs, _TEACHER, settings, reward_coefficient=settings.reward_coefficient)

@@ -24,8 +24,9 @@ from sgcd.credit.methods import (
     collect_by_task,
     signal_pull,
 )
+from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import ScopeSettings
-from sgcd.credit_records import Imitation, Signal, Teacher
+from sgcd.credit_records import Teacher
 
 
 class Scope(StatelessMethod):
@@ -57,18 +58,12 @@ class Scope(StatelessMethod):
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """Credit alone where a rollout has no path: a failure without features, or an advantage of zero."""
         settings, rollout = self.settings, inputs.rollout
-        weight = settings.coefficient * self._weights.get(rollout.task, {}).get(rollout.sibling, 0.0)
-        is_success = inputs.advantage > 0
-        result = signal_pull(
-            inputs,
-            np.full(len(rollout.response), weight) if weight and is_success else None,
-            settings.reward_coefficient,
-        )
-        if not weight or is_success or inputs.reference_features is None:
-            return result
-        tokens = inputs.creditable_tokens.astype(np.float32)
-        imitate = Imitation(Teacher(), weight, tokens, settings.divergence)
-        return CreditResult(Signal(result.signal.credit, imitate=imitate), result.segments)
+        weight = self._weights.get(rollout.task, {}).get(rollout.sibling, 0.0)
+        if inputs.advantage <= 0:
+            reward_coefficient = settings.reward_coefficient
+            return signal_imitation(inputs, Teacher(), settings, reward_coefficient=reward_coefficient, weight=weight)
+        pull = np.full(len(rollout.response), settings.coefficient * weight) if settings.coefficient else None
+        return signal_pull(inputs, pull, settings.reward_coefficient)
 
 
 def _path_score(inputs: CreditInputs) -> float | None:

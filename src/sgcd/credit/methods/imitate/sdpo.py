@@ -9,19 +9,9 @@ batch, it also caps an importance ratio at 2; with one update that ratio is one,
 over the tokens that have a teacher, here over all of the batch.
 """
 
-import numpy as np
-
-from sgcd.credit.methods import (
-    CreditInputs,
-    CreditResult,
-    MethodFacts,
-    Needs,
-    StatelessMethod,
-    gap_teacher,
-    no_segments,
-)
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, gap_teacher
+from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import SdpoSettings
-from sgcd.credit_records import Credit, Imitation, Signal
 
 
 class Sdpo(StatelessMethod):
@@ -50,10 +40,5 @@ class Sdpo(StatelessMethod):
 
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """No imitation without features."""
-        settings, num_tokens = self.settings, len(inputs.rollout.response)
-        credit = Credit(settings.reward_coefficient * inputs.advantage, np.ones(num_tokens, np.float32))
-        imitate = None
-        if self.teacher in inputs.features:
-            weight = inputs.creditable_tokens.astype(np.float32)
-            imitate = Imitation(self.teacher, settings.coefficient, weight, settings.divergence)
-        return CreditResult(Signal(credit, imitate=imitate), no_segments(num_tokens))
+        settings = self.settings
+        return signal_imitation(inputs, self.teacher, settings, reward_coefficient=settings.reward_coefficient)

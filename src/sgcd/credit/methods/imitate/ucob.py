@@ -13,11 +13,12 @@ GRPO's advantage. The outcomes are the teacher's top K, the observed token and t
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, signal_pull
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.methods.pull.gigpo import discounted_returns, turn_states
 from sgcd.credit.segments import Doubles, turn_indices
 from sgcd.credit.signal_settings import UcobSettings
-from sgcd.credit_records import Imitation, Signal, Teacher
+from sgcd.credit_records import Teacher
 from sgcd.records import TokenKind
 
 _MAX_WEIGHT = 2.0
@@ -41,19 +42,15 @@ class Ucob(StatelessMethod):
     def assign_credit(self, inputs: CreditInputs) -> CreditResult:
         """No imitation without features, nor where no turn did better than its siblings'."""
         settings, features = self.settings, inputs.reference_features
-        result = signal_pull(inputs, None)
-        if features is None or inputs.group is None or not settings.coefficient:
-            return result
+        if features is None or inputs.group is None:
+            return signal_imitation(inputs, Teacher(), settings)
         gains = self._turn_gains(inputs)
         by_turn = np.where(gains > settings.margin, np.minimum(_MAX_WEIGHT, gains / settings.scale), 0.0)
         is_call = inputs.rollout.token_kinds == TokenKind.CALL
         weight = np.append(by_turn, 0.0)[turn_indices(inputs.rollout)] * np.where(is_call, settings.call_weight, 1.0)
-        gap = np.clip(settings.sharpness * features.teacher_logprob_gap.astype(np.float64), -700, 700)
-        weight = np.where(inputs.creditable_tokens & np.isfinite(gap), weight / (1 + np.exp(-gap)), 0.0)
-        if not weight.any():
-            return result
-        imitate = Imitation(Teacher(), settings.coefficient, weight.astype(np.float32), settings.divergence)
-        return CreditResult(Signal(result.signal.credit, imitate=imitate), result.segments)
+        slope = np.clip(settings.sharpness * features.teacher_logprob_gap.astype(np.float64), -700, 700)
+        weight = np.where(np.isfinite(slope), weight / (1 + np.exp(-slope)), 0.0)
+        return signal_imitation(inputs, Teacher(), settings, weight=weight)
 
     def _turn_gains(self, inputs: CreditInputs) -> Doubles:
         """g of each turn; 0 where no sibling was in its state."""
