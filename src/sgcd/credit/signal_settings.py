@@ -191,6 +191,7 @@ class DirectSdSettings(ImitationSettings):
 
     name: Literal["direct_sd"]
     coefficient: NonNegative = 0.1
+    """Factor of the divergence in the loss, a mean over tokens; 0 is GRPO to the last bit."""
 
 
 class OpsdSettings(ImitationSettings):
@@ -198,7 +199,9 @@ class OpsdSettings(ImitationSettings):
 
     name: Literal["opsd"]
     divergence: Divergence = "jsd"
+    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     coefficient: Positive = 1.0
+    """Factor of the divergence in the loss, a mean over tokens."""
     reward_coefficient: NonNegative = 0.0
     """Factor of the advantage over siblings; 0, as published, distils without any reward."""
 
@@ -214,7 +217,9 @@ class SdpoSettings(TeacherChoice, ImitationSettings):
     support: Support = "student"
     """Whose top tokens are the outcomes, with the observed token and the tail."""
     divergence: Divergence = "jsd"
+    """Between student p and teacher q: reverse_kl is KL(p||q), forward_kl is KL(q||p), jsd is symmetric."""
     coefficient: Positive = 1.0
+    """Factor of the divergence in the loss, a mean over tokens."""
     reward_coefficient: NonNegative = 0.0
     """Factor of the advantage over siblings; 0, as published, distils without any reward."""
 
@@ -224,6 +229,7 @@ class ScopeSettings(ImitationSettings):
 
     name: Literal["scope"]
     k: Count = 16
+    """Number of top tokens; they, the observed token and all others together are the outcomes."""
     coefficient: NonNegative = 1.0
     """Factor of both paths, means over tokens."""
     temperature: Positive = 1.0
@@ -237,7 +243,9 @@ class UcobSettings(ImitationSettings):
 
     name: Literal["ucob"]
     k: Count = 32
+    """Number of top tokens; they, the observed token and all others together are the outcomes."""
     coefficient: NonNegative = 0.1
+    """Factor of the divergence in the loss, a mean over tokens; 0 is GRPO to the last bit."""
     margin: NonNegative = 0.05
     """A turn imitates where its return is more than this above the mean of its siblings' from the same state."""
     scale: Positive = 0.2
