@@ -21,9 +21,27 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from trl_steps import COMPLETION, GRPO, SDPO, build_trl_batch, build_trl_step, build_trl_trainer
+from trl_steps import (
+    COMPLETION,
+    GRPO,
+    SDPO,
+    SFT,
+    build_trl_batch,
+    build_trl_sft_step,
+    build_trl_step,
+    build_trl_trainer,
+)
 
-from sgcd.bench.step import GROUP_SIZE, NUM_GROUPS, POLICY_TOKENS, TURN_TOKENS, build_small_qwen, build_step_arms
+from sgcd.bench.step import (
+    GROUP_SIZE,
+    NUM_GROUPS,
+    POLICY_TOKENS,
+    TURN_TOKENS,
+    build_bench_recipe,
+    build_random_groups,
+    build_small_qwen,
+    build_step_arms,
+)
 from sgcd.bench.timing import (
     ALLOCATOR_ENV,
     WARMUP_ROUNDS,
@@ -35,12 +53,16 @@ from sgcd.bench.timing import (
     summarize_cases,
 )
 from sgcd.cli.commands.bench import describe_machine, format_case
+from sgcd.learn.scoring.forward import ForwardConfig
+from sgcd.learn.supervised.trainer import accumulate_supervised
+from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
 from sgcd.storage.provenance import package_version
 
 _RESULTS_PATH = Path(__file__).resolve().parents[1] / "docs/peers.json"
 SGCD_ARM, LOW_MEMORY_ARM = "SGCD", "SGCD with scoring.logits_bytes 64 MiB"
 IMITATING_ARM, LOW_MEMORY_IMITATING_ARM = "direct SD", "direct SD with scoring.logits_bytes 64 MiB"
 """Of our methods with a divergence in the loss, as SDPO has: measured in memory alone."""
+SUPERVISED_ARM = "sgcd sft"
 PEER_ARMS = (SGCD_ARM, LOW_MEMORY_ARM, GRPO, COMPLETION, SDPO)
 OWN_ARMS = {
     SGCD_ARM: ("sgcd", 2**30),
@@ -86,6 +108,31 @@ def build_peer_arm(name: str, size: StepSize) -> tuple[Any, Callable[[], None]]:
     return model, build_trl_step(
         trainer, build_trl_batch(NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens // TURN_TOKENS)
     )
+
+
+def build_supervised_arm(name: str, size: StepSize) -> Callable[[], None]:
+    """A supervised step on the same rollouts."""
+    model = build_small_qwen(size.vocabulary)
+    groups = build_random_groups(NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens // TURN_TOKENS)
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    if name == SFT:
+        return build_trl_sft_step(model, rollouts)
+    settings = build_bench_recipe().optimizer
+    optimizer = build_optimizer(model, settings)
+
+    def step() -> None:
+        gradient = accumulate_supervised(model, rollouts, ForwardConfig())
+        optimizer_step(optimizer, gradient, settings, 1)
+
+    return step
+
+
+def measure_supervised(size: StepSize, rounds: int, warm: int) -> tuple[dict[str, float], BenchCase]:
+    """Seconds of either step; both learn from the same tokens, so their ratio is that of tokens a second."""
+    steps = {name: build_supervised_arm(name, size) for name in (SUPERVISED_ARM, SFT)}
+    seconds = min_cpu_seconds(steps, rounds, warm)
+    name = f"{SFT} over {SUPERVISED_ARM}, time, {size.description}"
+    return seconds, at_least(name, seconds[SFT] / seconds[SUPERVISED_ARM], 1.0)
 
 
 def measure_step_memory(name: str, size: StepSize) -> int:
@@ -141,6 +188,9 @@ def measure_peers(rounds: int, tiny: bool) -> dict[str, Any]:
             measure_step_size(DEFAULT_SIZE, PEER_ARMS, rounds, WARMUP_ROUNDS),
             measure_step_size(LARGE_SIZE, (SGCD_ARM, LOW_MEMORY_ARM, SDPO), 2, 1),
         ]
+    supervised, case = measure_supervised(*((TINY_SIZE, 1, 0) if tiny else (DEFAULT_SIZE, rounds, WARMUP_ROUNDS)))
+    parts[0][0]["seconds"] |= supervised
+    parts[0][1].append(case)
     title = "a step beside TRL's: 4 rollouts, random Qwen3, 4 layers, hidden 512, float32"
     b6 = summarize_cases(title, [case for _, cases in parts for case in cases], _NOTE.replace("\n", " "))
     machine_facts = describe_machine() | {name: package_version(name) for name in ("transformers", "trl")}

@@ -13,6 +13,7 @@ _PEER_CASES: list[tuple[str, float, bool]] = [
     ("SGCD over TRL's GRPO, time", 1.4, False),
     ("TRL's SDPO, top-K, over SGCD, time", 1.3, True),
     ("TRL's SDPO, top-K, over SGCD, memory", 8, True),
+    ("TRL's SFTTrainer over sgcd sft, time", 1, True),
 ]
 """Cases of B6 with their targets, and whether a target is a minimum, for a page without figures of B6."""
 _WAITED_TITLE = "share of the writers' latencies that a step waits for"

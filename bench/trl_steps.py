@@ -6,7 +6,7 @@ we give any. `bench/peers.py` times these steps, `tests/peers` holds their gradi
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,8 +19,10 @@ from sgcd.bench.step import CHAT, TOP_K, build_bench_recipe, build_random_groups
 from sgcd.credit.advantage import advantages
 from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.training.optimizer import build_optimizer
+from sgcd.records import Rollout
 
 GRPO, COMPLETION, SDPO = "TRL's GRPO", "TRL's GRPO, head over the completion", "TRL's SDPO, top-K"
+SFT = "TRL's SFTTrainer"
 
 TrlBatch = dict[str, Any]
 
@@ -86,6 +88,27 @@ def build_trl_trainer(arm: str, model: Any, siblings: int) -> Any:
     return trainer
 
 
+def build_trl_sft_step(model: Any, rollouts: Sequence[Rollout]) -> Callable[[], None]:
+    """A supervised step on the rollouts, as SFTTrainer takes it of a batch that its collator made."""
+    trl: Any = import_module("trl")
+    rows = import_module("datasets").Dataset.from_list([{"text": "hello"}])
+    with TemporaryDirectory() as temp_dir, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        config = trl.SFTConfig(
+            output_dir=temp_dir, report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False
+        )
+        trainer = trl.SFTTrainer(
+            model=model, args=config, train_dataset=rows, processing_class=load_chat_tokenizer(Path(temp_dir))
+        )
+    trainer.model.train()
+    input_ids = torch.from_numpy(np.stack([np.concatenate([one.prompt, one.response]) for one in rollouts])).long()
+    learned = torch.from_numpy(
+        np.stack([np.concatenate([np.zeros(len(one.prompt), bool), one.response_mask]) for one in rollouts])
+    )
+    batch = {"input_ids": input_ids, "attention_mask": torch.ones_like(input_ids)}
+    return build_trl_step(trainer, batch | {"labels": input_ids.masked_fill(~learned, -100)})
+
+
 def completion_logprobs_fn(trainer: Any) -> Callable[..., Any]:
     """Log-probabilities and entropies from the completion's logits, by TRL's own function for that.
 
@@ -110,7 +133,7 @@ def build_trl_step(trainer: Any, batch: TrlBatch) -> Callable[[], None]:
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        trainer.compute_loss(model, batch).backward()
+        trainer.compute_loss(model, dict(batch)).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm, foreach=False)
         optimizer.step()
 
