@@ -33,8 +33,8 @@ def main(paths: list[str]) -> int:
 
 
 def read_runs(paths: list[Path]) -> Json:
-    """By method and seed: the points of each run, and when the audit first said that half of the successes or more
-    called no tool."""
+    """By method with its teacher's context, and by seed: the points of each run, and the first step whose warnings name
+    successes without a tool."""
     methods: dict[str, dict[str, Json]] = {}
     for path in paths:
         recipe = load_yaml(path / "recipe.yaml", str(path), "recipe")
@@ -43,7 +43,8 @@ def read_runs(paths: list[Path]) -> Json:
         warned = [
             row.step for row in folder.read_metrics() if any("called no tool" in line for line in tool_warnings(row))
         ]
-        methods.setdefault(recipe["method"]["name"], {})[str(recipe["seed"])] = {
+        method = ", ".join(filter(None, (recipe["method"]["name"], recipe["method"].get("context", ""))))
+        methods.setdefault(method, {})[str(recipe["seed"])] = {
             "course": course,
             "first_warning": min(warned, default=None),
         }

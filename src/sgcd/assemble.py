@@ -29,11 +29,12 @@ from sgcd.recipe.schema import Recipe
 from sgcd.storage.provenance import collect_provenance
 
 
-def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
+def assemble(recipe: Recipe, threads: int | None = None, *, trains: bool = True) -> RunContext:
     """The objects of a run.
 
     The number of threads decides the order of the additions in a matrix product, and so its last bits. A resumed run
-    passes the number in its facts as `threads`; None keeps torch's choice.
+    passes the number in its facts as `threads`; None keeps torch's choice. What only plays (`trains=False`) loads no
+    other policy for the method's teachers.
     """
     torch.set_num_threads(threads or torch.get_num_threads())
     user_endpoint = build_user_endpoint(recipe)
@@ -56,7 +57,7 @@ def assemble(recipe: Recipe, threads: int | None = None) -> RunContext:
             recipe.siblings.min_reward_gap,
         ),
         model_thread=model_thread,
-        teacher_policies=load_teacher_policies(recipe, method, policy),
+        teacher_policies=load_teacher_policies(recipe, method, policy) if trains else TeacherPolicies(),
         writer_endpoint=writer_endpoint if method.needs and method.needs.needs_references else None,
         user_endpoint=user_endpoint,
     )

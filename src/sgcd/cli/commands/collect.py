@@ -102,7 +102,7 @@ def play_policy_trials(recipe: "Recipe", collecting: "Recipe", folder: "RunFolde
     from sgcd.assemble import assemble, collect_facts
     from sgcd.learn.supervised.collect import Collection, collect_with_policy
 
-    context = assemble(collecting, threads=folder.facts["machine"]["threads"] if folder else None)
+    context = assemble(collecting, threads=folder.facts["machine"]["threads"] if folder else None, trains=False)
     context.check_ready()
     folder = folder or create_folder(recipe, run, collect_facts(recipe, context))
     collection = Collection(folder, context.policy.chat)

@@ -88,7 +88,7 @@ def evaluate_and_print(folder: "RunFolder | None", recipe: "Recipe", *, as_json:
     from sgcd.measure.health import run_invalid_reasons
     from sgcd.measure.summary import is_all_broken, summarise_evaluation
 
-    context = assemble(recipe)
+    context = assemble(recipe, trains=False)
     num_trials = count_trials(recipe, context.task_suite)
     if not num_trials:
         raise no_trials_error(recipe)

@@ -86,7 +86,7 @@ def compare_references(
     folder = open_run_with_rollouts(run)
     policy = latest_policy_path(folder)
     recipe = load_recipe(folder.path / "recipe.yaml", [*(keys or []), *([f"policy.start={policy}"] if policy else [])])
-    context = assemble(recipe)
+    context = assemble(recipe, trains=False)
     if context.method.needs is None:
         raise RecipeError(
             f"{run}: {recipe.method.name} reads no reference; to see what one would credit, add method.name=sgcd"

@@ -69,33 +69,36 @@ def get_context_window(config: Any) -> int:
     return int(getattr(config.get_text_config(), "max_position_embeddings", 2**31))
 
 
-def resolve_model(start: str | Path) -> Path:
-    """The folder of `start`: a folder, a warm start of the lab, or a model of the hub, which is downloaded once."""
+def resolve_model(start: str | Path, key: str = "policy.start") -> Path:
+    """The folder of `start`: a folder, a warm start of the lab, or a model of the hub, which is downloaded once.
+
+    `key` is the recipe's key that named it.
+    """
     if isinstance(start, str) and start.startswith(_LAB_PREFIX):
-        return _resolve_warm_start(start)
+        return _resolve_warm_start(start, key)
     folder = Path(start).expanduser()
     if folder.is_dir():
         return folder
     if isinstance(start, str) and _HUB_NAME.fullmatch(start):
-        return _download_from_hub(start)
+        return _download_from_hub(start, key)
     raise PolicyError(
-        f"policy.start: {start} is not a folder here; give the path of one that save_pretrained wrote, lab:NAME, "
+        f"{key}: {start} is not a folder here; give the path of one that save_pretrained wrote, lab:NAME, "
         "or OWNER/NAME of a model on the hub"
     )
 
 
-def _resolve_warm_start(start: str) -> Path:
+def _resolve_warm_start(start: str, key: str) -> Path:
     starts = Path(str(files("sgcd"))) / "lab" / "starts"
     known = sorted(path.name for path in starts.iterdir()) if starts.is_dir() else []
     if (name := start.removeprefix(_LAB_PREFIX)) not in known:
         available = (
             ", ".join(_LAB_PREFIX + known_name for known_name in known) or "none; make them with `sgcd lab warm-start`"
         )
-        raise PolicyError(f"policy.start: the lab has no warm start {name!r}; there are: {available}")
+        raise PolicyError(f"{key}: the lab has no warm start {name!r}; there are: {available}")
     return starts / name
 
 
-def _download_from_hub(name: str) -> Path:
+def _download_from_hub(name: str, key: str) -> Path:
     from huggingface_hub import constants, snapshot_download
 
     try:
@@ -103,19 +106,24 @@ def _download_from_hub(name: str) -> Path:
     except Exception as problem:  # of the hub's client, its transport or the disk
         cause = "HF_HUB_OFFLINE forbids to fetch it" if constants.is_offline_mode() else get_first_line(problem)
         raise PolicyError(
-            f"policy.start: {name} is neither a folder here nor in the hub's cache, and it could not be fetched "
+            f"{key}: {name} is neither a folder here nor in the hub's cache, and it could not be fetched "
             f"({cause}); download it where there is a network, or give the path of a folder"
         ) from problem
 
 
 def load_policy(
-    start: str | Path, dtype: str, attn_implementation: str | None = None, *, tool_instruction: str | None = None
+    start: str | Path,
+    dtype: str,
+    attn_implementation: str | None = None,
+    *,
+    tool_instruction: str | None = None,
+    key: str = "policy.start",
 ) -> Policy:
     """Load a policy from the folder that `resolve_model` returns. No code from the folder is run.
 
     The files that have a checksum in the folder's manifest are verified.
     """
-    folder = resolve_model(start)
+    folder = resolve_model(start, key)
     check_folder(folder, needs_manifest=False, is_read=lambda name: _is_policy_file(folder / name))
     _, chat = read_policy_config(folder, tool_instruction)
     model = load_model(folder, dtype, attn_implementation)

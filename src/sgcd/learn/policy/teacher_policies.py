@@ -112,7 +112,7 @@ class TeacherPolicies:
 
 def load_outside_teacher(start: str, settings: PolicySettings, policy: Policy) -> Any:
     """Another policy's model, frozen. Refused unless it gives every token id the same meaning as the policy."""
-    teacher = load_policy(start, settings.dtype, settings.attn_implementation)
+    teacher = load_policy(start, settings.dtype, settings.attn_implementation, key="teacher.start")
     sizes = [get_head(model).vocab_size for model in (teacher.model, policy.model)]
     vocabularies = [chat.tokenizer.get_vocab() for chat in (teacher.chat, policy.chat)]
     if vocabularies[0] != vocabularies[1] or sizes[0] != sizes[1]:
