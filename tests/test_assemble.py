@@ -36,6 +36,7 @@ BASES = {
     "own": ["environment.test=dev.jsonl"],
     "lora": ["policy.lora={rank: 2, targets: [q_proj, v_proj]}"],
     "lab": ["environment={name: lab, chatty: own}", "siblings.limits.turns=2"],
+    "long_desk": ["environment={name: long_desk}", "siblings.limits.turns=2"],
     "llm": [
         "method={name: sgcd}",
         "reference.writer={name: llm, base_url: http://127.0.0.1:9/v1, model: m, pause: 0.001, retries: 1}",
@@ -79,6 +80,7 @@ class Other(Plain):
 """Judges and credit rules of a user's own."""
 TEXTS = {
     "policy.start": "other",
+    "environment.thinking": 16,
     "environment.class": "front:Unjudged",
     "environment.tasks": "dev.jsonl",
     "environment.dev": "train.jsonl",
@@ -88,6 +90,8 @@ TEXTS = {
     "environment.rewards": {"one": "rules:reward"},
     "environment.reward_weights": {"one": 0.5},
     "method.class": "rules:Other",
+    "teacher.start": "other",
+    "teacher.skill": "skill.txt",
     "scoring.logits_bytes": 2**20,
     "surrogate.trust_region": "kl_cov",
     "surrogate.covariance.high": 6.0,
@@ -125,6 +129,7 @@ def _in_one_folder(built_desk: Path, tmp_path_factory: pytest.TempPathFactory) -
     policy.save_policy(other, here / "other", {})
     rows = [json.loads(line) for line in (here / "train.jsonl").read_text().splitlines()]
     (here / "rules.py").write_text(RULES)
+    (here / "skill.txt").write_text("look first")
     unjudged = [
         {name: value for name, value in row.items() if name != "verifier"} | {"category": "order"} for row in rows
     ]
@@ -306,6 +311,8 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     names = {key.variant[1] for key in list_keys(Recipe) if key.variant and key.variant[0] == "method.name"}
     others = {name: [*LEARNT, f"method={{name: {name}}}"] for name in names - {"own", "sgcd"}}
+    others["outside"] = [*LEARNT, "method={name: opd, teacher: outside}", "teacher.start=lab:plain-grpo"]
+    others["skill"] = [*LEARNT, "method={name: opd, context: skill}", "teacher.skill=skill.txt"]
     others["kl_cov"] = [*BASES["covariance"], "surrogate.trust_region=kl_cov", "surrogate.kl=0.001"]
     for base, overrides in {**BASES, "sgcd": LEARNT, **others}.items():
         recipe = load_recipe(Path("recipe.yaml"), [*overrides, "steps=1", "evaluation.tasks=1", "siblings.rounds=2"])
