@@ -7,7 +7,7 @@ import torch
 
 from sgcd.build_tasks import build_task_suite, build_user_endpoint
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.contrast.settings import LlmWriterSettings, OracleWriterSettings
+from sgcd.contrast.settings import LlmWriterSettings, OracleWriterSettings, WriterSettings
 from sgcd.contrast.writers import Writer
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.contrast.writers.llm import LanguageModelWriter
@@ -43,14 +43,14 @@ def assemble(recipe: Recipe, threads: int | None = None, *, trains: bool = True)
     check_head(policy.model)
     check_logits_bytes(get_head(policy.model).vocab_size, recipe.scoring.logits_bytes)
     model_thread = ModelThread()
-    method, writer_endpoint = build_controlled_method(recipe), build_writer_endpoint(recipe)
+    method, writer_endpoint = build_controlled_method(recipe), build_writer_endpoint(recipe.reference.writer)
     return RunContext(
         task_suite=task_suite,
         policy=policy,
         sampler=TorchSampler(policy.model, policy.chat, recipe.sampler, model_thread),
         method=method,
         reference_builder=reference_builder_class(recipe)(
-            build_writer(recipe, method, writer_endpoint),
+            build_writer(recipe.reference.writer, method, writer_endpoint),
             policy.chat,
             recipe.reference.budget,
             recipe.reference.min_tokens,
@@ -105,17 +105,17 @@ def reference_builder_class(recipe: Recipe) -> type[ReferenceBuilder]:
     return OracleReferenceBuilder
 
 
-def build_writer(recipe: Recipe, method: Method, endpoint: Endpoint | None) -> Writer:
+def build_writer(settings: WriterSettings, method: Method, endpoint: Endpoint | None) -> Writer:
     """Failures are named only where the divergence is taken between two teachers that both read of them."""
     names_failures = method.needs is not None and method.needs.against == "swapped"
     if endpoint:
         return LanguageModelWriter(endpoint, names_failures)
-    return TraceWriter() if recipe.reference.writer.name == "trace" else BuiltInWriter(names_failures)
+    return TraceWriter() if settings.name == "trace" else BuiltInWriter(names_failures)
 
 
-def build_writer_endpoint(recipe: Recipe) -> Endpoint | None:
-    writer = recipe.reference.writer
-    return Endpoint(writer, "reference.writer") if isinstance(writer, LlmWriterSettings) else None
+def build_writer_endpoint(settings: WriterSettings, section: str = "reference.writer") -> Endpoint | None:
+    """`section` names the settings in messages."""
+    return Endpoint(settings, section) if isinstance(settings, LlmWriterSettings) else None
 
 
 def collect_facts(recipe: Recipe, context: RunContext) -> dict[str, Any]:

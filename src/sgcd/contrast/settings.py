@@ -32,6 +32,9 @@ class LlmWriterSettings(EndpointSettings):
     name: Literal["llm"]
 
 
+WriterSettings = Annotated[BuiltInWriterSettings | TraceWriterSettings | LlmWriterSettings, Field(discriminator="name")]
+
+
 class ReferenceSettings(Settings):
     """How siblings become a reference. A method without references, such as GRPO, ignores this section."""
 

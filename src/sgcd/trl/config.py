@@ -1,0 +1,104 @@
+"""`SGCDConfig`: TRL's GRPOConfig, and who assigns credit by what reference."""
+
+import json
+from dataclasses import dataclass, field
+from typing import Any, get_args
+
+from pydantic import TypeAdapter, ValidationError
+from trl import GRPOConfig
+
+from sgcd.contrast.settings import ReferenceSettings
+from sgcd.credit.methods import Method, build_method
+from sgcd.credit.settings import MethodSettings
+from sgcd.errors import RecipeError, SgcdError
+
+
+@dataclass
+class SGCDConfig(GRPOConfig):
+    """Arguments of [`SGCDTrainer`]: those of [`~trl.GRPOConfig`], and these.
+
+    > Parameters that control the credit
+
+    method (`str`): a credit or pull method of `sgcd methods`.
+    method_kwargs (`dict`): its keys, as under `method` of a recipe.
+    success_reward (`float`): the reward from which on a completion counts as a success.
+    writer_kwargs (`dict`): who writes references, as under `reference.writer` of a recipe.
+    scoring_batch_tokens (`int`): padded tokens of one forward pass of teacher and student.
+    """
+
+    method: str = field(default="sgcd", metadata={"help": "A credit or pull method of `sgcd methods`."})
+    method_kwargs: dict[str, Any] | str | None = field(
+        default=None, metadata={"help": "Keys of the method, as under `method` of a recipe of sgcd."}
+    )
+    success_reward: float = field(
+        default=1.0, metadata={"help": "A completion with at least this reward counts as a success."}
+    )
+    writer_kwargs: dict[str, Any] | str | None = field(
+        default=None,
+        metadata={"help": "Who writes references, as under `reference.writer` of a recipe; built-in by default."},
+    )
+    scoring_batch_tokens: int = field(
+        default=2**15, metadata={"help": "Padded tokens of one forward pass of teacher and student."}
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.build_method()
+        self.reference_settings()
+
+    def build_method(self) -> Method:
+        """The method that is named; refused where this trainer cannot execute it."""
+        keys = {"name": self.method, **_read_dict(self.method_kwargs, "method_kwargs")}
+        known = [get_args(one.model_fields["name"].annotation)[0] for one in get_args(get_args(MethodSettings)[0])]
+        if self.method not in known:
+            raise ValueError(f"method: expected one of {', '.join(known)}, got {self.method!r}")
+        adapter: TypeAdapter[Any] = TypeAdapter(MethodSettings)
+        try:
+            method = build_method(adapter.validate_python(keys))
+        except ValidationError as error:
+            raise ValueError(f"method_kwargs: {_describe(error)}") from None
+        except SgcdError as error:
+            raise ValueError(str(error)) from None
+        check_executable(self.method, method)
+        return method
+
+    def reference_settings(self) -> ReferenceSettings:
+        """Who writes references, and their limits."""
+        keys = _read_dict(self.writer_kwargs, "writer_kwargs")
+        try:
+            return ReferenceSettings.model_validate({"writer": keys} if keys else {})
+        except ValidationError as error:
+            raise ValueError(f"writer_kwargs: {_describe(error)}") from None
+        except RecipeError as error:
+            raise ValueError(str(error)) from None
+
+
+def check_executable(name: str, method: Method) -> None:
+    """Refuse a method that moves the policy by more than advantages, or whose teacher is another model."""
+    if (needs := method.needs) is None:
+        return
+    if needs.imitated:
+        raise ValueError(
+            f"method: {name} imitates a teacher in the loss, which is TRL's own here; expected a credit or pull method "
+            "(see `sgcd methods`), or train it with `sgcd train`"
+        )
+    models = sorted({teacher.model for teacher in needs.teachers if teacher.model != "current"})
+    contexts = sorted({teacher.context for teacher in needs.teachers if teacher.context == "skill"})
+    if models or contexts:
+        raise ValueError(
+            f"method: the teacher of {name} is {', '.join([*models, *contexts])}; SGCDTrainer keeps no model or text "
+            "besides the policy: expected teacher: current, or train it with `sgcd train`"
+        )
+
+
+def _read_dict(value: dict[str, Any] | str | None, name: str) -> dict[str, Any]:
+    if isinstance(value, str):
+        try:
+            value = json.loads(value)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{name}: expected a dict or a JSON object, got {value!r} ({error.msg})") from None
+    return dict(value or {})
+
+
+def _describe(error: ValidationError) -> str:
+    return "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}" for one in error.errors())
