@@ -28,7 +28,7 @@ LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint t
 SLOW := $(BIN)/python -m pytest -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline
+.PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
 .PHONY: integration-airline
 
@@ -98,8 +98,12 @@ $(PEERS_STAMP): pyproject.toml constraints.txt constraints-trl.txt
 	@echo "installing into .venv-trl"
 	@$(PEERS)/python -m pip install --quiet -c constraints-trl.txt hatchling
 	@$(PEERS)/python -m pip install --quiet -c constraints-trl.txt --no-build-isolation -e '.[train]' \
-	  trl pytest pytest-asyncio hypothesis
+	  trl pandas pyarrow pytest pytest-asyncio hypothesis
 	@touch $(PEERS_STAMP)
+
+# sgcd's credit in TRL's trainer, and TRL's own beside it.
+test-trl: peers
+	$(PEERS)/python -m pytest tests/peers/test_trl_trainer.py
 
 # The benchmark's own package, in an environment of its own; without it these tests are named as not run.
 test-airline: setup

@@ -36,13 +36,13 @@ def build_tokenizer() -> Any:
     return made
 
 
-def build_model(folder: Path, tokenizer: Any) -> str:
+def build_model(folder: Path, tokenizer: Any, hidden_size: int, layers: int) -> str:
     torch.manual_seed(0)
     config = Qwen3Config(
         vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
+        hidden_size=hidden_size,
+        intermediate_size=2 * hidden_size,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         head_dim=16,
@@ -96,16 +96,19 @@ def build_trainer(
     config: type[GRPOConfig],
     out: str = "out",
     per_process: int = 8,
+    steps: int = 2,
+    hidden_size: int = 32,
+    layers: int = 2,
     **keys: Any,
 ) -> GRPOTrainer:
     tokenizer = build_tokenizer()
-    model = build_model(folder / "model", tokenizer)
+    model = build_model(folder / "model", tokenizer, hidden_size, layers)
     arguments = config(
         output_dir=str(folder / out),
         per_device_train_batch_size=per_process,
         num_generations=4,
         max_completion_length=300,
-        max_steps=2,
+        max_steps=steps,
         learning_rate=1e-2,
         report_to=[],
         disable_tqdm=True,

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import torch
 pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
 from trl import GRPOConfig, GRPOTrainer
 
-from helpers.trl_runs import build_trainer, weights
+from helpers.trl_runs import build_model, build_tokenizer, build_trainer, weights
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import GroupBackward
@@ -149,3 +150,17 @@ def test_siblings_in_two_processes_are_compared(tmp_path: Path) -> None:
     assert first["references"] == second["references"] == [REFERENCE] * 4
     assert same(first["weights"], second["weights"])
     assert first["mean_weight"] > 1
+
+
+def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a policy that has learned nothing: no completion calls a tool, and no group is mixed."""
+    examples = Path(__file__).parents[2] / "examples"
+    monkeypatch.syspath_prepend(str(examples / "real"))
+    monkeypatch.syspath_prepend(str(examples))
+    import_module("make_data").write_data(tmp_path / "data")
+    example = import_module("trl_sgcd")
+    monkeypatch.setattr(example, "REAL", tmp_path)
+    tokenizer = build_tokenizer()
+    policy = build_model(tmp_path / "model", tokenizer, 32, 2)
+    example.main(policy, steps=1, out=str(tmp_path / "out"))
+    assert next((tmp_path / "out" / "completions").glob("*.parquet"))
