@@ -1,6 +1,6 @@
 """A step of SGCDTrainer over one of TRL's GRPOTrainer: CPU time and peak memory, on the same scripted rollouts.
 
-Runs in .venv-trl: `.venv-trl/bin/python bench/trl_trainer.py`. Each arm is a process of its own; arms take turns.
+Runs in .venv-trl: `.venv-trl/bin/python bench/trl/trainer_step.py`. Each arm is a process of its own; arms take turns.
 """
 
 import json
@@ -57,5 +57,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
     run_arm(sys.argv[1]) if sys.argv[1:] else main()
