@@ -21,6 +21,7 @@ LIGHT = [
     "sgcd.measure",
     "sgcd.show",
     "sgcd.build_tasks",
+    "sgcd.recorded.build",
 ]
 
 WALK = """

@@ -104,7 +104,10 @@ def test_the_last_of_two_overrides_wins():
         ("seed.x=1", "seed holds 0"),
         ("method=grpo", "method: expected a mapping with "),
         ("method.name=gpro", "method.name: expected grpo"),
-        ("environment.name=moon", 'environment.name: expected lab or long_desk or own or airline, got "moon"'),
+        (
+            "environment.name=moon",
+            'environment.name: expected lab or long_desk or own or airline or recorded, got "moon"',
+        ),
         ("environment={horizon: 2}", "environment.name: missing; expected lab or long_desk or own"),
         ("environment={name: own, class: desk, tasks: t}", "environment.class: expected text that matches"),
         ("environment={name: own, tasks: t}", "environment.class: missing"),

@@ -5,16 +5,11 @@ from typing import Any
 
 import torch
 
-from sgcd.build_tasks import build_task_suite, build_user_endpoint
+from sgcd.build_tasks import build_task_suite, build_user_endpoint, build_writer, build_writer_endpoint
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.contrast.settings import LlmWriterSettings, OracleWriterSettings, WriterSettings
-from sgcd.contrast.writers import Writer
-from sgcd.contrast.writers.built_in import BuiltInWriter
-from sgcd.contrast.writers.llm import LanguageModelWriter
-from sgcd.contrast.writers.trace import TraceWriter
+from sgcd.contrast.settings import OracleWriterSettings
 from sgcd.credit.methods import Method, build_method
 from sgcd.credit.weight_controls import ControlledWeights
-from sgcd.endpoint.client import Endpoint
 from sgcd.errors import RecipeError
 from sgcd.lab.oracle import OracleReferenceBuilder
 from sgcd.lab.settings import LabSettings
@@ -103,19 +98,6 @@ def reference_builder_class(recipe: Recipe) -> type[ReferenceBuilder]:
             f"{recipe.environment.name}; take built-in, trace or llm"
         )
     return OracleReferenceBuilder
-
-
-def build_writer(settings: WriterSettings, method: Method, endpoint: Endpoint | None) -> Writer:
-    """Failures are named only where the divergence is taken between two teachers that both read of them."""
-    names_failures = method.needs is not None and method.needs.against == "swapped"
-    if endpoint:
-        return LanguageModelWriter(endpoint, names_failures)
-    return TraceWriter() if settings.name == "trace" else BuiltInWriter(names_failures)
-
-
-def build_writer_endpoint(settings: WriterSettings, section: str = "reference.writer") -> Endpoint | None:
-    """`section` names the settings in messages."""
-    return Endpoint(settings, section) if isinstance(settings, LlmWriterSettings) else None
 
 
 def collect_facts(recipe: Recipe, context: RunContext) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Builds a recipe's tasks, its simulated user and its endpoint evaluation, without torch."""
+"""Builds a recipe's tasks, its simulated user, its writer and its endpoint evaluation, without torch."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,6 +10,12 @@ from sgcd.act.rollout import RolloutSpec, count_prompt_tokens
 from sgcd.act.settings import UserSettings
 from sgcd.act.user import EndpointUser, SilentUser, User
 from sgcd.chat import Chat
+from sgcd.contrast.settings import LlmWriterSettings, WriterSettings
+from sgcd.contrast.writers import Writer
+from sgcd.contrast.writers.built_in import BuiltInWriter
+from sgcd.contrast.writers.llm import LanguageModelWriter
+from sgcd.contrast.writers.trace import TraceWriter
+from sgcd.credit.methods import Method
 from sgcd.endpoint.client import Endpoint, connect_endpoints
 from sgcd.errors import RecipeError
 from sgcd.lab.long_desk.world import build_long_desk_task_suite
@@ -53,6 +59,19 @@ def build_user_endpoint(recipe: Recipe) -> Endpoint | None:
 
 def _user_settings(recipe: Recipe) -> UserSettings | None:
     return getattr(recipe.environment, "user", None)
+
+
+def build_writer(settings: WriterSettings, method: Method, endpoint: Endpoint | None) -> Writer:
+    """Failures are named only where the divergence is taken between two teachers that both read of them."""
+    names_failures = method.needs is not None and method.needs.against == "swapped"
+    if endpoint:
+        return LanguageModelWriter(endpoint, names_failures)
+    return TraceWriter() if settings.name == "trace" else BuiltInWriter(names_failures)
+
+
+def build_writer_endpoint(settings: WriterSettings, section: str = "reference.writer") -> Endpoint | None:
+    """`section` names the settings in messages."""
+    return Endpoint(settings, section) if isinstance(settings, LlmWriterSettings) else None
 
 
 def count_trials(recipe: Recipe, task_suite: TaskSuite) -> int:

@@ -55,7 +55,7 @@ def test_no_field_of_a_trace_can_hold_gold() -> None:
         return names
 
     assert fields(Trace) == {
-        "success", "turns", "sibling", "opening", "facts",
+        "success", "turns", "sibling", "opening", "facts", "turn",
         "text", "calls", "parse_error", "replies", "tool", "arguments",
         "steps", "kind", "is_error", "values", "argument", "identity", "origin", "field", "size", "place",
     }  # fmt: skip

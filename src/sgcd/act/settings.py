@@ -65,7 +65,17 @@ class AirlineSettings(Settings):
     answered."""
 
 
-EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings
+class RecordedSettings(Settings):
+    """Rollouts that another tool has recorded: `sgcd credit` reads them, and nothing can be played."""
+
+    name: Literal["recorded"]
+    files: tuple[str, ...]
+    """Files or folders of rollouts."""
+    success: float = 1.0
+    """The reward from which on a rollout counts as a success."""
+
+
+EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings | RecordedSettings
 """The union of this room's environments. `name: own` is played by act/environments/own.py."""
 
 

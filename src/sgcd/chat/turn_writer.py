@@ -71,7 +71,7 @@ class TurnWriter:
         written = self._render_calls(calls)
         if not written:
             one_by_one = [self._render_calls([call]) for call in calls]  # a template may render one call a turn
-            written = "; ".join(one_by_one) if all(one_by_one) else "".join(map(_write_json_call, calls))
+            written = "; ".join(one_by_one) if all(one_by_one) else "".join(map(write_json_call, calls))
         if not has_text:
             return written.lstrip("\n")
         return written if self.call_format.call_marks else PYTHON_TAG + written
@@ -102,7 +102,7 @@ def _write_word_call(call: Call) -> str:
     return f"<call> {call.name} {arguments} </call>"
 
 
-def _write_json_call(call: Call) -> str:
+def write_json_call(call: Call) -> str:
     """A call as the instruction shows it that lists the tools where the template cannot."""
     content = dumps({"name": call.name, "arguments": dict(call.arguments)}, ensure_ascii=False)
     return f"\n<tool_call>\n{content}\n</tool_call>"

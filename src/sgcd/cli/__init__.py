@@ -22,6 +22,7 @@ _APPS = {
     "study": "study:study_app",
     "evaluate": "evaluate:evaluate_app",
     "compare": "compare:compare_app",
+    "credit": "credit:credit_app",
     "report": "report:report_app",
     "bench": "bench:bench_app",
     "lab": "lab:lab_app",

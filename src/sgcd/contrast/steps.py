@@ -54,6 +54,8 @@ class Step:
     tool: str = ""
     is_error: bool = False
     values: tuple[StepValue, ...] = ()
+    turn: int = field(default=0, compare=False)
+    """The turn that it is in, from 0."""
 
 
 def step_similarity(first: Step, second: Step) -> int:
@@ -89,19 +91,20 @@ class StepBuilder:
         enums = {key: [*map(_normalize, constants)] for key, constants in enum_values(rollout.tools).items()}
         sources = [source for message in opening for source in self._read_source(message, "")]
         steps: list[Step] = []
-        for turn, replies in zip(rollout.turns, replies_by_turn, strict=True):
+        for number, (turn, replies) in enumerate(zip(rollout.turns, replies_by_turn, strict=True)):
             steps += [
-                Step("call", self._safe_name(call.name), call.is_error, self._call_values(call, sources, enums))
+                Step("call", self._safe_name(call.name), call.is_error, self._call_values(call, sources, enums), number)
                 for call in turn.calls
             ]
             tools = iter([call.name for call in turn.calls])
             for message in replies:
                 tool = next(tools, "") if message["role"] == "tool" else ""
                 sources += self._read_source(message, self._safe_name(tool))
+        last = max(0, len(rollout.turns) - 1)
         if rollout.end_reason in ("turn_limit", "token_limit"):
-            steps.append(Step("limit", "turns" if rollout.end_reason == "turn_limit" else "tokens"))
+            steps.append(Step("limit", "turns" if rollout.end_reason == "turn_limit" else "tokens", turn=last))
         elif answer:
-            steps.append(Step("answer", values=self._answer_values(answer, sources)))
+            steps.append(Step("answer", values=self._answer_values(answer, sources), turn=last))
         return tuple(steps)
 
     def _call_values(

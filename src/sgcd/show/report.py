@@ -17,9 +17,9 @@ from sgcd.measure.trial_rows import TrialRow
 from sgcd.measure.validity import count_noun, describe_commonest_cause, format_percent, fruitless_reason
 from sgcd.settings import flatten_mapping
 from sgcd.show import group_columns as siblings
+from sgcd.show import recorded, token_numbers
 from sgcd.show import steps as chosen
 from sgcd.show import token_classes as looks
-from sgcd.show import token_numbers
 from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.steps import build_step_sections, load_token_decoder
@@ -56,35 +56,39 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     split = recipe.get("evaluation", {}).get("split") or next((row["split"] for row in evaluations), None)
     decode_tokens, tokenizer_problem = load_token_decoder(folder, damage)
     step_sections, numbers, bounds = build_step_sections(
-        folder, metrics, steps, decode_tokens=decode_tokens, damage=damage
+        folder, metrics, steps or recorded.choose_batches(folder), decode_tokens=decode_tokens, damage=damage
     )
     damage += folder.find_lost_step_files()
     columns = [column for step in step_sections for task in step.tasks for column in task.columns]
-    pictures, unchanged = build_curves(metrics, evaluations, split)
+    is_recorded = folder.kind == "recorded"
+    pictures, unchanged = ([], []) if is_recorded else build_curves(metrics, evaluations, split)
     damage_lines = [f"damaged: {problem}" for problem in dict.fromkeys(damage)]
     for line in damage_lines:
         _logger.warning(line)
     measured: dict[str, Any] = (
         {"reason": escape_text(evaluation_damage[0])}
         if evaluation_damage
+        else {"reason": "recorded rollouts"}
+        if is_recorded
         else held_out_result(folder, evaluations, split)
     )
+    headline = recorded.describe_recorded(folder.facts) if is_recorded else describe_outcome(metrics, measured)
     fallen = (
         [] if measured["reason"] or measured["is_start_only"] else health.fallen_category_warnings(measured["change"])
     )
-    health_lines = [escape_text(line) for line in (*damage_lines, *health.run_warnings(metrics), *fallen)]
+    warnings = recorded.recorded_warnings(metrics) if is_recorded else health.run_warnings(metrics)
+    health_lines = [escape_text(line) for line in (*damage_lines, *warnings, *fallen)]
     return render_template(
         run=escape_text(folder.path.resolve().name),
-        method=escape_text(str(recipe.get("method", {}).get("name", "?"))),
-        policy=describe_policy(recipe, folder.facts),
+        **describe_origin(folder, recipe),
         step=metrics[-1].step if metrics else 0,
         planned=recipe.get("steps"),
         last=metrics[-1] if metrics else None,
         invalid=[line.removeprefix("INVALID").lstrip(": ") for line in health_lines if line.startswith("INVALID")],
         health=[line for line in health_lines if not line.startswith("INVALID")],
         remarks=describe_usage(metrics),
-        headline=escape_text(describe_outcome(metrics, measured)),
-        reach=escape_text(describe_reach(metrics)),
+        headline=escape_text(headline),
+        reach="" if is_recorded else escape_text(describe_reach(metrics)),
         broken=describe_broken(metrics),
         measured=measured,
         curves=pictures,
@@ -211,6 +215,18 @@ def describe_reach(metrics: Sequence[StepMetrics]) -> str:
         f"{sum(credit.rollouts for credit in steps):,} rollouts learned from were read by a teacher. This page shows "
         "one run; sgcd compare says whether its method helped, from runs of both methods."
     )
+
+
+def describe_origin(folder: RunFolder, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """What the rollouts of a page come from: the method and the policy, or another tool."""
+    is_recorded = folder.kind == "recorded"
+    has_policy = not is_recorded or "policy" in folder.facts
+    return {
+        "method": escape_text(str(recipe.get("method", {}).get("name", "?"))),
+        "policy": describe_policy(recipe, folder.facts) if has_policy else "",
+        "recorded": is_recorded,
+        "unit": "Batch" if is_recorded else "Step",
+    }
 
 
 def describe_policy(recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> str:

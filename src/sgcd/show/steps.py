@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from sgcd.chat.words import TOKENIZER_FOLDER, WORDS_FILE, load_words
 from sgcd.credit_records import CreditRecord
 from sgcd.errors import DamageError, FolderError
 from sgcd.records import Group, TokenIds
@@ -166,11 +167,15 @@ def load_token_decoder(folder: RunFolder, damage: list[str]) -> tuple[TokenDecod
     """
     from sgcd.chat import Chat
 
+    if (folder.path / WORDS_FILE).is_file():
+        return partial(decode_token_texts, load_words(folder.path)), ""
     candidates = [folder.policy_path, *(folder.checkpoint_path(step) for step in reversed(folder.checkpoint_steps()))]
+    candidates.append(folder.path / TOKENIZER_FOLDER)
     for policy_path in candidates:
         if not policy_path.is_dir():
             continue
-        problems = [*find_folder_damage(policy_path, needs_manifest=folder.has_checksums, is_read=is_light_file)]
+        needs_manifest = folder.has_checksums and policy_path.name != TOKENIZER_FOLDER
+        problems = [*find_folder_damage(policy_path, needs_manifest=needs_manifest, is_read=is_light_file)]
         damage += problems
         if problems:
             continue

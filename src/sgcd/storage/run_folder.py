@@ -30,13 +30,13 @@ TRAINED_FILE = "trained.json"
 """In the folder of an exported policy: the step that it was saved after."""
 STATE_FILE = "state.json"
 """In the folder of a checkpoint: the trainer's state, with the step that it was saved after."""
-_HAS_CHECKSUMS = "checksums"
-"""In facts.json: the run has manifests and checks of rows."""
+_HAS_CHECKSUMS = "checksums"  # in facts.json: the run has manifests and checks of rows
 _FILES_KEY = "files"
 """In a row of metrics.jsonl: the checksums of the files that the step wrote."""
 ROW_FILES = ("metrics.jsonl", "evaluation.jsonl")
 """Row files whose rows belong to a step."""
-RunKind = Literal["training", "supervised", "collection", "endpoint evaluation"]
+RunKind = Literal["training", "supervised", "collection", "endpoint evaluation", "recorded"]
+_KINDS: tuple[RunKind, ...] = ("supervised", "collection", "recorded")  # each named after the fact that it alone has
 _STEP_FOLDERS = ("rollouts", "references", "credit")
 """Folders whose files have the number of a step as their name."""
 
@@ -107,10 +107,10 @@ class RunFolder:
     @property
     def kind(self) -> RunKind:
         """A run records the machine that it runs on; an evaluation of an endpoint does not."""
-        if "supervised" in self.facts:
-            return "supervised"
-        played: RunKind = "training" if "machine" in self.facts else "endpoint evaluation"
-        return "collection" if "collection" in self.facts else played
+        for kind in _KINDS:
+            if kind in self.facts:
+                return kind
+        return "training" if "machine" in self.facts else "endpoint evaluation"
 
     @property
     def recipe_text(self) -> str:

@@ -99,7 +99,8 @@ def check_resumable_state(folder: RunFolder) -> None:
 
 def resume_command(folder: RunFolder) -> str:
     """The command that goes on with a run."""
-    return f"sgcd {'sft' if folder.kind == 'supervised' else 'train'} --run {folder.path} --resume"
+    command = {"supervised": "sft --run", "recorded": "credit --out"}.get(folder.kind, "train --run")
+    return f"sgcd {command} {folder.path} --resume"
 
 
 def check_trained(folder: RunFolder, kind: RunKind) -> None:

@@ -18,7 +18,7 @@ from accelerate.utils import DistributedType, gather_object
 from transformers.utils import get_json_schema
 from trl import GRPOTrainer
 
-from sgcd.assemble import build_writer, build_writer_endpoint
+from sgcd.build_tasks import build_writer, build_writer_endpoint
 from sgcd.chat import Chat
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import CreditInputs, Method

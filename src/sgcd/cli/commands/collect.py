@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sgcd.cli.commands.evaluate_endpoint import endpoint_facts
+from sgcd.cli.commands.evaluate import endpoint_facts
 from sgcd.cli.commands.train import check_resumable
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, progress_console, results_console, split_recipe_and_keys

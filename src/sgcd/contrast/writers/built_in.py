@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import ClassVar
 
@@ -38,6 +38,8 @@ class Point:
     right: Act
     wrong: Act | None
     """None when failures have nothing in common there."""
+    turns: Mapping[int, int] = field(default_factory=dict[int, int], compare=False)
+    """The turn, from 0, in which a sibling parts there; of those that were aligned."""
 
 
 class BuiltInWriter:
@@ -101,7 +103,8 @@ def _merge(points: Sequence[Point]) -> Point:
     """One point of several with the same right act; the most common of their places and of their wrong acts."""
     place = Counter(point.place for point in points).most_common(1)[0][0]
     wrong = Counter(point.wrong for point in points if point.wrong and point.place == place).most_common(1)
-    return Point(place, points[0].right, wrong[0][0] if wrong else None)
+    turns = {sibling: turn for point in reversed(points) for sibling, turn in point.turns.items()}
+    return Point(place, points[0].right, wrong[0][0] if wrong else None, dict(sorted(turns.items())))
 
 
 class _Contrast:
@@ -149,7 +152,9 @@ class _Contrast:
         if right is None:
             return None
         wrong = self._best_act(failure, parting.other, wrongs, kinds=kinds)
-        return Point(_describe_place(parting, success.steps, right), right, wrong)
+        turns = {success.sibling: _turn_at(success.steps, parting.own.start)}
+        turns[failure.sibling] = _turn_at(failure.steps, parting.other.start)
+        return Point(_describe_place(parting, success.steps, right), right, wrong, turns)
 
     def margin(self, act: Act) -> Fraction:
         """The share of successes that do the act less the share of failures that do it."""
@@ -246,6 +251,11 @@ def _describe_place(parting: Parting, steps: Sequence[Step], right: Act) -> str:
     if right.kind == "argument" and parting.is_pair:
         return f"at the {right.argument} of {right.tool}"
     return f"after {describe_step(steps[parting.own.start - 1])}" if parting.own.start else "at the first step"
+
+
+def _turn_at(steps: Sequence[Step], index: int) -> int:
+    """The turn of a step, or of the last one where a sibling ended earlier."""
+    return steps[min(index, len(steps) - 1)].turn if steps else 0
 
 
 def _describe_calls(successes: Sequence[Trace]) -> str:

@@ -62,16 +62,17 @@ def encode_conversations(conversations: Iterable[Conversation], chat: Chat, wind
     return examples
 
 
-def encode_conversation(conversation: Conversation, chat: Chat) -> Rollout:
+def encode_conversation(conversation: Conversation, chat: Chat, *, is_to_learn: bool = True) -> Rollout:
     """The conversation up to its last assistant turn, as a rollout that succeeded.
 
     What stands before the first assistant turn that answers a user is the prompt. The mask is True on the tokens of
-    the turns behind it, the end of each turn included, where the turn's weight is one.
+    the turns behind it, the end of each turn included, where the turn's weight is one. What is not to be learned may
+    hold calls that cannot be read, and calls of unknown tools.
     """
     prompt, rest = _split_prompt(conversation.messages)
     try:
         encoded = chat.encode_prompt([_plain_message(message) for message in prompt], conversation.tools)
-        builder = _RolloutBuilder(chat, conversation, [*encoded.messages])
+        builder = _RolloutBuilder(chat, conversation, [*encoded.messages], is_to_learn)
         for is_turn, group in groupby(rest, lambda message: message.role == "assistant"):
             messages = [*group]
             if not is_turn:
@@ -94,6 +95,7 @@ class _RolloutBuilder:
     chat: Chat
     conversation: Conversation
     messages: list[Message]
+    is_to_learn: bool = True
     pieces: list[tuple[TokenIds, TokenKinds]] = field(default_factory=list[tuple[TokenIds, TokenKinds]])
     turns: list[Turn] = field(default_factory=list[Turn])
 
@@ -103,7 +105,7 @@ class _RolloutBuilder:
         start = sum(len(piece) for piece, _ in self.pieces)
         self.pieces.append((ids, kinds if message.weight else np.zeros(len(ids), np.uint8)))
         self.turns.append(
-            Turn(start, start + len(ids), parsed.calls, roundtrips=self.chat.roundtrips(ids), text=parsed.text)
+            Turn(start, start + len(ids), parsed.calls, parsed.malformed, self.chat.roundtrips(ids), text=parsed.text)
         )
         self.messages.append(self.chat.turn_message(ids, True))
 
@@ -124,12 +126,12 @@ class _RolloutBuilder:
             return parsed, ids, kinds
         if np.isin(ids[:-1], self.chat.end_ids).any():
             raise CannotLearn("a turn holds the token that ends a turn")
-        if parsed.malformed:
+        if parsed.malformed and self.is_to_learn:
             raise CannotLearn("a call cannot be read", parsed.malformed)
         if given.calls and parsed.calls != given.calls:
             raise CannotLearn("a call reads differently in this model's format", given.calls[0].name)
         unknown = [call.name for call in parsed.calls if call.name not in self.conversation.tool_names]
-        if unknown:
+        if unknown and self.is_to_learn:
             raise CannotLearn("an unknown tool is called", unknown[0])
         return parsed, ids, kinds
 
