@@ -182,3 +182,6 @@ def test_a_runs_own_rollouts_get_the_credit_of_the_run_to_the_bit(
     metrics = credited.read_metrics()[0]
     assert metrics.credit is not None
     assert metrics.credit.reading == trained.read_metrics()[0].credit.reading  # pyright: ignore[reportOptionalMemberAccess]
+    monkeypatch.setattr("sgcd.recorded.run.why_not_read", lambda rows: "own above swapped in .41")
+    assert main(["credit", str(path), "--policy", "lab:plain", "--out", "B", method]) == 0
+    assert {weight for row in read_rows("B") for weight in row["weights"]} == {1}

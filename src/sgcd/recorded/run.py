@@ -12,7 +12,7 @@ from sgcd.chat import Chat
 from sgcd.chat.words import WORDS_FILE, WordChat
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import advantages
-from sgcd.credit.methods import CreditInputs, CreditResult, Method, no_segments
+from sgcd.credit.methods import CreditInputs, CreditResult, Method, assign_credit, no_segments
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit_records import CreditRecord, Signal
 from sgcd.endpoint.client import Endpoint, connect_endpoints
@@ -137,7 +137,7 @@ class RecordedRun:
             one for group in encoded.groups for one in credit_inputs(group, scores, self.recipe, reads_references)
         ]
         self.method.calibrate(inputs)
-        results = [self.method.assign_credit(one) for one in inputs]
+        results = [assign_credit(self.method, one) for one in inputs]
         if not self.scorer and isinstance(self.method, Grpo):
             results = [_weigh_points(one, scores.references) for one in inputs]
         credit_records = {
