@@ -17,13 +17,20 @@ def weights(name: str, inputs: CreditInputs, **changes: object) -> list[float]:
     return build(name, **changes).assign_credit(inputs).signal.credit.weight.tolist()
 
 
+def undecided(inputs: CreditInputs, share: list[float]) -> list[float]:
+    assert inputs.reference_features is not None and inputs.reference_features.student_entropy is not None
+    entropies = inputs.reference_features.student_entropy.tolist()
+    assert any(entropy < np.float32(0.1) for entropy in entropies)
+    return [one if entropy >= np.float32(0.1) else 0.0 for one, entropy in zip(share, entropies, strict=True)]
+
+
 def test_a_contrast_weighs_by_the_log_ratio_of_two_teachers_and_a_signed_one_by_its_way() -> None:
     for inputs in three_siblings():
         gaps, sign = gaps_of(inputs), float(np.sign(inputs.advantage))
-        share = [abs(gap) / 0.8 for gap in gaps]
+        share = undecided(inputs, [abs(gap) / 0.8 for gap in gaps])
         found = weights("contrast_pair", inputs, saturation=0.8, low=0.5)
         assert found == pytest.approx(between(inputs, share, 0.5, 2.0, False), rel=1e-6)
-        signed = [max(0.0, sign * gap) / 0.8 for gap in gaps]
+        signed = undecided(inputs, [max(0.0, sign * gap) / 0.8 for gap in gaps])
         found = weights("contrast_sign", inputs, saturation=0.8)
         assert found == pytest.approx(between(inputs, signed, 1.0, 2.0, False), rel=1e-6)
     for name in ("contrast_pair", "contrast_sign"):
@@ -34,7 +41,7 @@ def test_a_contrast_weighs_by_the_log_ratio_of_two_teachers_and_a_signed_one_by_
 def test_an_excess_is_what_the_own_text_adds_to_another_one() -> None:
     for inputs in three_siblings():
         own, other = (inputs.features[Teacher(context)].divergence.tolist() for context in ("reference", "neutral"))
-        share = [max(0.0, a - b) / 0.3 for a, b in zip(own, other, strict=True)]
+        share = undecided(inputs, [max(0.0, a - b) / 0.3 for a, b in zip(own, other, strict=True)])
         assert weights("excess", inputs) == pytest.approx(between(inputs, share, 1.0, 2.0, False), rel=1e-6)
         assert {*weights("excess", replace(inputs, features={Teacher(): inputs.features[Teacher()]}))} == {1.0}
 

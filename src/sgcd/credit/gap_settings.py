@@ -5,35 +5,41 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from sgcd.credit.signal_settings import ReadingSettings, WeightSettings
-from sgcd.settings import Count, Positive, Share
+from sgcd.settings import UNDECIDED_ENTROPY, Count, NonNegative, Positive, Share
 
 ShareOrNone = Annotated[float, Field(ge=0, le=1)]
 OpenShare = Annotated[float, Field(gt=0, lt=1)]
 
 
-class ContrastPairSettings(ReadingSettings, WeightSettings):
-    """More weight where the own reference and the one with success and failure exchanged part."""
+class TwoTeacherSettings(ReadingSettings, WeightSettings):
+    """What is common to methods that compare two teachers."""
 
     folder: ClassVar[str] = "two_teachers"
+    min_entropy: NonNegative = UNDECIDED_ENTROPY
+    """Only a token at which the student's entropy is at least this, in nats, may have a share: elsewhere nothing was
+    decided."""
+
+
+class ContrastPairSettings(TwoTeacherSettings):
+    """More weight where the own reference and the one with success and failure exchanged part."""
+
     name: Literal["contrast_pair"]
     saturation: Positive = 1.0
     """A token at which the two log-probabilities differ by this, in nats, has a full share; lower ones in
     proportion."""
 
 
-class ContrastSignSettings(ReadingSettings, WeightSettings):
+class ContrastSignSettings(TwoTeacherSettings):
     """More weight where the own reference moves a token further the way of the advantage than the exchanged one."""
 
-    folder: ClassVar[str] = "two_teachers"
     name: Literal["contrast_sign"]
     saturation: Positive = 1.0
     """A token at which the two log-probabilities differ by this, in nats, the way of the advantage has a full share."""
 
 
-class ExcessSettings(ReadingSettings, WeightSettings):
+class ExcessSettings(TwoTeacherSettings):
     """More weight where the own reference moves the policy further than a text that says nothing of its task."""
 
-    folder: ClassVar[str] = "two_teachers"
     name: Literal["excess"]
     beyond: Literal["neutral", "next_reference"] = "neutral"
     """The other text: one of equal length that says nothing, or the next task's reference."""

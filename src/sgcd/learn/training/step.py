@@ -210,7 +210,7 @@ class GroupBackward:
         features = inputs.features.get(teacher)
         if features is None or inputs.reference_features is None:
             return None
-        return assign_credit(self.method, replace(inputs, features={Teacher(): features}))
+        return assign_credit(self.method, replace(inputs, features={**inputs.features, Teacher(): features}))
 
     def _loss_inputs(self, credit: RolloutCredit, index: int) -> LossInputs:
         signal = credit.result.signal

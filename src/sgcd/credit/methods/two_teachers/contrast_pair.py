@@ -1,16 +1,18 @@
 """Contrast pair: more weight where the own reference and the one with success and failure exchanged part.
 
     c_t = log q(y_t | own reference) - log q(y_t | exchanged reference)
-    W_t = low + (high - low) min(1, |c_t| / saturation)
+    W_t = low + (high - low) min(1, |c_t| / saturation) where the student is undecided, low elsewhere
 
 The source is this project. Both texts hold the same sentences, so their words, length and place cancel, and what is
-left is what the policy reads of success and failure. Defaults: weights in [1, 2]; a full share at 1 nat is a guess.
+left is what the policy reads of success and failure. Defaults: undecided from an entropy of .1 nat on, weights in
+[1, 2]; a full share at 1 nat is a guess.
 """
 
 import numpy as np
 
 from sgcd.credit.gap_settings import ContrastPairSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods.two_teachers import weighted_where_undecided
 
 
 class ContrastPair(StatelessMethod):
@@ -33,4 +35,4 @@ class ContrastPair(StatelessMethod):
         features, share = inputs.reference_features, np.zeros(len(inputs.rollout.response))
         if features is not None:
             share = np.abs(features.teacher_logprob_gap) / self.settings.saturation
-        return weighted_credit(inputs, share, self.settings)
+        return weighted_where_undecided(inputs, features, share, self.settings)

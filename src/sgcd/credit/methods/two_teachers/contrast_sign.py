@@ -1,17 +1,18 @@
 """Contrast with a sign: more weight where own rather than exchanged reference moves a token as the advantage does.
 
     c_t = log q(y_t | own reference) - log q(y_t | exchanged reference)
-    W_t = low + (high - low) clip(sign(A) c_t / saturation, 0, 1)
+    W_t = low + (high - low) clip(sign(A) c_t / saturation, 0, 1) where the student is undecided, low elsewhere
 
 The source is this project. It is the contrast pair, read with the verdict: in a success what the own reference makes
 likelier, in a failure what it makes less likely. So it selects what the teacher prefers, and `control: permuted` is the
-control to run. Defaults: weights in [1, 2]; a full share at 1 nat is a guess.
+control to run. Defaults: undecided from an entropy of .1 nat on, weights in [1, 2]; a full share at 1 nat is a guess.
 """
 
 import numpy as np
 
 from sgcd.credit.gap_settings import ContrastSignSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods.two_teachers import weighted_where_undecided
 
 
 class ContrastSign(StatelessMethod):
@@ -40,4 +41,4 @@ class ContrastSign(StatelessMethod):
             gap = features.teacher_logprob_gap
             signed = np.sign(inputs.advantage) * np.where(np.isfinite(gap), gap, 0)
             share = signed / self.settings.saturation
-        return weighted_credit(inputs, share, self.settings)
+        return weighted_where_undecided(inputs, features, share, self.settings)
