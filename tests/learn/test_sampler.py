@@ -76,6 +76,45 @@ def test_the_engine_is_exact(model: Any) -> None:
             assert np.abs(expected.numpy() - np.array(place.logprobs)).max() < 1e-9
 
 
+@pytest.mark.parametrize("mode", ["lockstep", "continuous"])
+@pytest.mark.parametrize("lookahead", [1, 5, 64])
+def test_looking_ahead_samples_the_same_tokens(model: Any, thread: Executor, mode: str, lookahead: int) -> None:
+    """In float64 no rounding moves a token; guesses are kept over ragged turns, limits and ends of turns."""
+    plain = play(sampler_of(model, thread, mode))
+    ahead = play(sampler_of(model, thread, mode, lookahead=lookahead), timing=1)
+    assert [played.context for played in ahead] == [played.context for played in plain]
+    for one, other in zip(plain, ahead, strict=True):
+        for (_, first), (_, second) in zip(one.turns, other.turns, strict=True):
+            assert np.abs(first.logprobs - second.logprobs).max() < 1e-6
+            assert first.hit_end_token == second.hit_end_token
+
+
+def test_looking_ahead_takes_fewer_passes_where_tokens_do_not_depend_on_each_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With all weights zero every token is drawn alike: guesses that were sampled are right."""
+    indifferent = policy()
+    with torch.no_grad():
+        for parameter in indifferent.parameters():
+            parameter.zero_()
+    widths: list[int] = []
+    decode = Engine._decode
+
+    def counted(self: Engine, sequences: Any, width: int) -> Any:
+        widths.append(width)
+        return decode(self, sequences, width)
+
+    monkeypatch.setattr(Engine, "_decode", counted)
+    sampled: list[list[int]] = []
+    for lookahead in (0, 7):
+        place = SequenceState(0, 1.0, UniformStream(0))
+        place.start_turn(np.full(5, 3, np.int32), 40)
+        Engine(indifferent, 1, (), top_p=1.0, lookahead=lookahead).sample_turn([place])
+        sampled.append(place.sampled_ids)
+    assert sampled[0] == sampled[1] and len(sampled[0]) == 40
+    assert widths[:39] == [1] * 39 and len(widths[39:]) <= 10
+
+
 def test_lockstep_gives_the_same_bits_whatever_the_timing(thread: Executor) -> None:
     model = policy(torch.float32)
     first = play(sampler_of(model, thread))

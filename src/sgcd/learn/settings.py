@@ -50,6 +50,9 @@ class SamplerSettings(Settings):
     free."""
     slots: Count = 128
     """Rollouts that the sampler holds at the same time."""
+    lookahead: NonNegativeCount = 0
+    """Tokens of a turn that are guessed and checked in one forward pass. What is sampled is the same but for rounding,
+    as each token keeps its random number; it is faster where a token hardly depends on the one before."""
     temperature: Positive = 1.0
     """Divides the logits when sampling, and again when the ratio is computed."""
     top_p: Share = 1.0

@@ -34,22 +34,43 @@ class SequenceState:
     """Ids to feed before the first token of the turn. The last sampled id of a turn is fed with the next turn."""
     max_tokens: int = 0
     sampled_ids: list[int] = field(default_factory=list)
+    draft_ids: list[int] = field(default_factory=list)
+    """Guesses of what is sampled next, where the engine looks ahead."""
     logprobs: list[float] = field(default_factory=list)
     closed: bool = False
 
     def start_turn(self, new_ids: TokenIds, max_tokens: int) -> None:
         self.pending_ids = self.sampled_ids[-1:] + new_ids.tolist()
-        self.sampled_ids, self.logprobs, self.max_tokens = [], [], max_tokens
+        self.sampled_ids, self.draft_ids, self.logprobs, self.max_tokens = [], [], [], max_tokens
+
+    @property
+    def num_left(self) -> int:
+        """Tokens that the turn may still have."""
+        return self.max_tokens - len(self.sampled_ids)
 
 
 class Engine:
     """Rows 0 to n-1 of the cache belong to the n active sequences, so that decoding reads the cache without copying."""
 
-    def __init__(self, model: PreTrainedModel, num_slots: int, end_ids: Collection[int], *, top_p: float) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        num_slots: int,
+        end_ids: Collection[int],
+        *,
+        top_p: float,
+        lookahead: int = 0,
+    ) -> None:
         self._model = model
         self._masks = AttentionMasks(model)
         self._end_ids = end_ids
         self._top_p = top_p
+        self._lookahead = lookahead
+        if lookahead and self._masks.is_stateful:
+            raise PolicyError(
+                f"sampler.lookahead: the linear attention of {model.config.model_type} cannot take a wrong guess back; "
+                f"expected 0, got {lookahead}"
+            )
         self._num_layers: int = model.config.get_text_config().num_hidden_layers
         self._cache = SlotCache(num_slots)
         self._sequences: list[SequenceState | None] = [None] * num_slots
@@ -72,7 +93,7 @@ class Engine:
             if leaving:
                 self._compact(set(self._active_sequences()).difference(leaving))
             running = self._active_sequences()
-            finished = self._sample_next_tokens(running, self._decode(running)) if running else []
+            finished = self._sample_ahead(running) if running else []
             if joining:
                 finished += self._sample_next_tokens(joining, self._prefill(joining))
             if joining or finished:
@@ -105,16 +126,48 @@ class Engine:
         return [sequence for sequence in self._sequences[: self._num_active] if sequence]
 
     def _sample_next_tokens(self, sequences: Sequence[SequenceState], logits: Tensor) -> list[SequenceState]:
+        """One token for each sequence."""
         uniforms = [sequence.uniforms.next() for sequence in sequences]
         token_ids, logprobs = sample_tokens(
             logits, uniforms, [sequence.temperature for sequence in sequences], top_p=self._top_p
         )
+        columns = zip(sequences, token_ids, logprobs, strict=True)
+        return [sequence for sequence, token_id, logprob in columns if self._append(sequence, token_id, logprob)]
+
+    def _append(self, sequence: SequenceState, token_id: int, logprob: float) -> bool:
+        """Whether this token ends the turn."""
+        sequence.sampled_ids.append(token_id)
+        sequence.logprobs.append(logprob)
+        return token_id in self._end_ids or not sequence.num_left
+
+    def _sample_ahead(self, sequences: Sequence[SequenceState]) -> list[SequenceState]:
+        """Feed the last token and the guesses behind it; sample at each; keep tokens up to the first wrong guess.
+
+        A token is right where everything before it is, and it has the uniform of its place. So what is kept is what one
+        token at a time would sample. What is sampled behind it are the next guesses, each from better ones.
+        """
+        width = 1 + min(self._lookahead, min(sequence.num_left for sequence in sequences) - 1)
+        for sequence in sequences:
+            guesses = sequence.draft_ids[: width - 1]
+            sequence.draft_ids = guesses + sequence.sampled_ids[-1:] * (width - 1 - len(guesses))
+        token_ids, logprobs = sample_tokens(
+            self._decode(sequences, width).flatten(0, 1),
+            [uniform for sequence in sequences for uniform in sequence.uniforms.peek(width)],
+            [sequence.temperature for sequence in sequences for _ in range(width)],
+            top_p=self._top_p,
+        )
         finished: list[SequenceState] = []
-        for sequence, token_id, logprob in zip(sequences, token_ids, logprobs, strict=True):
-            sequence.sampled_ids.append(token_id)
-            sequence.logprobs.append(logprob)
-            if token_id in self._end_ids or len(sequence.sampled_ids) == sequence.max_tokens:
-                finished.append(sequence)
+        for index, sequence in enumerate(sequences):
+            row = slice(index * width, (index + 1) * width)
+            sampled, guesses = token_ids[row], sequence.draft_ids
+            num_kept = next((place + 1 for place, guess in enumerate(guesses) if guess != sampled[place]), width)
+            for token_id, logprob in zip(sampled[:num_kept], logprobs[row], strict=False):
+                sequence.num_cached += 1
+                sequence.uniforms.next()
+                if self._append(sequence, token_id, logprob):
+                    finished.append(sequence)
+                    break
+            sequence.draft_ids = sampled[num_kept:]
         return finished
 
     def _compact(self, active_sequences: set[SequenceState]) -> None:
@@ -134,15 +187,14 @@ class Engine:
                     sequence.row = row
         self._num_active = num_active
 
-    def _decode(self, sequences: Sequence[SequenceState]) -> Tensor:
-        max_length = max(sequence.num_cached for sequence in sequences) + 1
+    def _decode(self, sequences: Sequence[SequenceState], width: int) -> Tensor:
+        """[sequences, width, vocabulary]: the logits after the last token of each, and after each guess behind it."""
+        max_length = max(sequence.num_cached for sequence in sequences) + width
         self._cache.reserve(max_length)
-        positions = np.array([[sequence.num_cached] for sequence in sequences])
-        token_ids = np.array([[sequence.sampled_ids[-1]] for sequence in sequences])
+        positions = np.array([sequence.num_cached for sequence in sequences])[:, None] + np.arange(width)
+        token_ids = np.array([[sequence.sampled_ids[-1], *sequence.draft_ids] for sequence in sequences])
         cells = positions + np.arange(len(sequences))[:, None] * self._cache.capacity
-        for sequence in sequences:
-            sequence.num_cached += 1
-        return self._forward(len(sequences), token_ids, positions, cells=cells, max_length=max_length)
+        return self._forward(len(sequences), token_ids, positions, cells=cells, max_length=max_length, num_logits=width)
 
     def _prefill(self, sequences: Sequence[SequenceState]) -> Tensor:
         """Feed the pending ids; return the logits after the last of each sequence. A shared prompt is computed once."""
@@ -208,7 +260,8 @@ class Engine:
             cells[i, start:] = sequence.row * self._cache.capacity + positions[i, start:]
             sequence.num_cached += len(sequence.pending_ids)
         rows = torch.tensor([sequence.row for sequence in sequences], device=self._model.device)
-        return self._forward(rows, token_ids, positions, cells=cells, max_length=max_length, is_fresh=is_fresh)
+        logits = self._forward(rows, token_ids, positions, cells=cells, max_length=max_length, is_fresh=is_fresh)
+        return logits[:, -1]
 
     def _forward(
         self,
@@ -219,7 +272,9 @@ class Engine:
         cells: _IndexArray,
         max_length: int,
         is_fresh: bool = False,
+        num_logits: int = 1,
     ) -> Tensor:
+        """The logits of the last `num_logits` columns."""
         device = self._model.device
         position_ids = torch.from_numpy(positions).to(device)
         self._cache.set_target(rows, torch.from_numpy(cells.ravel()).to(device), max_length, is_fresh=is_fresh)
@@ -234,11 +289,11 @@ class Engine:
             position_ids=position_ids,
             past_key_values=self._cache,
             use_cache=True,
-            logits_to_keep=1,
+            logits_to_keep=num_logits,
         ).logits
         if self._cache.num_layer_updates != self._num_layers:
             raise PolicyError(
                 f"policy: {self._model.config.model_type} cached {self._cache.num_layer_updates} of "
                 f"{self._num_layers} layers; only models that keep one memory in each layer can be sampled"
             )
-        return logits[:, -1]
+        return logits

@@ -17,9 +17,15 @@ class UniformStream:
         self._buffer: list[float] = []
 
     def next(self) -> float:
-        if not self._buffer:
-            self._buffer = self._generator.random(_BUFFERED_UNIFORMS)[::-1].tolist()
-        return self._buffer.pop()
+        value = self.peek(1)[0]
+        self._buffer.pop()
+        return value
+
+    def peek(self, count: int) -> list[float]:
+        """The next `count` uniforms, which stay in the stream."""
+        while len(self._buffer) < count:
+            self._buffer = self._generator.random(_BUFFERED_UNIFORMS)[::-1].tolist() + self._buffer
+        return self._buffer[: -count - 1 : -1]
 
 
 def sample_tokens(

@@ -23,7 +23,7 @@ class TorchSampler:
     """Samples from a causal model. `executor` has one thread, the only one that touches the model."""
 
     def __init__(self, model: PreTrainedModel, chat: Chat, settings: SamplerSettings, executor: Executor) -> None:
-        self._engine = Engine(model, settings.slots, chat.end_ids, top_p=settings.top_p)
+        self._engine = Engine(model, settings.slots, chat.end_ids, top_p=settings.top_p, lookahead=settings.lookahead)
         self._executor = executor
         self._settings = settings
         self.end_ids = chat.end_ids
