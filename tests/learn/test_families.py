@@ -191,3 +191,8 @@ def test_a_policy_that_came_under_other_names_is_put_back(tmp_path: Path) -> Non
     save_checkpoint(folder, Policy(first.model, CHAT), optimizers[0], state=TrainerState(1))
     assert load_checkpoint(folder, second, optimizers[1]) == TrainerState(1)
     assert all(torch.equal(a, b) for a, b in zip(first.model.parameters(), second.model.parameters(), strict=True))
+
+
+def test_linear_attention_cannot_look_ahead() -> None:
+    with pytest.raises(PolicyError, match=r"sampler\.lookahead: the linear attention of .* expected 0, got 4"):
+        Engine(family("qwen3.5"), 1, (END,), top_p=1.0, lookahead=4)
