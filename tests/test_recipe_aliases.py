@@ -139,6 +139,9 @@ def test_every_name_of_trl_stands_for_a_key_and_the_page_lists_them_in_order():
         ("optimizer.learning_rate=1e-4", "did you mean optimizer.lr? TRL's learning_rate"),
         ("training.num_generations=8", "did you mean siblings.group_size? TRL's num_generations"),
         ("reward_funcs=mine:score", "did you mean environment.reward? TRL's reward_funcs"),
+        ("model=Qwen/Qwen3-0.6B", "did you mean policy.start? TRL's model"),
+        ("args={beta: 0.1, loss_type: dapo}", "did you mean surrogate.kl? TRL's beta; args.loss_type="),
+        ("reference.model=mine", "did you mean evaluation.model"),
         ("temperature=0.7", "did you mean sampler.temperature or evaluation.temperature"),
     ],
 )

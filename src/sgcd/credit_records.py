@@ -1,6 +1,7 @@
 """The records of credit: features of tokens, weights, and what a method returns for a rollout."""
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
@@ -63,6 +64,7 @@ class Credit:
     def __post_init__(self) -> None:
         if type(self.weight) is not np.ndarray or self.weight.dtype != np.float32:
             raise RecordError(f"credit: weight must be a float32 numpy array, got {type(self.weight).__name__}")
+        check_length("credit", "weight", self.weight, self.weight.size)
         if not np.isfinite(self.advantage):
             raise RecordError(f"credit: the advantage must be finite, got {self.advantage}")
         if not 0 < self.floor <= 1 <= self.cap:
@@ -116,6 +118,10 @@ class Imitation:
     divergence: Divergence = "reverse_kl"
 
     def __post_init__(self) -> None:
+        if self.divergence not in get_args(Divergence):
+            raise RecordError(
+                f"imitation: divergence must be one of {', '.join(get_args(Divergence))}, got {self.divergence!r}"
+            )
         if not (np.isfinite(self.coefficient) and np.isfinite(self.weight).all() and (self.weight >= 0).all()):
             raise RecordError("imitation: coefficient and weights must be finite, and weights zero or more")
 
@@ -140,6 +146,8 @@ class Signal:
     def __post_init__(self) -> None:
         num_tokens = len(self.credit.weight)
         if self.pull is not None:
+            if not (isinstance(self.pull, np.ndarray) and self.pull.dtype.kind in "fiu"):  # a rule may pass anything
+                raise RecordError(f"signal: pull must be a numpy array of numbers, got {type(self.pull).__name__}")
             check_length("signal", "pull", self.pull, num_tokens)
             if not np.isfinite(self.pull).all():
                 raise RecordError("signal: pull must be finite at every token")

@@ -236,7 +236,8 @@ class Reference:
 
 def check_length(record: str, name: str, array: NDArray[Any], expected: int) -> None:
     """Refuse an array that is not one number for each token."""
-    if len(array) != expected:
+    if np.shape(array) != (expected,):
+        actual = len(array) if np.ndim(array) == 1 else f"the shape {np.shape(array)}"
         raise RecordError(
-            f"{record}: {name} must have {expected} entries, one for each token of the response, got {len(array)}"
+            f"{record}: {name} must have {expected} entries, one for each token of the response, got {actual}"
         )

@@ -267,6 +267,16 @@ class Named(Guess):
         return {"right": "yes"}
 
 
+class Nameless(Guess):
+    def get_reward(self) -> Any:
+        return {}
+
+
+async def test_no_reward_at_all_is_named():
+    rollout = await played(Nameless, "done")
+    assert rollout.broken == "verify: TypeError: get_reward() returned {}, expected a finite number"
+
+
 async def test_a_named_reward_that_is_no_number_is_named():
     rollout = await played(Named, "done")
     assert rollout.broken == "verify: TypeError: get_reward(), right returned 'yes', expected a finite number"

@@ -106,11 +106,12 @@ def test_own_categories_are_in_the_tables_and_successes_without_a_tool_where_the
         "sgcd: train.jsonl, line 1: category must be one of action, information, transfer, no_action, got 'order'; "
         "declare your own in the recipe, as environment.categories={order: {needs_tool: true}}\n"
     )
-    assert main(["check", "recipe.yaml", "environment.categories={order: {}}"]) == 2
-    assert capsys.readouterr().err == (
-        "sgcd: recipe.yaml: environment.categories: expected a mapping from names to {needs_tool: true or false}, "
-        'got {"order": {}}\n'
-    )
+    for value in ('{"order": {}}', '{"order": {"need_tool": true}}'):
+        assert main(["check", "recipe.yaml", f"environment.categories={value}"]) == 2
+        assert capsys.readouterr().err == (
+            "sgcd: recipe.yaml: environment.categories: expected a mapping from names to {needs_tool: true or false}, "
+            f"got {value}\n"
+        )
     assert main(["train", "recipe.yaml", "--run", "A", "steps=1", OWN_CATEGORIES]) == 0
     said = capsys.readouterr().out
     assert re.search(r"^ *order +3 ", said, re.MULTILINE) and re.search(r"^ *chat +3 ", said, re.MULTILINE)

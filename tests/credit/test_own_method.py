@@ -77,24 +77,31 @@ SIGNALS = [
     ),
     ("[1, 1]", "got an array of shape (2,)"),
     ("np.ones((5, 2))", "got an array of shape (5, 2)"),
-    ("2.0", "got an array of shape ()"),
+    ("2.0", "got 2.0"),
     ("[1, -1, 1, 1, 1]", "got -1 at token 1"),
     ("[1, 1, 1, 0, 1]", "got 0 at token 3"),
     ("[1, 1, 1, 1, np.nan]", "got nan at token 4"),
     ("[1, 1, 1, 1, np.inf]", "got inf at token 4"),
-    ("None", "got an array of shape ()"),
+    ("None", "got None"),
+    ("[1, 1, 1, 1, 1e300]", "got inf at token 4"),
     ("'heavy'", "got str"),
-    ("['a'] * 5", "got list"),
+    ("['1.0'] * 5", "got list"),
+    ("np.ones(5) * 1j", "got ndarray"),
+    ("torch.ones(5, requires_grad=True)", "got Tensor (RuntimeError: Can't call numpy() on Tensor that requires grad."),
     ("inputs.rolout", "AttributeError: 'CreditInputs' object has no attribute 'rolout'"),
     ("Signal(Credit(1.0, np.ones(4, np.float32)))", "got a Signal for 4 tokens"),
     ("Signal(Credit(1.0, np.ones(5)))", "RecordError: credit: weight must be a float32 numpy array"),
+    ("Signal(Credit(1.0, np.ones((5, 1), np.float32)))", "credit: weight must have 5 entries, one for each token"),
+    ("Signal(Credit(1.0, one), pull=np.ones((5, 1)))", "signal: pull must have 5 entries, one for each token of"),
+    ("Signal(Credit(1.0, one), pull=[1.0] * 5)", "signal: pull must be a numpy array of numbers, got list"),
+    ("Signal(Credit(1.0, one), imitate=Imitation(Teacher(), 1.0, one, 'kl'))", "divergence must be one of reverse_kl,"),
     ("Signal(Credit(1.0, one), imitate=Imitation(Teacher(), 1.0, one))", "would not be executed; name it in needs, as"),
 ]
 
 
 @pytest.mark.parametrize(("returned", "words"), SIGNALS)
 def test_a_signal_that_does_not_fit_names_class_and_rollout(build: Build, returned: str, words: str):
-    imports = "from sgcd.credit_records import *\none = np.ones(5, np.float32)\n"
+    imports = "import torch\nfrom sgcd.credit_records import *\none = np.ones(5, np.float32)\n"
     with pytest.raises(SgcdError) as refusal:
         build(imports + rule(returned)).assign_credit(inputs())
     message = str(refusal.value)
@@ -103,7 +110,11 @@ def test_a_signal_that_does_not_fit_names_class_and_rollout(build: Build, return
     assert "\n" not in message
 
 
-NEEDS = "from sgcd.credit.methods import Needs\nfrom sgcd.credit_records import Teacher\n"
+def needing(arguments: str) -> str:
+    imports = "from sgcd.credit.methods import Needs\nfrom sgcd.credit_records import Teacher\n"
+    return f"{imports}{rule('1')}    needs = Needs({arguments})\n"
+
+
 CLASS_FAULTS = [
     ("", "has no 'Rule'; expected module:name"),
     ("class Rul:\n    pass\n", "has no 'Rule'; did you mean Rul?"),
@@ -111,12 +122,20 @@ CLASS_FAULTS = [
     ("Rule = 3\n", ":Rule is not a class; expected module:Class"),
     ("class Rule:\n    pass\n", ":Rule has no signal(); expected signal(self, inputs), which returns"),
     ("class Rule:\n    signal = 3\n", ":Rule has no signal()"),
+    ("class Rule:\n    async def signal(self, inputs): ...\n", "is no plain method; expected signal(self, inputs)"),
+    ("class Rule:\n    def signal(self): ...\n", ":Rule.signal does not fit (too many positional arguments); expected"),
+    (rule("1") + "    prepare = 3\n", ":Rule.prepare is no plain method; expected prepare(self, step)"),
+    (rule("1") + "    def state_dict(self): ...\n", ":Rule has only one of state_dict(self) and load_state_dict("),
     (rule("1") + "    def __init__(self, size): ...\n", "cannot be made without arguments (missing a required"),
     (rule("1") + "    needs = 3\n", ":Rule.needs must be a Needs of sgcd.credit.methods, or None, got 3"),
-    (
-        NEEDS + rule("1") + "    needs = Needs(5, 'jsd', imitated=Teacher(model='initial'))\n",
-        "which is not among its teachers; add it",
-    ),
+    (needing("0, 'jsd'"), ":Rule.needs: k must be a whole number, at least 1, got 0"),
+    (needing("5, 'kl'"), ":Rule.needs: divergence must be one of reverse_kl, forward_kl, jsd, got 'kl'"),
+    (needing("5, 'jsd', against='me'"), ":Rule.needs: against must be one of student, swapped, foreign, got 'me'"),
+    (needing("5, 'jsd', Teacher()"), ":Rule.needs: teachers must be a tuple of at least one Teacher, such as"),
+    (needing("5, 'jsd', ('initial',)"), ":Rule.needs: teachers must be of sgcd.credit_records.Teacher, got 'initial'"),
+    (needing("5, 'jsd', (Teacher('hint'),)"), ":Rule.needs: a teacher's context must be one of reference, swapped,"),
+    (needing("5, 'jsd', (Teacher('none'),)"), ":Rule.needs: a teacher with context none and model current is the"),
+    (needing("5, 'jsd', imitated=Teacher(model='initial')"), "which is not among its teachers; add it"),
 ]
 
 
@@ -136,15 +155,27 @@ def test_what_prepare_raises_names_the_class(build: Build):
         faulty.calibrate([inputs()])
 
 
+def keeping(state: str) -> str:
+    source = rule("1") + f"    def state_dict(self):\n        return {state}\n"
+    return source + "    def load_state_dict(self, state):\n        self.seen = state['seen']\n"
+
+
 def test_a_rule_keeps_its_state(build: Build):
-    source = rule("1") + "    def state_dict(self):\n        return {'seen': 3}\n"
-    source += "    def load_state_dict(self, state):\n        self.seen = state['seen']\n"
-    method = build(source)
+    method = build(keeping("{'seen': 3}"))
+    method.load_state_dict({})  # a run that begins
     method.load_state_dict(method.state_dict())
     assert method._rule.seen == 3
+    with pytest.raises(SgcdError, match=r"^method\.class: rule_\d+:Rule\.load_state_dict: KeyError: 'seen'$"):
+        method.load_state_dict({"else": 3})
     plain = build(rule("1"))
     plain.load_state_dict(plain.state_dict())
     assert plain.state_dict() == {}
+
+
+@pytest.mark.parametrize("state", ["None", "[3]", "{3: 3}", "{'a': (1, 2)}", "{'a': np.float32(3)}", "{'a': np.nan}"])
+def test_a_state_that_a_checkpoint_could_not_keep_is_refused(build: Build, state: str):
+    with pytest.raises(SgcdError, match=r":Rule\.state_dict: expected a mapping from words to plain JSON, such as"):
+        build(keeping(state)).state_dict()
 
 
 def test_the_step_s_largest_divergences_are_found(build: Build):
@@ -182,6 +213,54 @@ def test_each_rule_of_the_page_trains(module: str):
     assert set(weights.tolist()) <= {1.0, 2.0}
     assert (weights == 2).any() or module == "only_here"  # the tiny policy makes hardly a call
     assert json.loads(Path("A/metrics.jsonl").read_text())["skipped"] == ""
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("at_desk")
+def test_a_rule_with_a_state_is_resumed(capsys: pytest.CaptureFixture[str]):
+    Path("counting.py").write_text(
+        "class Rule:\n    steps = ()\n"
+        "    def signal(self, inputs):\n        return [1.0] * len(inputs.rollout.response)\n"
+        "    def prepare(self, step):\n        self.steps = [*self.steps, step[0].step]\n"
+        "    def state_dict(self):\n        return {'steps': list(self.steps)}\n"
+        "    def load_state_dict(self, state):\n        print('steps', state['steps'])\n"
+        "        self.steps = state['steps']\n"
+    )
+    method = 'method={name: own, class: "counting:Rule"}'
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=2", method]) == 0
+    assert "steps [" not in capsys.readouterr().out
+    assert main(["train", "--run", "A", "--resume", "steps=3"]) == 0
+    assert "steps [1, 2]" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("rules_at_desk")
+def test_a_teacher_that_reads_no_text_is_there_whichever_reference_is_read():
+    source = needing("5, 'jsd', (Teacher(), Teacher('none', 'initial'))").replace(
+        "return 1", "return 1 + inputs.features[Teacher('none', 'initial')].divergence"
+    )
+    Path("initial.py").write_text(source)
+    method = 'method={name: own, class: "initial:Rule"}'
+    assert main(["train", "recipe.yaml", "--run", "A", "steps=1", "evaluation.trials=0", method]) == 0
+    [row] = [json.loads(line) for line in Path("A/metrics.jsonl").read_text().splitlines()]
+    assert row["credit"]["reading"]
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (needing("5, 'kl'"), "unfit_0:Rule.needs: divergence must be one of"),
+        ("class Rule:\n    def signal(self): ...\n", "unfit_1:Rule.signal does not fit ("),
+        ("class Rule: ...\n", "unfit_2:Rule has no signal(); expected signal(self, inputs), which returns a weight"),
+    ],
+)
+@pytest.mark.usefixtures("at_desk")
+def test_check_refuses_a_class_before_anything_is_played(source: str, words: str, capsys: pytest.CaptureFixture[str]):
+    module = words.partition(":")[0]
+    Path(f"{module}.py").write_text(source)
+    assert main(["check", "recipe.yaml", f'method={{name: own, class: "{module}:Rule"}}']) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"sgcd: method.class: {words}")
 
 
 @pytest.mark.usefixtures("at_desk")

@@ -60,7 +60,8 @@ def load_recipe(source: Path | str, overrides: Sequence[str] = (), *, is_supervi
 def _describe_error(error: Mapping[str, Any], data: Mapping[str, Any], known: Sequence[RecipeKey]) -> str:
     """One of pydantic's errors in a user's terms: the key, what it expects, what it got."""
     path, kind = path_of_location(error["loc"], known), str(error["type"])
-    if kind == "extra_forbidden":
+    is_inside_value = bool(error["loc"]) and str(error["loc"][-1]) != path.rpartition(".")[2]
+    if kind == "extra_forbidden" and not is_inside_value:
         return _describe_unknown_key(path, error["input"], data, known)
     if kind == "json_invalid":
         return "holds text that is not valid Unicode"
@@ -71,7 +72,6 @@ def _describe_error(error: Mapping[str, Any], data: Mapping[str, Any], known: Se
     keys = [key for key in known if key.path == path]
     of_variant = [key for key in keys if key.variant and _value_at(data, key.variant[0]) == key.variant[1]]
     expected = " or ".join(dict.fromkeys(key.expected for key in of_variant or keys))
-    is_inside_value = kind == "missing" and str(error["loc"][-1]) != path.rpartition(".")[2]
     if kind in {"missing", "union_tag_not_found"} and not is_inside_value:
         return f"{path}: missing; expected {expected}"
     actual = "something else" if path.rpartition(".")[2] in _SECRET_KEYS else short_json(_value_at(data, path))
@@ -85,16 +85,22 @@ def _describe_unknown_key(path: str, value: Any, data: Mapping[str, Any], known:
     while isinstance(value, dict) and len(cast(dict[str, Any], value)) == 1:
         [(inner, value)] = cast(dict[str, Any], value).items()
         path = f"{path}.{inner}"
+    own_names = {key.path.rpartition(".")[2] for key in known}
+    inner_values = cast(dict[str, Any], value) if isinstance(value, dict) else {}
+    if trl_names := [inner for inner in inner_values if inner in TRL_KEYS and inner not in own_names]:
+        return "; ".join(
+            _describe_unknown_key(f"{path}.{inner}", inner_values[inner], data, known) for inner in trl_names
+        )
     for key in known:
         if key.path == path and key.variant:
             return f"{path}: only exists with {key.variant[0]}={key.variant[1]}"
     name = path.rpartition(".")[2]
-    is_own_name = any(key.path.rpartition(".")[2] == name for key in known)
     known = [key for key in known if key.variant is None or _value_at(data, key.variant[0]) == key.variant[1]]
     entry = f"{path}={short_json(value)}"
     if path.startswith((*(f"{section}." for section in MODEL_SECTIONS), "evaluation.model.")):
         entry = path  # its value may be a server's key
-    if name in TRL_KEYS and not is_own_name:
+    is_same_name = TRL_KEYS.get(name, "").rpartition(".")[2] == name
+    if name in TRL_KEYS and not is_same_name and (name not in own_names or path == name):
         return f"{entry}: no such key; did you mean {TRL_KEYS[name]}? TRL's {name}"
     candidates = suggest_keys(path, [key.path for key in known])
     if candidates:

@@ -93,7 +93,7 @@ class OwnEnvironment:
     async def verify(self) -> Verdict:
         name, reward = await self._judge()
         public_facts = await self._public_facts()
-        if isinstance(reward, Mapping):
+        if isinstance(reward, Mapping) and reward:
             named = cast(Mapping[Any, Any], reward)
             rewards = {str(key): finite_reward(f"{name}, {key}", value) for key, value in named.items()}
             total = weighted_reward(rewards, self._config.reward_weights)

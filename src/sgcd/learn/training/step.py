@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
@@ -96,9 +97,14 @@ async def compute_gradients(
             if method.needs_calibration:
                 batches = [batch async for batch in scorer.scored_groups()]
                 batch_advantages = [group_advantages(batch.group, config, step) for batch in batches]
-                await timer.run_in_model_thread(
-                    "scoring", calibrate_method, method, batches, batch_advantages, accumulator.model, scorer.forward
+                calibration = partial(
+                    calibrate_method,
+                    model=accumulator.model,
+                    forward=scorer.forward,
+                    step=step,
+                    reads_references=reads_references,
                 )
+                await timer.run_in_model_thread("scoring", calibration, method, batches, batch_advantages)
             async for batch in scorer.scored_groups():
                 learner = GroupBackward(
                     accumulator=accumulator,
@@ -206,7 +212,7 @@ class GroupBackward:
         )
 
     def _assign_under(self, teacher: Teacher, inputs: CreditInputs) -> CreditResult | None:
-        """The credit under another reference, where both were scored."""
+        """The credit under another reference, where both were scored. Teachers that read no text stay as they are."""
         features = inputs.features.get(teacher)
         if features is None or inputs.reference_features is None:
             return None
@@ -244,8 +250,11 @@ def calibrate_method(
     method: Method,
     batches: Sequence[ScoredGroup],
     batch_advantages: Sequence[Sequence[float]],
+    *,
     model: Any,
     forward: ForwardConfig,
+    step: int,
+    reads_references: bool,
 ) -> None:
     """Show the method the whole step. Where it has teachers, this takes a forward pass of the student."""
     credit_inputs: list[CreditInputs] = []
@@ -268,6 +277,8 @@ def calibrate_method(
                     group_advantages=advantages_of_group,
                     logprobs=scores.logprobs[index] if scores else None,
                     entropy=scores.entropies[index] if scores else None,
+                    step=step,
+                    reads_references=reads_references,
                 )
             )
     method.calibrate(credit_inputs)
