@@ -146,7 +146,7 @@ class Signal:
     def __post_init__(self) -> None:
         num_tokens = len(self.credit.weight)
         if self.pull is not None:
-            if not (isinstance(self.pull, np.ndarray) and self.pull.dtype.kind in "fiu"):  # a rule may pass anything
+            if type(self.pull) is not np.ndarray or self.pull.dtype.kind not in "fiu":
                 raise RecordError(f"signal: pull must be a numpy array of numbers, got {type(self.pull).__name__}")
             check_length("signal", "pull", self.pull, num_tokens)
             if not np.isfinite(self.pull).all():

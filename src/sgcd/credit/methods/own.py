@@ -17,7 +17,7 @@ from sgcd.credit.settings import OwnMethodSettings
 from sgcd.credit_records import Credit, Signal, Teacher
 from sgcd.errors import MethodFault
 from sgcd.load_object import load_class
-from sgcd.settings import Against, Divergence, TeacherContext, TeacherModel
+from sgcd.settings import Against, Divergence, Support, TeacherContext, TeacherModel
 from sgcd.text import cut_middle, describe_exception
 
 
@@ -93,9 +93,9 @@ class OwnMethod:
         """The rule's own state, as plain JSON; empty where it keeps none."""
         if not hasattr(self._rule, "state_dict"):
             return {}
-        state = self._call("state_dict", self._rule.state_dict)
+        state: Any = self._call("state_dict", self._rule.state_dict)
         try:
-            is_plain = isinstance(state, dict) and json.loads(json.dumps(state, allow_nan=False)) == state
+            is_plain = type(state) is dict and json.loads(json.dumps(state, allow_nan=False)) == state
         except (TypeError, ValueError):
             is_plain = False
         if not is_plain:
@@ -162,11 +162,15 @@ def describe_needs_fault(needs: Needs) -> str:
     """What the engine could not score of what a rule asks for, and what to write; empty if it can all be scored."""
     if type(needs.k) is not int or needs.k < 1:
         return f"k must be a whole number, at least 1, got {needs.k!r}"
-    named = [("divergence", needs.divergence, Divergence), ("against", needs.against, Against)]
+    named = [
+        ("divergence", needs.divergence, Divergence),
+        ("against", needs.against, Against),
+        ("support", needs.support, Support),
+    ]
     if type(needs.teachers) is not tuple or not needs.teachers:
         return f"teachers must be a tuple of at least one Teacher, such as (Teacher(),), got {needs.teachers!r}"
     for teacher in needs.teachers:
-        if not isinstance(teacher, Teacher):
+        if type(teacher) is not Teacher:
             return f"teachers must be of sgcd.credit_records.Teacher, got {teacher!r}"
         named += [("a teacher's context", teacher.context, TeacherContext)]
         named += [("a teacher's model", teacher.model, TeacherModel)]
