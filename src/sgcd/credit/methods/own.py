@@ -93,9 +93,10 @@ class OwnMethod:
         """The rule's own state, as plain JSON; empty where it keeps none."""
         if not hasattr(self._rule, "state_dict"):
             return {}
-        state: Any = self._call("state_dict", self._rule.state_dict)
+        state = self._call("state_dict", self._rule.state_dict)
+        is_plain = hasattr(state, "keys")
         try:
-            is_plain = type(state) is dict and json.loads(json.dumps(state, allow_nan=False)) == state
+            is_plain = is_plain and json.loads(json.dumps(state, allow_nan=False)) == state
         except (TypeError, ValueError):
             is_plain = False
         if not is_plain:

@@ -97,14 +97,10 @@ async def compute_gradients(
             if method.needs_calibration:
                 batches = [batch async for batch in scorer.scored_groups()]
                 batch_advantages = [group_advantages(batch.group, config, step) for batch in batches]
-                calibration = partial(
-                    calibrate_method,
-                    model=accumulator.model,
-                    forward=scorer.forward,
-                    step=step,
-                    reads_references=reads_references,
+                calibration = partial(calibrate_method, step=step)
+                await timer.run_in_model_thread(
+                    "scoring", calibration, method, batches, batch_advantages, accumulator.model, scorer.forward
                 )
-                await timer.run_in_model_thread("scoring", calibration, method, batches, batch_advantages)
             async for batch in scorer.scored_groups():
                 learner = GroupBackward(
                     accumulator=accumulator,
@@ -250,11 +246,10 @@ def calibrate_method(
     method: Method,
     batches: Sequence[ScoredGroup],
     batch_advantages: Sequence[Sequence[float]],
-    *,
     model: Any,
     forward: ForwardConfig,
+    *,
     step: int,
-    reads_references: bool,
 ) -> None:
     """Show the method the whole step. Where it has teachers, this takes a forward pass of the student."""
     credit_inputs: list[CreditInputs] = []
@@ -278,7 +273,6 @@ def calibrate_method(
                     logprobs=scores.logprobs[index] if scores else None,
                     entropy=scores.entropies[index] if scores else None,
                     step=step,
-                    reads_references=reads_references,
                 )
             )
     method.calibrate(credit_inputs)
