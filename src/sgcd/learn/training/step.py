@@ -208,7 +208,7 @@ class GroupBackward:
         )
 
     def _assign_under(self, teacher: Teacher, inputs: CreditInputs) -> CreditResult | None:
-        """The credit under another reference, where both were scored. Teachers that read no reference stay."""
+        """The credit under another reference, where both were scored. All other teachers stay as they are."""
         features = inputs.features.get(teacher)
         if features is None or inputs.reference_features is None:
             return None
