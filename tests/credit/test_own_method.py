@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-import sgcd.assemble
+import sgcd.build_tasks
 from helpers.group import LastWords
 from helpers.training_runs import group
 from sgcd.cli import main
@@ -196,7 +196,7 @@ def rules_at_desk(at_desk: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pa
     """The smallest run's folder with the page's rules in it."""
     monkeypatch.setattr(sys, "path", [*sys.path])
     # siblings at the desk differ in words alone, which the writer for any environment does not name
-    monkeypatch.setattr(sgcd.assemble, "BuiltInWriter", LastWords)
+    monkeypatch.setattr(sgcd.build_tasks, "BuiltInWriter", LastWords)
     for module, source in RULES.items():
         (at_desk / f"{module}.py").write_text(source)
     yield at_desk
