@@ -20,6 +20,7 @@ import sgcd.assemble
 from sgcd.act.settings import AirlineSettings, RecordedSettings
 from sgcd.assemble import assemble, build_method, collect_facts
 from sgcd.build_tasks import build_endpoint_evaluation
+from sgcd.credit.signal_settings import ByTurnSettings
 from sgcd.learn.policy import load as policy
 from sgcd.learn.settings import SupervisedSettings
 from sgcd.learn.training.context import TrainConfig
@@ -310,7 +311,7 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         return object.__getattribute__(self, name)
 
     names = {key.variant[1] for key in list_keys(Recipe) if key.variant and key.variant[0] == "method.name"}
-    others = {name: [*LEARNT, f"method={{name: {name}}}"] for name in names - {"own", "sgcd"}}
+    others = {name: [*LEARNT, f"method={{name: {name}}}"] for name in names - {"own", "sgcd", "by_turn"}}
     others["outside"] = [*LEARNT, "method={name: opd, teacher: outside}", "teacher.start=lab:plain-grpo"]
     others["skill"] = [*LEARNT, "method={name: opd, context: skill}", "teacher.skill=skill.txt"]
     others["kl_cov"] = [*BASES["covariance"], "surrogate.trust_region=kl_cov", "surrogate.kl=0.001"]
@@ -331,7 +332,8 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }  # checked, then known
     expected = {(owner, name) for owner, name in fields_of(Recipe) if name not in one_value}
     expected -= {*fields_of(SupervisedSettings), *fields_of(AirlineSettings)}  # sgcd sft and tests/airline read these
-    expected -= {*fields_of(RecordedSettings)}  # sgcd credit
+    # sgcd credit reads recorded rollouts; tests/cli/test_graded_rewards.py has an environment with verdicts by turn
+    expected -= {*fields_of(RecordedSettings), *fields_of(ByTurnSettings)}
     expected -= {("SurrogateSettings", "preset")}  # it sets other keys while a recipe is read
     assert sorted(expected - seen) == []
 
