@@ -1,6 +1,8 @@
 """What one finished run of a study gives: success at each evaluation, and the tokens that it took."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -56,6 +58,15 @@ class RunOutcome:
         fields = asdict(self)
         del fields["seconds"]
         return {**fields, "end": self.end, "mean": self.mean}
+
+
+OutcomeByPath = dict[Path, RunOutcome]
+"""The outcomes of a study by the folders of their runs; a run that is missing is not there."""
+
+
+def read_outcomes(runs: Iterable[PlannedRun]) -> OutcomeByPath:
+    outcomes = {run.path: read_outcome(run) for run in runs}
+    return {path: outcome for path, outcome in outcomes.items() if outcome}
 
 
 def read_outcome(run: PlannedRun) -> RunOutcome | None:

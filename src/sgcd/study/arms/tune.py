@@ -6,19 +6,19 @@ from typing import Any
 import numpy as np
 
 from sgcd.errors import StudyError
-from sgcd.study.arms.outcome import RunOutcome, read_outcome
+from sgcd.study.arms.outcome import OutcomeByPath, RunOutcome
 from sgcd.study.arms.plan import PlannedRun, StudyPlan, describe_point
 from sgcd.study.arms.study_file import Keys
 
 
-def choose_points(plan: StudyPlan, runs: Sequence[PlannedRun]) -> dict[str, Keys]:
+def choose_points(plan: StudyPlan, runs: Sequence[PlannedRun], outcomes: OutcomeByPath) -> dict[str, Keys]:
     """The chosen keys of each arm; none where the study tunes nothing."""
     if plan.study.tuning is None:
         return {}
     chosen: dict[str, Keys] = {}
     for arm in plan.study.arms:
         points = {describe_point(point): point for point in plan.points()}
-        rows = [row for row in summarise_points(runs) if row["arm"] == arm and not row["breaks"]]
+        rows = [row for row in summarise_points(runs, outcomes) if row["arm"] == arm and not row["breaks"]]
         if not rows:
             raise StudyError(
                 f"{plan.path}: tuning: {arm} breaks at every point of the grid; expected one at which all seeds end "
@@ -28,16 +28,16 @@ def choose_points(plan: StudyPlan, runs: Sequence[PlannedRun]) -> dict[str, Keys
     return chosen
 
 
-def summarise_points(runs: Sequence[PlannedRun]) -> list[dict[str, Any]]:
+def summarise_points(runs: Sequence[PlannedRun], outcomes: OutcomeByPath) -> list[dict[str, Any]]:
     """Every arm at every point: mean of success over a whole run, over seeds; and whether it breaks.
 
     A point breaks if one of its seeds crashed or ends below its start. Such a point lies at the edge, and is excluded.
     """
-    outcomes: dict[tuple[str, str], list[RunOutcome | None]] = {}
+    by_point: dict[tuple[str, str], list[RunOutcome | None]] = {}
     for run in runs:
-        outcomes.setdefault((run.arm, run.point), []).append(read_outcome(run))
+        by_point.setdefault((run.arm, run.point), []).append(outcomes.get(run.path))
     rows: list[dict[str, Any]] = []
-    for (arm, point), found in outcomes.items():
+    for (arm, point), found in by_point.items():
         finished = [outcome for outcome in found if outcome]
         breaks = len(finished) < len(found) or any(outcome.end < outcome.start for outcome in finished)
         means = [outcome.mean for outcome in finished]
