@@ -120,6 +120,11 @@ def _value_at(data: Mapping[Any, Any], path: str) -> Any:
 
 
 def lab_recipe_path(method: str) -> Path:
-    """recipes/lab/METHOD.yaml: in the package if it was installed from a wheel, else beside the sources."""
-    inside = _PACKAGE / "recipes" / "lab" / f"{method}.yaml"
-    return inside if inside.is_file() else _PACKAGE.parents[1] / "recipes" / "lab" / f"{method}.yaml"
+    """recipes/lab/METHOD.yaml."""
+    return shipped_path(f"recipes/lab/{method}.yaml")
+
+
+def shipped_path(name: str) -> Path:
+    """A recipe or a study that ships with sgcd: inside the package of a wheel, else beside the sources."""
+    inside = _PACKAGE / name
+    return inside if inside.is_file() else _PACKAGE.parents[1] / name

@@ -14,10 +14,12 @@ from typing import Annotated, Any
 import typer
 
 from sgcd.cli.commands.compare import print_comparison
+from sgcd.cli.commands.study import JobsOption, run_and_print
 from sgcd.cli.commands.train import print_run_summary
 from sgcd.cli.commands.truth import truth
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
+from sgcd.recipe.load import shipped_path
 from sgcd.storage.atomic import SCHEMA
 
 DEMO_METHODS = ("grpo", "sgcd")
@@ -31,16 +33,27 @@ def demo(
     collapse: Annotated[
         bool, typer.Option("--collapse", help="Show how a teacher in the loss destroys the use of tools.")
     ] = False,
+    control: Annotated[
+        bool, typer.Option("--control", help="Run studies/control.yaml instead: an hour or more on one core.")
+    ] = False,
+    jobs: JobsOption = 1,
     json: JsonFlag = False,
 ) -> None:
     """Train a tiny agent on this machine, in minutes.
 
     Runs recipes/lab/grpo.yaml and recipes/lab/sgcd.yaml side by side, from the same start, into new folders under
     runs/, and compares them. With --collapse it runs collapse-sdpo.yaml and collapse-sgcd.yaml instead: their teachers
-    read a leak that was put in on purpose; one is imitated, the other weighs credit.
+    read a leak that was put in on purpose; one is imitated, the other weighs credit. With --control it runs a study:
+    what do methods learn from the verifier, and what from their teacher alone?
     """
-    if context.invoked_subcommand is None:
-        run_collapse(as_json=json) if collapse else run_demo(as_json=json)
+    if context.invoked_subcommand is not None:
+        return
+    if control:
+        run_and_print(shipped_path("studies/control.yaml"), Path("runs/control"), jobs=jobs, as_json=json)
+    elif collapse:
+        run_collapse(as_json=json)
+    else:
+        run_demo(as_json=json)
 
 
 def run_demo(as_json: bool) -> None:
