@@ -1,13 +1,12 @@
 """Tables of a study's result, for the terminal and as Markdown."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 from rich.table import Table
 
-from sgcd.show.tables import build_table, format_interval, format_number
+from sgcd.show.tables import JsonMapping, build_table, format_interval, format_number
 
-JsonMapping = Mapping[str, Any]
 _REASON_LENGTH = 160
 
 

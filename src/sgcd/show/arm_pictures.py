@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sgcd.show.drawing import default_style
+from sgcd.show.tables import JsonMapping
 
-JsonMapping = Mapping[str, Any]
 _ARM, _CONTROL, _PERMUTED = "#1f5fa8", "#8a8a8a", "#b5541c"
 _PANELS_PER_ROW = 3
 _SAVE_AS: Mapping[str, Mapping[str, Any]] = {
@@ -19,10 +19,10 @@ _SAVE_AS: Mapping[str, Mapping[str, Any]] = {
 def draw_study(result: JsonMapping) -> dict[str, bytes]:
     """Each picture by the name of its file."""
     with default_style():
-        figures = {"curves": draw_curves(result), "differences": draw_differences(result)}
+        drawings = {"curves": draw_curves(result), "differences": draw_differences(result)}
         return {
             f"{name}.{form}": _save(figure, form, settings)
-            for name, figure in figures.items()
+            for name, figure in drawings.items()
             if figure
             for form, settings in _SAVE_AS.items()
         }
