@@ -11,6 +11,7 @@ from sgcd.records import Flags, Group, Rollout, TokenIds, Turn
 from sgcd.show.escape_text import escape_text, escape_token
 from sgcd.show.token_classes import build_token_classes
 from sgcd.show.token_numbers import TokenNumbers, shown_mask, token_numbers
+from sgcd.show.turn_strip import StripMark, build_strip
 from sgcd.text import cut_middle
 
 TokenDecoder = Callable[[TokenIds], list[str]]
@@ -71,6 +72,7 @@ class RolloutColumn:
     """Its tokens with a weight above one."""
     num_policy_tokens: int
     cells: tuple[TurnCell, ...]
+    strip: tuple[StripMark, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,17 @@ class TaskSection:
     def has_weights(self) -> bool:
         """There is credit on record."""
         return any(column.mean_weight is not None for column in self.columns)
+
+    @property
+    def raised_turns(self) -> set[int]:
+        """Turns, from 1, in which some sibling has a weight above one."""
+        return {mark.turn for column in self.columns for mark in column.strip if mark.level}
+
+    @property
+    def outcome(self) -> str:
+        """Of all siblings: success, failure or broken; mixed where they differ."""
+        outcomes = {column.outcome for column in self.columns}
+        return outcomes.pop() if len(outcomes) == 1 else "mixed"
 
     @property
     def num_siblings(self) -> int:
@@ -189,6 +202,7 @@ def _rollout_column(
             token_texts=token_texts,
             token_classes=build_token_classes(rollout, credit_record, max_advantage),
         ),
+        strip=build_strip(rollout, credit_record),
     )
 
 

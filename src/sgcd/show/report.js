@@ -42,6 +42,7 @@
     if (at === token) return;
     hide();
     at = token;
+    unfold(at.closest("tr"), true);
     at.classList.add("at");
     const title = document.createElement("b");
     title.textContent = (token.classList.contains("s") ? "␣" : "") + token.textContent;
@@ -72,6 +73,72 @@
     card.hidden = true;
   }
 
+  function unfold(row, open) {
+    const button = row.querySelector(".fold");
+    if (!button) return;
+    row.classList.toggle("folded", !open);
+    button.setAttribute("aria-expanded", String(open));
+  }
+
+  document.addEventListener("click", (event) => {
+    const mark = event.target.closest?.(".strip button");
+    const fold = event.target.closest?.(".fold");
+    if (mark) {
+      const row = mark.closest("table").tBodies[0].rows[mark.dataset.turn - 1];
+      unfold(row, true);
+      row.cells[mark.closest("th").cellIndex].scrollIntoView({ block: "center", inline: "nearest", behavior: "instant" });
+    } else if (fold) {
+      const row = fold.closest("tr");
+      unfold(row, row.classList.contains("folded"));
+    }
+  });
+
+  const tasks = [...document.querySelectorAll("details.task")];
+  const texts = new Map(); // the text of a task in lower case, made when it is first sought
+  const chosen = (name) => document.getElementById(`of-${name}`)?.value ?? "";
+  const sought = document.getElementById("sought");
+
+  function holds(task, words) {
+    if (!words.length) return true;
+    if (!texts.has(task)) texts.set(task, task.textContent.toLowerCase());
+    return words.every((word) => texts.get(task).includes(word));
+  }
+
+  function find() {
+    const words = sought.value.toLowerCase().split(/\s+/).filter(Boolean);
+    for (const task of tasks) {
+      const fits = ["category", "outcome"].every((name) => !chosen(name) || task.dataset[name] === chosen(name));
+      task.hidden = !(fits && holds(task, words));
+    }
+    const count = tasks.filter((task) => !task.hidden).length;
+    document.getElementById("found").textContent = count === tasks.length ? `${count} tasks` : `${count} of ${tasks.length} tasks`;
+  }
+
+  function openLinked() {
+    const task = tasks.find((one) => `#${one.id}` === location.hash);
+    if (!task) return;
+    task.open = true;
+    task.scrollIntoView({ behavior: "instant" });
+  }
+
+  if (sought) {
+    document.querySelector(".bar").addEventListener("submit", (event) => event.preventDefault());
+    for (const control of document.querySelectorAll(".find input, .find select")) control.addEventListener("input", find);
+    sought.addEventListener("keydown", (event) => {
+      event.stopPropagation();
+      const first = tasks.find((task) => !task.hidden);
+      if (event.key === "Enter" && first) first.open = true;
+      if (event.key === "Enter" && first) first.scrollIntoView({ behavior: "instant" });
+    });
+  }
+  for (const task of tasks) {
+    task.querySelector("summary").addEventListener("click", () => {
+      if (!task.open) history.replaceState(null, "", `#${task.id}`);
+    });
+  }
+  addEventListener("hashchange", openLinked);
+  openLinked();
+
   const token = (node) => (node instanceof Element ? node.closest(".written span") : null);
   document.addEventListener("mouseover", (event) => (token(event.target) ? show(token(event.target)) : hide()));
   document.addEventListener("click", (event) => token(event.target) && show(token(event.target)));
@@ -96,7 +163,10 @@
     if (event.ctrlKey || event.metaKey || event.altKey) return;
     const colour = { w: "weight", d: "divergence", a: "advantage", k: "kind" }[event.key];
     const region = event.target instanceof Element ? event.target.closest(".siblings") : null;
-    if (colour) {
+    if (event.key === "/" && sought && event.target !== sought) {
+      event.preventDefault();
+      sought.focus();
+    } else if (colour) {
       const choice = document.getElementById(`by-${colour}`);
       if (choice) choice.checked = true;
     } else if (event.key === "Escape") {

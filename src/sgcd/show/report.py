@@ -24,6 +24,7 @@ from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
 from sgcd.show.steps import build_step_sections, load_token_decoder
 from sgcd.show.tables import describe_change, describe_usage, floor_column, format_interval, format_number
+from sgcd.show.turn_strip import LONG_TURNS
 from sgcd.storage.atomic import write_atomic
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
@@ -102,6 +103,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         bounds=bounds,
         has={name: any(name in token_numbers for token_numbers in numbers.values()) for name in _MEASURED},
         mode=choose_colours(columns),
+        finder=describe_finder([task for step in step_sections for task in step.tasks]),
         kinds=looks.token_kind_names(),
         limits=page_limits(),
     )
@@ -114,6 +116,15 @@ def choose_colours(columns: Sequence[siblings.RolloutColumn]) -> str:
     return "advantage" if any(column.advantage is not None for column in columns) else "kind"
 
 
+def describe_finder(tasks: Sequence[siblings.TaskSection]) -> dict[str, Any]:
+    """What the tasks of a page can be filtered by."""
+    return {
+        "num_tasks": len(tasks),
+        "categories": sorted({task.category for task in tasks}),
+        "outcomes": sorted({task.outcome for task in tasks}),
+    }
+
+
 def page_limits() -> dict[str, Any]:
     """What a page leaves out, and the levels of its colours."""
     return {
@@ -122,6 +133,7 @@ def page_limits() -> dict[str, Any]:
         "tail": token_numbers.MAX_TAIL_TOKENS,
         "observation": siblings.MAX_OBSERVATION_CHARS,
         "prompt": siblings.MAX_PROMPT_CHARS,
+        "turns": LONG_TURNS,
         "nats": looks.DIVERGENCE_LEVELS,
     }
 
