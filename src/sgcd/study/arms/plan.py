@@ -13,8 +13,6 @@ from sgcd.recipe.schema import Recipe, recipe_differences
 from sgcd.study.arms.study_file import PERMUTED_SUFFIX, Keys, Study
 
 GROUPS_KEY = "siblings.groups"
-_MATCHED_KEYS = ("method", "seed", "control")
-"""Arms may always differ in their method; seed and control are the study's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +56,7 @@ class StudyPlan:
         if tuning is None:
             return []
         return [
-            self._run(arm, seed, point, keys=tuning.keys, label=describe_point(point))
+            self.plan_run(arm, seed, point, keys=tuning.keys, label=describe_point(point))
             for arm in self.study.arms
             for point in self.points()
             for seed in tuning.seeds
@@ -67,12 +65,15 @@ class StudyPlan:
     def fresh_runs(self, chosen: Mapping[str, Keys]) -> list[PlannedRun]:
         """Every arm and twin with every fresh seed; seed by seed, so that a stopped study has whole comparisons."""
         return [
-            self._run(arm, seed, chosen.get(arm.removesuffix(PERMUTED_SUFFIX), {}))
+            self.plan_run(arm, seed, chosen.get(arm.removesuffix(PERMUTED_SUFFIX), {}))
             for seed in self.study.seeds
             for arm in self.study.arm_names()
         ]
 
-    def _run(self, arm: str, seed: int, point: Keys, *, keys: Mapping[str, Any] = {}, label: str = "") -> PlannedRun:
+    def plan_run(
+        self, arm: str, seed: int, point: Keys, *, keys: Mapping[str, Any] = {}, label: str = ""
+    ) -> PlannedRun:
+        """The run of an arm or a twin with a seed at a point of the grid."""
         study, base = self.study, arm.removesuffix(PERMUTED_SUFFIX)
         all_keys: Keys = {**study.keys, **keys, **study.arms[base]}
         if study.starts:
@@ -120,9 +121,10 @@ def describe_point(point: Keys) -> str:
 def check_arms(plan: StudyPlan) -> None:
     """Refuse an arm that differs from the first of `compare_with` in more than its method and declared differences."""
     study = plan.study
-    runs = {run.arm: run for run in plan.fresh_runs({}) if run.seed == study.seeds[0]}
+    first_seed = study.seeds[0]
+    runs = {arm: plan.plan_run(arm, first_seed, {}) for arm in {**study.arms, study.compare_with[0]: {}}}
     control = study.compare_with[0]
-    allowed = (*_MATCHED_KEYS, *study.differences)
+    allowed = ("method", *study.differences)
     for arm, run in runs.items():
         differing = [
             change
