@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from sgcd.errors import StudyError
 from sgcd.measure.matched_seeds import seed_difference
 from sgcd.recipe.schema import dump_recipe
-from sgcd.show.arm_pictures import draw_study
-from sgcd.show.arm_tables import render_markdown, render_terminal
+from sgcd.show.arms.pictures import draw_study
+from sgcd.show.arms.tables import render_markdown, render_terminal
 from sgcd.study.arms.outcome import RunOutcome
 from sgcd.study.arms.plan import PlannedRun, StudyPlan, check_arms
 from sgcd.study.arms.result import build_result, judge

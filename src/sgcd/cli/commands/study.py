@@ -29,7 +29,7 @@ def study(
 
 def run_and_print(path: Path, folder: Path, *, jobs: int, as_json: bool) -> None:
     """Run a study and print its result, or say how to go on where it is stopped."""
-    from sgcd.show.arm_tables import render_terminal
+    from sgcd.show.arms.tables import render_terminal
     from sgcd.study.arms.run_study import run_study
 
     console = progress_console()

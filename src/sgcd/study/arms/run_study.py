@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sgcd.show.arm_pictures import draw_study
-from sgcd.show.arm_tables import render_markdown
+from sgcd.show.arms.pictures import draw_study
+from sgcd.show.arms.tables import render_markdown
 from sgcd.storage.atomic import write_atomic
 from sgcd.storage.lock import lock_run
 from sgcd.study.arms.freeze import freeze, read_frozen
