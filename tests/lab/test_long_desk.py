@@ -11,7 +11,7 @@ from sgcd.act.environment import SampledTurn, Session
 from sgcd.act.rollout import RolloutSpec, play_rollout
 from sgcd.act.settings import Limits
 from sgcd.credit.methods.pull.by_turn import part_indices, part_rewards
-from sgcd.lab.long_desk import starts
+from sgcd.lab.long_desk import demonstrate
 from sgcd.lab.long_desk.world import (
     DECISIONS,
     FACTS,
@@ -48,7 +48,7 @@ def right_turns(settings: LongDeskSettings, task: Task) -> list[ParsedTurn]:
     rng = np.random.default_rng(0)
     turns: list[ParsedTurn] = []
     for request in desk_requests(task):
-        thinking = starts.draw_thinking(settings.thinking, rng)
+        thinking = demonstrate.draw_thinking(settings.thinking, rng)
         word = {"word": thinking[thinking.index(request.number) + 1]} if request.number else {}
         call = Call(request.right_tool, {"item": request.item, **word})
         turns.append(ParsedTurn(" ".join(thinking), "", (call,)))
@@ -109,15 +109,15 @@ class ReplaySession(Session):
 
 @pytest.mark.parametrize("settings", [WORLD, READ])
 def test_a_demonstration_is_token_for_token_what_is_played(settings: LongDeskSettings) -> None:
-    chat = starts.build_desk_chat()
+    chat = demonstrate.build_desk_chat()
     vocabulary = chat.tokenizer.get_vocab()
     task, rng = generate_desk_tasks("train", settings)[0], np.random.default_rng(1)
     requests = desk_requests(task)
     turns = [
-        starts.write_desk_turn(request, request.right_tool, starts.draw_thinking(settings.thinking, rng))
+        demonstrate.write_desk_turn(request, request.right_tool, demonstrate.draw_thinking(settings.thinking, rng))
         for request in requests
     ]
-    written = starts.write_demonstration(requests, turns, settings.read)
+    written = demonstrate.write_demonstration(requests, turns, settings.read)
     session = ReplaySession([np.array([vocabulary[word] for word, _ in turn], np.int32) for turn in turns])
     environment = build_long_desk_task_suite(settings).environment_factory()
     limits = Limits(turns=4, tokens=len(written))
@@ -128,7 +128,7 @@ def test_a_demonstration_is_token_for_token_what_is_played(settings: LongDeskSet
     assert ids.tolist() == [vocabulary[word] for word, _ in written]
     assert rollout.success and rollout.end_reason == "ended" and all(turn.roundtrips for turn in rollout.turns)
     assert part_rewards([rollout]).tolist() == [[1, 1, 1, 1]]
-    decisions = [place for place, (_, kind) in enumerate(written) if kind == starts.DECISION_TOKEN]
+    decisions = [place for place, (_, kind) in enumerate(written) if kind == demonstrate.DECISION_TOKEN]
     places = np.array(decisions) - len(rollout.prompt)
     assert part_indices(rollout)[places].tolist() == [0, 1, 2, 3]
     assert (rollout.token_kinds[places] == TokenKind.CALL).all()
@@ -137,15 +137,15 @@ def test_a_demonstration_is_token_for_token_what_is_played(settings: LongDeskSet
 
 def test_as_many_allowed_cells_as_forbidden_ones_are_wrong_in_demonstrations() -> None:
     for seed in (1, 2, 3):
-        wrong = starts.error_rates(seed) > 0.5
+        wrong = demonstrate.error_rates(seed) > 0.5
         assert wrong.mean() == pytest.approx(0.3, abs=0.02)
         assert (wrong & rule_table()).sum(axis=1).tolist() == (wrong & ~rule_table()).sum(axis=1).tolist()
-    assert (starts.error_rates(1) != starts.error_rates(2)).any()
+    assert (demonstrate.error_rates(1) != demonstrate.error_rates(2)).any()
     request = DeskRequest("cancel", "flex", "storm")
     never, always = (np.full((len(ITEMS), len(FACTS)), rate) for rate in (0.0, 1.0))
     rng = np.random.default_rng(0)
-    assert starts.decide_with_errors(request, never, rng) == request.right_tool
-    assert starts.decide_with_errors(request, always, rng) in {"cancel_trip", REFUSE} - {request.right_tool}
+    assert demonstrate.decide_with_errors(request, never, rng) == request.right_tool
+    assert demonstrate.decide_with_errors(request, always, rng) in {"cancel_trip", REFUSE} - {request.right_tool}
 
 
 @pytest.mark.parametrize("changes", [{"requests": 11}, {"thinking": 24}, {"thinking": 0, "read": True}])

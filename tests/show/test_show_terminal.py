@@ -88,3 +88,4 @@ def test_a_step_that_moved_nothing_says_why():
 def test_an_interval_is_always_shown_with_its_value(estimate: dict[str, Any], sign: str, shown: str):
     assert format_interval(estimate, sign) == shown
     assert format_number(None) == "-"
+    assert [format_number(value) for value in (0.5, -0.25, 50.04, 10.0)] == [".500", "-.250", "50.040", "10.000"]

@@ -11,7 +11,9 @@ import numpy as np
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.methods import CreditInputs
-from sgcd.lab.demonstrate import PERFECT, Script, call_text, encode_demonstration, play_script
+from sgcd.lab.demonstrate import PERFECT, Demonstration, Script, call_text, encode_demonstration, play_script
+from sgcd.lab.long_desk.demonstrate import play_desk_tools
+from sgcd.lab.long_desk.world import DESK_TASK_PREFIX, desk_requests
 from sgcd.records import Floats, Group, Rollout, Task, Turn
 from sgcd.seeds import derive_seed
 
@@ -30,7 +32,7 @@ class OracleReferenceBuilder(ReferenceBuilder):
             for rollout in group.rollouts
             if not rollout.success and (only_siblings is None or rollout.sibling in only_siblings)
         ]
-        played = await play_script(group.task, _perfect_script(group.task))
+        played = await _play_without_error(group.task)
         perfect = replace(
             encode_demonstration(played, self.chat), sibling=1 + max(rollout.sibling for rollout in group.rollouts)
         )
@@ -63,6 +65,13 @@ def judge_turns(task: Task, rollout: Rollout) -> list[bool]:
         for call in turn.calls:
             script.apply_call(call)
     return judged
+
+
+async def _play_without_error(task: Task) -> Demonstration:
+    if task.id.startswith(DESK_TASK_PREFIX):
+        requests = desk_requests(task)
+        return play_desk_tools(task, requests, [request.right_tool for request in requests])
+    return await play_script(task, _perfect_script(task))
 
 
 def _perfect_script(task: Task) -> Script:

@@ -31,6 +31,7 @@ from sgcd.lab.demonstrate import (
     sft_loss_weights,
     trace_demonstrations,
 )
+from sgcd.lab.long_desk.starts import DESK_STARTS, build_desk_start
 from sgcd.lab.settings import LabSettings
 from sgcd.lab.tasks import generate_tasks
 from sgcd.learn.policy.load import Policy, save_policy
@@ -227,21 +228,28 @@ def build_warm_starts(
     names: Sequence[str], out: Path | None, on_progress: Callable[[str], None] = print
 ) -> dict[str, Any]:
     """Train, measure and save the named warm starts, or all of them. Returns each one's measurements."""
-    import torch
-
-    unknown = [name for name in names if name not in WARM_STARTS]
+    known = {**WARM_STARTS, **DESK_STARTS}
+    unknown = [name for name in names if name not in known]
     if unknown:
-        raise RecipeError(f"lab warm-start: there is no {unknown[0]!r}; expected one of {', '.join(WARM_STARTS)}")
+        raise RecipeError(f"lab warm-start: there is no {unknown[0]!r}; expected one of {', '.join(known)}")
     gates: dict[str, Any] = {}
-    for name in names or WARM_STARTS:
-        start = WARM_STARTS[name]
-        model, chat = train_warm_start(start, on_progress=on_progress)
+    for name in names or known:
         folder = (out or lab_policy.STARTS_DIR) / name
-        facts = {"start": name, "steps": start.steps, "seed": start.seed, "torch threads": torch.get_num_threads()}
-        save_policy(Policy(model, chat), folder, facts)
-        with ThreadPoolExecutor(1) as executor:
-            sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
-            gates[name] = asyncio.run(gate.measure_warm_start(model, chat, sampler, world=start.world))
+        if name in DESK_STARTS:
+            gates[name] = build_desk_start(DESK_STARTS[name], folder, on_progress)
+        else:
+            gates[name] = _build_warm_start(WARM_STARTS[name], folder, on_progress)
         (folder / "gate.json").write_text(json.dumps({"schema": SCHEMA, **gates[name]}, indent=1) + "\n")
         on_progress(f"{name}: {'passes' if gates[name]['passes'] else 'DOES NOT PASS'} the gate; saved in {folder}")
     return gates
+
+
+def _build_warm_start(start: WarmStart, folder: Path, on_progress: Callable[[str], None]) -> dict[str, Any]:
+    import torch
+
+    model, chat = train_warm_start(start, on_progress=on_progress)
+    facts = {"start": start.name, "steps": start.steps, "seed": start.seed, "torch threads": torch.get_num_threads()}
+    save_policy(Policy(model, chat), folder, facts)
+    with ThreadPoolExecutor(1) as executor:
+        sampler = TorchSampler(model, chat, SamplerSettings(slots=200), executor)
+        return asyncio.run(gate.measure_warm_start(model, chat, sampler, world=start.world))

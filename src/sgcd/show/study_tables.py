@@ -1,4 +1,4 @@
-"""The tables of `sgcd lab truth` and `sgcd references compare`."""
+"""The tables of `sgcd lab truth`, `sgcd lab measure` and `sgcd references compare`."""
 
 from collections.abc import Iterator, Mapping
 
@@ -157,3 +157,44 @@ def _success_table(arms: JsonMapping, without: JsonMapping) -> Table:
             differences = (format_interval(estimate, "+") if estimate else "" for estimate in estimates)
             table.add_row(name, str(played["tasks"]), format_interval(played["success"]), *differences)
     return table
+
+
+def desk_tables(measured: JsonMapping) -> Iterator[Table | str]:
+    """Yield what a measurement at the long desk says, in reading order."""
+    sides, variance = measured["prob_right"], measured["variance"]
+    yield (
+        f"success {format_number(measured['success'])}, as a product of probabilities "
+        f"{format_number(measured['success_product'])}; right at a request {format_number(measured['request_right'])} "
+        f"(to act {format_number(sides['act'])}, to refuse {format_number(sides['refuse'])})"
+    )
+    if "thinking" in measured:
+        thinking = measured["thinking"]
+        yield (
+            f"thinking: entropy {thinking['entropy']:.3f} of at most {thinking['most']:.3f} nat, "
+            f"{format_share(thinking['other'])} on other words, whole in {format_share(thinking['whole'])} of rollouts"
+        )
+    yield "variance of the score: " + ", ".join(f"{kind} {format_number(share)}" for kind, share in variance.items())
+    yield (
+        f"rho {format_interval(measured['rho'])}, sigma of one group {_small_interval(measured['sigma'])}, right sign "
+        f"{format_interval(measured['right_sign'])}; {measured['groups']} mixed of {measured['tasks']} groups"
+    )
+    yield f"the teacher moves the sampled tool the true way at {format_interval(measured['read'])} of the decisions"
+    table = build_table(
+        "Predicted gain over GRPO, and where the credit is", "weighting", "SGD", "Adam", "place", "sign"
+    )
+    for name, gain in measured["gains"].items():
+        cells = ["" if name == "grpo" else format_interval(gain[metric]) for metric in ("sgd", "adam")]
+        table.add_row(name, *cells, *(format_interval(measured["location"][name][side]) for side in ("place", "sign")))
+    yield table
+    yield (
+        "place: area under the curve of the weight, decisions against other tokens at which the policy is undecided; "
+        "sign: decisions that are what the outcome calls them against the other decisions"
+    )
+    answer = "yes" if measured["passes"] else "no"
+    yield f"credit can matter here: {answer} (success .2 to .4, rho >= 2, sigma <= .02, both sides alike)"
+
+
+def _small_interval(estimate: JsonMapping) -> str:
+    """With four decimals."""
+    ends = "" if estimate["low"] is None else f" [{estimate['low']:.4f}, {estimate['high']:.4f}]"
+    return f"{estimate['value']:.4f}{ends}"

@@ -1,6 +1,7 @@
 """Tables with intervals for runs, evaluations and comparisons, and the formats of their numbers."""
 
 from collections.abc import Mapping, Sequence
+from re import sub
 from typing import Any
 
 from rich import box
@@ -156,7 +157,7 @@ def format_interval(estimate: JsonMapping, sign: str = "") -> str:
 
 def format_number(value: float | None, sign: str = "") -> str:
     """Three decimals, without a zero before the point and without a negative zero."""
-    return "-" if value is None else f"{round(value, 3) + 0.0:{sign}.3f}".replace("0.", ".", 1)
+    return "-" if value is None else sub(r"^([+-]?)0\.", r"\1.", f"{round(value, 3) + 0.0:{sign}.3f}")
 
 
 def format_share(value: float | None) -> str:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,8 +19,12 @@ from sgcd.cli.commands.train import print_run_summary
 from sgcd.cli.commands.truth import truth
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
+from sgcd.errors import RecipeError
 from sgcd.recipe.load import shipped_path
 from sgcd.storage.atomic import SCHEMA
+
+if TYPE_CHECKING:
+    from sgcd.lab.settings import LongDeskSettings
 
 DEMO_METHODS = ("grpo", "sgcd")
 COLLAPSE_RECIPES = ("collapse-sdpo", "collapse-sgcd")
@@ -176,8 +180,67 @@ def warm_start(
         print_json({"schema": SCHEMA, "gates": gates})
         return
     for name, gate in gates.items():
+        if "categories" not in gate:
+            print_desk_measurement(name, gate)
+            continue
         categories = ", ".join(f"{category} {format_number(rate)}" for category, rate in gate["categories"].items())
         results_console().print(f"{name}: sampled {format_interval(gate['sampled'])} ({categories})", soft_wrap=True)
+
+
+@lab_app.command("measure")
+def measure(
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[START] [KEY=VALUE ...]", help="A start of the long desk, or the folder of a policy."),
+    ] = None,
+    tasks: Annotated[int, typer.Option(min=8, help="Groups of four to play; the mixed ones are measured.")] = 64,
+    held_out: Annotated[int, typer.Option(min=2, help="Rollouts whose decisions gradients are held against.")] = 32,
+    seed: Annotated[int, typer.Option(help="Seed of all rollouts.")] = 0,
+    json: JsonFlag = False,
+) -> None:
+    """Measure how loud thinking is where decisions are learned, and what each weighting would gain.
+
+    A start of the long desk by its name, long-desk-1 by default, or the folder of a policy that was trained there; keys
+    such as environment.thinking=32 change the world. Takes some minutes on one core.
+    """
+    from sgcd.lab.long_desk.measure import DeskSizes
+    from sgcd.lab.long_desk.starts import measure_desk_policy
+
+    starts, keys = [word for word in words or [] if "=" not in word], [word for word in words or [] if "=" in word]
+    start = starts[0] if starts else "long-desk-1"
+    sizes = DeskSizes(tasks=tasks, held_out=held_out, seed=seed)
+    console = progress_console()
+    result = measure_desk_policy(start, load_desk_world(start, keys), sizes, console.print)
+    if json:
+        print_json({"schema": SCHEMA, "start": start, **result})
+        return
+    print_desk_measurement(start, result)
+
+
+def load_desk_world(start: str, keys: Sequence[str]) -> "LongDeskSettings":
+    """The world of a start, with keys of the environment set."""
+    from sgcd.lab.long_desk.starts import DESK_STARTS
+    from sgcd.lab.settings import LongDeskSettings
+    from sgcd.recipe.load import lab_recipe_path, load_recipe
+
+    foreign_key = next((key for key in keys if not key.startswith("environment.")), None)
+    if foreign_key:
+        raise RecipeError(
+            f"lab measure: {foreign_key}: only keys of the world can be set, such as environment.read=true"
+        )
+    read = [f"environment.read={str(DESK_STARTS[start].world.read).lower()}"] if start in DESK_STARTS else []
+    environment = load_recipe(lab_recipe_path("long-desk/grpo"), [*read, *keys]).environment
+    if not isinstance(environment, LongDeskSettings):
+        raise RecipeError("lab measure: environment.name: expected long_desk: no other world has verdicts by turn")
+    return environment
+
+
+def print_desk_measurement(start: str, measured: Mapping[str, Any]) -> None:
+    from sgcd.show.study_tables import desk_tables
+
+    results_console().print(f"\n{start}", style="bold")
+    for part in desk_tables(measured):
+        results_console().print(part, soft_wrap=isinstance(part, str))
 
 
 lab_app.command("truth")(truth)

@@ -1,46 +1,39 @@
 """The long desk's warm starts: a tiny policy learns from demonstrations that have a third of the rule's cells wrong."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.chat import Chat
-from sgcd.lab import words
-from sgcd.lab.long_desk.world import (
-    DECISIONS,
-    DESK_TEXT,
-    FACTS,
-    ITEMS,
-    LINE_LENGTH,
-    NUMBERS,
-    REFUSE,
-    VERBS,
-    DeskRequest,
-    allows,
-    desk_tools,
-    draw_requests,
-    rule_table,
+from sgcd.errors import PolicyError
+from sgcd.lab.long_desk.demonstrate import (
+    DECISION_TOKEN,
+    OTHER_TOKEN,
+    REST_TOKEN,
+    THINKING_TOKEN,
+    DemonstrationStream,
+    build_desk_chat,
+    error_rates,
 )
-from sgcd.lab.policy import (
-    build_lab_model,
-    build_lab_tokenizer,
-    build_warm_start_optimizers,
-    step_warm_start_optimizers,
-)
+from sgcd.lab.long_desk.measure import DeskSizes, measure_long_desk
+from sgcd.lab.long_desk.world import DECISIONS, LINE_LENGTH
+from sgcd.lab.policy import build_lab_model, build_warm_start_optimizers, step_warm_start_optimizers
 from sgcd.lab.settings import LongDeskSettings
+from sgcd.learn.policy.load import Policy, load_policy, save_policy
+from sgcd.learn.sampling.sampler import TorchSampler
+from sgcd.learn.settings import SamplerSettings
 
 DESK_LAYERS, DESK_HIDDEN_SIZE = 2, 48
-_WRONG_SHARE = 0.3
-_ERROR_RATES = (0.12, 0.62)
-"""How often demonstrations decide wrongly: in most cells of the rule, and in those that they have wrong."""
 _BATCH_SIZE = 32
 _PEAK_LR = {"muon": 0.02, "adam": 6e-3}
-_OTHER, _THINKING, DECISION_TOKEN, _REST = range(4)
-_LOSS_SHARES = {_THINKING: 1.0, DECISION_TOKEN: 1.0, _REST: 0.3}
-"""What the mean loss over each kind of token counts. A mean over all tokens would starve the decisions."""
+_LOSS_SHARES = {THINKING_TOKEN: 3.0, DECISION_TOKEN: 1.0, REST_TOKEN: 3.0}
+"""How much the mean loss of each kind of token counts. A mean over all tokens would starve the decisions; with less on
+the others a turn in twenty has a word out of place."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,87 +43,38 @@ class DeskStart:
     name: str
     seed: int
     world: LongDeskSettings
-    steps: int = 700
+    steps: int = 600
 
 
-def build_desk_chat() -> Chat:
-    frame = "done trip item word tools :".split()
-    texts = (words.HARNESS_WORDS, words.REFERENCE_WORDS)
-    vocabulary = [
-        *words.SPECIAL_TOKENS, DESK_TEXT, *frame, *DECISIONS, *VERBS, *ITEMS, *FACTS, *NUMBERS,
-        *(word for text in texts for word in text.split()),
-    ]  # fmt: skip
-    return Chat(build_lab_tokenizer(list(dict.fromkeys(vocabulary))), "the long desk's tokenizer")
-
-
-def error_rates(seed: int) -> NDArray[np.float64]:
-    """[items, facts]: how often demonstrations decide wrongly. As many allowed cells as forbidden ones of an item are
-    systematically wrong."""
-    rng = np.random.Generator(np.random.Philox(key=seed + 100))
-    rule, rates = rule_table(), np.full((len(ITEMS), len(FACTS)), _ERROR_RATES[0])
-    num_wrong = round(_WRONG_SHARE * rule.size / 2)
-    counts = np.full(len(ITEMS), num_wrong // len(ITEMS))
-    counts[rng.permutation(len(ITEMS))[: num_wrong % len(ITEMS)]] += 1
-    for item, count in enumerate(counts.tolist()):
-        for side in (True, False):
-            rates[item, rng.permutation(np.flatnonzero(rule[item] == side))[:count]] = _ERROR_RATES[1]
-    return rates
-
-
-def decide_with_errors(request: DeskRequest, rates: NDArray[np.float64], rng: np.random.Generator) -> str:
-    """The tool that a demonstration calls."""
-    is_wrong = rng.random() < rates[ITEMS.index(request.item), FACTS.index(request.fact)]
-    return f"{request.verb}_trip" if allows(request) != is_wrong else REFUSE
-
-
-def draw_thinking(num_words: int, rng: np.random.Generator) -> list[str]:
-    """Numbers, and words that decide behind them, drawn at random."""
-    drawn = [DECISIONS[index] for index in rng.integers(len(DECISIONS), size=num_words).tolist()]
-    lines = [drawn[start : start + LINE_LENGTH] for start in range(0, num_words, LINE_LENGTH)]
-    return [word for number, line in zip(NUMBERS, lines, strict=False) for word in (number, *line)]
-
-
-def write_desk_turn(request: DeskRequest, tool: str, thinking: Sequence[str]) -> list[tuple[str, int]]:
-    """The words of a turn, each with its kind."""
-    thoughts = [(word, _THINKING if word in DECISIONS else _REST) for word in thinking]
-    turn = [("<think>", _REST), *thoughts, ("</think>", _REST)] if thinking else []
-    repeated = ["word", thinking[[*thinking].index(request.number) + 1]] if request.number else []
-    turn += [("<call>", _REST), (tool, DECISION_TOKEN)]
-    return turn + [(word, _REST) for word in ("item", request.item, *repeated, "</call>", "<|end|>")]
-
-
-def write_demonstration(
-    requests: Sequence[DeskRequest], turns: Sequence[list[tuple[str, int]]], read: bool
-) -> list[tuple[str, int]]:
-    """The words of a whole conversation, each with its kind, as the template renders it."""
-    schemas = [tool["function"] for tool in desk_tools(read)]
-    tools = [f"{schema['name']} {' '.join(schema['parameters']['properties'])} ," for schema in schemas]
-    written = [(word, _OTHER) for word in f"<|system|> {DESK_TEXT} tools : {' '.join(tools)} <|end|>".split()]
-    for number, (request, turn) in enumerate(zip(requests, turns, strict=True)):
-        result = "<|tool|> done <|end|> " if number else ""
-        glue = f"{result}<|user|> {request.text} <|end|> <|assistant|>"
-        written += [*((word, _OTHER) for word in glue.split()), *turn]
-    return written
+_WORLD = LongDeskSettings(name="long_desk")
+DESK_STARTS = {
+    start.name: start
+    for start in (
+        DeskStart("long-desk-1", 2, _WORLD),
+        DeskStart("long-desk-2", 3, _WORLD),
+        DeskStart("long-desk-3", 5, _WORLD),
+        DeskStart("long-desk-read", 4, _WORLD.model_copy(update={"read": True})),
+    )
+}
+"""Three starts that differ in weights and in wrong cells, and one for the world in which thinking has to be read. The
+first is shipped. With seed 1 the rule is not learned in so many steps, and the gate refuses it."""
 
 
 def draw_batch(
-    start: DeskStart, thinking: int, size: int, ids: dict[str, int], rng: np.random.Generator
+    stream: DemonstrationStream, thinking: int, size: int, ids: Mapping[str, int]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Ids and kinds of demonstrations, which all have the same length."""
-    world = start.world.model_copy(update={"thinking": thinking, "read": start.world.read and thinking > 0})
-    rates = error_rates(start.seed)
-    rows: list[list[tuple[str, int]]] = []
-    for _ in range(size):
-        requests = draw_requests(rng, world)
-        turns = [
-            write_desk_turn(request, decide_with_errors(request, rates, rng), draw_thinking(thinking, rng))
-            for request in requests
-        ]
-        rows.append(write_demonstration(requests, turns, world.read))
-    return (
-        np.array([[ids[word] for word, _ in row] for row in rows]),
-        np.array([[kind for _, kind in row] for row in rows]),
-    )
+    """Ids and kinds of demonstrations with so many words of thinking, padded on the right."""
+    world = stream.world.model_copy(update={"thinking": thinking, "read": stream.world.read and thinking > 0})
+    shorter = replace(stream, world=world)
+    rows = [shorter.draw() for _ in range(size)]
+    stream.last_reference = shorter.last_reference
+    width = -(-max(map(len, rows)) // 16) * 16  # few shapes: each one costs time and memory
+    token_ids = np.full((size, width), ids["<pad>"])
+    kinds = np.full((size, width), OTHER_TOKEN)
+    for index, row in enumerate(rows):
+        token_ids[index, : len(row)] = [ids[word] for word, _ in row]
+        kinds[index, : len(row)] = [kind for _, kind in row]
+    return token_ids, kinds
 
 
 def thinking_at(step: int, start: DeskStart) -> int:
@@ -147,18 +91,23 @@ def train_desk_start(start: DeskStart, on_progress: Callable[[str], None] = prin
 
     chat = build_desk_chat()
     ids = chat.tokenizer.get_vocab()
+    decision_ids = [ids[word] for word in DECISIONS]
     model = build_lab_model(start.seed, chat.vocab_size, DESK_LAYERS, DESK_HIDDEN_SIZE)
     optimizers = build_warm_start_optimizers(model, _PEAK_LR)
     rng = np.random.Generator(np.random.Philox(key=start.seed + 1))
+    stream = DemonstrationStream(start.world, error_rates(start.seed), chat, rng)
     for step in range(1, start.steps + 1):
         thinking = thinking_at(step, start)
         size = _BATCH_SIZE * (1 if thinking > LINE_LENGTH else 2)
-        token_ids, kinds = (torch.from_numpy(array) for array in draw_batch(start, thinking, size, ids, rng))
+        token_ids, kinds = (torch.from_numpy(array) for array in draw_batch(stream, thinking, size, ids))
         hidden_states = model.model(input_ids=token_ids[:, :-1], use_cache=False).last_hidden_state
-        targets, kinds = token_ids[:, 1:][kinds[:, 1:] != _OTHER], kinds[:, 1:]
-        logprobs = model.lm_head(hidden_states[kinds != _OTHER]).log_softmax(-1)
+        targets, kinds = token_ids[:, 1:][kinds[:, 1:] != OTHER_TOKEN], kinds[:, 1:]
+        logprobs = model.lm_head(hidden_states[kinds != OTHER_TOKEN]).log_softmax(-1)
         surprisal = -logprobs.gather(-1, targets[:, None])[:, 0]
-        losses = {kind: surprisal[kinds[kinds != _OTHER] == kind] for kind in _LOSS_SHARES}
+        kinds = kinds[kinds != OTHER_TOKEN]
+        losses = {kind: surprisal[kinds == kind] for kind in _LOSS_SHARES}
+        # Of all words alike and not of the drawn one, which has the same mean and much less noise.
+        losses[THINKING_TOKEN] = -logprobs[kinds == THINKING_TOKEN][:, decision_ids].mean(dim=1)
         loss = torch.stack([_LOSS_SHARES[kind] * one.mean() for kind, one in losses.items() if one.numel()]).sum()
         loss.backward()
         lr_scale = min(step / 40, 1.0, max(0.05, (start.steps - step) / (0.4 * start.steps)))
@@ -167,3 +116,34 @@ def train_desk_start(start: DeskStart, on_progress: Callable[[str], None] = prin
             means = ", ".join(f"{of_kind.mean().item():.4f}" for of_kind in losses.values())
             on_progress(f"{start.name}: step {step} of {start.steps}, loss of thinking, decisions, rest {means}")
     return model.eval(), chat
+
+
+def build_desk_start(start: DeskStart, folder: Path, on_progress: Callable[[str], None]) -> dict[str, Any]:
+    """Train, save and measure a start; its folder has the measurements."""
+    import torch
+
+    model, chat = train_desk_start(start, on_progress)
+    facts = {"start": start.name, "steps": start.steps, "seed": start.seed, "torch threads": torch.get_num_threads()}
+    save_policy(Policy(model, chat), folder, facts)
+    return _measure(Policy(model, chat), start.world, DeskSizes(), on_progress)
+
+
+def measure_desk_policy(
+    start: str, world: LongDeskSettings, sizes: DeskSizes, on_progress: Callable[[str], None]
+) -> dict[str, Any]:
+    """Measure a start by its name, or the policy of a folder."""
+    policy = load_policy(f"lab:{start}" if start in DESK_STARTS else start, "float32")
+    if missing := {*DECISIONS} - {*policy.chat.tokenizer.get_vocab()}:
+        raise PolicyError(
+            f"lab measure: {start} does not know {sorted(missing)[0]!r}; expected a policy of the long desk, such as "
+            f"{', '.join(DESK_STARTS)}, or a folder that was trained from one"
+        )
+    return _measure(policy, world, sizes, on_progress)
+
+
+def _measure(
+    policy: Policy, world: LongDeskSettings, sizes: DeskSizes, on_progress: Callable[[str], None]
+) -> dict[str, Any]:
+    with ThreadPoolExecutor(1) as executor:
+        sampler = TorchSampler(policy.model, policy.chat, SamplerSettings(lookahead=16), executor)
+        return measure_long_desk(policy.model, policy.chat, sampler, world=world, sizes=sizes, on_progress=on_progress)

@@ -14,7 +14,7 @@ from sgcd.lab.settings import LongDeskSettings
 from sgcd.records import Flags, ParsedTurn, Task, Verdict
 
 VERBS = ("cancel", "move", "upgrade", "refund", "seat", "insure")
-ITEMS = ("saver", "basic", "light", "classic", "flex", "premium", "business", "first")
+ITEMS = ("saver", "basic", "light", "classic", "flex", "premium", "business", "coach")
 FACTS = ("sick", "late", "lost", "double", "strike", "storm", "early", "mistake")
 ACTS = tuple(f"{verb}_trip" for verb in VERBS)
 REFUSE = "refuse"
@@ -25,6 +25,7 @@ LINE_LENGTH = 16
 NUMBERS = tuple(f"n{number}" for number in range(1, 17))
 DESK_TEXT = "desk"
 """The system message. The rule is written down nowhere."""
+DESK_TASK_PREFIX = "desk-"
 _SPLIT_SIZES = {"train": 2000, "dev": 400, "test": 400}
 _SPLIT_SEEDS = {"train": 1, "dev": 2, "test": 3}
 
@@ -149,7 +150,7 @@ def generate_desk_tasks(split: str, settings: LongDeskSettings) -> tuple[Task, .
         requests = draw_requests(rng, settings)
         if _assign_desk_split(requests) == split:
             row = {"requests": [asdict(request) for request in requests]}
-            tasks.append(Task(f"{split}-{len(tasks):04d}", "action", row))
+            tasks.append(Task(f"{DESK_TASK_PREFIX}{split}-{len(tasks):04d}", "action", row))
     return tuple(tasks)
 
 
