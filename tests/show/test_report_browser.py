@@ -4,6 +4,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from helpers import drawn_runs
@@ -181,7 +182,9 @@ def test_the_page_is_no_wider_than_its_window(shown: Browser) -> None:
 
 def test_eight_siblings_fit_a_laptop_and_a_phone_says_how_to_see_all(chromium: Browser, tmp_path: Path) -> None:
     folder = RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})
-    eight = tuple(drawn_runs.rollout(sibling, sibling < 3) for sibling in range(8))
+    ids = [np.roll(drawn_runs.IDS, sibling) for sibling in range(8)]  # equal siblings would be one column
+    ids[6:] = [drawn_runs.IDS[::-1], np.full_like(drawn_runs.IDS, 10)]
+    eight = tuple(drawn_runs.rollout(sibling, sibling < 3, response=ids[sibling]) for sibling in range(8))
     folder.write_rollouts(1, [Group(Task("t-1", "action", {}), eight)], [True])
     fits = "(() => {const it = document.querySelector('.siblings'); return it.scrollWidth <= it.clientWidth})()"
     hint = "getComputedStyle(document.querySelector('.sideways')).display"

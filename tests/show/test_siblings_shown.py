@@ -10,7 +10,7 @@ from helpers import drawn_runs
 from sgcd.credit_records import Credit, CreditRecord
 from sgcd.records import Turn
 from sgcd.show import group_columns as siblings
-from sgcd.show import token_numbers
+from sgcd.show import token_classes
 from sgcd.show.group_columns import ShownToken, TurnCell, build_task_section
 from sgcd.show.token_classes import build_token_classes
 
@@ -97,8 +97,8 @@ def test_numbers_stand_for_the_tokens_that_are_shown() -> None:
 
 
 def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(token_numbers, "MAX_HEAD_TOKENS", 1)
-    monkeypatch.setattr(token_numbers, "MAX_TAIL_TOKENS", 1)
+    monkeypatch.setattr(token_classes, "MAX_HEAD_TOKENS", 1)
+    monkeypatch.setattr(token_classes, "MAX_TAIL_TOKENS", 1)
     monkeypatch.setattr(siblings, "MAX_OBSERVATION_CHARS", 3)
     task, numbers = shown()
     first, second = task.columns[0].cells
@@ -106,7 +106,7 @@ def test_of_a_long_rollout_the_middle_is_left_out_and_counted(monkeypatch: pytes
     assert second.tokens == ("1 token is not shown", ShownToken("", "↵", "\n", "k3 p7"))
     assert first.observation == "do ... 1 characters cut ... e"
     assert numbers["1.0.0"]["id"] == [10, 15]
-    assert token_numbers.count_shown_tokens(drawn_runs.siblings()) == 3 * 2
+    assert token_classes.count_shown_tokens(drawn_runs.siblings()) == 3 * 2
 
 
 def test_what_was_wrong_with_a_call_stands_below_it() -> None:

@@ -9,8 +9,7 @@ import numpy as np
 from sgcd.credit_records import CreditRecord
 from sgcd.records import Flags, Group, Rollout, TokenIds, Turn
 from sgcd.show.escape_text import escape_text, escape_token
-from sgcd.show.token_classes import build_token_classes
-from sgcd.show.token_numbers import TokenNumbers, shown_mask, token_numbers
+from sgcd.show.token_classes import TokenNumbers, build_token_classes, shown_mask, token_numbers
 from sgcd.show.turn_strip import StripMark, build_strip
 from sgcd.text import cut_middle
 

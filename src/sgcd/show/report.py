@@ -17,7 +17,7 @@ from sgcd.measure.trial_rows import TrialRow
 from sgcd.measure.validity import count_noun, describe_commonest_cause, format_percent, fruitless_reason
 from sgcd.settings import flatten_mapping
 from sgcd.show import group_columns as siblings
-from sgcd.show import recorded, token_numbers
+from sgcd.show import recorded
 from sgcd.show import steps as chosen
 from sgcd.show import token_classes as looks
 from sgcd.show.curves import build_curves
@@ -129,8 +129,8 @@ def page_limits() -> dict[str, Any]:
     """What a page leaves out, and the levels of its colours."""
     return {
         "tokens": chosen.MAX_PAGE_TOKENS,
-        "head": token_numbers.MAX_HEAD_TOKENS,
-        "tail": token_numbers.MAX_TAIL_TOKENS,
+        "head": looks.MAX_HEAD_TOKENS,
+        "tail": looks.MAX_TAIL_TOKENS,
         "observation": siblings.MAX_OBSERVATION_CHARS,
         "prompt": siblings.MAX_PROMPT_CHARS,
         "turns": LONG_TURNS,

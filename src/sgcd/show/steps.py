@@ -13,7 +13,7 @@ from sgcd.errors import DamageError, FolderError
 from sgcd.records import Group, TokenIds
 from sgcd.show.escape_text import escape_text
 from sgcd.show.group_columns import TaskSection, TokenDecoder, build_task_section
-from sgcd.show.token_numbers import count_shown_tokens
+from sgcd.show.token_classes import count_shown_tokens
 from sgcd.storage.atomic import Row
 from sgcd.storage.manifest import find_folder_damage, is_light_file
 from sgcd.storage.metrics import StepMetrics
