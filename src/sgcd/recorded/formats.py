@@ -144,7 +144,21 @@ def _read_trl(row: Json, shared: Json) -> RecordedRollout:
     if not rewards:
         raise DataError("reward: missing; expected a column for each reward function beside prompt and completion")
     messages = [*_as_messages(row, "prompt", "user"), *_as_messages(row, "completion", "assistant")]
+    messages = [_without_null_arguments(message) for message in messages]
     return _build(row, messages, float(sum(rewards.values())), scope=f"step {row['step']} ")
+
+
+def _without_null_arguments(message: Json) -> Json:
+    """A table gives every call the arguments of all calls, null where a call has none."""
+    native: list[Json] = []
+    for call in message.get("tool_calls") or ():
+        function = _mapping(call.get("function"))
+        arguments = function.get("arguments")
+        if isinstance(arguments, Mapping):
+            given = cast("Json", arguments)
+            arguments = {name: value for name, value in given.items() if value is not None}
+        native.append(_native_call(function.get("name"), arguments))
+    return {**message, "tool_calls": native or None}
 
 
 def _read_verl(row: Json, shared: Json) -> RecordedRollout:
