@@ -192,8 +192,9 @@ def _remarks(result: JsonMapping) -> Iterator[str]:
         f"{runs['started_for_tuning']} for tuning"
         + (f"; {others} more were started under an earlier file" if others else "")
     )
-    for missing in runs["missing"]:
-        yield f"missing: {missing['arm']} seed {missing['seed']}: {missing['reason'][:_REASON_LENGTH]}"
+    for reason in dict.fromkeys(missing["reason"] for missing in runs["missing"]):
+        names = [f"{row['arm']} seed {row['seed']}" for row in runs["missing"] if row["reason"] == reason]
+        yield f"missing: {', '.join(names)}: {reason[:_REASON_LENGTH]}"
     if len(study["seeds"]) < 2:
         yield "one seed: no p-value and no interval; give at least two"
     commit = result["committed"]
