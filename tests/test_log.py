@@ -29,6 +29,7 @@ def bench() -> Any:
                 "performance_table",
                 "starts",
                 "stops",
+                "study_page",
                 "truth",
             )
         }
@@ -65,6 +66,12 @@ def test_every_path_on_a_page_exists(page: Path):
 def test_the_log_shows_the_figures(name: str, bench: Any):
     script = bench[name]
     assert between(script) == script.table(json.loads(script.RESULTS.read_text(encoding="utf-8")))
+
+
+def test_the_log_shows_the_result_of_a_study(bench: Any):
+    script = bench["study_page"]
+    shown = (LOG / "control.md").read_text(encoding="utf-8").split(script.BEGIN)[1].split(script.END)[0]
+    assert shown.strip() == script.study_table("control")
 
 
 def test_the_log_shows_the_grid(bench: Any):
