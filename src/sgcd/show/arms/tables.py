@@ -8,6 +8,7 @@ from rich.table import Table
 from sgcd.show.tables import JsonMapping, build_table, format_interval, format_number
 
 _REASON_LENGTH = 160
+_DIFFERENCE_COLUMNS = ("seeds", "difference", "p", "p, Holm", "detectable")
 
 
 class TableRows(NamedTuple):
@@ -61,8 +62,7 @@ def list_parts(result: JsonMapping) -> Iterator[TableRows | str]:
             yield _differences_table(f"Less {compared['less']}: {outcome}", compared["rows"])
     permuted = result["permuted"]
     if permuted["beyond"]:
-        yield _permuted_table(result)
-        yield _differences_table(f"Less its own permuted run: {outcome}", permuted["beyond"])
+        yield _permuted_table(result, outcome)
     if permuted["against"]:
         title = f"(Less its own permuted run) less ({permuted['less']} less its own): {outcome}"
         yield _differences_table(title, permuted["against"])
@@ -103,20 +103,21 @@ def _cost_table(result: JsonMapping) -> TableRows:
     return TableRows("Updates, generated tokens, and the median step at which success was reached", columns, rows)
 
 
-def _permuted_table(result: JsonMapping) -> TableRows:
+def _permuted_table(result: JsonMapping, outcome: str) -> TableRows:
+    """What each arm gains with the verifier's verdicts and with permuted ones, and the paired difference."""
+    arms = result["arms"]
     rows = [
         (
-            arm,
-            format_interval(result["arms"][arm]["gain"], "+"),
-            format_interval(twin["gain"], "+"),
-            _format_p(twin["gain"]["p"]),
+            row["arm"],
+            format_interval(arms[row["arm"]]["gain"], "+"),
+            format_interval(arms[f"{row['arm']}-permuted"]["gain"], "+"),
+            _format_p(arms[f"{row['arm']}-permuted"]["gain"]["p"]),
+            *_difference_cells(row),
         )
-        for arm in result["study"]["permuted"]
-        if (twin := result["arms"][f"{arm}-permuted"])
+        for row in result["permuted"]["beyond"]
     ]
-    return TableRows(
-        "What is gained, end less start", ("arm", "verifier's verdicts", "permuted verdicts", "p, permuted"), rows
-    )
+    gains = ("gain by the verifier's verdicts", "gain by permuted ones", "p")
+    return TableRows(f"Less its own permuted run: {outcome}", ("arm", *gains, *_DIFFERENCE_COLUMNS), rows)
 
 
 def _describe_reached(arm: JsonMapping, threshold: str) -> str:
@@ -140,18 +141,13 @@ def _categories_table(result: JsonMapping, categories: Sequence[str]) -> TableRo
 
 
 def _differences_table(title: str, rows: Sequence[JsonMapping]) -> TableRows:
-    cells = [
-        (
-            row["arm"],
-            str(row["seeds"]),
-            format_interval(row, "+"),
-            _format_p(row["p"]),
-            _format_p(row["p_corrected"]),
-            format_number(row["detectable"]),
-        )
-        for row in rows
-    ]
-    return TableRows(title, ("arm", "seeds", "difference", "p", "p, Holm", "detectable"), cells)
+    cells = [(row["arm"], *_difference_cells(row)) for row in rows]
+    return TableRows(title, ("arm", *_DIFFERENCE_COLUMNS), cells)
+
+
+def _difference_cells(row: JsonMapping) -> tuple[str, ...]:
+    numbers = (_format_p(row["p"]), _format_p(row["p_corrected"]), format_number(row["detectable"]))
+    return (str(row["seeds"]), format_interval(row, "+"), *numbers)
 
 
 def _hypotheses_table(hypotheses: Sequence[JsonMapping]) -> TableRows:
