@@ -1,16 +1,24 @@
 """The long desk's starts: references where a teacher reads them, a training that can go on, and the shipped files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from sgcd.cli import main
 from sgcd.contrast.insert import encode_reference, insert_reference
 from sgcd.lab.long_desk import demonstrate
 from sgcd.lab.long_desk.starts import DESK_STARTS, DeskStart, draw_batch, thinking_at, train_desk_start
 from sgcd.lab.long_desk.world import desk_requests, generate_desk_tasks
 from sgcd.lab.policy import LAB_CHAT_TEMPLATE, STARTS_DIR
 from sgcd.lab.settings import LongDeskSettings
+from sgcd.recipe.load import load_recipe
+from sgcd.storage.run_folder import RunFolder
+from sgcd.study.arms.plan import StudyPlan
+from sgcd.study.arms.study_file import load_study
+
+ROOT = Path(__file__).resolve().parents[2]
 
 WORLD = LongDeskSettings(name="long_desk", thinking=16)
 
@@ -64,3 +72,25 @@ def test_a_shipped_start_is_the_one_that_is_described_and_passes_its_gate(name: 
     assert vocabulary == demonstrate.build_desk_chat().tokenizer.get_vocab()
     assert (folder / "chat_template.jinja").read_text() == LAB_CHAT_TEMPLATE
     assert json.loads((folder / "gate.json").read_text())["passes"]
+
+
+@pytest.mark.slow
+def test_every_arm_of_the_study_is_a_recipe() -> None:
+    path = ROOT / "studies/long-desk.yaml"
+    study = load_study(path)
+    recipes = {
+        run.arm: load_recipe(path.parent / study.recipe, list(run.overrides))
+        for run in StudyPlan(study, path, Path("runs")).fresh_runs({})
+        if run.seed == study.seeds[0]
+    }
+    assert len(recipes) == len({recipe.model_dump_json() for recipe in recipes.values()}) == len(study.arm_names())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["grpo", "sgcd", "by_turn"])
+def test_each_recipe_takes_a_step(name: str, tmp_path: Path) -> None:
+    small = ["steps=1", "siblings.rounds=4", "evaluation.tasks=4"]
+    recipe = ROOT / f"recipes/lab/long-desk/{name}.yaml"
+    assert main(["train", str(recipe), *small, "--run", str(tmp_path / "run")]) == 0
+    [row] = RunFolder.open(tmp_path / "run").read_metrics()
+    assert row.updates == 1 and row.grad_norm and row.kept == 2
