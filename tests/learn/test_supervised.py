@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoTokenizer
 
 from helpers.chats import FAMILIES, TOOLS, call, chat
 from helpers.tiny_policy import CHAT, model, rollout
@@ -90,6 +91,27 @@ def test_a_turn_in_parts_is_written_as_it_is_read(family: str, thinking: str, te
     assert here.parse_turn(ids, TOOLS)[0] == turn
     assert here.has_end_token(ids)
     assert here.roundtrips(ids)
+
+
+@pytest.mark.parametrize("arguments", ['{"who": "Mia", "count": 3}', {"who": "Mia", "count": 3}])
+def test_a_template_that_knows_no_calls_renders_those_of_a_servers_clients_as_they_were_learned(
+    arguments: Any, tmp_path: Path
+) -> None:
+    here = chat("pairs")
+    called = {"type": "function", "function": {"name": "find", "arguments": arguments}}
+    talks = talk(
+        {"role": "user", "content": "Hello"},
+        {"role": "assistant", "content": "I look.", "tool_calls": [called, called]},
+        {"role": "tool", "content": "found"},
+        {"role": "assistant", "content": "", "tool_calls": [called]},
+        {"role": "tool", "content": "found"},
+        {"role": "assistant", "content": "It is there.", "reasoning_content": "I know"},
+    )
+    [learned] = encoded(here, talks, folder=tmp_path).rollouts
+    here.save(tmp_path)
+    tokenizer: Any = AutoTokenizer
+    ids = tokenizer.from_pretrained(tmp_path).apply_chat_template(talks["messages"], tools=TOOLS, return_dict=False)
+    assert ids == [*learned.prompt.tolist(), *learned.response.tolist()]
 
 
 def test_a_turn_with_marks_in_its_text_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -34,6 +34,11 @@ A call is one JSON object between two marks, several calls are several of them. 
 """What lists the tools where a template cannot: `{tools}` are their schemas, `{call}` is a call of the first one."""
 PROBE_TURN: Message = {"role": "assistant", "content": PROBE_TEXT}
 PROBE_USER: Message = {"role": "user", "content": "u"}
+_PROBE_CALL: Message = {
+    "role": "assistant",
+    "content": "",
+    "tool_calls": [{"id": "probecall", "type": "function", "function": {"name": "probe_call", "arguments": {}}}],
+}
 _MARKER_TOOL: Message = {"role": "tool", "content": MARKER_TEXT}
 MARKER_USER: Message = {"role": "user", "content": MARKER_TEXT}
 _LONGER_HISTORY: tuple[Message, ...] = (  # a longer past, and a turn that begins with thinking
@@ -109,6 +114,7 @@ def build_preserving_template(tokenizer: Any, stock: str, name: str, tool_instru
     abilities = {
         "SYSTEM": _renders_word(render, [{"role": "system", "content": MARKER_TEXT}, PROBE_USER]),
         "TOOLS": _renders_word(render, [PROBE_USER], "probe_tool"),
+        "CALLS": _renders_word(render, [PROBE_USER, _PROBE_CALL], "probe_call"),
         "TOOL_ROLE": _renders_word(render, [PROBE_USER, PROBE_TURN, _MARKER_TOOL]),
         "USERS": _renders_word(render, [PROBE_USER, MARKER_USER]),
     }
