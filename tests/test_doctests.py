@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src"
 MODULES = sorted(
     ".".join(path.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
     for path in SOURCE.rglob("*.py")
-    if ">>> " in path.read_text(encoding="utf-8")
+    if ">>> " in path.read_text(encoding="utf-8") and "trl" not in path.parts  # TRL is in .venv-trl alone
 )
 
 

@@ -16,7 +16,7 @@ from helpers.tiny_policy import Watcher
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = f"{ROOT.as_posix()}/src/sgcd/"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-PASS_ON = ("learn/training/timers.py", "act/timeouts.py")
+PASS_ON = ("learn/training/timers.py", "act/timeouts.py", "credit/methods/__init__.py::assign_credit")
 KEYS = [
     "steps=1", "siblings.groups=1", "siblings.group_size=6", "scoring.reading_every=0",
     "evaluation.tasks=1", "evaluation.trials=0", "evaluation.every=9",
@@ -33,9 +33,8 @@ def walk(name: str) -> list[str]:
 def function_of(frame: FrameType) -> str | None:
     """`path::name` of a function of the package; None for all others and for those that only pass a call on."""
     path = frame.f_code.co_filename
-    if not path.startswith(SOURCE) or path.removeprefix(SOURCE).startswith(PASS_ON):
-        return None
-    return f"{path.removeprefix(SOURCE)}::{frame.f_code.co_qualname}"
+    function = f"{path.removeprefix(SOURCE)}::{frame.f_code.co_qualname}"
+    return function if path.startswith(SOURCE) and not function.startswith(PASS_ON) else None
 
 
 def is_private(function: str) -> bool:

@@ -194,6 +194,7 @@ def test_a_run_without_held_out_tasks_says_so(capsys: Capture):
     assert "no held-out tasks, so nothing was measured; name some by environment.dev" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("at_desk")
 def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
     small = Path("small.yaml")

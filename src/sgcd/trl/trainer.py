@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 from sgcd.build_tasks import build_writer, build_writer_endpoint
 from sgcd.chat import Chat
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.credit.methods import CreditInputs, Method
+from sgcd.credit.methods import CreditInputs, Method, assign_credit
 from sgcd.credit_records import Features
 from sgcd.learn.policy.head import check_head
 from sgcd.learn.policy.teacher_policies import TeacherPolicies
@@ -181,7 +181,7 @@ class SGCDTrainer(GRPOTrainer):
             start: [
                 RolloutCredit(
                     entry.rollout,
-                    self.credit_method.assign_credit(entry),
+                    assign_credit(self.credit_method, entry),
                     entry.features.get(needs.teachers[0]) if needs else None,
                     teacher_input.creditable,
                     teacher_input.skip_reason,
