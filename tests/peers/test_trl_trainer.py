@@ -121,6 +121,7 @@ def test_a_stopped_run_goes_on_as_exactly_as_trls_own(
         ({"method": "direct_sd"}, "method: direct_sd imitates a teacher in the loss"),
         ({"method": "opd", "method_kwargs": {"teacher": "initial"}}, "method: the teacher of opd is initial"),
         ({"writer_kwargs": {"name": "llm"}}, "writer_kwargs: "),
+        ({"writer_kwargs": {"name": "oracle"}}, "writer_kwargs: oracle is a control of the lab"),
     ],
 )
 def test_what_it_cannot_execute_is_refused_before_a_model_is_loaded(keys: dict[str, Any], message: str) -> None:

@@ -32,16 +32,15 @@ class LlmWriterSettings(EndpointSettings):
     name: Literal["llm"]
 
 
-WriterSettings = Annotated[BuiltInWriterSettings | TraceWriterSettings | LlmWriterSettings, Field(discriminator="name")]
+WriterSettings = Annotated[
+    BuiltInWriterSettings | TraceWriterSettings | OracleWriterSettings | LlmWriterSettings, Field(discriminator="name")
+]
 
 
 class ReferenceSettings(Settings):
     """How siblings become a reference. A method without references, such as GRPO, ignores this section."""
 
-    writer: Annotated[
-        BuiltInWriterSettings | TraceWriterSettings | OracleWriterSettings | LlmWriterSettings,
-        Field(discriminator="name"),
-    ] = BuiltInWriterSettings(name="built-in")
+    writer: WriterSettings = BuiltInWriterSettings(name="built-in")
     """Who writes it."""
     budget: Count = 30720
     """Tokens of siblings that the writer reads; of a longer group, as many siblings of each outcome as fit."""

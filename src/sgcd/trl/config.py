@@ -65,6 +65,8 @@ class SGCDConfig(GRPOConfig):
     def reference_settings(self) -> ReferenceSettings:
         """Who writes references, and their limits."""
         keys = _read_dict(self.writer_kwargs, "writer_kwargs")
+        if keys.get("name") == "oracle":
+            raise ValueError("writer_kwargs: oracle is a control of the lab; expected built-in, trace or llm")
         try:
             return ReferenceSettings.model_validate({"writer": keys} if keys else {})
         except ValidationError as error:

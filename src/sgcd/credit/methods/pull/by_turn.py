@@ -79,8 +79,7 @@ def part_indices(rollout: Rollout) -> NDArray[np.int64]:
 
 def read_parts(rollout: Rollout) -> list[tuple[float, int]]:
     """The reward and the number of turns of each part that ended."""
-    facts = rollout.verdict.facts if rollout.verdict else {}
-    parts: Any = facts.get(PARTS_FACT)
+    parts: Any = rollout.verdict.facts.get(PARTS_FACT) if rollout.verdict else None
     expected = 'expected Verdict.facts["parts"] as [{"reward": 1.0, "turns": 1}, ...]'
     if parts is None:
         raise MethodFault(
