@@ -22,6 +22,8 @@ from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.trl import SGCDConfig, SGCDTrainer
 
+# TRL warns of `environment_factory` where it is called: here in `sgcd.trl`, whose warnings are errors in tests.
+pytestmark = pytest.mark.filterwarnings("ignore:You are using 'environment_factory':UserWarning")
 SHORT = {"k": 20, "segments": {"min_tokens": 1, "entropy_quantile": 1.0, "quiet_tokens": 1}}
 CREDIT: dict[str, Any] = {"method_kwargs": SHORT}
 REFERENCE = (
