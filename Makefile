@@ -25,7 +25,7 @@ RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
 NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/__pycache__
 LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline,$(wildcard tests/*))
-SLOW := $(BIN)/python -m pytest -m slow
+SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
 .PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline test-trl

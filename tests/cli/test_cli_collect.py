@@ -69,6 +69,7 @@ def test_no_success_is_no_result(capsys: Capture) -> None:
     assert "none of 1 trials succeeded" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_chat_models_successes_can_be_learned_from(
     tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

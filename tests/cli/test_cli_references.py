@@ -52,6 +52,7 @@ def test_every_arm_is_held_against_the_runs_own_references(found: dict[str, Any]
     assert found["arms"]["leave one out"]["references"] > 3
 
 
+@pytest.mark.slow
 def test_success_is_played_with_every_arm_of_one_text(found: dict[str, Any]):
     played = {name for name, arm in found["arms"].items() if arm["played"]}
     assert played == {*found["arms"]} - {"leave one out"}
@@ -59,6 +60,7 @@ def test_success_is_played_with_every_arm_of_one_text(found: dict[str, Any]):
     assert set(found["arms"]["shuffled"]["played"]) == {"tasks", "success", "less without", "less own"}
 
 
+@pytest.mark.slow
 def test_another_writer_is_asked_by_keys_of_the_recipe(run: Path, capsys: Capture):
     with Server(lambda number, request: "good" if number % 4 else "not json") as server:
         keys = f"reference.writer={{name: llm, base_url: '{server.url}', model: other, pause: 0.001, retries: 0}}"
@@ -76,6 +78,7 @@ def test_another_writer_is_asked_by_keys_of_the_recipe(run: Path, capsys: Captur
     assert "texts that could not be written: unanswered unreadable" in console.export_text()
 
 
+@pytest.mark.slow
 def test_tables_show_it(found: dict[str, Any]):
     console = Console(width=130, record=True, file=io.StringIO())
     for one in sensitivity_tables(found):

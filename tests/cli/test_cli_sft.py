@@ -111,6 +111,7 @@ def test_files_without_a_conversation_to_learn_from_are_refused(at_talks: Path, 
     assert "supervised.data: no conversation can be learned from: left out, no assistant turn: 1" in line
 
 
+@pytest.mark.slow
 def test_a_start_with_pairs_learns_from_both_and_names_what_it_cannot_use(at_talks: Path, capsys: Capture) -> None:
     assert main(["train", "recipe.yaml", "--run", "R", "siblings.group_size=6", *UNPLAYED]) == 0
     keys = [*KEYS, "supervised.pairs=[R]", *UNPLAYED]

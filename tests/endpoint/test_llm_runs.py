@@ -81,6 +81,7 @@ def test_the_key_itself_is_no_name_of_a_variable(at_desk: Path, capsys: pytest.C
     assert KEY not in said
 
 
+@pytest.mark.slow
 def test_a_run_is_told_in_its_folder_and_repeated_without_a_call(
     at_desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -112,6 +113,7 @@ def test_a_run_is_told_in_its_folder_and_repeated_without_a_call(
     assert no_key(at_desk, said=said) > 20
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on_to_the_bit_and_knows_what_it_spent(
     at_desk: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

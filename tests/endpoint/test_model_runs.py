@@ -367,6 +367,7 @@ def test_a_stopped_evaluation_leaves_no_folder(tmp_path: Path, monkeypatch: pyte
     assert not Path("half").exists()
 
 
+@pytest.mark.slow
 def test_no_torch_is_needed() -> None:
     script = """
 import sys

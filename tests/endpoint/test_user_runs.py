@@ -119,6 +119,7 @@ def test_a_run_talks_to_its_users_and_repeated_asks_nothing(at_desk: Path, capsy
     assert no_key(at_desk, said) > 30
 
 
+@pytest.mark.slow
 def test_by_which_way_a_user_is_reached_may_change_and_who_it_is_may_not(capsys: pytest.CaptureFixture[str]) -> None:
     with Server(word_seeking_user) as server:
         told = ("recipe.yaml", *KEYS, user(server.url))
@@ -150,6 +151,7 @@ def test_without_its_server_every_rollout_is_broken_and_the_run_says_so(capsys: 
     assert f"{rows[0]['user']['calls']} of {rows[0]['user']['calls']} calls of the user failed: connection" in said
 
 
+@pytest.mark.slow
 def test_a_server_that_fails_at_times_breaks_those_rollouts_and_no_other(capsys: pytest.CaptureFixture[str]) -> None:
     failing = {0: "reset", 1: "broken", 2: "hang"}
 
@@ -178,6 +180,7 @@ def test_a_spent_budget_breaks_what_comes_after_it(capsys: pytest.CaptureFixture
     assert "broken: user: budget: 20 calls were made, budget.calls is 20" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_trained_policy_is_evaluated_with_users(capsys: pytest.CaptureFixture[str]) -> None:
     with Server(word_seeking_user) as server:
         assert main(["train", "recipe.yaml", *KEYS, user(server.url), "--run", "run", "steps=1"]) == 0

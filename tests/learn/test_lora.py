@@ -164,6 +164,7 @@ def test_layers_are_computed_again_under_an_adapter_too(tmp_path: Path) -> None:
     assert torch.equal(found[0], found[1])
 
 
+@pytest.mark.slow
 def test_a_whole_run_moves_the_adapter_alone(tmp_path: Path) -> None:
     """Sampling, KL to the start, validation and checkpoints; the policy that comes out is plain."""
     import asyncio

@@ -17,6 +17,7 @@ NAMES = [
 ]
 
 
+@pytest.mark.slow
 def test_weights_without_a_teacher_are_counted_by_place(tmp_path: Path) -> None:
     watcher = Watcher()
     train(tmp_path / "run", watcher, steps=1, method={"name": "surprisal"})

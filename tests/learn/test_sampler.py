@@ -136,6 +136,7 @@ def test_lockstep_does_not_depend_on_what_the_sampler_did_before(thread: Executo
     assert same(play(sampler_of(model, thread)), asyncio.run(later()))
 
 
+@pytest.mark.slow
 def test_free_samples_what_lockstep_samples(model: Any, thread: Executor) -> None:
     lockstep = [played.context for played in play(sampler_of(model, thread))]
     for timing in range(3):

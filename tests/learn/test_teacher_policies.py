@@ -103,6 +103,7 @@ def test_a_run_with_a_moving_average_resumes_to_the_byte(tmp_path: Path) -> None
     assert whole["policy/model.safetensors"] == stopped["policy/model.safetensors"]
 
 
+@pytest.mark.slow
 def test_an_outside_teacher_scores_and_stays_as_it_was(tmp_path: Path) -> None:
     outside = make_context_sensitive(model(seed=9))
     before = weights_of(outside)

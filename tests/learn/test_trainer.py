@@ -102,11 +102,13 @@ def test_the_same_again_is_the_same_to_the_byte(whole: Path, tmp_path: Path) -> 
     assert contents(tmp_path / "again") == contents(whole)
 
 
+@pytest.mark.slow
 def test_another_seed_is_another_run(whole: Path, tmp_path: Path) -> None:
     train(tmp_path / "other", seed=6)
     assert contents(tmp_path / "other")["policy/model.safetensors"] != contents(whole)["policy/model.safetensors"]
 
 
+@pytest.mark.slow
 def test_validation_leaves_no_trace_on_training(whole: Path, tmp_path: Path) -> None:
     unwatched = TaskSuite(STAGE.environment_factory, {"train": STAGE.splits["train"]})
     train(tmp_path / "blind", stage=unwatched)
@@ -238,6 +240,7 @@ def test_a_step_without_a_mixed_group_is_skipped_and_counted(tmp_path: Path) -> 
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_the_best_is_the_first_of_the_best(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores = {0: 0.25, 1: 0.5, 2: 0.5, 3: 0.75, 4: 0.5}
 
@@ -263,6 +266,7 @@ def test_the_best_is_the_first_of_the_best(tmp_path: Path, monkeypatch: pytest.M
     assert folder.checkpoint_steps() == [4]
 
 
+@pytest.mark.slow
 def test_kl_is_taken_to_the_policy_that_the_run_began_with(tmp_path: Path) -> None:
     train(tmp_path / "run", surrogate={"kl": 0.1})
     train(tmp_path / "stopped", surrogate={"kl": 0.1}, steps=2)
@@ -273,6 +277,7 @@ def test_kl_is_taken_to_the_policy_that_the_run_began_with(tmp_path: Path) -> No
     assert [row.kl for row in RunFolder.open(tmp_path / "stopped").read_metrics()] == [row.kl for row in rows]
 
 
+@pytest.mark.slow
 def test_a_gradient_that_is_not_finite_never_reaches_the_weights(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

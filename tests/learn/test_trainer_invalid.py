@@ -37,6 +37,7 @@ def said(path: Path) -> str:
     return reason
 
 
+@pytest.mark.slow
 def test_features_that_are_all_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def blind(model: Any, inputs: Sequence[TeacherInput], **named: Any) -> Any:
         return score_teacher(model, with_student_prompt([each.rollout for each in inputs]), **named)
