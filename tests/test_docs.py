@@ -23,6 +23,7 @@ from sgcd.cli.commands import evaluate as evaluating
 from sgcd.cli.commands import references as referring
 from sgcd.cli.commands import sft as starting
 from sgcd.cli.commands import train as training
+from sgcd.cli.commands.show import watch as watching
 from sgcd.recipe.load import load_recipe
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +165,7 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     monkeypatch.setattr(evaluating, "run_endpoint_evaluation", lambda *_, **__: worked.append("evaluate"))
     monkeypatch.setattr(comparing, "compare_runs", lambda *_: worked.append("compare"))
     monkeypatch.setattr(comparing, "print_comparison", nothing)
+    monkeypatch.setattr(watching, "watch_run", lambda _: worked.append("watch"))
 
     def opened(run: Path) -> None:
         worked.append("references")

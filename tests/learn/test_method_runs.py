@@ -8,7 +8,7 @@ import pytest
 from helpers.tiny_policy import Watcher
 from helpers.training_runs import policy, train
 from sgcd.credit.settings import MethodSettings, OwnMethodSettings
-from sgcd.show.curves import credit_curves
+from sgcd.show.plots.curves import credit_curves
 
 NAMES = [
     get_args(settings.model_fields["name"].annotation)[0]

@@ -7,8 +7,8 @@ import matplotlib
 import pytest
 
 from helpers import drawn_runs
-from sgcd.show.curves import build_curves
-from sgcd.show.drawing import trailing_mean
+from sgcd.show.plots.curves import build_curves
+from sgcd.show.plots.drawing import trailing_mean
 from sgcd.storage.metrics import StepMetrics
 
 

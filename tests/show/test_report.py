@@ -20,8 +20,8 @@ from sgcd.credit_records import CreditRecord, Features
 from sgcd.measure import health
 from sgcd.records import Group, Task, Verdict
 from sgcd.show import report, steps
-from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
+from sgcd.show.plots.curves import build_curves
 from sgcd.show.report import render_page
 from sgcd.show.steps import load_token_decoder, pick_evenly, split_token_texts
 from sgcd.storage.manifest import write_folder_manifest

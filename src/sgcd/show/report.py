@@ -20,8 +20,8 @@ from sgcd.show import group_columns as siblings
 from sgcd.show import recorded
 from sgcd.show import steps as chosen
 from sgcd.show import token_classes as looks
-from sgcd.show.curves import build_curves
 from sgcd.show.escape_text import escape_text
+from sgcd.show.plots.curves import build_curves
 from sgcd.show.steps import build_step_sections, load_token_decoder
 from sgcd.show.tables import describe_change, describe_usage, floor_column, format_interval, format_number
 from sgcd.show.turn_strip import LONG_TURNS

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from logging import getLogger
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from sgcd.errors import FolderError
 from sgcd.storage.atomic import writing
@@ -60,6 +60,33 @@ def lock_run(path: Path) -> Generator[None, None, None]:
 def _holder() -> bytes:
     since = datetime.now().astimezone().isoformat(sep=" ", timespec="seconds")
     return json.dumps({"pid": os.getpid(), "host": platform.node(), "since": since}).encode()
+
+
+class LockHolder(TypedDict):
+    """The process that writes in a folder."""
+
+    pid: int
+    host: str
+    since: str
+
+
+def read_lock_holder(path: Path) -> LockHolder | None:
+    """Who writes in a run's folder now, without touching the lock.
+
+    The entry of a process of this machine that is gone was left by a kill, and counts as none.
+    """
+    try:
+        holder: LockHolder = json.loads((path / LOCK_FILE).read_bytes())
+    except (OSError, ValueError):
+        return None
+    try:
+        if holder["host"] == platform.node():
+            os.kill(holder["pid"], 0)  # only asks whether the process is there
+    except PermissionError:
+        pass  # it is there, and another user's
+    except (ProcessLookupError, ValueError, KeyError, TypeError):
+        return None
+    return holder
 
 
 def _describe_holder(content: bytes) -> str:

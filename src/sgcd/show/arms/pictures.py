@@ -4,7 +4,7 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from sgcd.show.drawing import default_style
+from sgcd.show.plots.drawing import default_style
 from sgcd.show.tables import JsonMapping
 
 _ARM, _CONTROL, _PERMUTED = "#1f5fa8", "#8a8a8a", "#b5541c"

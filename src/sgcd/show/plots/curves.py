@@ -5,7 +5,7 @@ from math import isfinite
 
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.measure.trial_rows import MODES, select_evaluation
-from sgcd.show.drawing import (
+from sgcd.show.plots.drawing import (
     LINE_COLOURS,
     TRAILING_STEPS,
     Curve,
