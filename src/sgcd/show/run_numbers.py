@@ -1,13 +1,15 @@
 """The numbers of a run that are shown while it goes on, by name: those of a step, and those of an evaluation."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from math import isfinite
-from typing import Any, NamedTuple
+from typing import Any
 
 from sgcd.storage.metrics import StepMetrics
 
 
-class StepNumber(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class StepNumber:
     """One number of a step; None where it was not measured."""
 
     name: str
@@ -29,19 +31,21 @@ def _share_without_tool(row: StepMetrics) -> float | None:
     return divide(sum(audit.without_tool for audit in audits), sum(audit.successes for audit in audits))
 
 
-STEP_NUMBERS = (
+STEP_NUMBERS: tuple[StepNumber, ...] = (
     StepNumber("reward", lambda row: row.reward),
     StepNumber("success", lambda row: row.success, is_share=True),
     StepNumber("mixed groups", lambda row: divide(row.mixed, row.tasks), is_share=True),
     StepNumber("successes without a tool", _share_without_tool, is_share=True),
     StepNumber(
-        "credited tokens", lambda row: divide(row.credit.credited, row.credit.creditable) if row.credit else None, True
+        "credited tokens",
+        lambda row: divide(row.credit.credited, row.credit.creditable) if row.credit else None,
+        is_share=True,
     ),
     StepNumber("mean weight", lambda row: row.credit.weight.mean if row.credit else None),
     StepNumber(
         "groups with a reference",
         lambda row: divide(row.reference.written, row.reference.groups) if row.reference else None,
-        True,
+        is_share=True,
     ),
     StepNumber("calls of the writer", lambda row: float(row.endpoint.calls) if row.endpoint else None),
     StepNumber("broken rollouts", lambda row: divide(row.broken, row.rollouts), is_share=True),
