@@ -33,7 +33,9 @@ from trl_steps import (
 )
 
 from sgcd.bench.step import (
+    CREDIT_METHODS,
     GROUP_SIZE,
+    IMITATE_METHODS,
     NUM_GROUPS,
     POLICY_TOKENS,
     TURN_TOKENS,
@@ -60,17 +62,15 @@ from sgcd.storage.provenance import package_version
 
 _RESULTS_PATH = Path(__file__).resolve().parents[1] / "docs/peers.json"
 SGCD_ARM, LOW_MEMORY_ARM = "SGCD", "SGCD with scoring.logits_bytes 64 MiB"
-IMITATING_ARM, LOW_MEMORY_IMITATING_ARM = "direct SD", "direct SD with scoring.logits_bytes 64 MiB"
-"""Of our methods with a divergence in the loss, as SDPO has: measured in memory alone."""
 SUPERVISED_ARM = "sgcd sft"
 PEER_ARMS = (SGCD_ARM, LOW_MEMORY_ARM, GRPO, COMPLETION, SDPO)
 OWN_ARMS = {
     SGCD_ARM: ("sgcd", 2**30),
     LOW_MEMORY_ARM: ("sgcd", 2**26),
-    IMITATING_ARM: ("direct_sd", 2**30),
-    LOW_MEMORY_IMITATING_ARM: ("direct_sd", 2**26),
 }
 """Method, and scoring.logits_bytes."""
+OWN_ARMS |= {f"sgcd's {name}": (name, 2**30) for name in IMITATE_METHODS}
+"""Those with a divergence in the loss, as SDPO has, are measured in memory alone."""
 _NOTE = """Without Triton TRL's fused head makes logits of the prompt as well, and all of them twice; "over the
 completion" is the same trainer without that head. TRL's SDPO has no mask for what tools said and distils the whole
 completion. Its teacher is the policy itself, as ours is, and so is the divergence, with a tail, but on the student's
@@ -102,7 +102,9 @@ def build_peer_arm(name: str, size: StepSize) -> tuple[Any, Callable[[], None]]:
     model = build_small_qwen(size.vocabulary)
     if name in OWN_ARMS:
         method, logits_bytes = OWN_ARMS[name]
-        arms, _ = build_step_arms(model, NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens, logits_bytes)
+        methods = {method: (CREDIT_METHODS | IMITATE_METHODS)[method]}
+        sizes = NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens
+        arms, _ = build_step_arms(model, *sizes, logits_bytes, methods=methods)
         return model, arms[method]
     trainer = build_trl_trainer(name, model, GROUP_SIZE)
     return model, build_trl_step(

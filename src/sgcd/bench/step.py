@@ -1,7 +1,7 @@
 """B5: what SGCD adds to a step of GRPO, in forward passes of the teacher over the same rows."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,18 @@ from sgcd.bench.timing import at_most, min_cpu_seconds, summarize_cases
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.contrast.writers.built_in import BuiltInWriter
-from sgcd.credit.methods import Method
-from sgcd.credit.methods.grpo import Grpo
-from sgcd.credit.methods.imitate.direct_sd import DirectSd
-from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.settings import SgcdSettings as SgcdSettings
-from sgcd.credit.signal_settings import DirectSdSettings
+from sgcd.credit.methods import build_method
+from sgcd.credit.settings import GrpoSettings, SgcdSettings
+from sgcd.credit.signal_settings import (
+    DirectSdSettings,
+    OpsdSettings,
+    RuleSettings,
+    ScopeSettings,
+    SdpoSettings,
+    UcobSettings,
+)
 from sgcd.lab import policy as lab
+from sgcd.learn.policy.teacher_policies import InitialPolicy, MovingAverage, TeacherPolicies
 from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.teacher import with_teacher_prompt
@@ -35,6 +40,18 @@ NUM_GROUPS, GROUP_SIZE, POLICY_TOKENS = 2, 2, 96
 CHAT = lab.build_lab_chat()
 TURN_TOKENS, OBSERVATION_TOKENS, _PROMPT_TOKENS = 32, 16, 128
 TOP_K = 20
+CREDIT_METHODS: dict[str, RuleSettings] = {
+    "grpo": GrpoSettings(name="grpo"),
+    "sgcd": SgcdSettings(name="sgcd", k=TOP_K),
+}
+IMITATE_METHODS: dict[str, RuleSettings] = {
+    "direct_sd": DirectSdSettings(name="direct_sd", k=TOP_K),
+    "opsd": OpsdSettings(name="opsd", k=TOP_K),
+    "sdpo": SdpoSettings(name="sdpo", k=TOP_K, context="reference"),
+    "scope": ScopeSettings(name="scope", k=TOP_K),
+    "ucob": UcobSettings(name="ucob", k=TOP_K),
+}
+"""Every method with a divergence in the loss; the teacher of each reads the same reference."""
 
 
 def build_small_qwen(vocab_size: int = 32_000) -> Any:
@@ -63,7 +80,7 @@ def build_random_rollout(task: str, sibling: int, num_turns: int) -> Rollout:
         turns=tuple(
             Turn(start, start + TURN_TOKENS) for start in range(0, len(mask), TURN_TOKENS + OBSERVATION_TOKENS)
         ),
-        messages=(),
+        messages=({"role": "assistant", "content": ""}, {"role": "tool", "content": ""}) * num_turns,
         tools=(),
         end_reason="answered",
         verdict=Verdict(float(sibling % 2), bool(sibling % 2)),
@@ -122,7 +139,13 @@ class FixedReferences:
 
 
 def build_step_arms(
-    model: Any, num_groups: int, group_size: int, num_tokens: int, logits_bytes: int = LOGITS_BYTES
+    model: Any,
+    num_groups: int,
+    group_size: int,
+    num_tokens: int,
+    logits_bytes: int = LOGITS_BYTES,
+    *,
+    methods: Mapping[str, RuleSettings] = CREDIT_METHODS,
 ) -> tuple[dict[str, Callable[[], None]], int]:
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
     random_groups = build_random_groups(num_groups, group_size, num_tokens // TURN_TOKENS)
@@ -132,8 +155,13 @@ def build_step_arms(
     contrast = build_bench_contrast(recipe)
     optimizer = build_optimizer(model, recipe.optimizer)
 
-    def build_step(method: Method) -> Callable[[], None]:
-        thread = ModelThread()
+    def build_step(settings: RuleSettings) -> Callable[[], None]:
+        method, thread = build_method(settings), ModelThread()
+        teachers = {teacher.model for teacher in method.needs.teachers} if method.needs else set[str]()
+        policies = TeacherPolicies(
+            initial=InitialPolicy(model) if "initial" in teachers else None,
+            average=MovingAverage(model, recipe.teacher.decay) if "average" in teachers else None,
+        )
         timer = StepTimer(thread, ignore_phase)
 
         def run_step() -> None:
@@ -153,6 +181,7 @@ def build_step_arms(
                     method=method,
                     reference_builder=contrast,
                     timer=timer,
+                    policies=policies,
                 )
             )
             optimizer_step(optimizer, accumulator, recipe.optimizer, 1)
@@ -171,12 +200,7 @@ def build_step_arms(
                     logits_to_keep=batch.target_mask.any(0).nonzero().squeeze(-1),
                 )
 
-    arms = {
-        "grpo": build_step(Grpo()),
-        "sgcd": build_step(Sgcd(SgcdSettings(name="sgcd", k=TOP_K))),
-        "direct_sd": build_step(DirectSd(DirectSdSettings(name="direct_sd", k=TOP_K))),
-        "teacher": run_teacher,
-    }
+    arms = {name: build_step(settings) for name, settings in methods.items()} | {"teacher": run_teacher}
     return arms, BatchSize.of(rollouts).num_tokens
 
 
