@@ -179,7 +179,7 @@ def test_dump_writes_every_key_in_the_order_of_the_recipe():
     assert "clip_high: null" in text
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(
     lr=st.floats(min_value=1e-30, max_value=1e10, exclude_min=True),
     clip=st.floats(min_value=0, max_value=1, exclude_max=True),

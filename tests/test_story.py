@@ -34,6 +34,7 @@ def start_and_kill(run: Path, *typed: str) -> None:
     assert process.wait() == -signal.SIGKILL
 
 
+@pytest.mark.slow
 def test_a_whole_life(at_desk: Path, capsys: pytest.CaptureFixture[str]):
     checked = answer(capsys, "check", "recipe.yaml", STEPS)
     assert checked["recipe"]["steps"] == 4

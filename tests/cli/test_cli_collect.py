@@ -30,6 +30,7 @@ def keys(path: str) -> list[tuple[str, int]]:
     return sorted((row["task"], row["trial"]) for row in lines(path))
 
 
+@pytest.mark.slow
 def test_a_policys_successes_are_kept_once_however_it_is_stopped(
     at_desk: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

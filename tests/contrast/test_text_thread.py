@@ -62,6 +62,7 @@ async def read_answers(until: "asyncio.Task[Any]") -> tuple[int, float]:
     return num_answers, longest
 
 
+@pytest.mark.slow
 def test_tool_answers_are_read_while_the_reference_of_a_huge_group_is_prepared() -> None:
     start = time.perf_counter()
     prepare_reference(group_with_long_answers(0, 600), LAB, budget=10**9)

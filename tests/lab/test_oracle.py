@@ -62,6 +62,7 @@ def test_the_oracle_reference_is_written_without_any_success() -> None:
     assert [len(mask) for mask in builder.creditable_masks(group, result)] == [len(one.response) for one in failures]
 
 
+@pytest.mark.slow
 def test_the_oracle_is_refused_outside_the_lab(capsys: pytest.CaptureFixture[str]) -> None:
     keys = ["environment={name: long_desk}", "reference.writer={name: oracle}", "method={name: sgcd}"]
     assert main(["check", "recipes/lab/grpo.yaml", *keys]) == 2

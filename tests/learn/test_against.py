@@ -140,6 +140,7 @@ def never_reads(_: Any) -> str:
     return "own above swapped in .41 [.28, .54] of pairs"
 
 
+@pytest.mark.slow
 def test_where_references_are_not_read_weights_are_one_and_it_is_grpo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -150,6 +150,7 @@ class Killed(BaseException):
     """Stands for SIGKILL: nothing in the house catches it."""
 
 
+@pytest.mark.slow
 def test_stopped_in_every_phase_it_ends_the_same(whole: Path, tmp_path: Path) -> None:
     class Killer(Watcher):
         def __init__(self, phase: str, times: int) -> None:
