@@ -15,7 +15,8 @@ from sgcd.measure.matched_seeds import seed_difference
 from sgcd.recipe.schema import dump_recipe
 from sgcd.show.arms.pictures import draw_study
 from sgcd.show.arms.tables import render_markdown, render_terminal
-from sgcd.study.arms.outcome import RunOutcome
+from sgcd.storage.metrics import StepMetrics
+from sgcd.study.arms.outcome import RunOutcome, mean_training_success
 from sgcd.study.arms.plan import PlannedRun, StudyPlan, check_arms
 from sgcd.study.arms.result import build_result, judge
 from sgcd.study.arms.study_file import HypothesisSettings, Study
@@ -35,10 +36,10 @@ def make_plan(folder: Path, **changes: Any) -> StudyPlan:
     return StudyPlan(Study.model_validate({**study, **changes}), folder / "study.yaml", folder / "runs")
 
 
-def outcome(*solved: int) -> RunOutcome:
+def outcome(*solved: int, training: float = 0.0, fell: bool = False) -> RunOutcome:
     """A run that solved so many of 20 tasks at steps 0, 20 and 40, with 10 tokens a step."""
-    success = tuple(count / 20 for count in solved)
-    return RunOutcome((0, 20, 40), success, (0, 200, 400), {"action": (success[0], success[-1])}, 40.0)
+    success, categories = tuple(count / 20 for count in solved), {"action": (solved[0] / 20, solved[-1] / 20)}
+    return RunOutcome((0, 20, 40), success, (0, 200, 400), categories, 40.0, training, fell)
 
 
 def conclude(plan: StudyPlan, ends: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
@@ -186,17 +187,41 @@ def test_the_best_point_that_never_breaks_is_chosen(tmp_path: Path) -> None:
     for run in runs:
         better = run.arm == "entropy" and run.point == "lr=0.002"
         breaks = run.point == "lr=0.004" and run.seed == 10
-        found[run.path] = outcome(8, 20 if run.point == "lr=0.004" else 10, 7 if breaks else 14 if better else 12)
+        found[run.path] = outcome(8, 20 if run.point == "lr=0.004" else 10, 14 if better else 12, fell=breaks)
     assert choose_points(plan, runs, found) == {"grpo": {"optimizer.lr": 1e-3}, "entropy": {"optimizer.lr": 2e-3}}
-    assert [row["breaks"] for row in summarise_points(runs, found)] == [False, False, True] * 2
+    assert [row["breaks"] for row in summarise_points(plan.study, runs, found)] == [False, False, True] * 2
     chosen = {run.arm: run.recipe.optimizer.lr for run in plan.fresh_runs(choose_points(plan, runs, found))}
     assert chosen["entropy-permuted"] == chosen["entropy"] == 2e-3
 
 
+def test_success_in_training_is_compared_and_tuned_by_where_the_file_says_so(tmp_path: Path) -> None:
+    tuning = {"seeds": [9], "grid": {"optimizer.lr": [1e-3, 2e-3]}}
+    plan = make_plan(tmp_path, outcome="training", tuning=tuning, permuted=[])
+    runs = plan.tuning_runs()
+    found = {run.path: outcome(8, 9, 10, training=0.4 if run.point == "lr=0.002" else 0.3) for run in runs}
+    chosen = choose_points(plan, runs, found)
+    assert chosen == {"grpo": {"optimizer.lr": 2e-3}, "entropy": {"optimizer.lr": 2e-3}}
+    fresh = plan.fresh_runs(chosen)
+    found |= {run.path: outcome(8, 9, 10, training=0.5 + 0.1 * (run.arm == "entropy")) for run in fresh}
+    result = build_result(plan, {"committed": None, "chosen": chosen}, found, tuning_runs=runs, fresh_runs=fresh)
+    [row] = result["differences"][0]["rows"]
+    assert row["value"] == pytest.approx(0.1)
+    assert "mean success in training, on seeds of its own" in render_markdown(result)
+    assert result["arms"]["entropy"]["training"]["value"] == pytest.approx(0.6)
+
+
+def test_success_in_training_counts_every_rollout_that_did_not_break() -> None:
+    rows = [StepMetrics(step=1, rollouts=8, success=0.5), StepMetrics(step=2, rollouts=8, broken=6, success=1.0)]
+    assert mean_training_success([*rows, StepMetrics(step=3, rollouts=8, broken=8)]) == pytest.approx(6 / 10)
+    assert mean_training_success([]) == 0
+
+
 def test_seeds_take_the_starts_in_turn(tmp_path: Path) -> None:
-    plan = make_plan(tmp_path, starts=["lab:plain", "lab:chatty"])
+    tuning = {"seeds": [9, 10], "grid": {"optimizer.lr": [1e-3]}, "keys": {"policy.start": "lab:plain"}}
+    plan = make_plan(tmp_path, starts=["lab:plain", "lab:chatty"], tuning=tuning)
     starts = {run.seed: run.recipe.policy.start for run in plan.fresh_runs({})}
     assert starts == {1: "lab:plain", 2: "lab:chatty", 3: "lab:plain"}
+    assert {run.recipe.policy.start for run in plan.tuning_runs()} == {"lab:plain"}
 
 
 def test_a_declared_difference_is_allowed(tmp_path: Path) -> None:

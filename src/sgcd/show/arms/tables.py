@@ -8,6 +8,11 @@ from rich.table import Table
 from sgcd.show.tables import JsonMapping, build_table, format_interval, format_number
 
 _REASON_LENGTH = 160
+_OUTCOMES = {
+    "end": "success at the end",
+    "mean": "mean success after the start",
+    "training": "mean success in training",
+}
 _DIFFERENCE_COLUMNS = ("seeds", "difference", "p", "p, Holm", "detectable")
 
 
@@ -56,7 +61,7 @@ def list_parts(result: JsonMapping) -> Iterator[TableRows | str]:
     yield _cost_table(result)
     if categories := [*dict.fromkeys(name for arm in result["arms"].values() for name in arm["categories"])]:
         yield _categories_table(result, categories)
-    outcome = "success at the end" if result["study"]["outcome"] == "end" else "mean success after the start"
+    outcome = _OUTCOMES[result["study"]["outcome"]]
     for compared in result["differences"]:
         if compared["rows"]:
             yield _differences_table(f"Less {compared['less']}: {outcome}", compared["rows"])
@@ -72,6 +77,7 @@ def list_parts(result: JsonMapping) -> Iterator[TableRows | str]:
 
 
 def _success_table(result: JsonMapping) -> TableRows:
+    whole_run = _whole_run(result)
     rows = [
         (
             name,
@@ -79,12 +85,18 @@ def _success_table(result: JsonMapping) -> TableRows:
             format_number(arm["start"]["value"]),
             format_interval(arm["end"]),
             format_interval(arm["gain"], "+"),
-            format_interval(arm["mean"]),
+            format_interval(arm[whole_run]),
         )
         for name, arm in result["arms"].items()
     ]
     title = f"Success on {result['split']} tasks, mean over seeds with its t interval"
-    return TableRows(title, ("arm", "seeds", "start", "end", "gain", "mean after the start"), rows)
+    columns = ("arm", "seeds", "start", "end", "gain", "mean after the start" if whole_run == "mean" else "in training")
+    return TableRows(title, columns, rows)
+
+
+def _whole_run(result: JsonMapping) -> str:
+    """Which mean over a whole run is shown, and tuned by."""
+    return "training" if result["study"]["outcome"] == "training" else "mean"
 
 
 def _cost_table(result: JsonMapping) -> TableRows:
@@ -177,7 +189,8 @@ def _tuning_table(result: JsonMapping) -> TableRows:
         cells = [by_place[arm, point] for point in points]
         texts = [format_number(cell["mean"]) + (" breaks" if cell["breaks"] else "") for cell in cells]
         rows.append((arm, *texts, chosen.get(arm, "-")))
-    return TableRows("Tuning: mean success after the start, on seeds of its own", ("arm", *points, "chosen"), rows)
+    title = f"Tuning: {_OUTCOMES[_whole_run(result)]}, on seeds of its own"
+    return TableRows(title, ("arm", *points, "chosen"), rows)
 
 
 def _remarks(result: JsonMapping) -> Iterator[str]:

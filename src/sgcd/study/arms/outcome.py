@@ -1,6 +1,6 @@
 """What one finished run of a study gives: success at each evaluation, and the tokens that it took."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -9,8 +9,10 @@ import numpy as np
 
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.measure.trial_rows import select_evaluation
+from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
 from sgcd.study.arms.plan import PlannedRun
+from sgcd.study.arms.study_file import Outcome
 from sgcd.study.arms.train_runs import is_finished
 
 
@@ -25,6 +27,10 @@ class RunOutcome:
     categories: dict[str, tuple[float, float]]
     """Success of each category at the start and at the end."""
     seconds: float
+    training: float = 0.0
+    """Mean success of all rollouts that the run played to learn from: many more than an evaluation plays."""
+    fell: bool = False
+    """Whether success ended clearly below its start: the two intervals do not meet."""
 
     @property
     def start(self) -> float:
@@ -38,6 +44,10 @@ class RunOutcome:
     def mean(self) -> float:
         """Over all evaluations after the start."""
         return float(np.mean(self.success[1:]))
+
+    def compared(self, outcome: Outcome) -> float:
+        """The number that a study compares."""
+        return {"end": self.end, "mean": self.mean, "training": self.training}[outcome]
 
     def step_of(self, threshold: float) -> float | None:
         """The first step at which success reaches a threshold, linear between evaluations; None if it never does."""
@@ -92,4 +102,12 @@ def read_outcome(run: PlannedRun) -> RunOutcome | None:
         tokens=tuple(sum(row.tokens_sampled for row in metrics if row.step <= step) for step in steps),
         categories={name: (low, high) for name, low, high in ends if low is not None and high is not None},
         seconds=sum(row.seconds["total"] for row in metrics),
+        training=mean_training_success(metrics),
+        fell=summaries[-1]["overall"]["high"] < summaries[0]["overall"]["low"],
     )
+
+
+def mean_training_success(metrics: Sequence[StepMetrics]) -> float:
+    """Over all rollouts that did not break; zero where there are none."""
+    played = [(row.success, row.rollouts - row.broken) for row in metrics if row.success is not None]
+    return sum(success * count for success, count in played) / max(1, sum(count for _, count in played))

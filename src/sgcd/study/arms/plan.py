@@ -76,7 +76,7 @@ class StudyPlan:
         """The run of an arm or a twin with a seed at a point of the grid."""
         study, base = self.study, arm.removesuffix(PERMUTED_SUFFIX)
         all_keys: Keys = {**study.keys, **keys, **study.arms[base]}
-        if study.starts:
+        if study.starts and "policy.start" not in keys:
             seeds = study.seeds if not label or study.tuning is None else study.tuning.seeds
             all_keys["policy.start"] = study.starts[seeds.index(seed) % len(study.starts)]
         if base != arm:

@@ -40,7 +40,7 @@ def build_result(
         "significance": SIGNIFICANCE,
         "power": POWER,
         "runs": count_runs(plan, tuning_runs, fresh_runs, outcomes),
-        "tuning": summarise_points(tuning_runs, found),
+        "tuning": summarise_points(study, tuning_runs, found),
         "equal_tokens": min(tokens, default=None),
         "arms": {arm: summarise_arm(study, arm, outcomes, min(tokens, default=0)) for arm in outcomes},
         "differences": [compare_with_all(study, outcomes, control) for control in study.compare_with],
@@ -88,6 +88,7 @@ def summarise_arm(study: Study, arm: str, outcomes: Outcomes, equal_tokens: floa
         "start": rate_over_seeds([run.start for run in values]),
         "end": rate_over_seeds([run.end for run in values]),
         "mean": rate_over_seeds([run.mean for run in values]),
+        "training": rate_over_seeds([run.training for run in values]),
         "gain": seed_difference([run.end - run.start for run in values]).to_json(),
         "at_equal_tokens": rate_over_seeds([run.success_at_tokens(equal_tokens) for run in values]),
         "tokens": t_interval([run.tokens[-1] for run in values]).to_json(),
@@ -199,4 +200,4 @@ def subtract(first: BySeed, second: BySeed) -> BySeed:
 
 def outcome_by_seed(study: Study, outcomes: Outcomes, arm: str) -> BySeed:
     """The number that the study compares, by seed."""
-    return {seed: run.end if study.outcome == "end" else run.mean for seed, run in outcomes[arm].items()}
+    return {seed: run.compared(study.outcome) for seed, run in outcomes[arm].items()}

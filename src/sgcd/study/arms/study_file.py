@@ -16,7 +16,7 @@ START = "start"
 Keys = dict[str, Any]
 """Keys of a recipe by their full paths, as on the command line."""
 ArmName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-Outcome = Literal["end", "mean"]
+Outcome = Literal["end", "mean", "training"]
 
 
 class TuningSettings(Settings):
@@ -65,11 +65,12 @@ class Study(Settings):
     seeds: Annotated[tuple[NonNegativeCount, ...], Field(min_length=1)]
     """Every arm runs with each of these seeds."""
     starts: tuple[str, ...] = ()
-    """Policies that the seeds take in turn; without any, the recipe's."""
+    """Policies that the seeds take in turn; without any, the recipe's. Keys of tuning may name one of its own."""
     tuning: TuningSettings | None = None
     """The grid behind each arm's keys; without it, all arms have the recipe's."""
     outcome: Outcome = "end"
-    """What is compared: success at the end of a run, or its mean over all evaluations after the start."""
+    """What is compared, and what tuning chooses by where it is `training`: success at the end of a run, its mean over
+    all evaluations after the start, or its mean over all rollouts that were played to learn from."""
     thresholds: tuple[Share, ...] = (0.5, 0.6, 0.7)
     """Success whose first step is reported."""
     hypotheses: tuple[HypothesisSettings, ...] = ()
