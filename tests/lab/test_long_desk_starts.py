@@ -56,9 +56,12 @@ def test_demonstrations_follow_their_reference() -> None:
 
 
 def test_training_goes_from_no_thinking_to_that_of_the_world() -> None:
-    start = DeskStart("small", 1, WORLD, steps=20)
-    assert thinking_at(1, start) == 0 and thinking_at(20, start) == 16
-    small = DeskStart("small", 1, WORLD.model_copy(update={"requests": 1}), steps=1)
+    start = DeskStart("small", 1, WORLD, silent_steps=8, mixed_steps=6, whole_steps=6)
+    assert [thinking_at(step, start) for step in (1, 8, 9, 10, 14, 15, 20)] == [0, 0, 0, 16, 16, 16, 16]
+    assert start.steps == 20
+    small = DeskStart(
+        "small", 1, WORLD.model_copy(update={"requests": 1}), silent_steps=1, mixed_steps=0, whole_steps=0
+    )
     _, chat = train_desk_start(small)
     stream = demonstrate.DemonstrationStream(WORLD, demonstrate.error_rates(1), chat, np.random.default_rng(0))
     ids, kinds = draw_batch(stream, 16, 3, chat.tokenizer.get_vocab())
@@ -75,8 +78,9 @@ def test_a_shipped_start_is_the_one_that_is_described_and_passes_its_gate(name: 
 
 
 @pytest.mark.slow
-def test_every_arm_of_the_study_is_a_recipe() -> None:
-    path = ROOT / "studies/long-desk.yaml"
+@pytest.mark.parametrize("name", ["long-desk", "long-desk-first"])
+def test_every_arm_of_the_study_is_a_recipe(name: str) -> None:
+    path = ROOT / f"studies/{name}.yaml"
     study = load_study(path)
     recipes = {
         run.arm: load_recipe(path.parent / study.recipe, list(run.overrides))

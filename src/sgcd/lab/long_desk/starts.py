@@ -31,8 +31,6 @@ from sgcd.learn.settings import SamplerSettings
 DESK_LAYERS, DESK_HIDDEN_SIZE = 2, 48
 _BATCH_SIZE = 32
 _PEAK_LR = {"muon": 0.02, "adam": 6e-3}
-_MIXED_STEPS, _WHOLE_STEPS = 90, 270
-"""Steps on thinking of several lengths, and then of the world's."""
 _FALLING_STEPS = 240
 """The last steps, over which the learning rate falls."""
 _LOSS_SHARES = {THINKING_TOKEN: 3.0, DECISION_TOKEN: 1.0, REST_TOKEN: 3.0}
@@ -49,10 +47,14 @@ class DeskStart:
     world: LongDeskSettings
     silent_steps: int = 240
     """Steps on demonstrations without thinking, from which the rule is learned; some seeds need more of them."""
+    mixed_steps: int = 90
+    """Then those on thinking of several lengths."""
+    whole_steps: int = 270
+    """And those on the world's thinking."""
 
     @property
     def steps(self) -> int:
-        return self.silent_steps + _MIXED_STEPS + _WHOLE_STEPS
+        return self.silent_steps + self.mixed_steps + self.whole_steps
 
 
 _WORLD = LongDeskSettings(name="long_desk")
@@ -66,7 +68,7 @@ DESK_STARTS = {
     )
 }
 """Three starts that differ in weights and in wrong cells, and one for the world in which thinking has to be read. The
-first is shipped."""
+first three are shipped."""
 
 
 def draw_batch(
@@ -91,7 +93,7 @@ def thinking_at(step: int, start: DeskStart) -> int:
     words_at_last = start.world.thinking
     if step <= start.silent_steps:
         return 0
-    is_mixed = step <= start.silent_steps + _MIXED_STEPS
+    is_mixed = step <= start.silent_steps + start.mixed_steps
     return (0, min(LINE_LENGTH, words_at_last), words_at_last)[step % 3] if is_mixed else words_at_last
 
 
