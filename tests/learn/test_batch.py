@@ -18,7 +18,7 @@ from sgcd.learn.scoring.forward import (
     pack_policy_tokens,
     pad_batch,
     sampler_mismatch,
-    split_micro_batches,
+    split_by_length,
 )
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.settings import SurrogateSettings
@@ -61,11 +61,11 @@ def test_a_grid_written_out() -> None:
 
 def test_micro_batches_keep_to_the_budget_and_sort_by_length() -> None:
     rollouts = [rollout("x" * size, sibling=index, prompt=1) for index, size in enumerate((9, 3, 4, 9, 3, 1))]
-    parts = split_micro_batches(rollouts, 10)
+    parts = split_by_length(rollouts, 10)
     assert parts == [[5, 1], [4, 2], [0], [3]]
-    for part in split_micro_batches(rollouts, 20):
+    for part in split_by_length(rollouts, 20):
         assert len(part) * max(1 + len(rollouts[index].response) for index in part) <= 20
-    assert split_micro_batches(rollouts, 1) == [
+    assert split_by_length(rollouts, 1) == [
         [5],
         [1],
         [4],
@@ -76,9 +76,9 @@ def test_micro_batches_keep_to_the_budget_and_sort_by_length() -> None:
 
 
 def test_the_order_is_a_function_of_the_rollouts_alone() -> None:
-    told = [[ROLLOUTS[index].name for index in part] for part in split_micro_batches(ROLLOUTS, 24)]
+    told = [[ROLLOUTS[index].name for index in part] for part in split_by_length(ROLLOUTS, 24)]
     backwards = ROLLOUTS[::-1]
-    assert [[backwards[index].name for index in part] for part in split_micro_batches(backwards, 24)] == told
+    assert [[backwards[index].name for index in part] for part in split_by_length(backwards, 24)] == told
 
 
 def test_splitting_and_order_leave_loss_and_gradient_as_they_are() -> None:
@@ -87,7 +87,7 @@ def test_splitting_and_order_leave_loss_and_gradient_as_they_are() -> None:
     loss, gradient = loss_and_gradient(policy, batch, 10_000)
     assert abs(loss) > 0.01
     for tokens in (1, 12, 25):
-        assert len(split_micro_batches(ROLLOUTS, tokens)) > 1
+        assert len(split_by_length(ROLLOUTS, tokens)) > 1
         split, split_gradient = loss_and_gradient(policy, batch, tokens)
         assert split == pytest.approx(loss, abs=1e-10)
         assert torch.allclose(split_gradient, gradient, atol=1e-10, rtol=0)

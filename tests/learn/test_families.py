@@ -14,11 +14,11 @@ from helpers.ragged_conversations import END, conversation, play, reference, sam
 from helpers.scoring import logprobs_of
 from helpers.tiny_policy import CHAT, Watcher, accumulated, build_context, recipe, rollout
 from sgcd.errors import PolicyError
+from sgcd.learn.policy.attention_masks import AttentionMasks
 from sgcd.learn.policy.load import Policy, load_policy
 from sgcd.learn.sampling.engine import Engine, SequenceState
-from sgcd.learn.sampling.kv_cache import AttentionMasks
 from sgcd.learn.sampling.sample_tokens import UniformStream
-from sgcd.learn.scoring.forward import LossInputs, split_micro_batches
+from sgcd.learn.scoring.forward import LossInputs, split_by_length
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.trainer import Trainer
 from sgcd.storage.run_folder import RunFolder
@@ -103,7 +103,7 @@ def test_splitting_leaves_loss_and_gradient_as_they_are(name: str) -> None:
         sums = accumulated(model, examples, SurrogateSettings(), 0.7, tokens)
         found.append((sums.loss, torch.cat([each.grad.flatten() for each in model.parameters()])))
         model.zero_grad()
-    assert len(split_micro_batches(ROLLOUTS, 30)) > 2
+    assert len(split_by_length(ROLLOUTS, 30)) > 2
     assert found[0][0] == pytest.approx(found[1][0], abs=EXACT[name])
     assert torch.allclose(found[0][1], found[1][1], atol=100 * EXACT[name], rtol=0)
 

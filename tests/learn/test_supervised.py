@@ -239,6 +239,8 @@ def test_batches_of_similar_lengths_have_less_padding() -> None:
     drawn = np.random.default_rng(0).integers(5, 60, 128)
     rollouts = [rollout("x" * int(length), f"t{number}") for number, length in enumerate(drawn)]
     order = BatchOrder([len(one.prompt) + len(one.response) for one in rollouts], 8, 0)
-    padding = [padding_share([rollouts[index] for index in batch], 10**4) for batch in order.epoch_batches(1)]
-    as_they_come = [padding_share(rollouts[start : start + 8], 10**4) for start in range(0, 128, 8)]
+    policy, config = model(), ForwardConfig(micro_batch_tokens=10**4)
+    padding = [padding_share(policy, [rollouts[i] for i in batch], config) for batch in order.epoch_batches(1)]
+    as_they_come = [padding_share(policy, rollouts[start : start + 8], config) for start in range(0, 128, 8)]
     assert np.mean(padding) < 0.1 < 0.3 < np.mean(as_they_come)
+    assert padding_share(policy, rollouts[:8], ForwardConfig(micro_batch_tokens=10**4, share=True)) == 0

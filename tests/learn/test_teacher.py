@@ -15,7 +15,7 @@ from sgcd.credit.divergence import divergence_features
 from sgcd.credit_records import Features
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_backbone
-from sgcd.learn.scoring.forward import split_micro_batches
+from sgcd.learn.scoring.forward import split_by_length
 from sgcd.learn.scoring.student import StudentScores
 from sgcd.learn.scoring.teacher import TeacherTopK
 from sgcd.records import Rollout, TokenIds
@@ -154,7 +154,7 @@ def test_teacher_rows_keep_to_the_budget() -> None:
     counting = Counting(policy)
     teacher_of(policy, ROLLOUTS, ROWS, TEMPERATURE, 24, 5)
     shown = [replace(each, prompt=np.zeros(len(each.prompt) + 4, np.int32)) for each in ROLLOUTS]
-    assert counting.rows == [len(part) for part in split_micro_batches(shown, 24)]
+    assert counting.rows == [len(part) for part in split_by_length(shown, 24)]
     assert len(counting.rows) > 2
 
 

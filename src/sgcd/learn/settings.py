@@ -74,7 +74,10 @@ class ScoringSettings(Settings):
     """Forward passes without gradient over finished rollouts."""
 
     micro_batch_tokens: Count = 32768
-    """Padded tokens in one forward pass."""
+    """Tokens in one forward pass, padding included."""
+    share: bool = True
+    """Compute what siblings have in common, token by token, once: their prompt, and equal first turns; also in
+    training. It changes nothing beyond rounding; false gives the bits of a run without it."""
     logits_bytes: Count = 2**30
     """Memory for logits and their intermediate results, also in training; it sets how many tokens one chunk has."""
     reading_every: NonNegativeCount = 10
@@ -216,7 +219,7 @@ class OptimizerSettings(Settings):
     clip_norm: Positive = 1.0
     """The gradient is scaled down to this norm."""
     micro_batch_tokens: Count = 32768
-    """Padded tokens in one micro-batch; the loss does not depend on it."""
+    """Tokens in one micro-batch, padding included; the loss does not depend on it."""
 
 
 class CheckpointSettings(Settings):

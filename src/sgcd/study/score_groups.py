@@ -108,9 +108,7 @@ def score_top_probs(model: Any, rollouts: Sequence[Rollout]) -> list[Floats]:
 
     probs_by_index: dict[int, Floats] = {}
     with torch.no_grad():
-        for indices, (hidden_states, observed) in forward_micro_batches(
-            model, rollouts, LAB_FORWARD.micro_batch_tokens
-        ):
+        for indices, (hidden_states, observed) in forward_micro_batches(model, rollouts, LAB_FORWARD):
             largest = topk_stats(hidden_states, get_head(model), observed, k=1).logprobs[:, 0].exp()
             probs_by_index |= zip(
                 indices, unpack_policy_tokens(largest, [rollouts[index] for index in indices]), strict=True

@@ -11,7 +11,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from sgcd.errors import PolicyError
-from sgcd.learn.sampling.kv_cache import MASKED_ATTENTION, AttentionMasks, SlotCache
+from sgcd.learn.policy.attention_masks import MASKED_ATTENTION, AttentionMasks
+from sgcd.learn.sampling.kv_cache import SlotCache
 from sgcd.learn.sampling.sample_tokens import UniformStream, sample_tokens
 from sgcd.records import TokenIds
 

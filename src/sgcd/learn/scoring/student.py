@@ -19,9 +19,9 @@ from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.forward import (
     ForwardConfig,
+    build_batch,
     forward_hidden_states,
     forward_micro_batches,
-    pad_batch,
     unpack_policy_tokens,
 )
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
@@ -66,7 +66,7 @@ def score_student(
     imitated_index: int | None = None,
 ) -> StudentForward:
     """One forward pass with a gradient. `imitated_index` is the place of the teacher whose divergence has one too."""
-    hidden, observed_ids = forward_hidden_states(model, pad_batch(rollouts))
+    hidden, observed_ids = forward_hidden_states(model, build_batch(model, rollouts, config))
     comparisons = [TeacherComparison(rollouts, topk, observed_ids) for topk in teacher_topk]
     logprobs, stats = logprobs_with_grad(
         hidden,
@@ -98,7 +98,7 @@ def score_student_no_grad(
     logprobs: dict[int, Floats] = {}
     entropies: dict[int, Floats] = {}
     features: list[dict[int, Features | None]] = [{} for _ in teacher_topk]
-    for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
+    for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, config):
         part_rollouts = [rollouts[index] for index in indices]
         comparisons = [
             TeacherComparison(part_rollouts, [topk[index] for index in indices], observed_ids) for topk in teacher_topk

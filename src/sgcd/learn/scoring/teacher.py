@@ -42,7 +42,7 @@ def score_teacher(
     present = [index for index, teacher_input in enumerate(inputs) if teacher_input.input_ids is not None]
     rollouts = [with_teacher_prompt(inputs[index]) for index in present]
     results: list[TeacherTopK | None] = [None] * len(inputs)
-    for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
+    for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config):
         topk = topk_stats(
             hidden, get_head(model), observed, k=k, temperature=config.temperature, logits_bytes=config.logits_bytes
         )
@@ -85,7 +85,7 @@ def score_outcomes(
     present = [(index, own) for index, own in enumerate(topk) if own is not None]
     rollouts = [with_teacher_prompt(others[index]) for index, _ in present]
     results: list[Tensor | None] = [None] * len(topk)
-    for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config.micro_batch_tokens):
+    for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config):
         owns = [present[index][1] for index in indices]
         ids = torch.cat([own.topk_ids for own in owns]).to(hidden.device).long()
         stats = stats_at(

@@ -6,9 +6,9 @@ from typing import Any, Protocol
 
 from sgcd.learn.scoring.forward import (
     ForwardConfig,
+    build_batch,
     score_logprobs,
     split_micro_batches,
-    total_length,
 )
 from sgcd.learn.settings import OptimizerSettings, ScoringSettings, SurrogateSettings
 from sgcd.learn.supervised.data import SupervisedData
@@ -66,7 +66,9 @@ class SupervisedTrainer:
         own = {"lr": data.settings.lr, "warmup": data.settings.warmup}
         self.optimizer_settings = config.optimizer.model_copy(update=own)
         self.forward_config = ForwardConfig(
-            micro_batch_tokens=config.optimizer.micro_batch_tokens, logits_bytes=config.scoring.logits_bytes
+            micro_batch_tokens=config.optimizer.micro_batch_tokens,
+            logits_bytes=config.scoring.logits_bytes,
+            share=config.scoring.share,
         )
 
     async def run(self) -> TrainResult:
@@ -105,7 +107,7 @@ class SupervisedTrainer:
                 epoch=self.order.epoch_of(step),
                 examples=len(conversations),
                 pairs=len(pairs),
-                padding=padding_share(rollouts, self.forward_config.micro_batch_tokens),
+                padding=padding_share(self.context.policy.model, rollouts, self.forward_config),
             ),
             seconds=timer.pop_seconds(),
         )
@@ -138,7 +140,7 @@ def accumulate_supervised(model: Any, rollouts: Sequence[Rollout], config: Forwa
     size = BatchSize.of(rollouts)
     accumulator = GradientAccumulator(model=model, surrogate=SurrogateSettings(), size=size, config=config)
     with gradient_checkpointing(model):
-        for indices in split_micro_batches(rollouts, config.micro_batch_tokens):
+        for indices in split_micro_batches(model, rollouts, config):
             forward = accumulator.forward([rollouts[index] for index in indices])
             loss = -forward.logprobs.sum() / size.num_tokens
             loss.backward()
@@ -147,11 +149,10 @@ def accumulate_supervised(model: Any, rollouts: Sequence[Rollout], config: Forwa
     return accumulator
 
 
-def padding_share(rollouts: Sequence[Rollout], micro_batch_tokens: int) -> float:
+def padding_share(model: Any, rollouts: Sequence[Rollout], config: ForwardConfig) -> float:
     """Share of padding in the tokens that the forward passes of a batch read."""
-    lengths = [total_length(rollout) for rollout in rollouts]
-    num_read = sum(
-        len(indices) * max(lengths[index] for index in indices)
-        for indices in split_micro_batches(rollouts, micro_batch_tokens)
-    )
-    return 1 - sum(lengths) / num_read
+    batches = [
+        build_batch(model, [rollouts[index] for index in indices], config)
+        for indices in split_micro_batches(model, rollouts, config)
+    ]
+    return sum(batch.num_padding for batch in batches) / sum(batch.num_tokens for batch in batches)

@@ -9,6 +9,7 @@ import torch
 
 from sgcd.chat import Chat
 from sgcd.learn.policy.head import get_backbone
+from sgcd.learn.scoring.prefix_tree import PrefixTree
 from sgcd.records import Rollout, TokenKind
 
 
@@ -23,7 +24,9 @@ class ContextAudit:
         if not torch.is_grad_enabled():
             return
         ids = kwargs.get("input_ids", args[0] if args else None)
-        rows = [None] if ids is None else ids.cpu().numpy()  # embeddings could be of anything
+        rows: Any = [None] if ids is None else ids.cpu().numpy()  # embeddings could be of anything
+        if tree_row := kwargs.get("prefix_tree"):
+            rows = _read_tree(rows[0], tree_row.tree)
         self._row_counts.update(_row_key(row) for row in rows)
 
     def count_unexpected(self, rollouts: Sequence[Rollout], num_updates: int = 1) -> int:
@@ -37,6 +40,13 @@ class ContextAudit:
         num_unexpected = (self._row_counts - expected).total()
         self._row_counts.clear()
         return num_unexpected
+
+
+def _read_tree(token_ids: Any, tree: PrefixTree) -> list[Any]:
+    """What the last token of each sequence sees; an unknown row for each token that none of them sees."""
+    paths = [tree.path(int(places[-1])) for places in tree.places]
+    num_unseen = len(token_ids) - len(np.unique(np.concatenate(paths)))
+    return [*(token_ids[path] for path in paths), *[None] * num_unseen]
 
 
 def _row_key(row: Any) -> bytes:

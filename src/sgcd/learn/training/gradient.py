@@ -106,7 +106,7 @@ def accumulate_known_advantages(
     """
     rollouts = [inputs.rollout for inputs in loss_inputs]
     with gradient_checkpointing(accumulator.model):
-        for indices in split_micro_batches(rollouts, accumulator.config.micro_batch_tokens):
+        for indices in split_micro_batches(accumulator.model, rollouts, accumulator.config):
             topk = [] if imitated_topk is None else [[imitated_topk[index] for index in indices]]
             imitated_index = None if imitated_topk is None else 0
             forward = accumulator.forward([rollouts[index] for index in indices], topk, imitated_index=imitated_index)

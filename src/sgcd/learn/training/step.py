@@ -150,7 +150,7 @@ class GroupBackward:
         imitated_index = teachers.index(needs.imitated) if needs and needs.imitated else None
         rollout_credits: dict[int, RolloutCredit] = {}
         with gradient_checkpointing(self.accumulator.model):
-            for indices in split_micro_batches(rollouts, self.accumulator.config.micro_batch_tokens):
+            for indices in split_micro_batches(self.accumulator.model, rollouts, self.accumulator.config):
                 micro_topk = [[topk[index] for index in indices] for topk in batch.teacher_topk.values()]
                 forward = self.accumulator.forward(
                     [rollouts[index] for index in indices],
@@ -280,12 +280,17 @@ def calibrate_method(
 
 def scoring_forward_config(config: TrainConfig) -> ForwardConfig:
     """The forward settings of passes without a gradient."""
-    return ForwardConfig(config.sampler.temperature, config.scoring.micro_batch_tokens, config.scoring.logits_bytes)
+    return _forward_config(config, config.scoring.micro_batch_tokens)
 
 
 def training_forward_config(config: TrainConfig) -> ForwardConfig:
     """The forward settings of the pass with the gradient."""
-    return ForwardConfig(config.sampler.temperature, config.optimizer.micro_batch_tokens, config.scoring.logits_bytes)
+    return _forward_config(config, config.optimizer.micro_batch_tokens)
+
+
+def _forward_config(config: TrainConfig, micro_batch_tokens: int) -> ForwardConfig:
+    scoring = config.scoring
+    return ForwardConfig(config.sampler.temperature, micro_batch_tokens, scoring.logits_bytes, share=scoring.share)
 
 
 def _initial_policy_logprobs(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:
