@@ -62,7 +62,7 @@ def test_a_peak_is_what_was_held_at_once() -> None:
 def test_the_verb_says_each_figure_with_its_target(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sgcd.bench import scoring, step
+    from sgcd.bench import scoring, sharing, step
 
     monkeypatch.setattr(
         scoring,
@@ -74,6 +74,7 @@ def test_the_verb_says_each_figure_with_its_target(
         scoring, "measure_speed", lambda *_: {"B1": summarize_cases("speed", [at_most("a", 3.0, 1.25)])}
     )
     monkeypatch.setattr(step, "measure_overhead", lambda _: {})
+    monkeypatch.setattr(sharing, "measure_sharing", lambda _: {})
     assert main(["bench", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert [told["B1"][key] for key in ("figure", "target", "pass")] == [3.0, 1.25, False]

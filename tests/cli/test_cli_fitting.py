@@ -4,8 +4,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.numpy import load_file
 
+from helpers.families import family
+from helpers.tiny_policy import CHAT
 from sgcd.cli import main
 
 
@@ -22,7 +25,9 @@ def refused(capsys: pytest.CaptureFixture[str], *typed: str) -> str:
 
 def test_memory_is_estimated_and_said(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "recipe.yaml", "--json"]) == 0
-    memory = json.loads(capsys.readouterr().out)["memory"]
+    answer = json.loads(capsys.readouterr().out)
+    memory = answer["memory"]
+    assert answer["sharing"].startswith("common prefixes of siblings once; a group has at most ")
     assert memory["process"] < memory["total"] < memory["machine"]
     assert memory["weights"] == 4 * sum(each.size for each in load_file("policy/model.safetensors").values())
 
@@ -79,3 +84,25 @@ def test_words_that_the_tokenizer_does_not_know_are_counted_and_three_are_named(
 def test_a_few_unknown_words_are_no_warning(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "recipe.yaml", f"environment.system={'cabin ' * 40} hinges"]) == 0
     assert "unknown" not in capsys.readouterr().err
+
+
+def test_a_group_beyond_a_micro_batch_is_read_in_parts(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "recipe.yaml", "optimizer.micro_batch_tokens=20", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["sharing"].endswith(", in parts of at most 20 tokens")
+
+
+@pytest.mark.slow
+def test_a_policy_whose_layers_cannot_branch_is_named_in_one_line(
+    at_desk: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    family("qwen3.5", CHAT.vocab_size, torch.float32).save_pretrained("policy")
+    Path("policy/manifest.json").unlink(missing_ok=True)
+    assert main(["check", "recipe.yaml", "--json"]) == 0
+    said = capsys.readouterr()
+    reason = "layers of linear_attention keep a state that cannot branch"
+    assert f"scoring.share: qwen3_5_text: {reason}; its prompts are computed for each sibling" in said.err
+    assert json.loads(said.out)["sharing"] == f"off: {reason}"
+    assert main(["check", "recipe.yaml", "scoring.share=false"]) == 0
+    said = capsys.readouterr()
+    assert "scoring.share:" not in said.err
+    assert "off: scoring.share is false" in said.out

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from sgcd.bench.arms import build_head_inputs, run_naive, score_two_contexts
+from sgcd.bench.sharing import measure_sharing_memory
 from sgcd.bench.timing import measure_peak_memory
 from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.scoring.forward import ForwardConfig, pad_batch
@@ -89,8 +90,10 @@ def measure_rollout(arm: str, logits_bytes: int) -> int:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     what, arm, *numbers = sys.argv[1:]
-    print(
-        measure_rollout(arm, int(numbers[0]))
-        if what == "rollout"
-        else measure_head(arm, int(numbers[0]), int(numbers[1]))
-    )
+    match what:
+        case "rollout":
+            print(measure_rollout(arm, int(numbers[0])))
+        case "sharing":
+            print(measure_sharing_memory(arm, float(numbers[0])))
+        case _:
+            print(measure_head(arm, int(numbers[0]), int(numbers[1])))

@@ -49,6 +49,7 @@ def measure_scoring_costs(rounds: int, tokens: int) -> dict[str, Any]:
     import torch
 
     from sgcd.bench.scoring import measure_errors, measure_memory, measure_speed
+    from sgcd.bench.sharing import measure_sharing
     from sgcd.bench.step import measure_overhead
 
     torch.set_num_threads(1)
@@ -57,6 +58,7 @@ def measure_scoring_costs(rounds: int, tokens: int) -> dict[str, Any]:
         ("B3, memory", measure_memory),
         ("B4, errors", measure_errors),
         ("B5, a step", lambda: measure_overhead(rounds)),
+        ("B7, shared prefixes", lambda: measure_sharing(rounds)),
         ("B1 and B2, the head", lambda: measure_speed(rounds, tokens)),
     ):
         console.print(f"measuring {title}")

@@ -104,6 +104,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
             "wrote": describe_written(context, rehearsal),
         },
         "facts": facts,
+        "sharing": describe_sharing(recipe, context, rehearsal),
         "memory": memory_fit.to_json(),
     }
     print_json({"schema": SCHEMA, **answer, **describe_endpoints(recipe, context)})
@@ -227,6 +228,20 @@ def describe_surrogate(recipe: "Recipe") -> str:
     return f"{name}{' but for ' + ', '.join(apart) if apart else ''}; {updates} a batch"
 
 
+def describe_sharing(recipe: "Recipe", context: "RunContext", rehearsal: "Rollout") -> str:
+    """Whether siblings' common prefixes are computed once, and in how many parts their tree may have to be read."""
+    from sgcd.learn.scoring.tree_attention import why_not_shared
+
+    if not recipe.scoring.share:
+        return "off: scoring.share is false"
+    if reason := why_not_shared(context.policy.model):
+        return f"off: {reason}"
+    siblings, limit = recipe.siblings, recipe.optimizer.micro_batch_tokens
+    num_tokens = len(rehearsal.prompt) + siblings.group_size * siblings.limits.tokens
+    parts = f", in parts of at most {limit} tokens" if num_tokens > limit else ""
+    return f"common prefixes of siblings once; a group has at most {num_tokens} tokens{parts}"
+
+
 def describe_recipe(
     recipe: "Recipe", context: "RunContext", rehearsal: "Rollout", *, facts: dict[str, Any], num_trials: int
 ) -> dict[str, str]:
@@ -251,6 +266,7 @@ def describe_recipe(
         **describe_endpoints(recipe, context),
         "training": f"{recipe.steps} steps of {siblings.groups} mixed groups of {siblings.group_size} rollouts, "
         f"learning rate {recipe.optimizer.lr:g}",
+        "sharing": describe_sharing(recipe, context, rehearsal),
         "evaluation": f"{num_trials} trials of {evaluation.split} tasks every {evaluation.every} steps"
         if num_trials
         else f"none: there are no {evaluation.split} tasks",

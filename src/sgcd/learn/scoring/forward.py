@@ -3,7 +3,7 @@ log-probabilities."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -21,6 +21,7 @@ from sgcd.learn.scoring.prefix_tree import (
     split_by_prefix,
 )
 from sgcd.learn.scoring.tree_attention import forward_tree, why_not_shared
+from sgcd.learn.settings import ScoringSettings
 from sgcd.records import Flags, Floats, Rollout, TokenIds, check_length
 
 _MAX_TREE_SHARE = 0.85
@@ -39,6 +40,11 @@ class ForwardConfig:
     """For logits and what is computed from them."""
     share: bool = False
     """Compute common prefixes of rollouts once, where the model can."""
+
+    @classmethod
+    def build(cls, temperature: float, micro_batch_tokens: int, scoring: ScoringSettings) -> Self:
+        """From a recipe."""
+        return cls(temperature, micro_batch_tokens, scoring.logits_bytes, share=scoring.share)
 
 
 @dataclass(frozen=True, slots=True)

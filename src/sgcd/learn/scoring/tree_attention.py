@@ -132,7 +132,9 @@ def _build_masks(model: Any, row: TreeRow) -> Any:
         window = masks.window_of(layer_type)
         window = window if window and window < row.tree.max_length else None
         needs_mask = window or config._attn_implementation != TREE_ATTENTION
-        by_type[layer_type] = masks.to_additive(row.masked(window)) if needs_mask else torch.empty(1, 1, 0, 0)
+        by_type[layer_type] = (
+            masks.to_additive(row.masked(window)) if needs_mask else torch.empty(1, 1, 0, 0, device=row.ends.device)
+        )
     return masks.in_form(by_type)
 
 
@@ -156,33 +158,37 @@ def attend_to_tree(
     groups = getattr(module, "num_key_value_groups", 1)
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attended: Any = NodeAttention.apply(query, key, value, prefix_tree.nodes, scale)
-    return attended.transpose(1, 2).contiguous(), None
+    attended: Any = NodeAttention.apply(query * scale, key, value, prefix_tree.nodes)
+    return attended.transpose(1, 2), None
 
 
 class NodeAttention(torch.autograd.Function):
-    """Softmax attention over a tree on the CPU: one flash kernel for each node, forward and backward."""
+    """Softmax attention of scaled queries over a tree on the CPU: one flash kernel a node, forward and backward."""
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, nodes: list[tuple[int, int, int]], scale: float
+        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, nodes: list[tuple[int, int, int]]
     ) -> Tensor:
-        dtype = torch.promote_types(query.dtype, torch.float32)
-        out = torch.zeros(query.shape, dtype=dtype)
-        log_sum = torch.full(query.shape[:-1], -torch.inf, dtype=dtype)
+        rows, heads, size, width = query.shape
+        dtype, root_end = torch.promote_types(query.dtype, torch.float32), 0
+        out = query.new_empty((rows, size, heads, width), dtype=dtype).transpose(1, 2)
+        log_sum = query.new_empty((rows, heads, size), dtype=dtype)
         for start, stop, end in nodes:
             own, keys = slice(start, end), slice(start, stop)
             # Causal in the node itself; the tokens below come after all of its keys and see them all.
             part, part_log_sum = _aten._scaled_dot_product_flash_attention_for_cpu(
-                query[:, :, own], key[:, :, keys], value[:, :, keys], 0.0, True, scale=scale
+                query[:, :, own], key[:, :, keys], value[:, :, keys], 0.0, True, scale=1.0
             )
+            if start >= root_end:  # a root: nothing is above
+                out[:, :, own], log_sum[:, :, own], root_end = part, part_log_sum, end
+                continue
             total = torch.logaddexp(log_sum[:, :, own], part_log_sum)
             out[:, :, own] *= (log_sum[:, :, own] - total).exp_().unsqueeze(-1)
             out[:, :, own] += part * (part_log_sum - total).exp_().unsqueeze(-1)
             log_sum[:, :, own] = total
         out = out.to(query.dtype)
         ctx.save_for_backward(query, key, value, out, log_sum)
-        ctx.nodes, ctx.scale = nodes, scale  # pyright: ignore[reportAttributeAccessIssue]
+        ctx.nodes = nodes  # pyright: ignore[reportAttributeAccessIssue]
         return out
 
     @staticmethod
@@ -200,12 +206,12 @@ class NodeAttention(torch.autograd.Function):
                 log_sum[:, :, own],
                 0.0,
                 True,
-                scale=ctx.scale,
+                scale=1.0,
             )
             grad_query[:, :, own] += grads[0]
             grad_key[:, :, keys] += grads[1]
             grad_value[:, :, keys] += grads[2]
-        return grad_query, grad_key, grad_value, None, None
+        return grad_query, grad_key, grad_value, None
 
 
 AttentionInterface.register(TREE_ATTENTION, attend_to_tree)

@@ -65,11 +65,7 @@ class SupervisedTrainer:
         self.pairs, self.pair_order = data.reading.pairs, data.pair_order(config.seed)
         own = {"lr": data.settings.lr, "warmup": data.settings.warmup}
         self.optimizer_settings = config.optimizer.model_copy(update=own)
-        self.forward_config = ForwardConfig(
-            micro_batch_tokens=config.optimizer.micro_batch_tokens,
-            logits_bytes=config.scoring.logits_bytes,
-            share=config.scoring.share,
-        )
+        self.forward_config = ForwardConfig.build(1.0, config.optimizer.micro_batch_tokens, config.scoring)
 
     async def run(self) -> TrainResult:
         """Train from the newest checkpoint, or from the start, to the last step."""

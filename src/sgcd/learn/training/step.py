@@ -280,17 +280,12 @@ def calibrate_method(
 
 def scoring_forward_config(config: TrainConfig) -> ForwardConfig:
     """The forward settings of passes without a gradient."""
-    return _forward_config(config, config.scoring.micro_batch_tokens)
+    return ForwardConfig.build(config.sampler.temperature, config.scoring.micro_batch_tokens, config.scoring)
 
 
 def training_forward_config(config: TrainConfig) -> ForwardConfig:
     """The forward settings of the pass with the gradient."""
-    return _forward_config(config, config.optimizer.micro_batch_tokens)
-
-
-def _forward_config(config: TrainConfig, micro_batch_tokens: int) -> ForwardConfig:
-    scoring = config.scoring
-    return ForwardConfig(config.sampler.temperature, micro_batch_tokens, scoring.logits_bytes, share=scoring.share)
+    return ForwardConfig.build(config.sampler.temperature, config.optimizer.micro_batch_tokens, config.scoring)
 
 
 def _initial_policy_logprobs(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:
