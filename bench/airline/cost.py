@@ -16,8 +16,8 @@ from pathlib import Path
 from statistics import median
 from typing import IO, cast
 
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess, EpisodeClient, server_environment
-from sgcd.act.environments.airline.description import Domain, load_domain
+from sgcd.act.environments.airline.description import Domain, airline_process, load_domain, server_variables
+from sgcd.act.environments.benchmark_process import BenchmarkProcess, EpisodeClient
 
 CALL = {"name": "list_all_airports", "arguments": {}}
 
@@ -28,7 +28,7 @@ async def main() -> None:
     for name, default in (("pairs", 20), ("side-by-side", 64), ("episodes", 1000)):
         parser.add_argument(f"--{name}", type=int, default=default)
     options = parser.parse_args()
-    domain, process = load_domain(options.folder, "airline"), BenchmarkProcess(options.folder, "airline")
+    domain, process = load_domain(options.folder, "airline"), airline_process(options.folder, "airline")
     await (await process.open_episode()).close()
     ours, theirs = await time_pairs(domain, process, options.folder, options.pairs)
     ratio = median(ours) / median(theirs)
@@ -63,7 +63,7 @@ def start_package(folder: Path) -> "subprocess.Popen[str]":
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, **server_environment(folder)},
+        env={**os.environ, **server_variables(folder)},
     )
 
 

@@ -15,7 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess
+from sgcd.act.environments.airline.description import airline_process
+from sgcd.act.environments.benchmark_process import BenchmarkProcess
 
 Json = dict[str, Any]
 
@@ -26,7 +27,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path(".venv-airline"))
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    process = BenchmarkProcess(options.folder, "airline")
+    process = airline_process(options.folder, "airline")
     found = asyncio.run(replay(json.loads(options.file.read_text(encoding="utf-8")), process))
     process.stop()
     total = found.total()

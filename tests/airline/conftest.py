@@ -7,8 +7,13 @@ from typing import Any
 
 import pytest
 
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess, server_environment
-from sgcd.act.environments.airline.description import DESCRIPTION_FILE, Domain, load_domain
+from sgcd.act.environments.airline.description import (
+    DESCRIPTION_FILE,
+    Domain,
+    airline_process,
+    load_domain,
+    server_variables,
+)
 
 FOLDER = Path(__file__).parents[2] / ".venv-airline"
 
@@ -27,7 +32,7 @@ def domain(folder: Path) -> Domain:
 
 @pytest.fixture(scope="session")
 def process(folder: Path) -> Any:
-    process = BenchmarkProcess(folder, "airline")
+    process = airline_process(folder, "airline")
     yield process
     process.stop()
 
@@ -42,7 +47,7 @@ def in_benchmark(folder: Path) -> Any:
             input=json.dumps(request),
             capture_output=True,
             text=True,
-            env={"PATH": "/usr/bin:/bin", **server_environment(folder)},
+            env={"PATH": "/usr/bin:/bin", **server_variables(folder)},
         )
         assert done.returncode == 0, done.stderr[-2000:]
         return json.loads(done.stdout.splitlines()[-1])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from sgcd.act.environments.airline import airline_tasks
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess
 from sgcd.act.environments.airline.description import Domain
 from sgcd.act.environments.airline.setup import play_gold
+from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.act.settings import AirlineSettings
 
 pytestmark = pytest.mark.slow

@@ -12,8 +12,8 @@ import pytest
 from helpers.misbehaving import Server
 from helpers.simulated_users import calls, says
 from sgcd.act.environments.airline import AirlineEnvironment
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess
-from sgcd.act.environments.airline.description import Domain
+from sgcd.act.environments.airline.description import Domain, airline_process
+from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.cli import main
 from sgcd.records import Call, ParsedTurn, Task
 
@@ -44,7 +44,7 @@ async def test_a_call_that_hangs_is_an_observation(domain: Domain, process: Benc
 async def test_a_process_that_is_killed_breaks_its_rollouts_and_the_next_begins_anew(
     domain: Domain, folder: Path
 ) -> None:
-    process = BenchmarkProcess(folder, "airline")
+    process = airline_process(folder, "airline")
     environment = await opened(domain, process)
     for pid in [*children_of(server_of(process)), server_of(process)]:
         os.kill(pid, 9)
@@ -90,7 +90,7 @@ async def test_nothing_stays_behind(domain: Domain, process: BenchmarkProcess) -
 
 
 def test_a_stopped_process_leaves_no_file(folder: Path) -> None:
-    process = BenchmarkProcess(folder, "airline")
+    process = airline_process(folder, "airline")
 
     async def start() -> None:
         await (await process.open_episode()).close()

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess
+from sgcd.act.environments.benchmark_process import BenchmarkProcess
 
 pytestmark = pytest.mark.slow
 RECORDS = Path(__file__).parents[3] / "shared/data/tau_bench_gpt4o/gpt-4o-airline.json"

@@ -1,62 +1,27 @@
 """The smallest run of each recipe: three steps of a random policy that calls tools and answers."""
 
 import json
-from math import log
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from helpers import chats
+from helpers.call_policies import END, call_text, save_call_policy
 from sgcd.act.environments.airline.description import Domain
-from sgcd.chat import Chat
 from sgcd.cli import main
 
 pytestmark = pytest.mark.slow
 RECIPES = Path(__file__).parents[2] / "recipes/airline"
 
 
-def call(name: str, **arguments: Any) -> str:
-    return f"<tool_call>\n{json.dumps({'name': name, 'arguments': arguments})}\n</tool_call>"
-
-
-READS = call("list_all_airports")
-WRITES = call("send_certificate", user_id="mia_li_3668", amount=100)
-SHARES = {"<|im_end|>": 0.45, READS: 0.2, WRITES: 0.1, "The": 0.25}
+READS = call_text("list_all_airports")
+WRITES = call_text("send_certificate", user_id="mia_li_3668", amount=100)
+SHARES = {END: 0.45, READS: 0.2, WRITES: 0.1, "The": 0.25}
 """Whole calls are tokens of this policy. One that writes fails a task in which nothing was to be written."""
 
 
 def save_tiny_policy(folder: Path, domain: Domain) -> None:
-    import torch
-    from transformers import Qwen3Config, Qwen3ForCausalLM
-
-    from sgcd.learn.policy.load import Policy, save_policy
-
-    template = (chats.TEMPLATES / "plain.jinja").read_text(encoding="utf-8")
-    added, text = [*chats.QWEN_ADDED[:2], READS, WRITES], domain.system + json.dumps(domain.tools)
-    tokenizer = chats.tokenizer(chats.QWEN, added, text=text, vocab_size=2000)
-    tokenizer.chat_template = template
-    chat = Chat(tokenizer, "a tiny policy")
-    torch.manual_seed(0)
-    shape: dict[str, Any] = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "head_dim": 8}
-    config = Qwen3Config(
-        vocab_size=chat.vocab_size,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        max_position_embeddings=32_768,
-        tie_word_embeddings=False,
-        bos_token_id=None,
-        eos_token_id=chat.end_id,
-        pad_token_id=chat.pad_id,
-        **shape,
-    )
-    model = Qwen3ForCausalLM(config)
-    with torch.no_grad():
-        model.model.embed_tokens.weight[:, 0] = 4.0  # the same everywhere, so its column of the head acts as a bias
-        model.lm_head.weight.zero_()
-        for word, share in SHARES.items():
-            model.lm_head.weight[chat.tokenizer.convert_tokens_to_ids(word), 0] = log(chat.vocab_size * share * 4) / 4.0
-    save_policy(Policy(model.eval(), chat), folder, {})
+    save_call_policy(folder, SHARES, domain.system + json.dumps(domain.tools))
 
 
 @pytest.mark.parametrize("arm", ["grpo_kl", "sdpo", "sgcd"])

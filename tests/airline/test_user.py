@@ -8,8 +8,8 @@ import pytest
 from helpers.misbehaving import Server
 from helpers.simulated_users import says
 from sgcd.act.environments.airline import AirlineEnvironment
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess
 from sgcd.act.environments.airline.description import Domain
+from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.rollout import RolloutSpec, open_task, take_reply, verify_and_close
 from sgcd.act.settings import Limits, UserSettings

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from sgcd.act.environments.airline import AirlineEnvironment
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess
 from sgcd.act.environments.airline.description import BenchmarkTask, Domain
+from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.records import Call, ParsedTurn, Task
 
 pytestmark = pytest.mark.slow

@@ -17,10 +17,12 @@ class InitialMessages:
     """JSON schemas in the shape that chat templates expect: {"type": "function", "function": {...}}."""
     ask_user: "Callable[[], Awaitable[Reply]] | None" = None
     """Requests the first message of a simulated user, where it begins."""
+    late_tools: tuple[Mapping[str, Any], ...] = ()
+    """Tools that only a later message describes. The policy may call them at any time."""
 
     @property
     def tool_names(self) -> frozenset[str]:
-        return frozenset(str(tool["function"]["name"]) for tool in self.tools)
+        return frozenset(str(tool["function"]["name"]) for tool in (*self.tools, *self.late_tools))
 
 
 @dataclass(frozen=True, slots=True)

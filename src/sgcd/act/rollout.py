@@ -50,7 +50,7 @@ async def play_rollout(
             new_ids = recorder.prompt
             while recorder.end_reason is None:
                 sampled = await session.sample(new_ids, limits.tokens - recorder.response_length)
-                turn, token_kinds = chat.parse_turn(sampled.token_ids, recorder.tools)
+                turn, token_kinds = chat.parse_turn(sampled.token_ids, (*initial.tools, *initial.late_tools))
                 if not sampled.hit_end_token:  # a turn that was cut is not carried out, and its errors do not count
                     turn = replace(turn, calls=(), malformed="")
                 message = chat.turn_message(sampled.token_ids, sampled.hit_end_token)

@@ -65,6 +65,21 @@ class AirlineSettings(Settings):
     answered."""
 
 
+class BfclSettings(Settings):
+    """The multi-turn tasks of the Berkeley Function-Calling Leaderboard, which `sgcd setup bfcl` installs apart."""
+
+    name: Literal["bfcl"]
+    categories: tuple[Literal["base", "miss_func", "miss_param", "long_context"], ...] = (
+        "base",
+        "miss_func",
+        "miss_param",
+        "long_context",
+    )
+    """The categories whose tasks are played."""
+    folder: str = ".venv-bfcl"
+    """The folder that `sgcd setup bfcl` made."""
+
+
 class RecordedSettings(Settings):
     """Rollouts that another tool has recorded: `sgcd credit` reads them, and nothing can be played."""
 
@@ -75,7 +90,7 @@ class RecordedSettings(Settings):
     """The reward from which on a rollout counts as a success."""
 
 
-EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings | RecordedSettings
+EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings | BfclSettings | RecordedSettings
 """The union of this room's environments. `name: own` is played by act/environments/own.py."""
 
 

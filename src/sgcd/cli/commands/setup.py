@@ -37,3 +37,22 @@ def airline(
         print_json({"schema": SCHEMA, **found})
         return
     results_console().print(f"tau2-bench {found['version']} is in {folder}", soft_wrap=True)
+
+
+@setup_app.command()
+def bfcl(
+    *,
+    folder: Annotated[Path, typer.Option(help="Where its environment goes.")] = Path(".venv-bfcl"),
+    json: JsonFlag = False,
+) -> None:
+    """Install the multi-turn tasks of BFCL from the Python index, and play all gold calls.
+
+    A recipe plays them with environment: {name: bfcl}.
+    """
+    from sgcd.act.environments.bfcl.setup import set_up_bfcl
+
+    found = set_up_bfcl(folder, lambda line: progress_console().print(line, soft_wrap=True))
+    if json:
+        print_json({"schema": SCHEMA, **found})
+        return
+    results_console().print(f"bfcl-eval {found['version']} is in {folder}", soft_wrap=True)

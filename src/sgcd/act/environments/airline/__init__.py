@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from sgcd.act.environment import InitialMessages, PrivateLiterals, Reply, TaskSuite
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess, EpisodeClient
-from sgcd.act.environments.airline.description import BenchmarkTask, Domain, load_domain
+from sgcd.act.environments.airline.description import BenchmarkTask, Domain, airline_process, load_domain
+from sgcd.act.environments.benchmark_process import BenchmarkProcess, EpisodeClient
 from sgcd.act.settings import AirlineSettings
 from sgcd.act.user import User
 from sgcd.records import ParsedTurn, Task, Verdict
@@ -89,7 +89,7 @@ def airline_tasks(settings: AirlineSettings, user: User | None = None) -> TaskSu
     """The tasks of a domain by the benchmark's own splits. The benchmark starts with the first rollout."""
     folder = Path(settings.folder)
     domain = load_domain(folder, settings.domain)
-    process = BenchmarkProcess(folder, settings.domain)
+    process = airline_process(folder, settings.domain)
     splits = {
         split: tuple(
             Task(task_id, task.category, {"benchmark_id": task.id}, floor=task.floor)

@@ -8,6 +8,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
+from sgcd.act.environments.benchmark_process import BenchmarkProcess, ServerCommand
 from sgcd.errors import EnvironmentFault
 from sgcd.records import Category
 
@@ -113,9 +114,29 @@ def categorise(gold_calls: Sequence[Mapping[str, Any]], write_tools: frozenset[s
     return "information" if names else "no_action"
 
 
+def airline_process(folder: Path, domain: str) -> BenchmarkProcess:
+    """The server of one domain."""
+    script = Path(__file__).with_name("benchmark_server.py")
+    command = ServerCommand(folder, script, "Tau2Domain", setup_command(folder), (domain,), server_variables(folder))
+    return BenchmarkProcess(command)
+
+
+def server_variables(folder: Path) -> dict[str, str]:
+    """Variables for the benchmark's Python: its own source before any package of that name; no network at import."""
+    return {
+        "PYTHONPATH": str(folder.resolve() / "tau2-bench/src"),
+        "TAU2_DATA_DIR": str(folder.resolve() / "tau2-bench/data"),
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    }
+
+
+def setup_command(folder: Path) -> str:
+    return f"sgcd setup airline --from DIR_OR_ARCHIVE --folder {folder}"
+
+
 def load_domain(folder: Path, name: str) -> Domain:
     """Load a domain from the folder that `sgcd setup airline` made, and check that its data are what they were."""
-    again = f"sgcd setup airline --from DIR_OR_ARCHIVE --folder {folder}"
+    again = setup_command(folder)
     path = folder / DESCRIPTION_FILE
     if not path.is_file():
         raise EnvironmentFault(f"environment.folder: {folder} holds no benchmark; make it: {again}")

@@ -3,8 +3,6 @@
 import asyncio
 import json
 import shutil
-import subprocess
-import sys
 import tarfile
 import tempfile
 import tomllib
@@ -14,15 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from sgcd.act.environments.airline import AirlineEnvironment
-from sgcd.act.environments.airline.benchmark_process import BenchmarkProcess
 from sgcd.act.environments.airline.description import (
     DESCRIPTION_FILE,
     DESCRIPTION_FORMAT,
     SOURCE_FOLDER,
     Domain,
+    airline_process,
     find_wrong_data,
     parse_domain,
 )
+from sgcd.act.environments.benchmark_folder import check_environment_folder, make_environment
+from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.errors import EnvironmentFault
 from sgcd.records import Call, ParsedTurn, Task
 from sgcd.storage.atomic import write_atomic
@@ -30,21 +30,19 @@ from sgcd.storage.atomic import write_atomic
 DOMAINS = ("airline", "retail")
 _REFUSED_RELEASES = "litellm!=1.82.7,!=1.82.8"
 """These two releases carried malware."""
-_ENVIRONMENT_FILE = "pyvenv.cfg"
 
 Report = Callable[[str], None]
 
 
 def set_up_airline(source: Path, folder: Path, report: Report) -> dict[str, Any]:
     """Make the environment from a checkout of the benchmark or an archive of one; returns what was found, as JSON."""
-    if folder.exists() and any(folder.iterdir()) and not (folder / _ENVIRONMENT_FILE).is_file():
-        raise EnvironmentFault(f"{folder}: is not empty and no environment of Python; name another --folder")
+    check_environment_folder(folder)
     with ExitStack() as stack:
         checkout = unpack(source, stack)
         project = check_checkout(source, checkout)
         (folder / DESCRIPTION_FILE).unlink(missing_ok=True)  # until it is written again the folder is not complete
         report(f"installing what tau2-bench {project['version']} needs into {folder}")
-        make_environment(folder, project["dependencies"])
+        make_environment(folder, [*project["dependencies"], _REFUSED_RELEASES], "tau2-bench")
         copy_checkout(checkout, folder / SOURCE_FOLDER)
     return describe_benchmark(folder, project["version"], report)
 
@@ -77,18 +75,6 @@ def check_checkout(source: Path, checkout: Path) -> dict[str, Any]:
     for problem in find_wrong_data(checkout / "data/tau2", "airline"):
         raise EnvironmentFault(f"--from {source}: {problem}")
     return project
-
-
-def make_environment(folder: Path, dependencies: list[str]) -> None:
-    """An environment of this Python with the benchmark's dependencies; the benchmark itself stays a source tree."""
-    if not (folder / _ENVIRONMENT_FILE).is_file():
-        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    pip = [folder / "bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    done = subprocess.run([*pip, *dependencies, _REFUSED_RELEASES], capture_output=True, text=True, check=False)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if line.startswith("ERROR")] or done.stderr.splitlines()
-        reason = next(iter(lines), "it gave no reason")
-        raise EnvironmentFault(f"{folder}: pip could not install what tau2-bench needs: {reason}")
 
 
 def copy_checkout(checkout: Path, target: Path) -> None:
@@ -126,7 +112,7 @@ def describe_replay(replay: Mapping[str, Any]) -> str:
 
 async def describe_domain(folder: Path, name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the server describes, with each task's gold hash and floor; and how the gold calls fare when played."""
-    process = BenchmarkProcess(folder, name)
+    process = airline_process(folder, name)
     try:
         description = dict(await ask_once(process, "describe"))
         for task in description["tasks"]:
