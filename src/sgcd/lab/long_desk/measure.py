@@ -136,7 +136,7 @@ async def _play(
 
 def desk_limits(world: LongDeskSettings) -> Limits:
     """Room for every request."""
-    return Limits(turns=world.requests, tokens=world.requests * (world.thinking * 17 // 16 + 24))
+    return Limits(turns=world.requests, tokens=world.requests * (world.thinking * 4 // 3 + 24))
 
 
 def describe_decisions(everyone: Sequence[DeskRollout], world: LongDeskSettings) -> dict[str, Any]:
