@@ -58,12 +58,16 @@ class DeskStart:
 
 
 _WORLD = LongDeskSettings(name="long_desk")
+_SHORT_WORLD = _WORLD.model_copy(update={"thinking": 16})
 DESK_STARTS = {
     start.name: start
     for start in (
         DeskStart("long-desk-1", 2, _WORLD),
         DeskStart("long-desk-2", 3, _WORLD, silent_steps=800),
         DeskStart("long-desk-3", 5, _WORLD, silent_steps=800),
+        DeskStart("long-desk-short-1", 2, _SHORT_WORLD, silent_steps=600),
+        DeskStart("long-desk-short-2", 3, _SHORT_WORLD, silent_steps=600),
+        DeskStart("long-desk-short-3", 5, _SHORT_WORLD, silent_steps=600),
         DeskStart("long-desk-read", 4, _WORLD.model_copy(update={"read": True})),
     )
 }
