@@ -30,7 +30,9 @@ def test_the_page_shows_the_tables(script: Any) -> None:
 def test_so_many_trials_find_the_difference_four_times_in_five(script: Any, first: float, gap: float) -> None:
     second = first - gap if first > 0.5 else first + gap
     trials = script.trials_needed(first, second)
-    for count, is_enough in ((trials, True), (trials - 1, False)):
-        normal = NormalDist(gap, script.standard_error(first, second, max(1, count)))
-        bound = normal.stdev * NormalDist().inv_cdf(0.975)
-        assert count == 0 or (1 - normal.cdf(bound) >= 0.8 - 1e-6) == is_enough
+    power = {
+        count: 1 - NormalDist(gap / script.standard_error(first, second, count)).cdf(NormalDist().inv_cdf(0.975))
+        for count in (trials, max(1, trials - 1))
+    }
+    assert power[trials] > 0.8 - 1e-5
+    assert trials == 1 or power[trials - 1] < 0.8 + 1e-5
