@@ -1,7 +1,7 @@
 """The result of a study, from runs whose evaluations are written by hand."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,6 +16,7 @@ from sgcd.recipe.schema import dump_recipe
 from sgcd.show.arms.pictures import draw_study
 from sgcd.show.arms.tables import render_markdown, render_terminal
 from sgcd.storage.metrics import StepMetrics
+from sgcd.study.arms import run_study
 from sgcd.study.arms.outcome import RunOutcome, mean_training_success
 from sgcd.study.arms.plan import PlannedRun, StudyPlan, check_arms
 from sgcd.study.arms.result import build_result, judge
@@ -240,3 +241,20 @@ def test_a_threshold_is_reached_between_the_evaluations_around_it(success: list[
     else:
         assert run.success_at_tokens(step) == pytest.approx(threshold) or (step == 0 and success[0] >= threshold)
         assert all(value < threshold for value in success[: int(step - 1e-9)])
+
+
+def test_a_stopped_study_leaves_the_result_so_far(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = make_plan(tmp_path, permuted=[])
+    plan.path.write_text(plan.study.model_dump_json())
+
+    def stop(runs: Sequence[PlannedRun], *_: object) -> None:
+        if runs:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(run_study, "train_runs", stop)
+    monkeypatch.setattr(run_study, "draw_study", lambda _: {})
+    with pytest.raises(KeyboardInterrupt):
+        run_study.run_study(plan.path, plan.folder, jobs=1, report=print)
+    result = json.loads((plan.folder / "result.json").read_text())
+    assert result["runs"]["finished"] == 0 and {row["reason"] for row in result["runs"]["missing"]} == {"not finished"}
+    assert "grpo seed 1" in (plan.folder / "result.md").read_text()
