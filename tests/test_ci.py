@@ -17,7 +17,7 @@ case $1 in
   *) echo "== 2 passed in 1s ==";;
 esac
 """
-SUITES = {"runs", "learn", "endpoint", "contrast", "lab", "airline", "bfcl", "peers"}
+SUITES = {"runs", "learn", "endpoint", "contrast", "lab", "airline", "bfcl", "peers", "verl"}
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_suites_of_changed_subjects_start_first_and_each_has_a_verdict(run) -> N
         r"NOT RUN  make integration-peers, \d+ s: no test ran",
         r"NOT RUN  in make integration-peers: tests/peers: no TRL",
         r"NOT RUN  make integration-lab, \d+ s:  9 deselected in 1s",
-        r"NOT RUN  verl: not built yet",
+        r"NOT RUN  AppWorld: not built yet",
     ):
         assert re.search(f"^{line}", closing, re.MULTILINE), line
 

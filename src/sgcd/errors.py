@@ -53,6 +53,10 @@ class EmptyResult(SgcdError):
     """A command that came to its end without a result: nothing was learned or measured. The exit code is 1."""
 
 
+class EngineError(SgcdError):
+    """Another engine than the local one: not installed, of another version, or a process of it that failed."""
+
+
 class RecordError(SgcdError):
     """A record whose arrays do not fit together; names the record, what was expected and what came."""
 

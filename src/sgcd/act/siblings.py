@@ -1,7 +1,7 @@
 """Plays the siblings of tasks side by side until enough groups are mixed."""
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, TypeVar
@@ -15,6 +15,8 @@ from sgcd.records import Group, Rollout, Task
 from sgcd.seeds import derive_seed
 
 _Result = TypeVar("_Result")
+PlayTasks = Callable[[Sequence[Task]], Awaitable[list[Group]]]
+"""Plays all siblings of some tasks and returns their groups, in the order of the tasks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,22 +98,42 @@ async def collect_mixed_groups(
     step: int,
     on_mixed_group: Callable[[Group], None] | None = None,
 ) -> CollectedGroups:
-    """Play training tasks until `settings.groups` groups are mixed, the rounds are used up, groups x rounds
-    tasks were played, or every task was tried.
+    """`collect_played_groups` of the training tasks, played here.
 
-    A round takes ceil(need / share of mixed groups so far) tasks. The first mixed groups in task order are kept, in
-    whatever order they finished. The cursor is left after the last kept task when the step is full, else after the
-    last task tried. `on_mixed_group` gets each mixed group as soon as its last sibling has ended.
+    `on_mixed_group` gets each mixed group as soon as its last sibling has ended.
     """
 
     def on_group_done(group: Group) -> None:
         if on_mixed_group and group.is_mixed(settings.min_reward_gap):
             on_mixed_group(group)
 
+    async def play_tasks(tasks: Sequence[Task]) -> list[Group]:
+        return await play_groups(
+            tasks, context, group_size=settings.group_size, seed=seed, step=step, on_group_done=on_group_done
+        )
+
     order = TaskOrder(context.task_suite.splits["train"], seed)
+    groups_per_cohort = max(1, context.sampler.slots // settings.group_size)
+    return await collect_played_groups(cursor, settings, order, play_tasks, groups_per_cohort=groups_per_cohort)
+
+
+async def collect_played_groups(
+    cursor: TaskCursor,
+    settings: SiblingsSettings,
+    order: TaskOrder,
+    play_tasks: PlayTasks,
+    *,
+    groups_per_cohort: int,
+) -> CollectedGroups:
+    """Play training tasks until `settings.groups` groups are mixed, the rounds are used up, groups x rounds
+    tasks were played, or every task was tried.
+
+    A round takes ceil(need / share of mixed groups so far) tasks. The first mixed groups in task order are kept, in
+    whatever order they finished. The cursor is left after the last kept task when the step is full, else after the
+    last task tried.
+    """
     num_needed = settings.groups
     max_tried = num_needed * settings.rounds  # as many as would be played without looking ahead, at worst
-    groups_per_cohort = max(1, context.sampler.slots // settings.group_size)
     tried: dict[int, Group] = {}  # place in the sequence -> its group, in task order
     mixed: list[int] = []  # the places of mixed groups
     rounds = 0
@@ -124,9 +146,7 @@ async def collect_mixed_groups(
         for start in range(0, len(places), groups_per_cohort):
             chunk = places[start : start + groups_per_cohort]
             tasks = [order[place] for place in chunk]
-            groups = await play_groups(
-                tasks, context, group_size=settings.group_size, seed=seed, step=step, on_group_done=on_group_done
-            )
+            groups = await play_tasks(tasks)
             tried.update(zip(chunk, groups, strict=True))
             mixed = [place for place, group in tried.items() if group.is_mixed(settings.min_reward_gap)]
             if len(mixed) >= num_needed:

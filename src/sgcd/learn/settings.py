@@ -231,6 +231,25 @@ class CheckpointSettings(Settings):
     """How many of the newest checkpoints a run keeps, besides the best."""
 
 
+class VerlSettings(Settings):
+    """Machines, servers and verl's own keys, where the engine is verl (docs/scale.md)."""
+
+    nodes: Count = 1
+    """Machines of the Ray cluster."""
+    gpus: Count = 8
+    """GPUs of each."""
+    rollout: str = "vllm"
+    """verl's server: vllm or sglang."""
+    tensor_parallel: Count = 1
+    """GPUs that one server spreads the model over."""
+    agent_loops: Count = 8
+    """Processes that play environments."""
+    prompt_tokens: Count = 16384
+    """Room for a task's prompt in the server's window, beside siblings.limits.tokens for what follows."""
+    keys: dict[str, str | int | float | bool] = Field(default_factory=dict)
+    """Further keys of verl's configuration by their dotted names; they win over what the recipe translates to."""
+
+
 class SupervisedSettings(Settings):
     """What `sgcd sft` learns from, and how. The number of its steps follows from data, epochs and batch size."""
 

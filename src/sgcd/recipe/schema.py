@@ -18,6 +18,7 @@ from sgcd.learn.settings import (
     SupervisedSettings,
     SurrogateSettings,
     TeacherSettings,
+    VerlSettings,
 )
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.settings import Control, Count, NonNegativeCount, Settings, flatten_mapping
@@ -50,6 +51,10 @@ class Recipe(Settings):
     scoring: ScoringSettings = ScoringSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
     checkpoint: CheckpointSettings = CheckpointSettings()
+    engine: Literal["local", "verl"] = "local"
+    """local: this process samples and trains. verl: verl's workers do, on Ray and any number of GPUs; see
+    docs/scale.md."""
+    verl: VerlSettings = VerlSettings()
     supervised: SupervisedSettings | None = None
     """A supervised start by `sgcd sft`, which needs neither steps nor method; `sgcd train` does not read it."""
 

@@ -41,7 +41,23 @@ def check(words: RecipeWords = None, json: JsonFlag = False) -> None:
     if path.is_dir() or not (path.is_file() or path.suffix):
         check_run(path, keys, as_json=json)
         return
-    check_recipe(load_recipe(path, keys), as_json=json)
+    recipe = load_recipe(path, keys)
+    (check_on_verl if recipe.engine == "verl" else check_recipe)(recipe, as_json=json)
+
+
+def check_on_verl(recipe: "Recipe", as_json: bool) -> None:
+    """The recipe in verl's words, and what has no counterpart there. No weights are read, and verl is not needed."""
+    from sgcd.verl.translate import check_for_verl, translate
+
+    num_prompt_tokens = asyncio.run(check_for_verl(recipe))
+    values = translate(recipe, recipe.policy.start, "RUN/recipe.yaml", "RUN")
+    if as_json:
+        print_json({"schema": SCHEMA, "engine": "verl", "prompt": num_prompt_tokens, "verl": values})
+        return
+    results_console().print(f"engine       verl, {recipe.verl.nodes} nodes of {recipe.verl.gpus} GPUs")
+    results_console().print(f"first task   {num_prompt_tokens} tokens of prompt, room for {recipe.verl.prompt_tokens}")
+    for key, value in values.items():
+        results_console().print(f"{key}={value}", soft_wrap=True, markup=False, highlight=False)
 
 
 def check_run(path: Path, keys: list[str], as_json: bool) -> None:

@@ -78,6 +78,8 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
             f"{run}: there is a run in this folder already; go on with it (sgcd train --run {run} --resume), "
             "or choose another folder"
         )
+    if recipe.engine == "verl":
+        return start_on_verl(recipe, run)
     from sgcd.assemble import assemble, collect_facts
 
     context = assemble(recipe)
@@ -87,6 +89,25 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     with lock_run(run):
         folder = RunFolder.create(run, dump_recipe(recipe), collect_facts(recipe, context))
         return train_and_summarise(recipe, folder, context)
+
+
+def start_on_verl(recipe: "Recipe", run: Path) -> dict[str, Any]:
+    """A run's folder for verl's workers, which train; its policy is measured by `sgcd evaluate`."""
+    from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.lock import lock_run
+    from sgcd.storage.run_folder import RunFolder
+    from sgcd.verl import check_installed
+    from sgcd.verl.translate import check_for_verl
+
+    asyncio.run(check_for_verl(recipe))
+    check_installed()
+    RunFolder.check_free(run)
+    from sgcd.verl.run import collect_verl_facts, train_on_verl
+
+    with lock_run(run):
+        folder = RunFolder.create(run, dump_recipe(recipe), collect_verl_facts(recipe))
+        train_on_verl(recipe, run)
+        return summarise_run(folder, recipe.evaluation.split)
 
 
 def resume_run(path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
@@ -111,6 +132,15 @@ def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str
     started_recipe = load_recipe(run / "recipe.yaml")
     recipe = load_recipe(path or run / "recipe.yaml", keys)
     check_resumable(folder, started_recipe, recipe)
+    if recipe.engine == "verl":
+        from sgcd.verl import check_installed
+
+        check_installed()
+        from sgcd.verl.run import resume_on_verl
+
+        folder.replace_recipe(dump_recipe(recipe))
+        resume_on_verl(recipe, folder)
+        return summarise_run(folder, recipe.evaluation.split)
     from sgcd.assemble import assemble, collect_facts
     from sgcd.storage.provenance import environment_changes
 
