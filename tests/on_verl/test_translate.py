@@ -64,3 +64,12 @@ def test_what_has_no_counterpart_is_named_and_refused(keys: list[str], problem: 
 def test_the_presets_that_have_one_are_taken():
     for preset in ("grpo", "grpo_kl", "dr_grpo", "gspo", "loop"):
         assert list_no_counterpart(load_recipe(LAB, ["engine=verl", f"surrogate.preset={preset}"])) == []
+
+
+@pytest.mark.parametrize("path", sorted(Path("recipes/verl").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_recipes_for_one_eight_and_sixty_four_gpus_have_counterparts(path: Path) -> None:
+    recipe = load_recipe(path)
+    assert list_no_counterpart(recipe) == []
+    assert recipe.verl.nodes * recipe.verl.gpus == int(path.stem.removeprefix("gpus-"))
+    values = translate(recipe, "model", "recipe.yaml", "run")
+    assert values["actor_rollout_ref.model.use_remove_padding"] is True

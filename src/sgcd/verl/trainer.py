@@ -209,7 +209,8 @@ class SiblingTrainer(PPOTrainerSync):
 
     async def _collect(self, step: int) -> CollectedGroups:
         settings = self.recipe.siblings
-        self.prefetcher = ReferencePrefetcher(self.reference_builder if self._reads_references else None)
+        builder, needs = self.reference_builder if self._reads_references else None, self.method.needs
+        self.prefetcher = ReferencePrefetcher(builder, with_swapped=needs is not None and needs.needs_swapped)
 
         def on_group_done(group: Group) -> None:
             if group.is_mixed(settings.min_reward_gap):

@@ -2,7 +2,8 @@
 
 import asyncio
 import json as jsonlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -106,8 +107,19 @@ def start_on_verl(recipe: "Recipe", run: Path) -> dict[str, Any]:
 
     with lock_run(run):
         folder = RunFolder.create(run, dump_recipe(recipe), collect_verl_facts(recipe))
-        train_on_verl(recipe, run)
+        with hint_at_resume(run):
+            train_on_verl(recipe, run)
         return summarise_run(folder, recipe.evaluation.split)
+
+
+@contextmanager
+def hint_at_resume(run: Path) -> Generator[None, None, None]:
+    """Ctrl-C ends the command with code 130, and says how to go on."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        progress_console().print(f"stopped; to go on: sgcd train --run {run} --resume", soft_wrap=True)
+        raise typer.Exit(130) from None
 
 
 def resume_run(path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
@@ -139,7 +151,8 @@ def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str
         from sgcd.verl.run import resume_on_verl
 
         folder.replace_recipe(dump_recipe(recipe))
-        resume_on_verl(recipe, folder)
+        with hint_at_resume(run):
+            resume_on_verl(recipe, folder)
         return summarise_run(folder, recipe.evaluation.split)
     from sgcd.assemble import assemble, collect_facts
     from sgcd.storage.provenance import environment_changes
