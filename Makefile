@@ -120,7 +120,8 @@ $(VERL_STAMP): pyproject.toml constraints-verl.txt
 	@$(VERL)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv-verl"; $(PYTHON) -m venv --clear .venv-verl; }
 	@echo "installing into .venv-verl"
 	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt hatchling
-	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt --no-build-isolation -e '.[train,verl]' pytest
+	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt --no-build-isolation -e '.[train,verl]' \
+	  pytest pytest-asyncio hypothesis
 	@touch $(VERL_STAMP)
 
 # Training on verl, on the CPU: Ray, gloo and a Hugging Face model in place of verl's server.
