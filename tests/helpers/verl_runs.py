@@ -12,7 +12,7 @@ SHIM_KEYS = {
     "actor_rollout_ref.actor.use_torch_compile": False,
     "actor_rollout_ref.actor.fsdp_config.use_torch_compile": False,
     "transfer_queue.backend.SimpleStorage.num_data_storage_units": 1,
-    "ray_kwargs.ray_init.num_cpus": 8,
+    "ray_kwargs.ray_init.num_cpus": 16,
     "+ray_kwargs.ray_init.include_dashboard": False,
 }
 RECIPE = [

@@ -12,7 +12,7 @@ from sgcd.learn.training.step import StepCredit
 from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.learn.training.timers import peak_memory
 from sgcd.learn.training.trainer import NO_MIXED_GROUP
-from sgcd.storage.metrics import StepMetrics, UpdateMetrics
+from sgcd.storage.metrics import EndpointUsage, StepMetrics, UpdateMetrics
 from sgcd.storage.run_folder import RunFolder
 
 _PHASES = {
@@ -33,6 +33,7 @@ def write_step(
     *,
     method: Method,
     metrics: Mapping[str, Any],
+    endpoint_usage: Mapping[str, EndpointUsage],
     seconds: Mapping[str, float],
 ) -> None:
     """Rollouts, references, credit and the row of metrics of one step."""
@@ -49,7 +50,7 @@ def write_step(
         rollouts=rollout_metrics(collected),
         update=_update_metrics(credit, method, metrics, is_skipped=not collected.kept),
         peak_memory=peak_memory(),
-        endpoint_usage={},
+        endpoint_usage=endpoint_usage,
         seconds={
             **{name: seconds[timer] for timer, name in _PHASES.items() if timer in seconds},
             "total": sum(seconds.get(timer, 0.0) for timer in _PHASES),

@@ -16,6 +16,7 @@ from sgcd.act.task_order import TaskCursor, TaskOrder
 from sgcd.assemble import build_controlled_method
 from sgcd.build_tasks import build_task_suite, build_writer, build_writer_endpoint
 from sgcd.contrast.reference import ReferenceBuilder
+from sgcd.endpoint.client import connect_endpoints, pop_endpoint_metrics
 from sgcd.errors import EngineError
 from sgcd.learn.policy.load import read_policy_config, resolve_model
 from sgcd.learn.policy.teacher_policies import TeacherPolicies
@@ -92,9 +93,10 @@ class SiblingTrainer(PPOTrainerSync):
             recipe.reference.min_tokens,
             recipe.siblings.min_reward_gap,
         )
-        self.endpoints = AsyncExitStack()
-        if endpoint and self._reads_references:
-            self.background.run(self.endpoints.enter_async_context(endpoint.connect(None)))
+        self.open_endpoints = AsyncExitStack()
+        self.writer_endpoints = {"endpoint": endpoint} if endpoint and self._reads_references else {}
+        journals = {"endpoint": self.folder.calls_path}
+        self.background.run(self.open_endpoints.enter_async_context(connect_endpoints(self.writer_endpoints, journals)))
         self.task_order = TaskOrder(build_task_suite(recipe).splits["train"], recipe.seed)
         self.timer = StepTimer(ModelThread(), lambda _: None)
         self.credit: list[RolloutCredit] = []
@@ -132,6 +134,7 @@ class SiblingTrainer(PPOTrainerSync):
             self.credit,
             method=self.method,
             metrics=metrics,
+            endpoint_usage=pop_endpoint_metrics(self.writer_endpoints),
             seconds=timing_raw,
         )
         return batch
