@@ -1,5 +1,6 @@
 """Starts a run on verl: the recipe in verl's words, then verl's own task runner on Ray."""
 
+import json
 import shutil
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -16,9 +17,10 @@ from sgcd.build_tasks import build_task_suite
 from sgcd.errors import EngineError, RecipeError, SgcdError
 from sgcd.learn.policy.load import read_policy_config, resolve_model
 from sgcd.recipe.schema import Recipe
-from sgcd.storage.atomic import atomic_folder
+from sgcd.storage.atomic import SCHEMA, atomic_folder
+from sgcd.storage.manifest import write_folder_manifest
 from sgcd.storage.provenance import collect_provenance
-from sgcd.storage.run_folder import RunFolder
+from sgcd.storage.run_folder import TRAINED_FILE, RunFolder
 from sgcd.verl.hooks import TaskRunnerV1, run_ppo, validate_config
 from sgcd.verl.plugin import check_registered
 from sgcd.verl.translate import translate
@@ -78,6 +80,8 @@ def export_policy(recipe: Recipe, folder: Path) -> None:
             shutil.copytree(weights, target, dirs_exist_ok=True)
             _, chat = read_policy_config(resolve_model(recipe.policy.start), recipe.policy.tool_instruction)
             chat.save(target)
+            (target / TRAINED_FILE).write_text(json.dumps({"schema": SCHEMA, "step": steps[-1]}) + "\n")
+            write_folder_manifest(target)
 
 
 def resume_on_verl(recipe: Recipe, folder: RunFolder) -> None:
