@@ -50,9 +50,10 @@ from sgcd.bench.timing import (
     BenchCase,
     at_least,
     at_most,
+    device_name,
     measure_peak_memory,
-    min_cpu_seconds,
     summarize_cases,
+    time_arms,
 )
 from sgcd.cli.commands.bench import describe_machine, format_case
 from sgcd.learn.scoring.forward import ForwardConfig
@@ -99,7 +100,7 @@ DEFAULT_SIZE, LARGE_SIZE, TINY_SIZE = (
 
 def build_peer_arm(name: str, size: StepSize) -> tuple[Any, Callable[[], None]]:
     """A model, and a step that moves it."""
-    model = build_small_qwen(size.vocabulary)
+    model = build_small_qwen(size.vocabulary).to(device_name())
     if name in OWN_ARMS:
         method, logits_bytes = OWN_ARMS[name]
         methods = {method: (CREDIT_METHODS | IMITATE_METHODS)[method]}
@@ -114,7 +115,7 @@ def build_peer_arm(name: str, size: StepSize) -> tuple[Any, Callable[[], None]]:
 
 def build_supervised_arm(name: str, size: StepSize) -> Callable[[], None]:
     """A supervised step on the same rollouts."""
-    model = build_small_qwen(size.vocabulary)
+    model = build_small_qwen(size.vocabulary).to(device_name())
     groups = build_random_groups(NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens // TURN_TOKENS)
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     if name == SFT:
@@ -132,7 +133,7 @@ def build_supervised_arm(name: str, size: StepSize) -> Callable[[], None]:
 def measure_supervised(size: StepSize, rounds: int, warm: int) -> tuple[dict[str, float], BenchCase]:
     """Seconds of either step; both learn from the same tokens, so their ratio is that of tokens a second."""
     steps = {name: build_supervised_arm(name, size) for name in (SUPERVISED_ARM, SFT)}
-    seconds = min_cpu_seconds(steps, rounds, warm)
+    seconds = time_arms(steps, rounds, warm)
     name = f"{SFT} over {SUPERVISED_ARM}, time, {size.description}"
     return seconds, at_least(name, seconds[SFT] / seconds[SUPERVISED_ARM], 1.0)
 
@@ -160,7 +161,7 @@ def measure_step_size(
 ) -> tuple[dict[str, Any], list[BenchCase]]:
     """Seconds and bytes, and what they come to."""
     print(f"measuring, {size.description}", file=sys.stderr)
-    seconds = min_cpu_seconds({name: build_peer_arm(name, size)[1] for name in arms}, rounds, warm)
+    seconds = time_arms({name: build_peer_arm(name, size)[1] for name in arms}, rounds, warm)
     peak_bytes = {name: measure_memory_in_process(name, size) for name in (*OWN_ARMS, SDPO)}
     peers = [name for name in arms if name in (GRPO, COMPLETION)]
     cases = [

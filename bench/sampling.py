@@ -91,7 +91,7 @@ def generate_arm(model: Any, scripts: list[Conversation]) -> Callable[[], None]:
             for index in active:
                 histories[index] += scripts[index][turn_index].new_ids.tolist()
             width = max(len(histories[index]) for index in active)
-            ids = torch.zeros((len(active), width), dtype=torch.long)
+            ids = torch.zeros((len(active), width), dtype=torch.long, device=model.device)
             attention_mask = torch.zeros_like(ids)
             for row, index in enumerate(active):
                 ids[row, width - len(histories[index]) :] = torch.tensor(histories[index])

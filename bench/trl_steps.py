@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from sgcd.bench.step import CHAT, TOP_K, build_bench_recipe, build_random_groups, build_teacher_rollouts
+from sgcd.bench.timing import device_name
 from sgcd.credit.advantage import advantages
 from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.training.optimizer import build_optimizer
@@ -57,9 +58,10 @@ def build_trl_batch(groups: int, siblings: int, turns: int) -> TrlBatch:
 
 
 def build_trl_trainer(arm: str, model: Any, siblings: int) -> Any:
-    """One of TRL's trainers around a model, float32 on the CPU, nothing computed twice to save memory."""
+    """One of TRL's trainers around a model, in float32, nothing computed twice to save memory."""
     trl: Any = import_module("trl")
-    config: dict[str, Any] = {"report_to": [], "use_cpu": True, "bf16": False, "gradient_checkpointing": False}
+    config: dict[str, Any] = {"report_to": [], "use_cpu": device_name() == "cpu", "bf16": False}
+    config |= {"gradient_checkpointing": False}
     config |= {"per_device_train_batch_size": siblings, "num_generations": siblings, "temperature": 1.0}
     with TemporaryDirectory() as temp_dir, warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -95,7 +97,7 @@ def build_trl_sft_step(model: Any, rollouts: Sequence[Rollout]) -> Callable[[], 
     with TemporaryDirectory() as temp_dir, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = trl.SFTConfig(
-            output_dir=temp_dir, report_to=[], use_cpu=True, bf16=False, gradient_checkpointing=False
+            output_dir=temp_dir, report_to=[], use_cpu=device_name() == "cpu", bf16=False, gradient_checkpointing=False
         )
         trainer = trl.SFTTrainer(
             model=model, args=config, train_dataset=rows, processing_class=load_chat_tokenizer(Path(temp_dir))
@@ -129,6 +131,7 @@ def build_trl_step(trainer: Any, batch: TrlBatch) -> Callable[[], None]:
     """Loss, gradient, clipping and the same AdamW as ours."""
     settings = build_bench_recipe().optimizer
     model = trainer.model
+    batch = {name: value.to(model.device) for name, value in batch.items()}
     optimizer = build_optimizer(model, settings)
 
     def step() -> None:

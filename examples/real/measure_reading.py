@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,9 @@ from sgcd.records import Group, Reference, Rollout, Task, TokenKind, Verdict
 from sgcd.study.ranking import ranking_estimates
 from sgcd.study.score_groups import ScoredRollout, ScoringOptions, score_groups_under_references
 
-TEXTS = ("own", "swapped", "neutral", "another task's")
+TEXTS = ("own", "swapped", "neutral", "another task's", "own, behind the instruction's call mark")
+BEHIND_MARK = len(TEXTS) - 1
+"""Where references once stood: at the end of the system message, behind the example of a call."""
 AGAINST_SWAPPED = len(TEXTS)
 UNDECIDED = 0.1
 PUBLISHED = SgcdSettings(name="sgcd", min_entropy=0.0, require_reading=False)
@@ -92,24 +95,32 @@ async def script_case(policy: Policy, task: dict[str, Any]) -> Case:
 def score_cases(policy: Policy, cases: Sequence[Case]) -> list[ScoredRollout]:
     """All attempts under each text, and between the teachers of both sides."""
 
-    def inputs(texts: Sequence[str]) -> list[Any]:
+    def inputs(texts: Sequence[str], place: Callable[[Rollout], Rollout] = lambda one: one) -> list[Any]:
         encoded = [encode_reference(policy.chat, text) for text in texts]
         return [
-            build_teacher_input_ids(one, ids)
+            build_teacher_input_ids(place(one), ids)
             for case, ids in zip(cases, encoded, strict=True)
             for one in case.group.rollouts
         ]
 
     own = [case.own.text for case in cases]
     references = [own, [case.swapped.text for case in cases], [*map(write_neutral_text, own)], [*own[1:], own[0]]]
+    moved = partial(place_behind_mark, end_id=policy.chat.tokenizer.eos_token_id)
     pairs = [tuple(inputs([case.both[side].text for case in cases]) for side in (0, 1))]
     options = ScoringOptions(Sgcd(PUBLISHED).needs, forward=ForwardConfig(micro_batch_tokens=4096))  # pyright: ignore[reportArgumentType]
     groups = [case.group for case in cases]
-    return score_groups_under_references(policy.model, groups, [*map(inputs, references)], options, pairs)  # pyright: ignore[reportArgumentType]
+    return score_groups_under_references(
+        policy.model, groups, [*map(inputs, references), inputs(own, moved)], options, pairs
+    )  # pyright: ignore[reportArgumentType]
 
 
-def published_weights(one: ScoredRollout) -> Any:
-    inputs = CreditInputs(one.rollout, one.advantage, {Teacher(): one.features_under(0)})
+def place_behind_mark(rollout: Rollout, end_id: int) -> Rollout:
+    """With its reference before the first end of a message, which is the system's."""
+    return replace(rollout, reference_position=int(np.flatnonzero(rollout.prompt == end_id)[0]))
+
+
+def published_weights(one: ScoredRollout, index: int = 0) -> Any:
+    inputs = CreditInputs(one.rollout, one.advantage, {Teacher(): one.features_under(index)})
     return Sgcd(PUBLISHED).assign_credit(inputs).signal.credit.weight
 
 
@@ -180,9 +191,10 @@ def turn_ends(one: ScoredRollout) -> Any:
     return np.isin(np.arange(len(one.rollout.response)), [turn.stop - 1 for turn in one.rollout.turns])
 
 
-def credit_by_place(pooled: Pooled) -> dict[str, Any]:
-    """Shares of the published rule's weight above one, and of the tokens, by kind of token."""
-    extra = np.maximum(pooled.collect(published_weights) - 1, 0)
+def credit_by_place(pooled: Pooled, index: int) -> dict[str, Any]:
+    """Shares of the published rule's weight above one, of the divergence, and of the tokens, by kind of token."""
+    extra = np.maximum(pooled.collect(partial(published_weights, index=index)) - 1, 0)
+    divergence = pooled.collect(lambda one: one.features_under(index).divergence)
     kinds = pooled.collect(lambda one: one.rollout.token_kinds)
     ends = pooled.collect(turn_ends)
     places = {
@@ -192,7 +204,14 @@ def credit_by_place(pooled: Pooled) -> dict[str, Any]:
         "answer": (kinds == TokenKind.ANSWER) & ~pooled.decides & ~ends,
     }
     total = float(extra.sum()) or 1.0
-    return {name: {"credit": float(extra[at].sum()) / total, "tokens": float(at.mean())} for name, at in places.items()}
+    return {
+        name: {
+            "credit": float(extra[at].sum()) / total,
+            "divergence": float(divergence[at].sum() / divergence.sum()),
+            "tokens": float(at.mean()),
+        }
+        for name, at in places.items()
+    }
 
 
 def main() -> None:
@@ -210,7 +229,7 @@ def main() -> None:
         "deciding and undecided": int((pooled.decides & pooled.undecided).sum()),
         "reading": measure_reading(pooled),
         "ranking": {name: rank_tokens(pooled, score) for name, score in SCORES.items()},
-        "credit": credit_by_place(pooled),
+        "credit": {TEXTS[index]: credit_by_place(pooled, index) for index in (0, BEHIND_MARK)},
         "references": [cases[index].own.text for index in (0, 1, 4) if index < len(cases)],
     }
     print(json.dumps(answer, indent=1))

@@ -8,7 +8,7 @@ import torch
 
 from sgcd.bench.arms import build_head_inputs, run_naive, score_two_contexts
 from sgcd.bench.sharing import measure_sharing_memory
-from sgcd.bench.timing import measure_peak_memory
+from sgcd.bench.timing import device_name, measure_peak_memory
 from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.scoring.forward import ForwardConfig, pad_batch
 from sgcd.learn.scoring.student import score_student_no_grad
@@ -22,8 +22,7 @@ _PROMPT_TOKENS, _REFERENCE_TOKENS, _RESPONSE_TOKENS = 256, 256, 7680
 
 def measure_head(arm: str, num_tokens: int, logits_bytes: int) -> int:
     """Peak bytes of scoring both contexts from given hidden states, by the naive way or by sgcd."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    head_inputs = build_head_inputs(num_tokens, HIDDEN_SIZE, VOCAB_SIZE, dtype=torch.float32, device=device)
+    head_inputs = build_head_inputs(num_tokens, HIDDEN_SIZE, VOCAB_SIZE, dtype=torch.float32, device=device_name())
     if arm == "naive":
         return measure_peak_memory(lambda: run_naive(head_inputs, num_tokens))
     return measure_peak_memory(lambda: score_two_contexts(head_inputs, logits_bytes))
@@ -66,7 +65,7 @@ def build_long_rollout() -> Rollout:
 @torch.no_grad()
 def measure_rollout(arm: str, logits_bytes: int) -> int:
     """Peak bytes of an 8k-token rollout in both contexts: of the backbone alone, or of all scoring."""
-    model, random_rollout = build_hybrid_model(), build_long_rollout()
+    model, random_rollout = build_hybrid_model().to(device_name()), build_long_rollout()
     reference = np.full(_REFERENCE_TOKENS, 7, np.int32)
     position = random_rollout.reference_position
     teacher_ids = np.concatenate(
@@ -78,7 +77,7 @@ def measure_rollout(arm: str, logits_bytes: int) -> int:
 
     def run_backbone() -> None:
         for context in (with_teacher_prompt(teacher_input), random_rollout):
-            get_backbone(model)(input_ids=pad_batch([context]).input_ids, use_cache=False)
+            get_backbone(model)(input_ids=pad_batch([context]).input_ids.to(model.device), use_cache=False)
 
     def run_scoring() -> None:
         teacher_topk = score_teacher(model, [teacher_input], k=100, config=config)

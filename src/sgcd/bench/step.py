@@ -195,9 +195,9 @@ def build_step_arms(
             for group in teacher_rollouts:
                 batch = pad_batch(group)
                 model(
-                    input_ids=batch.input_ids,
+                    input_ids=batch.input_ids.to(model.device),
                     use_cache=False,
-                    logits_to_keep=batch.target_mask.any(0).nonzero().squeeze(-1),
+                    logits_to_keep=batch.target_mask.any(0).nonzero().squeeze(-1).to(model.device),
                 )
 
     arms = {name: build_step(settings) for name, settings in methods.items()} | {"teacher": run_teacher}

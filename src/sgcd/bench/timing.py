@@ -44,6 +44,17 @@ def median_cuda_seconds(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUND
     return {name: median(samples[warmup:]) for name, samples in seconds.items()}
 
 
+def time_arms(arms: BenchArms, rounds: int, warmup: int = WARMUP_ROUNDS) -> dict[str, float]:
+    """Seconds of each arm on the device that this machine has: by CUDA events, or of the processor."""
+    timed = median_cuda_seconds if torch.cuda.is_available() else min_cpu_seconds
+    return timed(arms, rounds, warmup)
+
+
+def device_name() -> str:
+    """Where a bench that takes CUDA where it is runs."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def run_in_new_process(*args: object) -> float:
     """The bytes that `python -m sgcd.bench.memory ARGS` prints: the peak memory of one arm."""
     command = [sys.executable, "-m", "sgcd.bench.memory", *map(str, args)]
