@@ -34,7 +34,7 @@ LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint t
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-trl
+.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
 .PHONY: integration-airline integration-bfcl integration-verl verl test-verl
 
@@ -145,6 +145,12 @@ test-bfcl: setup
 	@if [ ! -e $(BFCL_STAMP) ] && ! $(BIN)/sgcd setup bfcl 2>&1; then \
 	  echo "SKIPPED tests/bfcl: .venv-bfcl, the environment with BFCL, could not be made"; \
 	else echo "$(SLOW) tests/bfcl" && $(SLOW) tests/bfcl; fi
+
+# All that is wanted of a GPU, in at most ten minutes; figures in the folder OUT. On a machine without a network name an
+# interpreter that has torch and transformers: make gpu GPU_PYTHON=python3.
+GPU_PYTHON ?= $(BIN)/python
+gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),setup)
+	$(GPU_PYTHON) bench/gpu/measure.py
 
 learning: setup
 	$(BIN)/python bench/learning.py

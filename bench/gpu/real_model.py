@@ -34,7 +34,8 @@ def run_example(tiny: bool) -> Iterator[dict[str, Any]]:
         step = 1 if tiny else _START_STEP
         start = f"runs/start/checkpoints/{step:04}"
         began = time.monotonic()
-        sgcd(folder, ["sft", "sft.yaml", "--run", "runs/start", *(_TINY_START if tiny else _START)]).check_returncode()
+        if sgcd(folder, ["sft", "sft.yaml", "--run", "runs/start", *(_TINY_START if tiny else _START)]).returncode:
+            sys.exit("the supervised start failed")
         yield {"start": rows_of(folder / "runs/start"), "seconds": time.monotonic() - began}
         began = time.monotonic()
         options = [f"policy.start={start}", *(_TINY_TRAIN if tiny else _TRAIN)]

@@ -9,7 +9,6 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +31,11 @@ from sgcd.records import Group, Reference, Rollout, Task, TokenKind, Verdict
 from sgcd.study.ranking import ranking_estimates
 from sgcd.study.score_groups import ScoredRollout, ScoringOptions, score_groups_under_references
 
-TEXTS = ("own", "swapped", "neutral", "another task's", "own, behind the instruction's call mark")
-BEHIND_MARK = len(TEXTS) - 1
-"""Where references once stood: at the end of the system message, behind the example of a call."""
+TEXTS = ("own", "swapped", "neutral", "another task's")
 AGAINST_SWAPPED = len(TEXTS)
 UNDECIDED = 0.1
 PUBLISHED = SgcdSettings(name="sgcd", min_entropy=0.0, require_reading=False)
+OPTIONS = ScoringOptions(Sgcd(PUBLISHED).needs, forward=ForwardConfig(micro_batch_tokens=4096))  # pyright: ignore[reportArgumentType]
 Score = Callable[[ScoredRollout], Any]
 SCORES: dict[str, Score] = {
     "student's entropy, no teacher": lambda one: one.features_under(0).student_entropy,
@@ -95,32 +93,39 @@ async def script_case(policy: Policy, task: dict[str, Any]) -> Case:
 def score_cases(policy: Policy, cases: Sequence[Case]) -> list[ScoredRollout]:
     """All attempts under each text, and between the teachers of both sides."""
 
-    def inputs(texts: Sequence[str], place: Callable[[Rollout], Rollout] = lambda one: one) -> list[Any]:
+    def inputs(texts: Sequence[str]) -> list[Any]:
         encoded = [encode_reference(policy.chat, text) for text in texts]
         return [
-            build_teacher_input_ids(place(one), ids)
+            build_teacher_input_ids(one, ids)
             for case, ids in zip(cases, encoded, strict=True)
             for one in case.group.rollouts
         ]
 
     own = [case.own.text for case in cases]
     references = [own, [case.swapped.text for case in cases], [*map(write_neutral_text, own)], [*own[1:], own[0]]]
-    moved = partial(place_behind_mark, end_id=policy.chat.tokenizer.eos_token_id)
     pairs = [tuple(inputs([case.both[side].text for case in cases]) for side in (0, 1))]
-    options = ScoringOptions(Sgcd(PUBLISHED).needs, forward=ForwardConfig(micro_batch_tokens=4096))  # pyright: ignore[reportArgumentType]
     groups = [case.group for case in cases]
-    return score_groups_under_references(
-        policy.model, groups, [*map(inputs, references), inputs(own, moved)], options, pairs
-    )  # pyright: ignore[reportArgumentType]
+    return score_groups_under_references(policy.model, groups, [*map(inputs, references)], OPTIONS, pairs)  # pyright: ignore[reportArgumentType]
 
 
-def place_behind_mark(rollout: Rollout, end_id: int) -> Rollout:
-    """With its reference before the first end of a message, which is the system's."""
-    return replace(rollout, reference_position=int(np.flatnonzero(rollout.prompt == end_id)[0]))
+def score_behind_mark(policy: Policy, cases: Sequence[Case]) -> list[ScoredRollout]:
+    """All attempts with their own reference where references once stood: at the end of the system message, behind the
+    example of a call."""
+
+    def moved(one: Rollout) -> Rollout:
+        return replace(one, reference_position=int(np.flatnonzero(one.prompt == policy.chat.end_id)[0]))
+
+    groups = [replace(case.group, rollouts=tuple(map(moved, case.group.rollouts))) for case in cases]
+    ids = [
+        build_teacher_input_ids(one, encode_reference(policy.chat, case.own.text))
+        for case, group in zip(cases, groups, strict=True)
+        for one in group.rollouts
+    ]
+    return score_groups_under_references(policy.model, groups, [ids], OPTIONS)  # pyright: ignore[reportArgumentType]
 
 
-def published_weights(one: ScoredRollout, index: int = 0) -> Any:
-    inputs = CreditInputs(one.rollout, one.advantage, {Teacher(): one.features_under(index)})
+def published_weights(one: ScoredRollout) -> Any:
+    inputs = CreditInputs(one.rollout, one.advantage, {Teacher(): one.features_under(0)})
     return Sgcd(PUBLISHED).assign_credit(inputs).signal.credit.weight
 
 
@@ -191,10 +196,10 @@ def turn_ends(one: ScoredRollout) -> Any:
     return np.isin(np.arange(len(one.rollout.response)), [turn.stop - 1 for turn in one.rollout.turns])
 
 
-def credit_by_place(pooled: Pooled, index: int) -> dict[str, Any]:
+def credit_by_place(pooled: Pooled) -> dict[str, Any]:
     """Shares of the published rule's weight above one, of the divergence, and of the tokens, by kind of token."""
-    extra = np.maximum(pooled.collect(partial(published_weights, index=index)) - 1, 0)
-    divergence = pooled.collect(lambda one: one.features_under(index).divergence)
+    extra = np.maximum(pooled.collect(published_weights) - 1, 0)
+    divergence = pooled.collect(lambda one: one.features_under(0).divergence)
     kinds = pooled.collect(lambda one: one.rollout.token_kinds)
     ends = pooled.collect(turn_ends)
     places = {
@@ -220,7 +225,8 @@ def main() -> None:
     policy = load_policy(Path(sys.argv[1]), "bfloat16")
     tasks = [*make_tasks("test", NUM_TASKS["test"])][: int(sys.argv[2])]
     cases = [asyncio.run(script_case(policy, task)) for task in tasks]
-    pooled = Pooled(score_cases(policy, cases), [case.deciding for case in cases])
+    deciding = [case.deciding for case in cases]
+    pooled, behind_mark = (Pooled(score(policy, cases), deciding) for score in (score_cases, score_behind_mark))
     answer = {
         "policy": sys.argv[1],
         "attempts": len(pooled.scored),
@@ -229,7 +235,8 @@ def main() -> None:
         "deciding and undecided": int((pooled.decides & pooled.undecided).sum()),
         "reading": measure_reading(pooled),
         "ranking": {name: rank_tokens(pooled, score) for name, score in SCORES.items()},
-        "credit": {TEXTS[index]: credit_by_place(pooled, index) for index in (0, BEHIND_MARK)},
+        "credit": credit_by_place(pooled),
+        "credit, reference behind the instruction's call mark": credit_by_place(behind_mark),
         "references": [cases[index].own.text for index in (0, 1, 4) if index < len(cases)],
     }
     print(json.dumps(answer, indent=1))
