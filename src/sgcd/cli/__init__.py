@@ -32,7 +32,13 @@ _APPS = {
     "methods": "methods:methods_app",
 }
 """Each command's file in cli/commands/, and the Typer app in it."""
-_EXTRA_FOR_MODULE = {"torch": "train", "transformers": "train", "tokenizers": "train", "openai": "llm"}
+_EXTRA_FOR_MODULE = {
+    "torch": "train",
+    "transformers": "train",
+    "tokenizers": "train",
+    "openai": "llm",
+    "websockets": "openenv",
+}
 """Module -> the extra that installs it."""
 UsageError: Any = typer.BadParameter.__base__  # newer versions of typer include click, older ones depend on it
 
