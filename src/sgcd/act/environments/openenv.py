@@ -16,7 +16,7 @@ from sgcd.act.task_file import UNDECLARED_CATEGORIES, load_tasks, reset_argument
 from sgcd.act.user import User
 from sgcd.records import Call, Message, ParsedTurn, Task, Verdict
 
-Json = dict[str, Any]
+_Json = dict[str, Any]
 ACT = "act"
 """The tool of a server that has no tools but one type of action; its arguments are the action's fields."""
 _MAX_MESSAGE_BYTES = 2**26
@@ -57,27 +57,27 @@ class OpenenvSession:
                 "another one"
             ) from problem
 
-    async def request(self, kind: str, data: Json) -> Json:
+    async def request(self, kind: str, data: _Json) -> _Json:
         """The data of the answer to a message; raises RuntimeError where it is an error."""
         from websockets.exceptions import ConnectionClosed
 
         with suppress(ConnectionClosed):  # a server without a free session says so and closes: its answer is there
             await self._socket.send(json.dumps({"type": kind, "data": data}))
-        answer: Json = json.loads(await self._socket.recv())
+        answer: _Json = json.loads(await self._socket.recv())
         if answer["type"] == "error":
             message = str(answer["data"].get("message"))
             raise ServerFull(message) if answer["data"].get("code") == "CAPACITY_REACHED" else RuntimeError(message)
         return answer["data"]
 
-    async def list_tools(self) -> tuple[tuple[Json, ...], bool]:
+    async def list_tools(self) -> tuple[tuple[_Json, ...], bool]:
         """The schemas of the server's tools, and whether they are MCP tools and not one type of action."""
         data = await self.request("mcp", {"jsonrpc": "2.0", "id": 1, "method": "tools/list"})
         if "result" in data:
-            return tuple(tool_schema(tool) for tool in data["result"]["tools"]), True
+            return tuple(mcp_tool_schema(tool) for tool in data["result"]["tools"]), True
         schemas = await asyncio.get_running_loop().run_in_executor(None, self._read_schemas)
         return (action_schema(schemas["action"]),), False
 
-    def _read_schemas(self) -> Json:
+    def _read_schemas(self) -> _Json:
         opener = build_opener(ProxyHandler({})) if self._is_loopback else build_opener()
         with opener.open(self._schema_url) as answer:
             return json.load(answer)
@@ -116,7 +116,7 @@ class OpenenvEnvironment:
             raise ValueError("the task says nothing: its row has no prompt and the server's reset returned no text")
         return InitialMessages(tuple(messages), tools)
 
-    async def _begin_session(self) -> tuple[tuple[Json, ...], bool]:
+    async def _begin_session(self) -> tuple[tuple[_Json, ...], bool]:
         """Connect and list the tools. A full server is tried again: it gives a session back a moment after its end."""
         full = None
         for _ in range(_FULL_TRIES):
@@ -157,7 +157,7 @@ class OpenenvEnvironment:
             )
         return {"role": "tool", "name": call.name, "content": content}, failed
 
-    def _note(self, data: Json) -> None:
+    def _note(self, data: _Json) -> None:
         reward = data.get("reward")
         self._reward += 0.0 if reward is None else finite_reward("the server's step", reward)
         self._is_done = bool(data.get("done"))
@@ -186,14 +186,14 @@ def openenv_tasks(settings: OpenenvSettings, user: User | None = None) -> TaskSu
     return TaskSuite(lambda: OpenenvEnvironment(settings), splits)
 
 
-def tool_schema(tool: Json) -> Json:
+def mcp_tool_schema(tool: _Json) -> _Json:
     """An MCP tool in the shape that chat templates expect."""
-    parameters = tool.get("inputSchema") or tool.get("input_schema") or {"type": "object", "properties": {}}
+    parameters: _Json = tool.get("inputSchema") or tool.get("input_schema") or {"type": "object", "properties": {}}
     described = {"name": tool["name"], "description": tool.get("description") or "", "parameters": parameters}
     return {"type": "function", "function": described}
 
 
-def action_schema(schema: Json) -> Json:
+def action_schema(schema: _Json) -> _Json:
     """The tool `act`, whose arguments are an action's fields but for its metadata.
 
     >>> action_schema({"title": "Move", "properties": {"to": {"type": "string"}, "metadata": {}}})["function"]["name"]
@@ -201,7 +201,7 @@ def action_schema(schema: Json) -> Json:
     """
     properties = {name: value for name, value in schema.get("properties", {}).items() if name != "metadata"}
     required = [name for name in schema.get("required", []) if name in properties]
-    parameters: Json = {"type": "object", "properties": properties, "required": required}
+    parameters: _Json = {"type": "object", "properties": properties, "required": required}
     if "$defs" in schema:
         parameters["$defs"] = schema["$defs"]
     description = schema.get("description") or f"Take one step: {schema.get('title', 'an action')}."
@@ -237,7 +237,7 @@ def call_result(observation: Mapping[str, Any]) -> tuple[str, bool]:
     if not isinstance(result, Mapping):
         return as_text(result), False
     fields = cast(Mapping[str, Any], result)
-    parts: list[Json] = fields.get("content") or []
+    parts: list[_Json] = fields.get("content") or []
     texts = [str(part["text"]) for part in parts if part.get("type") == "text"]
     if fields.get("is_error"):
         return f"error : {' '.join(texts)}", True
