@@ -104,8 +104,8 @@ def build_peer_arm(name: str, size: StepSize) -> tuple[Any, Callable[[], None]]:
     if name in OWN_ARMS:
         method, logits_bytes = OWN_ARMS[name]
         methods = {method: (CREDIT_METHODS | IMITATE_METHODS)[method]}
-        sizes = NUM_GROUPS, GROUP_SIZE, size.num_policy_tokens
-        arms, _ = build_step_arms(model, *sizes, logits_bytes, methods=methods)
+        num_tokens = size.num_policy_tokens
+        arms, _ = build_step_arms(model, NUM_GROUPS, GROUP_SIZE, num_tokens, logits_bytes, methods=methods)
         return model, arms[method]
     trainer = build_trl_trainer(name, model, GROUP_SIZE)
     return model, build_trl_step(

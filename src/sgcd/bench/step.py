@@ -138,6 +138,23 @@ class FixedReferences:
         return self._results[group.task.id]
 
 
+def build_teacher_arm(model: Any, groups: list[Group]) -> Callable[[], None]:
+    """A forward pass of the teacher over the groups, one by one."""
+    teacher_rollouts = [build_teacher_rollouts([group]) for group in groups]
+
+    def run_teacher() -> None:
+        with torch.no_grad():
+            for group in teacher_rollouts:
+                batch = pad_batch(group)
+                model(
+                    input_ids=batch.input_ids.to(model.device),
+                    use_cache=False,
+                    logits_to_keep=batch.target_mask.any(0).nonzero().squeeze(-1).to(model.device),
+                )
+
+    return run_teacher
+
+
 def build_step_arms(
     model: Any,
     num_groups: int,
@@ -188,19 +205,9 @@ def build_step_arms(
 
         return run_step
 
-    teacher_rollouts = [build_teacher_rollouts([group]) for group in random_groups]
-
-    def run_teacher() -> None:
-        with torch.no_grad():
-            for group in teacher_rollouts:
-                batch = pad_batch(group)
-                model(
-                    input_ids=batch.input_ids.to(model.device),
-                    use_cache=False,
-                    logits_to_keep=batch.target_mask.any(0).nonzero().squeeze(-1).to(model.device),
-                )
-
-    arms = {name: build_step(settings) for name, settings in methods.items()} | {"teacher": run_teacher}
+    arms = {name: build_step(settings) for name, settings in methods.items()} | {
+        "teacher": build_teacher_arm(model, random_groups)
+    }
     return arms, BatchSize.of(rollouts).num_tokens
 
 
