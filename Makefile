@@ -4,6 +4,8 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PEERS := .venv-trl/bin
 PEERS_STAMP := .venv-trl/.installed
+TRACKERS := .venv-trackers/bin
+TRACKERS_STAMP := .venv-trackers/.installed
 
 VERL := .venv-verl/bin
 VERL_STAMP := .venv-verl/.installed
@@ -36,7 +38,7 @@ NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow tes
 
 .PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-openenv test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
-.PHONY: integration-airline integration-bfcl integration-verl verl test-verl integration-openenv openenv
+.PHONY: integration-airline integration-bfcl integration-verl verl test-verl integration-openenv openenv integration-trackers trackers
 
 setup: $(STAMP)
 
@@ -72,7 +74,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-openenv integration-peers integration-verl
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-openenv integration-peers integration-verl integration-trackers
 
 integration-runs: setup
 	$(SLOW) $(RUNS) $(NONE_IS_FINE)
@@ -99,6 +101,22 @@ integration-peers: setup
 	@if $(MAKE) --no-print-directory peers 2>&1; then \
 	  echo "$(PEERS)/python -m pytest tests/peers -m ''" && $(PEERS)/python -m pytest tests/peers -m ''; \
 	else echo "SKIPPED tests/peers: .venv-trl, the environment with TRL, could not be made (make peers)"; fi
+
+integration-trackers: setup
+	@if $(MAKE) --no-print-directory trackers 2>&1; then \
+	  echo "$(TRACKERS)/python -m pytest tests/show/test_trackers.py" && $(TRACKERS)/python -m pytest tests/show/test_trackers.py; \
+	else echo "SKIPPED tests/show/test_trackers.py: .venv-trackers could not be made (make trackers)"; fi
+
+# TensorBoard, trackio and W&B in an environment of its own: trackio needs an older pillow than constraints.txt has.
+trackers: $(TRACKERS_STAMP)
+
+$(TRACKERS_STAMP): pyproject.toml constraints-trackers.txt
+	@$(TRACKERS)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv-trackers"; $(PYTHON) -m venv --clear .venv-trackers; }
+	@echo "installing into .venv-trackers"
+	@$(TRACKERS)/python -m pip install --quiet -c constraints-trackers.txt hatchling editables
+	@$(TRACKERS)/python -m pip install --quiet -c constraints-trackers.txt --no-build-isolation -e '.[trackers]' \
+	  torch pytest pytest-asyncio hypothesis
+	@touch $(TRACKERS_STAMP)
 
 # TRL, to compare with, in an environment of its own. Only tests/peers and the benchmark against TRL need it.
 peers: $(PEERS_STAMP)

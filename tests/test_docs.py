@@ -23,6 +23,8 @@ from sgcd.cli.commands import evaluate as evaluating
 from sgcd.cli.commands import references as referring
 from sgcd.cli.commands import sft as starting
 from sgcd.cli.commands import train as training
+from sgcd.cli.commands.show import bundle as bundling
+from sgcd.cli.commands.show import plot as plotting
 from sgcd.cli.commands.show import watch as watching
 from sgcd.recipe.load import load_recipe
 
@@ -165,6 +167,8 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     monkeypatch.setattr(evaluating, "run_endpoint_evaluation", lambda *_, **__: worked.append("evaluate"))
     monkeypatch.setattr(comparing, "compare_runs", lambda *_: worked.append("compare"))
     monkeypatch.setattr(comparing, "print_comparison", nothing)
+    monkeypatch.setattr(bundling, "bundle_run", lambda *_, **__: worked.append("bundle"))
+    monkeypatch.setattr(plotting, "draw_plots", lambda *_: worked.append("plot"))
     monkeypatch.setattr(watching, "watch_run", lambda _: worked.append("watch"))
 
     def opened(run: Path) -> None:

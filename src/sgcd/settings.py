@@ -26,6 +26,7 @@ Support = Literal["teacher", "student"]
 WeightControl = Literal["uniform_weights", "mean_weight", "shuffled_weights", "tied_weights"]
 Control = Literal["none", "permuted", WeightControl]
 """What a run takes away from its method to show what it learns without."""
+TrackerName = Literal["tensorboard", "trackio", "wandb"]
 UNDECIDED_ENTROPY = 0.1
 """From this entropy on, in nats, the student is undecided: it sampled one of several tokens."""
 

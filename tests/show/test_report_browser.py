@@ -194,3 +194,42 @@ def test_eight_siblings_fit_a_laptop_and_a_phone_says_how_to_see_all(chromium: B
         chromium.open(report.write_report(folder.path))
         seen.append((chromium.run(fits), chromium.run(hint)))
     assert seen == [(True, "none"), (False, "block")]
+
+
+def test_tasks_are_filtered_by_step(shown: Browser) -> None:
+    choose = (
+        "(() => {const it = document.getElementById('of-step'); it.value = %r; it.dispatchEvent(new Event('input'))})()"
+    )
+    seen = "[...document.querySelectorAll('details.task')].filter(it => !it.hidden).map(it => it.id)"
+    assert shown.run("[...document.getElementById('of-step').options].map(it => it.text)") == ["any step", "1", "2"]
+    shown.run(choose % "2")
+    assert shown.run(seen) == ["task-2-1"]
+    assert shown.run("document.getElementById('found').textContent") == "1 of 2 tasks"
+    shown.run(choose % "")
+    assert shown.run(seen) == ["task-1-1", "task-2-1"]
+
+
+def test_what_a_tool_returns_is_text_whatever_it_is(chromium: Browser, tmp_path: Path) -> None:
+    """Markup, scripts, codes of a terminal, control characters, text from right to left, and a line of a megabyte."""
+    bad = ("<script>document.title = 'taken'</script>", "\x1b[2J\x1b]8;;https://example.invalid\x07", "\x00\x08\u202e")
+    messages = (
+        {"role": "user", "content": "<img src=x onerror=\"document.title='taken'\">"},
+        {"role": "assistant", "content": "so call b12"},
+        {"role": "tool", "content": "".join(bad) + "x" * 1_000_000},
+        {"role": "assistant", "content": "yes"},
+    )
+    folder = RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})
+    played = tuple(drawn_runs.rollout(n, n == 0, "<b>t</b>", messages=messages) for n in range(2))
+    folder.write_rollouts(1, [Group(Task("<b>t</b>", "action", {}), played)], [True])
+    page = report.write_report(folder.path)
+    assert page.stat().st_size < 300_000
+    chromium.complaints.clear()
+    chromium.requests.clear()
+    chromium.open(page)
+    assert chromium.complaints == []
+    assert [url for url in chromium.requests if not url.startswith("data:")] == [page.as_uri()]
+    assert chromium.run("document.title") != "taken"
+    seen = chromium.run("document.querySelector('.seen').textContent")
+    assert seen.startswith(f"{bad[0]}⟨U+001B⟩[2J⟨U+001B⟩]8;;https://example.invalid⟨U+0007⟩⟨U+0000⟩⟨U+0008⟩⟨U+202E⟩")
+    assert chromium.run("document.querySelector('summary b').textContent") == "<b>t</b>"
+    assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

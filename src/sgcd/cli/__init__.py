@@ -15,6 +15,7 @@ from sgcd.cli.output import ProgressHandler
 from sgcd.errors import EmptyResult, SgcdError
 
 _APPS = {
+    "init": "init:init_app",
     "check": "check:check_app",
     "collect": "collect:collect_app",
     "sft": "sft:sft_app",
@@ -25,6 +26,8 @@ _APPS = {
     "credit": "credit:credit_app",
     "report": "show.report:report_app",
     "watch": "show.watch:watch_app",
+    "plot": "show.plot:plot_app",
+    "bundle": "show.bundle:bundle_app",
     "bench": "bench:bench_app",
     "lab": "lab:lab_app",
     "references": "references:references_app",

@@ -21,7 +21,7 @@ from sgcd.learn.settings import (
     VerlSettings,
 )
 from sgcd.measure.settings import EvaluationSettings
-from sgcd.settings import Control, Count, NonNegativeCount, Settings, flatten_mapping
+from sgcd.settings import Control, Count, NonNegativeCount, Settings, TrackerName, flatten_mapping
 from sgcd.storage.yaml import dump_yaml
 
 
@@ -55,6 +55,9 @@ class Recipe(Settings):
     """local: this process samples and trains. verl: verl's workers do, on Ray and any number of GPUs; see
     docs/scale.md."""
     verl: VerlSettings = VerlSettings()
+    trackers: tuple[TrackerName, ...] = ()
+    """Where the numbers of a run go besides its folder: tensorboard and wandb (offline) into RUN/trackers, trackio into
+    its own folder. Each needs its library."""
     supervised: SupervisedSettings | None = None
     """A supervised start by `sgcd sft`, which needs neither steps nor method; `sgcd train` does not read it."""
 
@@ -84,12 +87,13 @@ MODEL_SECTIONS = ("reference.writer", "environment.user")
 """Sections that name a model which a run calls."""
 RESUMABLE_KEYS = frozenset(
     {"steps", "supervised.epochs", "checkpoint.every", "checkpoint.keep", "evaluation.every", "evaluation.model"}
+    | {"trackers"}
     | {f"{section}.{way}" for section in MODEL_SECTIONS for way in CONNECTION_KEYS}
 )
 """Keys, and sections with all their keys, that a resumed run may change: the number of steps, how often the run saves
-and evaluates, a model's connection and budget, and the model that `sgcd evaluate` plays instead of a policy. None of
-them changes what a step computes or which request a model gets. All other keys do, or (the other keys of evaluation)
-decide which checkpoint counts as the best."""
+and evaluates, its trackers, a model's connection and budget, and the model that `sgcd evaluate` plays instead of a
+policy. None of them changes what a step computes or which request a model gets. All other keys do, or (the other keys
+of evaluation) decide which checkpoint counts as the best."""
 
 
 def may_change_on_resume(key: str) -> bool:

@@ -107,7 +107,7 @@
   function find() {
     const words = sought.value.toLowerCase().split(/\s+/).filter(Boolean);
     for (const task of tasks) {
-      const fits = ["category", "outcome"].every((name) => !chosen(name) || task.dataset[name] === chosen(name));
+      const fits = ["category", "outcome", "step"].every((name) => !chosen(name) || task.dataset[name] === chosen(name));
       task.hidden = !(fits && holds(task, words));
     }
     const count = tasks.filter((task) => !task.hidden).length;

@@ -103,7 +103,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
         bounds=bounds,
         has={name: any(name in token_numbers for token_numbers in numbers.values()) for name in _MEASURED},
         mode=choose_colours(columns),
-        finder=describe_finder([task for step in step_sections for task in step.tasks]),
+        finder=describe_finder(step_sections),
         kinds=looks.token_kind_names(),
         limits=page_limits(),
     )
@@ -116,12 +116,14 @@ def choose_colours(columns: Sequence[siblings.RolloutColumn]) -> str:
     return "advantage" if any(column.advantage is not None for column in columns) else "kind"
 
 
-def describe_finder(tasks: Sequence[siblings.TaskSection]) -> dict[str, Any]:
+def describe_finder(steps: Sequence[chosen.StepSection]) -> dict[str, Any]:
     """What the tasks of a page can be filtered by."""
+    tasks = [task for step in steps for task in step.tasks]
     return {
         "num_tasks": len(tasks),
         "categories": sorted({task.category for task in tasks}),
         "outcomes": sorted({task.outcome for task in tasks}),
+        "steps": [step.step for step in steps if step.tasks],
     }
 
 

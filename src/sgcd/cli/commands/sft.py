@@ -57,12 +57,14 @@ def start_supervised(path: Path, keys: Sequence[str], run: Path) -> dict[str, An
     from sgcd.learn.supervised.data import check_supervised
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
+    from sgcd.show.trackers import check_trackers
     from sgcd.storage.lock import lock_run
     from sgcd.storage.run_folder import RunFolder
 
     recipe = load_recipe(path, keys)
     RunFolder.check_free(run)
     check_supervised(recipe.supervised)
+    check_trackers(recipe.trackers)
     context = assemble(recipe)
     context.check_ready()
     data = load_data(recipe, context)
@@ -90,6 +92,7 @@ def resume_locked_supervised(folder: "RunFolder", path: Path | None, keys: Seque
     from sgcd.learn.supervised.data import check_supervised
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
+    from sgcd.show.trackers import check_trackers
     from sgcd.storage.provenance import environment_changes
     from sgcd.storage.verify import check_trained
 
@@ -97,6 +100,7 @@ def resume_locked_supervised(folder: "RunFolder", path: Path | None, keys: Seque
     started = load_recipe(folder.path / "recipe.yaml")
     recipe = load_recipe(path or folder.path / "recipe.yaml", keys)
     check_supervised(recipe.supervised)
+    check_trackers(recipe.trackers)
     context = assemble(recipe, threads=folder.facts["machine"]["threads"])
     context.check_ready()
     data = load_data(recipe, context)
@@ -136,10 +140,10 @@ def train_supervised(
     recipe: "Recipe", folder: "RunFolder", context: "RunContext", data: "SupervisedData"
 ) -> dict[str, Any]:
     from sgcd.learn.supervised.trainer import SupervisedTrainer
-    from sgcd.show.terminal import Terminal
+    from sgcd.show.trackers import TrackedTerminal
     from sgcd.storage.verify import resume_command
 
-    with Terminal(progress_console(), recipe.steps) as terminal:
+    with TrackedTerminal(progress_console(), recipe.steps, folder=folder, trackers=recipe.trackers) as terminal:
         epochs, reading = data.settings.epochs, data.reading
         pairs = f", and from {len(reading.pairs)} pairs of {reading.num_groups} groups" if reading.pairs else ""
         terminal.print_line(

@@ -82,7 +82,9 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     if recipe.engine == "verl":
         return start_on_verl(recipe, run)
     from sgcd.assemble import assemble, collect_facts
+    from sgcd.show.trackers import check_trackers
 
+    check_trackers(recipe.trackers)
     context = assemble(recipe)
     asyncio.run(check_window(recipe, context.policy))
     context.check_ready()
@@ -155,8 +157,10 @@ def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str
             resume_on_verl(recipe, folder)
         return summarise_run(folder, recipe.evaluation.split)
     from sgcd.assemble import assemble, collect_facts
+    from sgcd.show.trackers import check_trackers
     from sgcd.storage.provenance import environment_changes
 
+    check_trackers(recipe.trackers)
     context = assemble(recipe, threads=folder.facts["machine"]["threads"])
     context.check_ready()
     for warning in environment_changes(folder.facts, collect_facts(recipe, context)):
@@ -188,9 +192,9 @@ def check_resumable(folder: "RunFolder", started_recipe: "Recipe", recipe: "Reci
 
 def train_and_summarise(recipe: "Recipe", folder: "RunFolder", context: "RunContext") -> dict[str, Any]:
     from sgcd.learn.training.trainer import Trainer
-    from sgcd.show.terminal import Terminal
+    from sgcd.show.trackers import TrackedTerminal
 
-    with Terminal(progress_console(), recipe.steps) as terminal:
+    with TrackedTerminal(progress_console(), recipe.steps, folder=folder, trackers=recipe.trackers) as terminal:
         terminal.print_line(describe_start(recipe, folder))
         try:
             training_result = asyncio.run(Trainer(recipe, context, terminal, folder=folder).run())

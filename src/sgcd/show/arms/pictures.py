@@ -1,31 +1,20 @@
 """Pictures of a study's result, as SVG and PNG: curves with bands, and differences with their intervals."""
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from sgcd.show.plots.drawing import default_style
+from sgcd.show.plots.drawing import default_style, save_figures, strip_panel
 from sgcd.show.tables import JsonMapping
 
 _ARM, _CONTROL, _PERMUTED = "#1f5fa8", "#8a8a8a", "#b5541c"
 _PANELS_PER_ROW = 3
-_SAVE_AS: Mapping[str, Mapping[str, Any]] = {
-    "svg": {"metadata": {"Date": None, "Creator": None}},
-    "png": {"dpi": 150, "metadata": {"Software": None}},
-}
-"""Without date and version, so that the same result gives the same bytes."""
 
 
 def draw_study(result: JsonMapping) -> dict[str, bytes]:
     """Each picture by the name of its file."""
     with default_style():
         drawings = {"curves": draw_curves(result), "differences": draw_differences(result)}
-        return {
-            f"{name}.{form}": _save(figure, form, settings)
-            for name, figure in drawings.items()
-            if figure
-            for form, settings in _SAVE_AS.items()
-        }
+        return save_figures(drawings)
 
 
 def draw_curves(result: JsonMapping) -> Any:
@@ -50,7 +39,7 @@ def draw_curves(result: JsonMapping) -> Any:
         panel.set_title(name, loc="left", fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
         panel.legend(frameon=False, fontsize=7.5, loc="lower right")
-        _strip(panel)
+        strip_panel(panel)
     for panel in panels.flat[len(names) :]:
         panel.set_axis_off()
     figure.supxlabel("step", fontsize=9)
@@ -98,19 +87,6 @@ def draw_differences(result: JsonMapping) -> Any:
         panel.set_yticks(range(len(rows)), [row["arm"] for row in rows], fontsize=8.5)
         panel.set_ylim(len(rows) - 0.4, -0.6)
         panel.set_title(title, loc="left", fontsize=9.5)
-        _strip(panel)
+        strip_panel(panel)
     figure.supxlabel("difference in success, with 95 % interval; p corrected by Holm", fontsize=8.5)
     return figure
-
-
-def _strip(panel: Any) -> None:
-    for side in ("top", "right"):
-        panel.spines[side].set_visible(False)
-    panel.tick_params(labelsize=8)
-    panel.grid(alpha=0.25, linewidth=0.6)
-
-
-def _save(figure: Any, form: str, settings: Mapping[str, Any]) -> bytes:
-    out = io.BytesIO()
-    figure.savefig(out, format=form, facecolor="white", **settings)
-    return out.getvalue()

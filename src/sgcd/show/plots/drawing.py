@@ -1,4 +1,4 @@
-"""Draws curves as SVG figures that a strict page may hold."""
+"""Draws curves as SVG figures that a strict page may hold, and saves pictures as files."""
 
 import io
 from collections.abc import Generator, Mapping, Sequence
@@ -31,6 +31,32 @@ def default_style() -> Generator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update({"svg.hashsalt": "sgcd", "svg.fonttype": "none", "text.parse_math": False})
         yield
+
+
+_SAVE_AS: Mapping[str, Mapping[str, Any]] = {
+    "svg": {"metadata": {"Date": None, "Creator": None}},
+    "png": {"dpi": 150, "metadata": {"Software": None}},
+}
+"""Without date and version, so that the same numbers give the same bytes."""
+
+
+def save_figures(figures: Mapping[str, Any]) -> dict[str, bytes]:
+    """Each figure as SVG and PNG by the name of its file; None is no figure."""
+    files: dict[str, bytes] = {}
+    for name, figure in figures.items():
+        for form, settings in _SAVE_AS.items() if figure else ():
+            out = io.BytesIO()
+            figure.savefig(out, format=form, facecolor="white", **settings)
+            files[f"{name}.{form}"] = out.getvalue()
+    return files
+
+
+def strip_panel(panel: Any) -> None:
+    """Take away what is not data."""
+    for side in ("top", "right"):
+        panel.spines[side].set_visible(False)
+    panel.tick_params(labelsize=8)
+    panel.grid(alpha=0.25, linewidth=0.6)
 
 
 def render_svg(figure: Any, label: str) -> str:
