@@ -17,7 +17,7 @@ case $1 in
   *) echo "== 2 passed in 1s ==";;
 esac
 """
-SUITES = {"runs", "learn", "endpoint", "contrast", "lab", "airline", "bfcl", "openenv", "peers", "verl"}
+SUITES = {"runs", "learn", "endpoint", "contrast", "lab", "airline", "bfcl", "openenv", "peers", "verl", "trackers"}
 
 
 @pytest.fixture

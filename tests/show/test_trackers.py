@@ -2,6 +2,8 @@
 
 import io
 import logging
+import struct
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ def test_tensorboard_gets_numbers_and_samples(tmp_path: Path):
 
 @library("trackio")
 def test_trackio_gets_numbers_and_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))  # read where trackio is imported first, here
     from trackio.sqlite_storage import SQLiteStorage  # pyright: ignore
 
     folder = track(tmp_path / "run", "trackio")
@@ -56,17 +59,31 @@ def test_trackio_gets_numbers_and_samples(tmp_path: Path, monkeypatch: pytest.Mo
     assert any("please cancel b12" in str(row.get("rollouts/success")) for row in rows)
 
 
+def read_log(content: bytes) -> Iterator[bytes]:
+    """The records of a log in LevelDB's format: blocks of 32 KiB, each piece with a checksum, its size and its kind."""
+    offset, record = 7, b""
+    while offset < len(content):
+        if (left := 32_768 - offset % 32_768) < 7:
+            offset += left
+            continue
+        _, size, kind = struct.unpack_from("<IHB", content, offset)
+        record += content[offset + 7 : offset + 7 + size]
+        offset += 7 + size
+        if kind in (1, 4):  # whole, or the last piece
+            yield record
+            record = b""
+
+
 @library("wandb")
 def test_wandb_keeps_an_offline_run_in_the_folder(tmp_path: Path):
+    import wandb  # pyright: ignore
     from wandb.proto import wandb_internal_pb2  # pyright: ignore
-    from wandb.sdk.internal.datastore import DataStore  # pyright: ignore
 
     folder = track(tmp_path / "run", "wandb")
+    wandb.teardown()  # as at the end of a process
     [path] = (folder.path / "trackers/wandb").glob("offline-run-*/*.wandb")
-    store: Any = DataStore()
-    store.open_for_scan(str(path))
     logged: list[tuple[str, str]] = []
-    while data := store.scan_data():
+    for data in read_log(path.read_bytes()):
         record: Any = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         logged += [(item.key or "/".join(item.nested_key), item.value_json) for item in record.history.item]
@@ -128,3 +145,15 @@ def test_samples_are_one_success_and_one_failure(tmp_path: Path):
     assert [*samples] == ["rollouts/success", "rollouts/failure"]
     assert samples["rollouts/failure"].startswith("task t-1, sibling 0, answered\n[system] be kind\n[user] please")
     assert trackers.sample_rollouts(folder, 7) == {}
+
+
+@pytest.mark.slow
+def test_a_run_ends_as_without_its_tracker_that_fails(
+    at_desk: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr(trackers, "TRACKERS", {"wandb": ("json", Fails)})
+    assert main(["train", "recipe.yaml", "--run", "without", "steps=1"]) in (0, 1)
+    assert main(["train", "recipe.yaml", "--run", "with", "steps=1", "trackers=[wandb]"]) in (0, 1)
+    assert "tracker wandb: no space is left in the cloud; the run goes on without it" in capsys.readouterr().err
+    weights = [(at_desk / name / "policy/model.safetensors").read_bytes() for name in ("without", "with")]
+    assert weights[0] == weights[1]

@@ -70,6 +70,7 @@ def no_result_reason(run: Path, summary: Mapping[str, Any]) -> str:
 def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
+    from sgcd.show.trackers import check_trackers
     from sgcd.storage.lock import lock_run
     from sgcd.storage.run_folder import RunFolder
 
@@ -81,10 +82,9 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
         )
     if recipe.engine == "verl":
         return start_on_verl(recipe, run)
-    from sgcd.assemble import assemble, collect_facts
-    from sgcd.show.trackers import check_trackers
-
     check_trackers(recipe.trackers)
+    from sgcd.assemble import assemble, collect_facts
+
     context = assemble(recipe)
     asyncio.run(check_window(recipe, context.policy))
     context.check_ready()

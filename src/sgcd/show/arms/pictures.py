@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from sgcd.show.plots.drawing import default_style, save_figures, strip_panel
+from sgcd.show.plots.drawing import default_style, save_pictures, strip_panel
 from sgcd.show.tables import JsonMapping
 
 _ARM, _CONTROL, _PERMUTED = "#1f5fa8", "#8a8a8a", "#b5541c"
@@ -14,7 +14,7 @@ def draw_study(result: JsonMapping) -> dict[str, bytes]:
     """Each picture by the name of its file."""
     with default_style():
         drawings = {"curves": draw_curves(result), "differences": draw_differences(result)}
-        return save_figures(drawings)
+        return save_pictures(drawings)
 
 
 def draw_curves(result: JsonMapping) -> Any:

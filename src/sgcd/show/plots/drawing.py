@@ -40,10 +40,10 @@ _SAVE_AS: Mapping[str, Mapping[str, Any]] = {
 """Without date and version, so that the same numbers give the same bytes."""
 
 
-def save_figures(figures: Mapping[str, Any]) -> dict[str, bytes]:
+def save_pictures(pictures: Mapping[str, Any]) -> dict[str, bytes]:
     """Each figure as SVG and PNG by the name of its file; None is no figure."""
     files: dict[str, bytes] = {}
-    for name, figure in figures.items():
+    for name, figure in pictures.items():
         for form, settings in _SAVE_AS.items() if figure else ():
             out = io.BytesIO()
             figure.savefig(out, format=form, facecolor="white", **settings)

@@ -13,7 +13,7 @@ from sgcd.errors import FolderError
 from sgcd.measure.summary import summarise_evaluation
 from sgcd.measure.trial_rows import select_evaluation
 from sgcd.show.escape_text import escape_text
-from sgcd.show.plots.drawing import default_style, save_figures, strip_panel, trailing_mean
+from sgcd.show.plots.drawing import default_style, save_pictures, strip_panel, trailing_mean
 from sgcd.show.run_numbers import STEP_NUMBERS, divide, learning_seconds
 from sgcd.storage.metrics import StepMetrics
 from sgcd.storage.run_folder import RunFolder
@@ -84,7 +84,7 @@ def draw_trajectories(paths: Sequence[Path]) -> dict[str, bytes]:
     if not any(run.metrics for run in runs):
         raise FolderError(f"{paths[0]}: has no step yet, so there is nothing to draw; wait for its first step")
     with default_style():
-        return save_figures({name: draw_figure(panels, runs) for name, panels in FIGURES.items()})
+        return save_pictures({name: draw_figure(panels, runs) for name, panels in FIGURES.items()})
 
 
 def read_curves(path: Path) -> RunCurves:
@@ -124,9 +124,15 @@ def draw_figure(panels: Sequence[Panel], runs: Sequence[RunCurves]) -> Any:
         elif panel.is_share:
             axis.set_ylim(-0.02, 1.02)
         strip_panel(axis)
-    handles, labels = next((pair for axis in axes.flat if (pair := axis.get_legend_handles_labels())[0]), ([], []))
-    if len(runs) > 1:
-        figure.legend(handles, labels, loc="outside upper center", ncols=4, frameon=False, fontsize=8.5)
+    legends: list[Any] = [axis.get_legend_handles_labels() for axis in axes.flat]
+    if len(runs) > 1 and any(handles for handles, _ in legends):
+        figure.legend(
+            *max(legends, key=lambda legend: len(legend[0])),
+            loc="outside upper center",
+            ncols=4,
+            frameon=False,
+            fontsize=8.5,
+        )
     figure.supxlabel("step", fontsize=9)
     return figure
 

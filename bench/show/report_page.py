@@ -1,6 +1,6 @@
 """How long does the page of a run take: 64 rollouts of 4,000 tokens, built, opened in Chromium and clicked?
 
-    python bench/report_page.py [--json]
+    python bench/show/report_page.py [--json]
 
 Eight tasks with eight siblings of forty turns, half of which succeed; weights, divergences and texts are drawn. The
 page is built as `sgcd report` builds it. It is opened from a file; a click opens the next task, and counts until the
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests"))
+sys.path.append(str(Path(__file__).resolve().parents[2] / "tests"))
 
 from helpers.browser import PROGRAM, Browser, browser
 from sgcd.credit_records import Credit, CreditRecord, Features
