@@ -70,6 +70,7 @@ def list_no_counterpart(recipe: Recipe) -> list[str]:
         "surrogate.scale_by_std=true with baseline=leave_one_out: expected false": leave_one_out
         and surrogate.scale_by_std,
         f"sampler.lookahead={sampler.lookahead}: expected 0": sampler.lookahead > 0,
+        "trackers: expected none": bool(recipe.trackers),
         **_check_method(recipe),
     }
     return [problem for problem, is_found in checks.items() if is_found]
