@@ -16,7 +16,7 @@ from helpers.tiny_policy import Watcher
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = f"{ROOT.as_posix()}/src/sgcd/"
 PAGE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
-PASS_ON = ("learn/training/timers.py", "act/timeouts.py", "credit/methods/__init__.py::assign_credit")
+PASS_ON = ("learn/training/timers.py", "act/timeouts.py")
 KEYS = [
     "steps=1", "siblings.groups=1", "siblings.group_size=6", "scoring.reading_every=0",
     "evaluation.tasks=1", "evaluation.trials=0", "evaluation.every=9",

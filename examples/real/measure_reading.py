@@ -126,7 +126,7 @@ def score_behind_mark(policy: Policy, cases: Sequence[Case]) -> list[ScoredRollo
 
 def published_weights(one: ScoredRollout) -> Any:
     inputs = CreditInputs(one.rollout, one.advantage, {Teacher(): one.features_under(0)})
-    return Sgcd(PUBLISHED).assign_credit(inputs).signal.credit.weight
+    return Sgcd(PUBLISHED).assign_credit(inputs).credit.weight
 
 
 @dataclass(frozen=True, slots=True)

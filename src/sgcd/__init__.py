@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from sgcd.credit.advantage import advantages
     from sgcd.credit.divergence import divergence_features, divergence_of, entropy_of, server_outcomes
-    from sgcd.credit.segments import Segments, segment
+    from sgcd.credit.segments import segment
     from sgcd.credit.settings import SegmentSettings
     from sgcd.credit.weights import drop_disagreeing_segments, weigh
-    from sgcd.credit_records import Credit
+    from sgcd.credit_records import Credit, Segments
     from sgcd.errors import SgcdError
 
 __all__ = [
@@ -36,7 +36,7 @@ _HOME = {
     "divergence_of": "credit.divergence",
     "entropy_of": "credit.divergence",
     "server_outcomes": "credit.divergence",
-    "Segments": "credit.segments",
+    "Segments": "credit_records",
     "segment": "credit.segments",
     "SegmentSettings": "credit.settings",
     "drop_disagreeing_segments": "credit.weights",

@@ -1,13 +1,15 @@
 """The records of credit: features of tokens, weights, and what a method returns for a rollout."""
 
 from dataclasses import dataclass
-from typing import get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from sgcd.errors import RecordError
 from sgcd.records import Flags, Floats, check_length
 from sgcd.settings import UNDECIDED_ENTROPY, Divergence, TeacherContext, TeacherModel
+
+NoSegmentReason = Literal["", "no_reference", "few_tokens", "flat", "nonfinite"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +129,44 @@ class Imitation:
 
 
 @dataclass(frozen=True, slots=True)
+class Span:
+    """A segment [start, stop) of a response. It starts at a spike, and its creditable tokens share one saliency.
+
+    >>> Span(start=10, stop=18, saliency=1.0).stop
+    18
+    """
+
+    start: int
+    stop: int
+    saliency: float
+
+
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """The segments of one rollout.
+
+    >>> import numpy as np
+    >>> saliency = np.array([0, 1, 1], np.float32)
+    >>> Segments(saliency, spans=(Span(1, 3, 1.0),), num_valid=3, num_nonfinite=0).reason
+    ''
+    """
+
+    saliency: Floats
+    """s in [0, 1], one for each token of the response."""
+    spans: tuple[Span, ...]
+    num_valid: int
+    """Tokens that the segmenter used: sampled by the policy, creditable, finite."""
+    num_nonfinite: int
+    """Policy tokens with a NaN or an infinity."""
+    reason: NoSegmentReason = ""
+    """Why the rollout cannot have a segment; empty when it can."""
+
+
+NO_SEGMENTS = Segments(np.zeros(0, np.float32), (), num_valid=0, num_nonfinite=0)
+"""Of a method without segments."""
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """The result of a method for one rollout: credit, and the terms that the method declares.
 
@@ -142,6 +182,10 @@ class Signal:
     pull: Floats | None = None
     """A signed number for each token, added to the advantage."""
     imitate: Imitation | None = None
+    segments: Segments = NO_SEGMENTS
+    """What the weights were made from."""
+    num_clipped: int = 0
+    """Tokens whose weight was clipped to the cap."""
 
     def __post_init__(self) -> None:
         num_tokens = len(self.credit.weight)
@@ -153,6 +197,13 @@ class Signal:
                 raise RecordError("signal: pull must be finite at every token")
         if self.imitate is not None:
             check_length("signal", "imitate.weight", self.imitate.weight, num_tokens)
+        if len(self.segments.saliency):
+            check_length("signal", "segments.saliency", self.segments.saliency, num_tokens)
+
+    @property
+    def saliency(self) -> Floats:
+        """How much each token belongs to a segment; zero for a method without segments."""
+        return self.segments.saliency if len(self.segments.saliency) else np.zeros_like(self.credit.weight)
 
     @property
     def token_advantage(self) -> Floats:

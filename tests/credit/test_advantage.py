@@ -55,6 +55,6 @@ def test_grpo_gives_every_token_the_advantage() -> None:
         "t", "action", 0, 0, four.astype(np.int32), 0, four.astype(np.int32), four % 2 == 0, four.astype(np.uint8),
         np.zeros(4, np.float32), (), (), (), "answered", Verdict(1.0, True),
     )  # fmt: skip
-    credit = credit_of(Grpo(), rollout, -0.5, None).signal.credit
+    credit = credit_of(Grpo(), rollout, -0.5, None).credit
     assert credit.token_advantage.tolist() == [-0.5, -0.5, -0.5, -0.5]
     assert (credit.cap, credit.floor) == (1.0, 1.0)

@@ -108,7 +108,7 @@ def signals(name: str, case: list[CreditInputs], **settings: Any) -> list[Signal
     method = build(name, **settings)
     if method.needs_calibration:
         method.calibrate(case)
-    return [method.assign_credit(inputs).signal for inputs in case]
+    return [method.assign_credit(inputs) for inputs in case]
 
 
 def arrays(inputs: CreditInputs) -> tuple[Tensor, Tensor, Tensor]:

@@ -39,7 +39,7 @@ def token_advantages(siblings: Group, order: tuple[int, ...] = (), **settings: f
     return [
         method.assign_credit(
             CreditInputs(rollout, value, group=siblings, group_advantages=values, verdict_order=order)
-        ).signal.token_advantage.tolist()
+        ).token_advantage.tolist()
         for rollout, value in zip(siblings.rollouts, values, strict=True)
     ]
 

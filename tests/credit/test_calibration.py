@@ -100,7 +100,7 @@ def test_a_quantile_of_the_steps_entropy_raises_the_least_one(quantile: float, l
     scored = replace(heavy(0, 101), student_entropy=entropy)
     for _ in range(2):
         method.calibrate([inputs(rollout(101), replace(scored, student_entropy=entropy))])
-        weight = credit_of(method, rollout(101), 1.0, scored).signal.credit.weight
+        weight = credit_of(method, rollout(101), 1.0, scored).credit.weight
         assert entropy[weight != 1].min() == pytest.approx(least)
     assert method.state_dict() == {"calibration": None}
 
@@ -111,7 +111,7 @@ def test_one_nan_does_not_switch_the_quantile_off():
     method = Sgcd(SgcdSettings(name="sgcd", min_entropy_quantile=0.9, floor=0.2))
     scored = replace(heavy(0, 101), student_entropy=entropy)
     method.calibrate([inputs(rollout(101), scored)])
-    weight = credit_of(method, rollout(101), 1.0, scored).signal.credit.weight
+    weight = credit_of(method, rollout(101), 1.0, scored).credit.weight
     assert entropy[weight != 1].min() == pytest.approx(0.9)
 
 
@@ -125,7 +125,7 @@ def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     chosen = method.calibration
     assert chosen is not None
     assert (chosen.spike > 3, chosen.share <= 0.15) == (True, True)
-    weights = [credit_of(method, r, 1.0, f).signal.credit.weight for r, f in map(parts, batch)]
+    weights = [credit_of(method, r, 1.0, f).credit.weight for r, f in map(parts, batch)]
     assert sum((w > 1).sum() for w in weights) / 8000 == pytest.approx(chosen.share)
 
     method.calibrate([inputs(rollout(50), heavy(9, 50))])
@@ -133,7 +133,7 @@ def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     again = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     again.load_state_dict(json.loads(json.dumps(method.state_dict())))
     assert again.calibration == chosen
-    assert credit_of(again, *parts_with(batch[0], 1.0)).signal.credit.weight.tobytes() == weights[0].tobytes()
+    assert credit_of(again, *parts_with(batch[0], 1.0)).credit.weight.tobytes() == weights[0].tobytes()
 
 
 def test_off_by_default_and_nothing_to_learn_from_an_empty_batch():

@@ -14,7 +14,7 @@ from sgcd.records import TokenKind
 
 
 def weights(name: str, inputs: CreditInputs, **changes: object) -> list[float]:
-    return build(name, **changes).assign_credit(inputs).signal.credit.weight.tolist()
+    return build(name, **changes).assign_credit(inputs).credit.weight.tolist()
 
 
 def undecided(inputs: CreditInputs, share: list[float]) -> list[float]:
@@ -105,7 +105,7 @@ def test_scope_sends_failures_to_the_teacher_and_makes_successes_likelier() -> N
     case = three_siblings(wins=1)
     method = build("scope", temperature=2.0, coefficient=0.5)
     method.calibrate(case)
-    signals = [method.assign_credit(inputs).signal for inputs in case]
+    signals = [method.assign_credit(inputs) for inputs in case]
     assert signals[0].pull is not None and signals[0].imitate is None
     assert signals[0].pull.tolist() == pytest.approx(np.where(case[0].creditable_tokens, 0.5, 0).tolist())
     scores = list[float]()
@@ -125,7 +125,7 @@ def test_ucob_lets_better_turns_imitate_the_teacher() -> None:
     """Returns .81, .9 and 1 of the success; its siblings' are zero in the same states."""
     case = three_siblings(wins=1)
     method = build("ucob", discount=0.9, scale=0.6)
-    found = [method.assign_credit(inputs).signal.imitate for inputs in case]
+    found = [method.assign_credit(inputs).imitate for inputs in case]
     assert found[1] is None and found[2] is None and found[0] is not None
     assert found[0].coefficient == 0.1
     by_turn = by_token(case[0], [min(2.0, value / 0.6) for value in (0.81, 0.9, 1.0)], 0.0)

@@ -25,7 +25,7 @@ from helpers.credit_cases import (
     turn_tokens,
 )
 from helpers.training_runs import group
-from sgcd.credit.methods import CreditInputs, Method, assign_credit, find_method_class
+from sgcd.credit.methods import CreditInputs, Method, find_method_class
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.settings import MethodSettings
 from sgcd.credit.weights import weigh_between
@@ -101,7 +101,7 @@ def check_promises(name: str, case: list[CreditInputs]) -> None:
     if method.needs_calibration:
         method.calibrate(case)
     for inputs, copy in zip(case, before, strict=True):
-        signal = method.assign_credit(inputs).signal
+        signal = method.assign_credit(inputs)
         credit, mask = signal.credit, inputs.creditable_tokens
         assert type(credit.weight) is np.ndarray and credit.weight.dtype == np.float32
         assert credit.floor <= 1 <= credit.cap and credit.cap <= 5
@@ -123,7 +123,7 @@ def check_promises(name: str, case: list[CreditInputs]) -> None:
 
 
 def again(method: Method, inputs: CreditInputs) -> bytes:
-    return method.assign_credit(inputs).signal.token_advantage.tobytes()
+    return method.assign_credit(inputs).token_advantage.tobytes()
 
 
 @profile(max_examples=4, deadline=None, phases=PHASES)
@@ -133,7 +133,7 @@ def test_the_zero_of_every_method_is_grpo_to_the_bit(case: list[CreditInputs]) -
         note(name)
         method = build(name, **settings)
         for inputs in case:
-            signal, expected = method.assign_credit(inputs).signal, Grpo().assign_credit(inputs).signal
+            signal, expected = method.assign_credit(inputs), Grpo().assign_credit(inputs)
             assert signal.imitate is None or name in ("opsd", "sdpo")  # they are nothing else
             assert (signal.token_advantage == expected.token_advantage).all()
 
@@ -144,9 +144,10 @@ READS = [name for name in ZEROS if "require_reading" in CLASSES[name].model_fiel
 @pytest.mark.parametrize("name", READS)
 def test_a_reference_that_is_not_read_leaves_grpo(name: str) -> None:
     for inputs in (replace(each, reads_references=False) for each in three_siblings()):
-        result = assign_credit(build(name), inputs)
-        assert (result.signal.token_advantage == np.float32(inputs.advantage)).all()
-        assert result.segments.reason == "not_read"
+        method = build(name)
+        signal = method.assign_credit(inputs.without_unread(method.needs))
+        assert (signal.token_advantage == np.float32(inputs.advantage)).all()
+        assert inputs.unread(method.needs)
 
 
 def test_what_needs_no_reading_and_what_is_imitated_stay() -> None:
@@ -158,10 +159,11 @@ def test_what_needs_no_reading_and_what_is_imitated_stay() -> None:
             ("entropy", {}),
         ):
             method = build(name, **changes)
-            found, expected = assign_credit(method, inputs), method.assign_credit(inputs)
-            assert found.segments.reason == ""
-            assert (found.signal.token_advantage == expected.signal.token_advantage).all()
-            assert (found.signal.imitate is None) == (name != "direct_sd")
+            assert not inputs.unread(method.needs)
+            found = method.assign_credit(inputs.without_unread(method.needs))
+            expected = method.assign_credit(inputs)
+            assert (found.token_advantage == expected.token_advantage).all()
+            assert (found.imitate is None) == (name != "direct_sd")
 
 
 # -- formulas in float64, token by token ------------------------------------------------------------------------------
@@ -231,7 +233,7 @@ def test_weights_are_those_of_the_formula(name: str) -> None:
     changes, formula = WEIGHT_FORMULAS[name]
     method = build(name, **changes)
     for inputs in three_siblings():
-        weight = method.assign_credit(inputs).signal.credit.weight
+        weight = method.assign_credit(inputs).credit.weight
         assert weight.tolist() == pytest.approx(formula(inputs), rel=1e-6)
         assert len({*weight.tolist()}) > 1
 
@@ -241,7 +243,7 @@ def test_a_segment_keeps_the_height_of_its_departure_until_a_higher_one() -> Non
     zero, divergence = np.zeros(6, np.float32), np.array([0.1, 0.4, 0.3, 0, 0.5, 0], np.float32)
     features = {Teacher(): Features(divergence, zero, zero)}
     inputs = CreditInputs(siblings.rollouts[0], 1.0, features, group=siblings, entropy=zero)
-    weight = build("departure", saturation=1.0).assign_credit(inputs).signal.credit.weight
+    weight = build("departure", saturation=1.0).assign_credit(inputs).credit.weight
     assert weight.tolist() == pytest.approx([1.1, 1.4, 1.4, 1.4, 1.5, 1.5])
 
 
@@ -258,7 +260,7 @@ def test_grsd_scales_each_turn_by_its_group() -> None:
     scale = mean(abs(value) for each in values for value in each) + 1e-6
     for inputs, own in zip(case, values, strict=True):
         weights = [max(0.1, 1 + 0.5 * min(0.9, max(-0.9, value / scale))) for value in own]
-        found = method.assign_credit(inputs).signal.credit.weight
+        found = method.assign_credit(inputs).credit.weight
         assert found.tolist() == pytest.approx(by_token(inputs, weights, 1.0), rel=1e-6)
 
 
@@ -329,7 +331,7 @@ def test_hindsight_raises_likely_turns_of_successes_and_harms_none_of_them() -> 
 
 def test_random_weights_follow_from_the_rollout_s_seed_and_have_their_share() -> None:
     inputs = build_inputs(group("x" * 4000, "x"), seed=1)[0]
-    weight = build("random", share=0.3, high=1.5).assign_credit(inputs).signal.credit.weight[inputs.creditable_tokens]
+    weight = build("random", share=0.3, high=1.5).assign_credit(inputs).credit.weight[inputs.creditable_tokens]
     assert np.mean(weight > 1) == pytest.approx(0.3, abs=0.03)
     assert np.mean(weight[weight > 1]) == pytest.approx(1.25, abs=0.02)
 

@@ -57,7 +57,7 @@ def test_the_page_has_three_rules_and_the_first_takes_fifteen_lines_at_most():
 
 
 def test_a_signal_of_numbers_is_credit_within_its_own_bounds(build: Build):
-    credit = build(rule("[3, 0.5, -7, 1, 1]")).assign_credit(inputs()).signal.credit
+    credit = build(rule("[3, 0.5, -7, 1, 1]")).assign_credit(inputs()).credit
     assert credit.weight.tolist() == [3, 0.5, 1, 1, 1]  # the third token is not the policy's
     assert (credit.advantage, credit.cap, credit.floor) == (0.5, 3, 0.5)
 
@@ -66,8 +66,8 @@ def test_ones_are_grpo_and_an_empty_response_has_no_weight(build: Build):
     ones = build(rule("np.ones(len(inputs.rollout.response))"))
     assert ones.needs is None
     assert not ones.needs_calibration
-    assert ones.assign_credit(inputs()).signal.token_advantage.tolist() == [0.5] * 5
-    assert ones.assign_credit(inputs("")).signal.token_advantage.tolist() == []
+    assert ones.assign_credit(inputs()).token_advantage.tolist() == [0.5] * 5
+    assert ones.assign_credit(inputs("")).token_advantage.tolist() == []
 
 
 SIGNALS = [
@@ -187,8 +187,8 @@ def test_the_step_s_largest_divergences_are_found(build: Build):
     scored = CreditInputs(first.rollout, 1.0, {Teacher(): Features(divergence, zero, zero)}, None, first.group)
     assert surprise.needs_calibration
     surprise.calibrate([scored, first])
-    assert surprise.assign_credit(scored).signal.credit.weight.tolist() == [1, 1, 1, 1, 2]
-    assert surprise.assign_credit(first).signal.credit.weight.tolist() == [1] * 5
+    assert surprise.assign_credit(scored).credit.weight.tolist() == [1, 1, 1, 1, 2]
+    assert surprise.assign_credit(first).credit.weight.tolist() == [1] * 5
 
 
 @pytest.fixture

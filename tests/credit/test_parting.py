@@ -79,7 +79,7 @@ def test_outcomes_are_the_dealt_ones_and_an_advantage_of_zero_has_no_share() -> 
 
     def weights(index: int, dealt: list[float]) -> list[float]:
         inputs = CreditInputs(rollouts[index], dealt[index], group=siblings, group_advantages=dealt)
-        return PartingMethod(SETTINGS).assign_credit(inputs).signal.credit.weight.tolist()
+        return PartingMethod(SETTINGS).assign_credit(inputs).credit.weight.tolist()
 
     assert weights(0, [0.5, 0.5, -1.0]) == [1, 2, 1, 1]
     assert weights(0, [0.5, -1.0, 0.5]) == [1, 1, 1, 1]  # the verdict of the one that differs was dealt to its equal

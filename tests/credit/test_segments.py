@@ -6,9 +6,10 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from sgcd.credit.segments import DEFAULT_SETTINGS, Segments, segment
+from sgcd.credit.segments import DEFAULT_SETTINGS, segment
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.weights import weigh
+from sgcd.credit_records import Segments
 from sgcd.errors import RecordError
 
 ABSOLUTE = SegmentSettings(scale="absolute")

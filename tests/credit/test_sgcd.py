@@ -64,30 +64,29 @@ def test_one_rollout_in_full():
     #         a spike on the last but two tokens of a turn; another that is under d_min
     expected = np.ones(40, np.float32)
     expected[17:20] = 2
-    assert got.signal.credit.weight.tolist() == expected.tolist()
-    assert got.signal.credit.token_advantage.tolist() == (expected * -0.5).tolist()
-    assert (got.signal.credit.cap, got.signal.credit.floor) == (2.0, 1.0)
+    assert got.credit.weight.tolist() == expected.tolist()
+    assert got.credit.token_advantage.tolist() == (expected * -0.5).tolist()
+    assert (got.credit.cap, got.credit.floor) == (2.0, 1.0)
     assert [(s.start, s.stop, s.saliency) for s in got.segments.spans] == [(17, 20, 1.0)]
     assert (got.segments.reason, got.segments.num_valid, got.segments.num_nonfinite) == ("", 36, 0)
     assert (
-        credit_of(PUBLISHED, rollout(), -0.5, features(d17=0.4, d30=0.09)).signal.credit.weight.tolist()
-        == expected.tolist()
+        credit_of(PUBLISHED, rollout(), -0.5, features(d17=0.4, d30=0.09)).credit.weight.tolist() == expected.tolist()
     )
 
 
 def test_turns_that_touch_are_told_apart():
     touching = rollout(turns=(Turn(0, 20), Turn(20, 40)))
-    weight = credit_of(PUBLISHED, touching, 1.0, features(d17=0.4)).signal.credit.weight
+    weight = credit_of(PUBLISHED, touching, 1.0, features(d17=0.4)).credit.weight
     assert np.flatnonzero(weight > 1).tolist() == [17, 18, 19]
 
 
 def test_a_masked_literal_keeps_weight_one():
     free = np.ones(40, bool)
     free[18] = False
-    weight = credit_of(PUBLISHED, rollout(), 1.0, features(d17=0.4), free).signal.credit.weight
+    weight = credit_of(PUBLISHED, rollout(), 1.0, features(d17=0.4), free).credit.weight
     assert np.flatnonzero(weight > 1).tolist() == [17, 19]
     free[17] = False
-    assert (credit_of(PUBLISHED, rollout(), 1.0, features(d17=0.4), free).signal.credit.weight == 1).all()
+    assert (credit_of(PUBLISHED, rollout(), 1.0, features(d17=0.4), free).credit.weight == 1).all()
 
 
 @pytest.mark.parametrize(
@@ -109,7 +108,7 @@ def test_a_token_at_which_the_student_is_sure_has_no_credit(
     for token, entropy in sure.items():
         student_entropy[token] = entropy
     scored = replace(features(d17=0.4), student_entropy=student_entropy)
-    weight = credit_of(options(**changes), rollout(), 1.0, scored).signal.credit.weight
+    weight = credit_of(options(**changes), rollout(), 1.0, scored).credit.weight
     assert np.flatnonzero(weight != 1).tolist() == credited
 
 
@@ -117,7 +116,7 @@ def test_below_the_floor_goes_no_token_at_which_the_student_is_sure():
     student_entropy = np.ones(40, np.float32)
     student_entropy[5] = 0.0
     scored = replace(features(d17=0.4), student_entropy=student_entropy)
-    weight = credit_of(options(floor=0.2), rollout(), 1.0, scored).signal.credit.weight
+    weight = credit_of(options(floor=0.2), rollout(), 1.0, scored).credit.weight
     assert weight[4:7].tolist() == pytest.approx([0.2, 1.0, 0.2])
 
 
@@ -137,14 +136,14 @@ def test_where_there_is_nothing_to_say_every_weight_is_one_and_the_reason_is_giv
     played: Rollout, scored: Features | None, reason: str, changes: dict[str, Any]
 ):
     got = credit_of(options(**changes), played, 1.5, scored)
-    assert got.signal.credit.weight.tolist() == [1.0] * len(played.response)
+    assert got.credit.weight.tolist() == [1.0] * len(played.response)
     assert (got.segments.reason, got.segments.spans) == (reason, ())
 
 
 def test_neither_literals_nor_observations_are_attenuated():
     free = np.ones(40, bool)
     free[[2, 18]] = False
-    weight = credit_of(options(floor=0.25), rollout(), 1.0, features(d17=0.4), free).signal.credit.weight
+    weight = credit_of(options(floor=0.25), rollout(), 1.0, features(d17=0.4), free).credit.weight
     expected = np.full(40, 0.25, np.float32)
     expected[[2, 18, 20, 21, 22, 23]] = 1
     expected[[17, 19]] = 2
@@ -152,7 +151,7 @@ def test_neither_literals_nor_observations_are_attenuated():
 
 
 def test_a_zero_advantage_stays_zero():
-    credit = credit_of(PUBLISHED, rollout(), 0.0, features(d10=0.4)).signal.credit
+    credit = credit_of(PUBLISHED, rollout(), 0.0, features(d10=0.4)).credit
     assert credit.weight.max() == 2
     assert credit.token_advantage.tolist() == [0.0] * 40
 
@@ -160,22 +159,22 @@ def test_a_zero_advantage_stays_zero():
 @pytest.mark.parametrize("changes", [{}, {"floor": 0.1}, {"floor": 0.1, "mean_one": True}, {"direction_gate": True}])
 @pytest.mark.parametrize("advantage", [-0.35355, 0.1, 2.47487, 0.0])
 def test_gamma_zero_is_grpo_to_the_last_bit(changes: dict[str, Any], advantage: float):
-    ours = credit_of(options(gamma=0.0, **changes), rollout(), advantage, features(d10=0.4, d30=0.9)).signal.credit
-    grpo = credit_of(Grpo(), rollout(), advantage, None).signal.credit
+    ours = credit_of(options(gamma=0.0, **changes), rollout(), advantage, features(d10=0.4, d30=0.9)).credit
+    grpo = credit_of(Grpo(), rollout(), advantage, None).credit
     assert ours.weight.tobytes() == grpo.weight.tobytes()
     assert ours.token_advantage.tobytes() == grpo.token_advantage.tobytes()
 
 
 def test_the_extensions_are_what_their_names_say():
     x = features(d10=0.4, gap=0.3)
-    floor = credit_of(options(floor=0.25), rollout(), 1.0, x).signal.credit
+    floor = credit_of(options(floor=0.25), rollout(), 1.0, x).credit
     assert (floor.floor, floor.weight[10], floor.weight[0], floor.weight[21]) == (0.25, 2.0, 0.25, 1.0)
-    even = credit_of(options(floor=0.25, mean_one=True), rollout(), 1.0, x).signal.credit.weight
+    even = credit_of(options(floor=0.25, mean_one=True), rollout(), 1.0, x).credit.weight
     assert even[rollout().response_mask].mean() == pytest.approx(1)
     for advantage, credited in ((1.0, True), (-1.0, False)):
         gated = credit_of(options(direction_gate=True), rollout(), advantage, x)
-        assert (gated.signal.credit.weight.max() > 1, bool(gated.segments.spans)) == (credited, credited)
-    calm = credit_of(options(segments={"scale": "absolute"}), rollout(), 1.0, features(d10=0.25)).signal.credit.weight
+        assert (gated.credit.weight.max() > 1, bool(gated.segments.spans)) == (credited, credited)
+    calm = credit_of(options(segments={"scale": "absolute"}), rollout(), 1.0, features(d10=0.25)).credit.weight
     assert calm.max() == 1
 
 
@@ -184,11 +183,11 @@ def test_one_nan_is_left_out_and_with_more_than_one_percent_the_rollout_has_no_c
     x.divergence[3] = np.nan
     x.divergence[21] = np.nan  # in the observation, which nobody scored
     got = credit_of(PUBLISHED, rollout(), 1.0, x)
-    assert (got.segments.num_nonfinite, np.flatnonzero(got.signal.credit.weight > 1).tolist()) == (1, [17, 18, 19])
+    assert (got.segments.num_nonfinite, np.flatnonzero(got.credit.weight > 1).tolist()) == (1, [17, 18, 19])
     x.entropy[5] = np.inf
     lost = credit_of(PUBLISHED, rollout(), 1.0, x)
     assert (lost.segments.reason, lost.segments.num_nonfinite, lost.segments.spans) == ("nonfinite", 2, ())
-    assert (lost.signal.credit.weight == 1).all()
+    assert (lost.credit.weight == 1).all()
     long, wide = rollout(400, (Turn(0, 400),)), features(400, d17=0.4)
     wide.divergence[100:104] = np.nan
     assert credit_of(PUBLISHED, long, 1.0, wide).segments.num_nonfinite == 4
@@ -215,9 +214,9 @@ def test_a_rollout_s_weights_do_not_depend_on_its_company(seed: int, count: int)
         cut = int(rng.integers(1, size))
         played = rollout(size, (Turn(0, cut), Turn(cut, size)))
         batch.append((played, float(rng.normal()), Features(d, h, gap), rng.random(size) < 0.9))
-    together = [credit_of(options(), *each).signal for each in batch]
+    together = [credit_of(options(), *each) for each in batch]
     method = options()
-    alone = [credit_of(method, *each).signal for each in reversed(batch)][::-1]
+    alone = [credit_of(method, *each) for each in reversed(batch)][::-1]
     for (_, advantage, _, free), one, other in zip(batch, together, alone, strict=True):
         assert one.credit.weight.tobytes() == other.credit.weight.tobytes()
         assert ((one.credit.weight >= 1) & (one.credit.weight <= 2)).all()

@@ -23,7 +23,7 @@ SGCD = SgcdSettings(name="sgcd", min_entropy=0, segments=SegmentSettings(scale="
 def weights(method: Method, case: list[CreditInputs]) -> list[np.ndarray]:
     if method.needs_calibration:
         method.calibrate(case)
-    return [method.assign_credit(inputs).signal.credit.weight for inputs in case]
+    return [method.assign_credit(inputs).credit.weight for inputs in case]
 
 
 def creditable(case: list[CreditInputs], found: list[np.ndarray]) -> list[np.ndarray]:
@@ -81,8 +81,8 @@ def test_weights_that_are_not_read_stay_one() -> None:
     object.__setattr__(inputs, "reads_references", False)
     for control in WeightControl.__args__:
         method = ControlledWeights(build_method(SGCD), control, 0)
-        expected = build_method(SGCD).assign_credit(inputs).signal.credit.weight
-        assert (method.assign_credit(inputs).signal.credit.weight == expected).all()
+        expected = build_method(SGCD).assign_credit(inputs).credit.weight
+        assert (method.assign_credit(inputs).credit.weight == expected).all()
 
 
 def test_a_control_that_must_see_the_step_refuses_a_method_without_a_teacher() -> None:

@@ -6,9 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from sgcd.credit.segments import Segments, Span
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
-from sgcd.credit_records import Credit
+from sgcd.credit_records import Credit, Segments, Span
 from sgcd.errors import RecordError
 
 quick = settings(max_examples=60, deadline=None)

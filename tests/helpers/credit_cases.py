@@ -121,7 +121,7 @@ def pulls(name: str, case: list[CreditInputs], **changes: Any) -> list[list[floa
     method = build(name, **changes)
     if method.needs_calibration:
         method.calibrate(case)
-    signals = [method.assign_credit(inputs).signal for inputs in case]
+    signals = [method.assign_credit(inputs) for inputs in case]
     return [[] if signal.pull is None else signal.pull.tolist() for signal in signals]
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Method
-from sgcd.credit_records import Features, Teacher
+from sgcd.credit.methods import CreditInputs, Method
+from sgcd.credit_records import Features, Signal, Teacher
 from sgcd.learn.scoring.forward import ForwardConfig, score_logprobs
 from sgcd.learn.scoring.student import StudentScores, TopKByTeacher, score_student_no_grad
 from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
@@ -46,6 +46,6 @@ def student_of(
 
 def credit_of(
     method: Method, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
-) -> CreditResult:
+) -> Signal:
     by_teacher = {} if features is None else {Teacher(): features}
     return method.assign_credit(CreditInputs(rollout, advantage, by_teacher, creditable))

@@ -334,8 +334,8 @@ def test_masked_literals_are_neither_pulled_nor_imitated() -> None:
     features = Features(*(np.ones(4, np.float32) for _ in range(3)))
     creditable = np.array([True, False, True, True])
     inputs = CreditInputs(rollout, 1.0, {Teacher(): features}, creditable)
-    pull = build_method(OpdSettings(name="opd")).assign_credit(inputs).signal.pull
-    imitate = build_method(DirectSdSettings(name="direct_sd")).assign_credit(inputs).signal.imitate
+    pull = build_method(OpdSettings(name="opd")).assign_credit(inputs).pull
+    imitate = build_method(DirectSdSettings(name="direct_sd")).assign_credit(inputs).imitate
     assert pull is not None and imitate is not None
     assert pull.tolist() == imitate.weight.tolist() == [1, 0, 1, 1]
 

@@ -8,16 +8,16 @@ Segmentation is one deterministic pass. Calibration chooses the spike threshold 
 import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.settings import Scale, SegmentSettings
-from sgcd.records import Flags, Floats, Rollout, check_length
+from sgcd.credit_records import Segments, Span
+from sgcd.records import Flags, Rollout, check_length
 
 Doubles = NDArray[np.float64]
-NoSegmentReason = Literal["", "no_reference", "not_read", "few_tokens", "flat", "nonfinite"]
 DEFAULT_SETTINGS = SegmentSettings()
 _SPIKE_THRESHOLDS: dict[Scale, float] = {"published": 3.0, "absolute": 0.3}
 _QUIET_THRESHOLDS: dict[Scale, float] = {"published": 1.0, "absolute": 0.02}
@@ -27,39 +27,6 @@ _SPIKE_CANDIDATES: dict[Scale, tuple[float, ...]] = {
 }
 _MAX_CREDITED_SHARE = 0.15
 """The largest share of policy tokens that a calibrated spike may credit."""
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """A segment [start, stop) of a response. It starts at a spike, and its creditable tokens share one saliency.
-
-    >>> Span(start=10, stop=18, saliency=1.0).stop
-    18
-    """
-
-    start: int
-    stop: int
-    saliency: float
-
-
-@dataclass(frozen=True, slots=True)
-class Segments:
-    """The segments of one rollout.
-
-    >>> saliency = np.array([0, 1, 1], np.float32)
-    >>> Segments(saliency, spans=(Span(1, 3, 1.0),), num_valid=3, num_nonfinite=0).reason
-    ''
-    """
-
-    saliency: Floats
-    """s in [0, 1], one for each token of the response."""
-    spans: tuple[Span, ...]
-    num_valid: int
-    """Tokens that the segmenter used: sampled by the policy, creditable, finite."""
-    num_nonfinite: int
-    """Policy tokens with a NaN or an infinity."""
-    reason: NoSegmentReason = ""
-    """Why the rollout cannot have a segment; empty when it can."""
 
 
 @dataclass(frozen=True, slots=True)

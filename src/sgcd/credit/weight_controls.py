@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Method, Needs
+from sgcd.credit.methods import CreditInputs, Method, Needs
+from sgcd.credit_records import Signal
 from sgcd.errors import MethodFault
 from sgcd.records import Flags, Floats
 from sgcd.seeds import derive_seed
@@ -55,17 +56,17 @@ class ControlledWeights:
             self._method.calibrate(batch)
         if self._control not in _SEES_THE_STEP:
             return
-        weights = [self._method.assign_credit(inputs).signal.credit.weight for inputs in batch]
+        weights = [self._method.assign_credit(inputs).credit.weight for inputs in batch]
         controlled = tie_weights(batch, weights) if self._control == "tied_weights" else average_weights(batch, weights)
         names = [inputs.rollout.name for inputs in batch]
         self._weights = dict(zip(names, controlled, strict=True))
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """The method's credit with controlled weights. Where it reads no references, its weights are one already."""
-        result = self._method.assign_credit(inputs)
+        signal = self._method.assign_credit(inputs)
         if not inputs.reads_references:
-            return result
-        credit = result.signal.credit
+            return signal
+        credit = signal.credit
         if self._control in _SEES_THE_STEP:
             weight = self._weights[inputs.rollout.name]
         elif self._control == "uniform_weights":
@@ -73,7 +74,7 @@ class ControlledWeights:
         else:
             seed = derive_seed(self._seed, "shuffled weights", inputs.step, inputs.rollout.name)
             weight = shuffle_weights(credit.weight, inputs.creditable_tokens, seed)
-        return replace(result, signal=replace(result.signal, credit=replace(credit, weight=weight)))
+        return replace(signal, credit=replace(credit, weight=weight))
 
     def state_dict(self) -> dict[str, Any]:
         return self._method.state_dict()

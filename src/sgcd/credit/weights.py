@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.credit.segments import Doubles, Segments
+from sgcd.credit.segments import Doubles
+from sgcd.credit_records import Segments
 from sgcd.records import Flags, Floats, check_length
 
 

@@ -12,7 +12,7 @@ from sgcd.chat import Chat
 from sgcd.chat.words import WORDS_FILE, WordChat
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import advantages
-from sgcd.credit.methods import CreditInputs, CreditResult, Method, assign_credit, no_segments
+from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit_records import CreditRecord, Signal
 from sgcd.endpoint.client import Endpoint, connect_endpoints
@@ -41,7 +41,7 @@ class Scorer(Protocol):
         """Scores without the rows of the references."""
         ...
 
-    def measure(self, groups: Sequence[Group], results: Sequence[CreditResult], scores: BatchScores) -> CreditMetrics:
+    def measure(self, inputs: Sequence[CreditInputs], signals: Sequence[Signal], scores: BatchScores) -> CreditMetrics:
         """The metrics of a batch's credit."""
         ...
 
@@ -137,14 +137,12 @@ class RecordedRun:
             one for group in encoded.groups for one in credit_inputs(group, scores, self.recipe, reads_references)
         ]
         self.method.calibrate(inputs)
-        results = [assign_credit(self.method, one) for one in inputs]
+        signals = [self.method.assign_credit(one.without_unread(self.method.needs)) for one in inputs]
         if not self.scorer and isinstance(self.method, Grpo):
-            results = [_weigh_points(one, scores.references) for one in inputs]
+            signals = [_weigh_points(one, scores.references) for one in inputs]
         credit_records = {
-            one.rollout.name: CreditRecord(
-                result.signal.credit, one.reference_features, one.creditable, result.segments.saliency
-            )
-            for one, result in zip(inputs, results, strict=True)
+            one.rollout.name: CreditRecord(signal.credit, one.reference_features, one.creditable, signal.saliency)
+            for one, signal in zip(inputs, signals, strict=True)
         }
         is_kept = [len({rollout.reward for rollout in group.rollouts}) > 1 for group in encoded.groups]
         groups = [_with_places(group, encoded) for group in encoded.groups]
@@ -155,7 +153,7 @@ class RecordedRun:
             write_atomic(self.folder.path / WORDS_FILE, json.dumps(self.chat.words).encode())
         row = build_row(number, encoded, scores.references)
         if self.scorer:
-            row = row.model_copy(update={"credit": self.scorer.measure(groups, results, scores)})
+            row = row.model_copy(update={"credit": self.scorer.measure(inputs, signals, scores)})
         self.folder.append_metrics(row)
 
 
@@ -184,11 +182,11 @@ def credit_inputs(group: Group, scores: BatchScores, recipe: Recipe, reads_refer
     return inputs
 
 
-def _weigh_points(inputs: CreditInputs, references: Sequence[Row]) -> CreditResult:
+def _weigh_points(inputs: CreditInputs, references: Sequence[Row]) -> Signal:
     """Weights from the points at which siblings part, in place of GRPO's, which are one."""
     rollout = inputs.rollout
     row = next(row for row in references if row["task"] == rollout.task)
-    return CreditResult(Signal(credit_of_points(rollout, row, inputs.advantage)), no_segments(len(rollout.response)))
+    return Signal(credit_of_points(rollout, row, inputs.advantage))
 
 
 def build_row(number: int, encoded: EncodedGroups, references: Sequence[Row]) -> StepMetrics:

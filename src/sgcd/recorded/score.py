@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
-from sgcd.credit.methods import CreditResult, Method, no_segments
+from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Credit, Signal, Teacher
 from sgcd.errors import MethodFault
 from sgcd.learn.policy.load import Policy
@@ -75,19 +75,17 @@ class PolicyScorer:
                 self._add_group(scores, batch)
         return scores
 
-    def measure(self, groups: Sequence[Group], results: Sequence[CreditResult], scores: BatchScores) -> CreditMetrics:
+    def measure(self, inputs: Sequence[CreditInputs], signals: Sequence[Signal], scores: BatchScores) -> CreditMetrics:
         """The metrics of a batch's credit, as of a step's."""
-        rollouts = [rollout for group in groups for rollout in group.rollouts]
         entries = [
             RolloutCredit(
-                rollout,
-                result,
-                scores.features_of(rollout.name).get(self.teachers[0]) if self.teachers else None,
-                every_token if (mask := scores.creditable_of(rollout.name)) is None else mask,
-                scores.skip_reasons.get(rollout.name, ""),
+                one.rollout,
+                signal,
+                one.features.get(self.teachers[0]) if self.teachers else None,
+                np.ones(len(one.rollout.response), np.bool_) if one.creditable is None else one.creditable,
+                scores.skip_reasons.get(one.rollout.name) or ("not_read" if one.unread(self.method.needs) else ""),
             )
-            for rollout, result in zip(rollouts, results, strict=True)
-            for every_token in [np.ones(len(rollout.response), np.bool_)]
+            for one, signal in zip(inputs, signals, strict=True)
         ]
         can_change = self.method.needs.can_change_weights if self.method.needs else True
         return build_credit_metrics(entries, can_change, self.method.state_dict(), reading=scores.reading_counts)
@@ -111,7 +109,7 @@ class PolicyScorer:
             scores.student[rollout.name] = student_record(student.logprobs[index], student.entropies[index])
             if teacher_input.skip_reason:
                 scores.skip_reasons[rollout.name] = teacher_input.skip_reason
-            unit = CreditResult(Signal(Credit(0.0, np.ones(num_tokens, np.float32))), no_segments(num_tokens))
+            unit = Signal(Credit(0.0, np.ones(num_tokens, np.float32)))
             entries.append(
                 RolloutCredit(rollout, unit, None, teacher_input.creditable, logprobs=student.logprobs[index])
             )

@@ -8,10 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.methods.parting import find_shares
-from sgcd.credit.methods.sgcd import CreditResult
 from sgcd.credit.segments import measure_scale, normalized_divergence, spike_threshold
 from sgcd.credit.settings import PartingMethodSettings, SegmentSettings, SgcdSettings
-from sgcd.credit_records import Features
+from sgcd.credit_records import Features, Signal
 from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import TokenKind
 from sgcd.settings import UNDECIDED_ENTROPY
@@ -107,7 +106,7 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
 
     def weights(variant: SgcdSettings) -> list[_Array]:
         credits_by_arm = [assign_credits(variant, arm, samples) for arm in arms]
-        return [tokens.concatenate([result.signal.credit.weight for result in results]) for results in credits_by_arm]
+        return [tokens.concatenate([result.credit.weight for result in results]) for results in credits_by_arm]
 
     entropy = tokens.collect_features(OWN_REFERENCE, _student_entropy)
     scores = {
@@ -201,12 +200,10 @@ def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any
     return {name: jackknife_estimate(row, is_share=True).to_json() for name, row in zip(signs, values, strict=True)}
 
 
-def measure_credit_shares(
-    samples: Sequence[RolloutWithTruth], credit_results: Sequence[CreditResult]
-) -> dict[str, Any]:
+def measure_credit_shares(samples: Sequence[RolloutWithTruth], signals: Sequence[Signal]) -> dict[str, Any]:
     """Shares of the weight above one by place, each with the share of the tokens at that place."""
     tokens = PooledTokens(samples, literals=True)
-    credit = np.maximum(tokens.concatenate([item.signal.credit.weight for item in credit_results]).astype(float) - 1, 0)
+    credit = np.maximum(tokens.concatenate([item.credit.weight for item in signals]).astype(float) - 1, 0)
     places = {
         "decisive": tokens.decisive,
         "literals": ~tokens.collect(lambda item: item.truth.counted_mask),
@@ -231,10 +228,10 @@ def measure_credit_shares(
 def spike_condition_shares(samples: Sequence[RolloutWithTruth], settings: SgcdSettings) -> dict[str, Any] | None:
     """Shares of the decisive tokens that meet each condition of a spike, that meet all, and that have credit."""
     condition_flags: list[_Array] = []
-    for sample, credit_result in zip(samples, assign_credits(settings, OWN_REFERENCE, samples), strict=True):
+    for sample, signal in zip(samples, assign_credits(settings, OWN_REFERENCE, samples), strict=True):
         decisive = sample.truth.decisive_mask
         if decisive.any():
-            conditions = [*_spike_conditions(sample, settings.segments), credit_result.segments.saliency > 0]
+            conditions = [*_spike_conditions(sample, settings.segments), signal.saliency > 0]
             condition_flags.append(np.stack(conditions)[:, decisive])
     if not condition_flags:
         return None

@@ -121,7 +121,7 @@ def _group_weights(
     for scored, mask in scored_rollouts:
         features, eligible = scored.features_under(reference), scored.rollout.response_mask & mask
         result = method.assign_credit(_credit_inputs(scored, mask, reference, group))
-        weights.append(result.signal.credit.weight[eligible])
+        weights.append(result.credit.weight[eligible])
         divergences.append(features.divergence[eligible])
     return GroupWeights(np.concatenate(weights), np.concatenate(divergences))
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgcd.credit.methods import CreditInputs
-from sgcd.credit.methods.sgcd import CreditResult, Sgcd
+from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import Signal, Teacher
 from sgcd.records import Flags, Floats
 from sgcd.study.decision_values import Truth
 from sgcd.study.score_groups import ScoredRollout
@@ -36,7 +36,7 @@ class RolloutWithTruth:
         return self.truth.counted_mask | ~self.scored.rollout.response_mask
 
 
-def assign_credits(settings: SgcdSettings, reference: int, samples: Sequence[RolloutWithTruth]) -> list[CreditResult]:
+def assign_credits(settings: SgcdSettings, reference: int, samples: Sequence[RolloutWithTruth]) -> list[Signal]:
     """The method's credit of each rollout under reference number `reference`."""
     method = Sgcd(settings)
     return [
@@ -65,7 +65,7 @@ def build_weights(base_settings: SgcdSettings, samples: Sequence[RolloutWithTrut
     """
 
     def method_weights(settings: SgcdSettings, reference: int) -> list[Floats]:
-        return [result.signal.credit.weight for result in assign_credits(settings, reference, samples)]
+        return [result.credit.weight for result in assign_credits(settings, reference, samples)]
 
     def truth_weights(high: float, low: float) -> list[Floats]:
         return [np.where(sample.truth.decisive_mask, high, low).astype(np.float32) for sample in samples]

@@ -21,7 +21,7 @@ from trl import GRPOTrainer
 from sgcd.build_tasks import build_writer, build_writer_endpoint
 from sgcd.chat import Chat
 from sgcd.contrast.reference import ReferenceBuilder
-from sgcd.credit.methods import CreditInputs, Method, assign_credit
+from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Features
 from sgcd.learn.policy.head import check_head
 from sgcd.learn.policy.teacher_policies import TeacherPolicies
@@ -140,7 +140,7 @@ class SGCDTrainer(GRPOTrainer):
             for entry in rollout_credits:
                 row = start + entry.rollout.sibling - first
                 if 0 <= row < len(completions):
-                    values = torch.from_numpy(entry.result.signal.token_advantage).to(token_advantages)
+                    values = torch.from_numpy(entry.signal.token_advantage).to(token_advantages)
                     token_advantages[row, : len(values)] = values
         self._log_credit([entry for one in credited.values() for entry in one], groups, scored, own_rows)
         return token_advantages
@@ -181,7 +181,7 @@ class SGCDTrainer(GRPOTrainer):
             start: [
                 RolloutCredit(
                     entry.rollout,
-                    assign_credit(self.credit_method, entry),
+                    self.credit_method.assign_credit(entry),
                     entry.features.get(needs.teachers[0]) if needs else None,
                     teacher_input.creditable,
                     teacher_input.skip_reason,

@@ -8,7 +8,6 @@ from typing import Any, Protocol, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.credit.segments import NoSegmentReason, Segments
 from sgcd.credit.signal_settings import RuleSettings, TeacherChoice, WeightSettings
 from sgcd.credit.weights import weigh_between
 from sgcd.credit_records import Credit, Features, Signal, Teacher
@@ -87,7 +86,7 @@ class CreditInputs:
     step: int = 0
     """The optimiser step, from 1."""
     reads_references: bool = True
-    """False once a sample of pairs has shown that the policy does not read its references; see `assign_credit`."""
+    """False once a sample of pairs has shown that the policy does not read its references; see `without_unread`."""
 
     @property
     def reference_features(self) -> Features | None:
@@ -112,21 +111,22 @@ class CreditInputs:
         mask = self.rollout.response_mask
         return mask if self.creditable is None else mask & self.creditable
 
+    def unread(self, needs: Needs | None) -> set[Teacher]:
+        """The teachers whose references the policy does not read, where the method asks that it does.
 
-@dataclass(frozen=True, slots=True)
-class CreditResult:
-    """A signal, and the segments that it was made from."""
+        A teacher that the method imitates is not among them: the method is nothing else.
+        """
+        if self.reads_references or needs is None or not needs.requires_reading:
+            return set()
+        reading = {teacher for teacher in needs.teachers if reads_reference(teacher) and teacher != needs.imitated}
+        return reading & self.features.keys()
 
-    signal: Signal
-    segments: Segments
-    """Empty for methods without segments; `segments.reason` says why there are none."""
-    num_clipped: int = 0
-    """Tokens whose weight was clipped to the cap."""
-
-
-def no_segments(num_tokens: int, reason: NoSegmentReason = "") -> Segments:
-    """For a method without segments, or for a rollout that has none."""
-    return Segments(np.zeros(num_tokens, np.float32), (), 0, 0, reason)
+    def without_unread(self, needs: Needs | None) -> "CreditInputs":
+        """What the method gets to see: no features under a reference that the policy does not read."""
+        unread = self.unread(needs)
+        if not unread:
+            return self
+        return replace(self, features={key: value for key, value in self.features.items() if key not in unread})
 
 
 class Method(Protocol):
@@ -135,7 +135,7 @@ class Method(Protocol):
         """None: no reference is written and no teacher is scored."""
         ...
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Returns the signal of one rollout: a weight for each token of the response and, where `needs` declares them,
         a pull or an imitation. Must not change `inputs`."""
         ...
@@ -152,22 +152,6 @@ class Method(Protocol):
         ...
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None: ...
-
-
-def assign_credit(method: Method, inputs: CreditInputs) -> CreditResult:
-    """A method's credit. Where the policy does not read its references, the method sees none of their features.
-
-    A teacher that the method imitates stays: the method is nothing else.
-    """
-    needs = method.needs
-    if inputs.reads_references or needs is None or not needs.requires_reading:
-        return method.assign_credit(inputs)
-    unread = {teacher for teacher in needs.teachers if reads_reference(teacher) and teacher != needs.imitated}
-    if unread.isdisjoint(inputs.features):
-        return method.assign_credit(inputs)
-    features = {teacher: inputs.features[teacher] for teacher in inputs.features if teacher not in unread}
-    result = method.assign_credit(replace(inputs, features=features))
-    return replace(result, segments=replace(result.segments, reason="not_read"))
 
 
 class StatelessMethod:
@@ -199,12 +183,12 @@ class MethodFacts:
     """Whether the sign of the teacher's gap counts: then `control: permuted` is the control to run."""
 
 
-def weighted_credit(inputs: CreditInputs, share: NDArray[Any], settings: WeightSettings) -> CreditResult:
+def weighted_credit(inputs: CreditInputs, share: NDArray[Any], settings: WeightSettings) -> Signal:
     """Credit with weights between `low` and `high`, by each token's share."""
     weight, (floor, cap) = weigh_between(
         share, inputs.creditable_tokens, low=settings.low, high=settings.high, mean_one=settings.mean_one
     )
-    return CreditResult(Signal(Credit(inputs.advantage, weight, cap, floor)), no_segments(len(weight)))
+    return Signal(Credit(inputs.advantage, weight, cap, floor))
 
 
 def gap_teacher(settings: TeacherChoice) -> Teacher:
@@ -218,13 +202,13 @@ def gap_teacher(settings: TeacherChoice) -> Teacher:
     return teacher
 
 
-def signal_pull(inputs: CreditInputs, pull: NDArray[Any] | None, reward_coefficient: float = 1.0) -> CreditResult:
+def signal_pull(inputs: CreditInputs, pull: NDArray[Any] | None, reward_coefficient: float = 1.0) -> Signal:
     """Credit with weight one, and a pull on creditable tokens; a NaN or an infinity counts as 0."""
     num_tokens = len(inputs.rollout.response)
     credit = Credit(reward_coefficient * inputs.advantage, np.ones(num_tokens, np.float32))
     if pull is not None:
         pull = np.where(inputs.creditable_tokens & np.isfinite(pull), pull, 0).astype(np.float32)
-    return CreditResult(Signal(credit, pull=pull), no_segments(num_tokens))
+    return Signal(credit, pull=pull)
 
 
 def collect_by_task(

@@ -12,7 +12,7 @@ has a skill in its prompt; here it has the reference.
 import numpy as np
 
 from sgcd.credit.gap_settings import AgentOpsdSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.segments import turn_indices, turn_means
 from sgcd.credit_records import Credit, Signal
 
@@ -34,7 +34,7 @@ class AgentOpsd(StatelessMethod):
             1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=settings.strength > 0
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Weights are one without features. A turn without a creditable token revises nothing and takes no part."""
         band, strength, features = self.settings.band, self.settings.strength, inputs.reference_features
         weight = np.ones(len(inputs.rollout.response), np.float32)
@@ -50,4 +50,4 @@ class AgentOpsd(StatelessMethod):
                 by_token = np.append((1 - strength) + strength * by_turn, 1.0)[turn_indices(inputs.rollout)]
                 weight = np.where(inputs.creditable_tokens, by_token, 1.0).astype(np.float32)
         credit = Credit(inputs.advantage, weight, cap=1 + band, floor=1 - band)
-        return CreditResult(Signal(credit), no_segments(len(weight)))
+        return Signal(credit)

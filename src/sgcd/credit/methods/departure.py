@@ -11,9 +11,10 @@ ends, the weight of the place of departure, and single tokens elsewhere; the num
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod, weighted_credit
 from sgcd.credit.segments import turn_indices
 from sgcd.credit.settings import DepartureSettings
+from sgcd.credit_records import Signal
 
 
 class Departure(StatelessMethod):
@@ -33,7 +34,7 @@ class Departure(StatelessMethod):
             can_change_weights=settings.low < settings.high,
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Without features no token has a share."""
         settings, features = self.settings, inputs.reference_features
         share = np.zeros(len(inputs.rollout.response))

@@ -10,7 +10,7 @@ centred gate takes that part out. Default: floor .2.
 import numpy as np
 
 from sgcd.credit.gap_settings import DirectionGateSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit_records import Credit, Signal
 
 
@@ -27,12 +27,10 @@ class DirectionGate(StatelessMethod):
         self.settings = settings
         self.needs = Needs(1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=False)
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Weights are one without features, and where the gap is no number."""
         weight, features = np.ones(len(inputs.rollout.response), np.float32), inputs.reference_features
         if features is not None:
             is_against = np.nan_to_num(features.teacher_logprob_gap) * np.sign(inputs.advantage) < 0
             weight[inputs.creditable_tokens & is_against] = self.settings.floor
-        return CreditResult(
-            Signal(Credit(inputs.advantage, weight, floor=self.settings.floor)), no_segments(len(weight))
-        )
+        return Signal(Credit(inputs.advantage, weight, floor=self.settings.floor))

@@ -8,8 +8,9 @@ nothing, so an AUROC of a divergence against all tokens measures H_t first of al
 `mean_one` the weights move credit instead of adding it.
 """
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod, weighted_credit
 from sgcd.credit.settings import EntropySettings
+from sgcd.credit_records import Signal
 
 
 class Entropy(StatelessMethod):
@@ -19,7 +20,7 @@ class Entropy(StatelessMethod):
     def __init__(self, settings: EntropySettings) -> None:
         self.settings = settings
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """The training pass has the entropy anyway, so this costs no forward pass."""
         assert inputs.entropy is not None
         return weighted_credit(inputs, inputs.entropy / self.settings.saturation, self.settings)

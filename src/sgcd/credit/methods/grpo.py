@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod
 from sgcd.credit.settings import GrpoSettings
 from sgcd.credit_records import Credit, Signal
 
@@ -16,7 +16,7 @@ class Grpo(StatelessMethod):
     def __init__(self, settings: GrpoSettings | None = None) -> None:
         self.settings = settings
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         num_tokens = len(inputs.rollout.response)
         credit = Credit(inputs.advantage, np.ones(num_tokens, np.float32))
-        return CreditResult(Signal(credit), no_segments(num_tokens))
+        return Signal(credit)

@@ -17,13 +17,11 @@ from numpy.typing import NDArray
 from sgcd.credit.gap_settings import GrsdSettings
 from sgcd.credit.methods import (
     CreditInputs,
-    CreditResult,
     MethodFacts,
     Needs,
     StatelessMethod,
     collect_by_task,
     mean_of,
-    no_segments,
 )
 from sgcd.credit.segments import Doubles, turn_indices, turn_means
 from sgcd.credit_records import Credit, Signal
@@ -54,7 +52,7 @@ class Grsd(StatelessMethod):
         sizes = collect_by_task(batch, _turn_sizes)
         self._scales = {task: mean_of([*values.values()]) for task, values in sizes.items()}
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Weights are one without features, and on tokens that are not creditable."""
         clip, strength = self.settings.clip, self.settings.strength
         values, _ = _turn_values(inputs)
@@ -63,7 +61,7 @@ class Grsd(StatelessMethod):
         weight = np.where(inputs.creditable_tokens, by_turn[turn_indices(inputs.rollout)], 1.0).astype(np.float32)
         floor = max(_LEAST_WEIGHT, 1 - strength * clip)
         credit = Credit(inputs.advantage, weight, cap=1 + strength * clip, floor=floor)
-        return CreditResult(Signal(credit), no_segments(len(weight)))
+        return Signal(credit)
 
 
 def _turn_sizes(inputs: CreditInputs) -> Doubles:

@@ -12,7 +12,7 @@ from typing import Any, NoReturn, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, no_segments
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs
 from sgcd.credit.settings import OwnMethodSettings
 from sgcd.credit_records import Credit, Signal, Teacher
 from sgcd.errors import MethodFault
@@ -72,12 +72,12 @@ class OwnMethod:
             raise MethodFault(f"{self._where}.needs: {problem}")
         return needs
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """The rule's signal, checked against the rollout."""
         returned = self._call(f"signal: rollout {inputs.rollout.name}", self._rule.signal, inputs)
         signal = returned if isinstance(returned, Signal) else self._weight_credit(inputs, returned)
         self._check_signal(inputs, signal)
-        return CreditResult(signal, no_segments(len(inputs.rollout.response)))
+        return signal
 
     @property
     def needs_calibration(self) -> bool:

@@ -20,9 +20,10 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from sgcd.align import Parting, find_partings, is_equal
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod, weighted_credit
 from sgcd.credit.segments import Doubles
 from sgcd.credit.settings import PartingMethodSettings
+from sgcd.credit_records import Signal
 from sgcd.records import Call, Group, Rollout
 
 
@@ -36,7 +37,7 @@ class PartingMethod(StatelessMethod):
         self._advantages: Sequence[float] = ()
         self._shares: list[Doubles] = []
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """The siblings are aligned once, when the first of them comes."""
         group, advantages = inputs.group, inputs.group_advantages
         assert group is not None

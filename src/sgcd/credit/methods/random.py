@@ -9,8 +9,9 @@ follows from the rollout's seed, so a resumed run draws the same.
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod, weighted_credit
 from sgcd.credit.settings import RandomSettings
+from sgcd.credit_records import Signal
 from sgcd.seeds import derive_seed
 
 
@@ -21,7 +22,7 @@ class Random(StatelessMethod):
     def __init__(self, settings: RandomSettings) -> None:
         self.settings = settings
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         generator = np.random.default_rng(derive_seed("random weights", inputs.rollout.seed))
         size, drawn = generator.random((2, len(inputs.rollout.response)))
         return weighted_credit(inputs, np.where(drawn < self.settings.share, size, 0.0), self.settings)

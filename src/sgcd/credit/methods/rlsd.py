@@ -11,7 +11,7 @@ moves it the way of the advantage, and so the rule still selects what the teache
 import numpy as np
 
 from sgcd.credit.gap_settings import RlsdSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit_records import Credit, Signal
 
 
@@ -30,7 +30,7 @@ class Rlsd(StatelessMethod):
             1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=settings.strength > 0
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Weights are one without features, and where the gap is no number."""
         clip, features = self.settings.clip, inputs.reference_features
         weight = np.ones(len(inputs.rollout.response))
@@ -41,7 +41,7 @@ class Rlsd(StatelessMethod):
             strength = self._strength(inputs.step)
             weight[selected] = (1 - strength) + strength * ratio
         credit = Credit(inputs.advantage, weight.astype(np.float32), cap=1 + clip, floor=1 - clip)
-        return CreditResult(Signal(credit), no_segments(len(weight)))
+        return Signal(credit)
 
     def _strength(self, step: int) -> float:
         steps = self.settings.decay_steps

@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, gap_teacher, no_segments
-from sgcd.credit.segments import Calibration, Segments, calibrate, segment, turn_indices
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, gap_teacher
+from sgcd.credit.segments import Calibration, calibrate, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
-from sgcd.credit_records import Credit, Features, Signal, Teacher
+from sgcd.credit_records import Credit, Features, Segments, Signal, Teacher
 from sgcd.errors import MethodFault
 from sgcd.records import Flags, Rollout, check_length
 
@@ -57,7 +57,7 @@ class Sgcd:
         first_batch = self.settings.calibrate and self.calibration is None
         return first_batch or self.settings.min_entropy_quantile is not None
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """W_t = clip(1 + gamma s_t, 1, cap) for every token of the rollout (equations 3 and 4).
 
         Without features (no reference) every weight is one. Masked literals keep weight one and take no part in the
@@ -69,7 +69,7 @@ class Sgcd:
         check_length(f"rollout {rollout.name}", "creditable", creditable, num_tokens)
         may_have_credit = creditable
         if features is None:
-            segments = no_segments(num_tokens, "no_reference")
+            segments = Segments(np.zeros(num_tokens, np.float32), (), 0, 0, "no_reference")
         else:
             segments = self._find_segments(rollout, features, creditable, self.segment_settings)
             may_have_credit = creditable & features.undecided_mask(self._min_entropy)
@@ -85,7 +85,7 @@ class Sgcd:
         )
         num_clipped = int((settings.gamma * segments.saliency > settings.cap - 1).sum())
         credit = Credit(inputs.advantage, weight, settings.cap, settings.floor)
-        return CreditResult(Signal(credit), segments, num_clipped)
+        return Signal(credit, segments=segments, num_clipped=num_clipped)
 
     @property
     def segment_settings(self) -> SegmentSettings:

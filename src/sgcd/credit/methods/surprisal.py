@@ -7,8 +7,9 @@ was sampled, and not on its prefix alone: rare tokens move more than common ones
 and in failures alike.
 """
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod, weighted_credit
 from sgcd.credit.settings import SurprisalSettings
+from sgcd.credit_records import Signal
 
 
 class Surprisal(StatelessMethod):
@@ -18,7 +19,7 @@ class Surprisal(StatelessMethod):
     def __init__(self, settings: SurprisalSettings) -> None:
         self.settings = settings
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """The training pass has the log-probabilities anyway, so this costs no forward pass."""
         assert inputs.logprobs is not None
         return weighted_credit(inputs, -inputs.logprobs / self.settings.saturation, self.settings)

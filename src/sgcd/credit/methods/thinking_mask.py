@@ -8,7 +8,7 @@ and this is the control for it. Default: weight .2, the floor of the rules that 
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, no_segments
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod
 from sgcd.credit.settings import ThinkingMaskSettings
 from sgcd.credit_records import Credit, Signal
 from sgcd.records import TokenKind
@@ -21,8 +21,8 @@ class ThinkingMask(StatelessMethod):
     def __init__(self, settings: ThinkingMaskSettings) -> None:
         self.settings = settings
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         is_thinking = inputs.rollout.token_kinds == TokenKind.THINKING
         weight = np.where(is_thinking, self.settings.weight, 1.0).astype(np.float32)
         credit = Credit(inputs.advantage, weight, floor=self.settings.weight)
-        return CreditResult(Signal(credit), no_segments(len(weight)))
+        return Signal(credit)

@@ -9,9 +9,10 @@ one. A sum is steadier than a spike, and one weight a turn leaves the tokens of 
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, weighted_credit
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod, weighted_credit
 from sgcd.credit.segments import turn_indices
 from sgcd.credit.settings import TurnSgcdSettings
+from sgcd.credit_records import Signal
 
 
 class TurnSgcd(StatelessMethod):
@@ -28,7 +29,7 @@ class TurnSgcd(StatelessMethod):
             can_change_weights=settings.low < settings.high,
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Every weight is one without features, and in a rollout without any divergence."""
         num_tokens, features = len(inputs.rollout.response), inputs.reference_features
         divergence = np.zeros(num_tokens)

@@ -103,4 +103,4 @@ def weigh_group(group: Group, scored: Sequence[DeskRollout], features: DeskFeatu
 
 def _assign(row: Mapping[str, Any], inputs: Sequence[CreditInputs]) -> list[Floats]:
     method = build_method(TypeAdapter[Any](MethodSettings).validate_python(row))
-    return [method.assign_credit(each).signal.token_advantage for each in inputs]
+    return [method.assign_credit(each).token_advantage for each in inputs]

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from sgcd.contrast.choose import split_by_outcome
 from sgcd.credit.divergence import observed_logprob_of
-from sgcd.credit.methods import CreditResult
-from sgcd.credit_records import Credit, CreditRecord, Features, Teacher
+from sgcd.credit_records import Credit, CreditRecord, Features, Signal, Teacher
 from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.measure.statistics import rank_correlation
 from sgcd.records import Flags, Floats, Rollout, TokenKind
@@ -38,34 +37,34 @@ class RolloutCredit:
     """The credit of one rollout, and the features that the method made it from."""
 
     rollout: Rollout
-    result: CreditResult
+    signal: Signal
     features: Features | None
     """Under the first of the method's teachers."""
     creditable: Flags
     skip_reason: str = ""
-    """Why there are no features: no_reference or exceeds_window."""
-    shuffled_result: CreditResult | None = None
-    """The credit under a neighbour's reference."""
-    swapped_result: CreditResult | None = None
-    """The credit under the group's reference with success and failure exchanged."""
+    """Why the method saw no features: no_reference, exceeds_window, or not_read."""
+    foreign_signal: Signal | None = None
+    """The signal under the next group's reference."""
+    swapped_signal: Signal | None = None
+    """The signal under the group's reference with success and failure exchanged."""
     logprobs: Floats | None = None
     """The trainer's own, of the pass that the rollout was learned in."""
 
     @property
     def credit(self) -> Credit:
-        return self.result.signal.credit
+        return self.signal.credit
 
     @property
     def record(self) -> CreditRecord:
         """The record for the run's folder."""
         if self.features is None:
             return CreditRecord(self.credit)
-        return CreditRecord(self.credit, self.features, self.creditable, self.result.segments.saliency)
+        return CreditRecord(self.credit, self.features, self.creditable, self.signal.saliency)
 
     @property
     def no_segment_reason(self) -> str:
         """Why the rollout has no segment; empty where it could have one."""
-        return self.skip_reason or self.result.segments.reason
+        return self.skip_reason or self.signal.segments.reason
 
     @property
     def eligible(self) -> Flags:
@@ -101,20 +100,20 @@ def build_credit_metrics(
         tokens=sum(entry.rollout.num_policy_tokens for entry in counted),
         creditable=len(weight),
         credited=int((weight > 1).sum()),
-        segments=sum(len(entry.result.segments.spans) for entry in scored),
-        nonfinite=sum(entry.result.segments.num_nonfinite for entry in scored),
+        segments=sum(len(entry.signal.segments.spans) for entry in scored),
+        nonfinite=sum(entry.signal.segments.num_nonfinite for entry in scored),
         divergence=DivergenceMetrics(mean=_mean(divergence), **_quantiles(divergence)),
         entropy=_mean(_feature_values(scored, "entropy")),
         gap=_mean(_feature_values(scored, "teacher_logprob_gap")),
         weight=WeightMetrics(
             mean=_mean(_concatenate([entry.credit.weight[entry.rollout.response_mask] for entry in rollout_credits])),
-            clipped=_ratio(sum(entry.result.num_clipped for entry in scored), len(weight)),
+            clipped=_ratio(sum(entry.signal.num_clipped for entry in scored), len(weight)),
             histogram=_histogram(weight, [entry.credit for entry in counted]),
         ),
         where=_credit_by_place(counted),
         method=dict(method_state),
-        shuffled=_credit_overlap(rollout_credits, "shuffled_result") if is_sample else None,
-        swapped=_credit_overlap(rollout_credits, "swapped_result") if is_sample else None,
+        shuffled=_credit_overlap(rollout_credits, "foreign_signal") if is_sample else None,
+        swapped=_credit_overlap(rollout_credits, "swapped_signal") if is_sample else None,
         reading=[*reading] if reading is not None else None,
         noise=_measure_noise(scored),
     )
@@ -209,8 +208,8 @@ def _sum_logprobs(batch: ScoredGroup, teacher: Teacher) -> list[float | None]:
 
 def _credit_overlap(rollout_credits: Sequence[RolloutCredit], other: str) -> CreditOverlap:
     """Compare the credited tokens with those under another reference: |both| / |either|."""
-    results: list[tuple[RolloutCredit, CreditResult | None]] = [(one, getattr(one, other)) for one in rollout_credits]
-    pairs = [(one.credit.weight > 1, result.signal.credit.weight > 1) for one, result in results if result]
+    signals: list[tuple[RolloutCredit, Signal | None]] = [(one, getattr(one, other)) for one in rollout_credits]
+    pairs = [(one.credit.weight > 1, signal.credit.weight > 1) for one, signal in signals if signal]
     credited, other_credited = (_concatenate([pair[side] for pair in pairs]).astype(bool) for side in (0, 1))
     num_both, num_either = int((credited & other_credited).sum()), int((credited | other_credited).sum())
     return CreditOverlap(

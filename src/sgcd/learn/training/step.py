@@ -8,8 +8,8 @@ from typing import Any
 
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import deal_verdicts
-from sgcd.credit.methods import CreditInputs, CreditResult, Method, assign_credit
-from sgcd.credit_records import Features, Teacher
+from sgcd.credit.methods import CreditInputs, Method
+from sgcd.credit_records import Features, Signal, Teacher
 from sgcd.learn.policy.teacher_policies import InitialPolicy, TeacherPolicies
 from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, score_logprobs, split_micro_batches
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
@@ -194,28 +194,29 @@ class GroupBackward:
         )
         # Against the swapped teacher, exchanging the two changes little; against a foreign one there is no third.
         against = needs.against if needs else "student"
-        shuffled_result = self._assign_under(FOREIGN_REFERENCE, inputs) if against != "foreign" else None
-        swapped_result = self._assign_under(SWAPPED_REFERENCE, inputs) if against == "student" else None
         return RolloutCredit(
             teacher_input.rollout,
-            assign_credit(self.method, inputs),
+            self._assign_credit(inputs),
             features.get(needs.teachers[0]) if needs else None,
             teacher_input.creditable,
-            teacher_input.skip_reason,
-            shuffled_result,
-            swapped_result,
-            scores.logprobs[position],
+            skip_reason=teacher_input.skip_reason or ("not_read" if inputs.unread(needs) else ""),
+            foreign_signal=self._assign_under(FOREIGN_REFERENCE, inputs) if against != "foreign" else None,
+            swapped_signal=self._assign_under(SWAPPED_REFERENCE, inputs) if against == "student" else None,
+            logprobs=scores.logprobs[position],
         )
 
-    def _assign_under(self, teacher: Teacher, inputs: CreditInputs) -> CreditResult | None:
+    def _assign_credit(self, inputs: CreditInputs) -> Signal:
+        return self.method.assign_credit(inputs.without_unread(self.method.needs))
+
+    def _assign_under(self, teacher: Teacher, inputs: CreditInputs) -> Signal | None:
         """The credit under another reference, where both were scored. All other teachers stay as they are."""
         features = inputs.features.get(teacher)
         if features is None or inputs.reference_features is None:
             return None
-        return assign_credit(self.method, replace(inputs, features={**inputs.features, Teacher(): features}))
+        return self._assign_credit(replace(inputs, features={**inputs.features, Teacher(): features}))
 
     def _loss_inputs(self, credit: RolloutCredit, index: int) -> LossInputs:
-        signal = credit.result.signal
+        signal = credit.signal
         initial_logprobs = None if self.initial_logprobs is None else self.initial_logprobs[index]
         return LossInputs(
             credit.rollout, signal.token_advantage, initial_logprobs=initial_logprobs, imitate=signal.imitate

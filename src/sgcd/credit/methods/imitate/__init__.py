@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.credit.methods import CreditInputs, CreditResult, signal_pull
+from sgcd.credit.methods import CreditInputs, signal_pull
 from sgcd.credit.signal_settings import ImitationSettings
-from sgcd.credit_records import Imitation, Teacher
+from sgcd.credit_records import Imitation, Signal, Teacher
 
 
 def signal_imitation(
@@ -18,11 +18,11 @@ def signal_imitation(
     *,
     reward_coefficient: float = 1.0,
     weight: NDArray[Any] | float = 1.0,
-) -> CreditResult:
+) -> Signal:
     """Credit with weight one, and an imitation on creditable tokens where the teacher has read the rollout."""
-    result = signal_pull(inputs, None, reward_coefficient)
+    signal = signal_pull(inputs, None, reward_coefficient)
     tokens = np.where(inputs.creditable_tokens, weight, 0).astype(np.float32)
     if teacher not in inputs.features or not settings.coefficient or not tokens.any():
-        return result
+        return signal
     imitate = Imitation(teacher, settings.coefficient, tokens, settings.divergence)
-    return replace(result, signal=replace(result.signal, imitate=imitate))
+    return replace(signal, imitate=imitate)

@@ -5,10 +5,10 @@ without a gradient. It is the ablation of 2606.12634 in which the teacher moves 
 public, so the default here is a guess.
 """
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import DirectSdSettings
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import Signal, Teacher
 
 
 class DirectSd(StatelessMethod):
@@ -28,5 +28,5 @@ class DirectSd(StatelessMethod):
         imitated = Teacher() if settings.coefficient > 0 else None
         self.needs = Needs(settings.k, settings.divergence, imitated=imitated, can_change_weights=False)
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         return signal_imitation(inputs, Teacher(), self.settings)

@@ -7,10 +7,10 @@ reward. Here the outcomes are the teacher's top K, the observed token and the ta
 reference. With a reward_coefficient of 1 it is the hybrid with GRPO that other papers call by its name.
 """
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import OpsdSettings
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import Signal, Teacher
 
 _TEACHER = Teacher("reference", "initial")
 
@@ -33,7 +33,7 @@ class Opsd(StatelessMethod):
             settings.k, settings.divergence, teachers=(_TEACHER,), imitated=_TEACHER, can_change_weights=False
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No imitation without features."""
         settings = self.settings
         return signal_imitation(inputs, _TEACHER, settings, reward_coefficient=settings.reward_coefficient)

@@ -17,7 +17,6 @@ import numpy as np
 
 from sgcd.credit.methods import (
     CreditInputs,
-    CreditResult,
     MethodFacts,
     Needs,
     StatelessMethod,
@@ -26,7 +25,7 @@ from sgcd.credit.methods import (
 )
 from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import ScopeSettings
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import Signal, Teacher
 
 
 class Scope(StatelessMethod):
@@ -55,7 +54,7 @@ class Scope(StatelessMethod):
             for task, by_sibling in scores.items():
                 self._weights.setdefault(task, {}).update(_softmax(by_sibling, self.settings.temperature))
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Credit alone where a rollout has no path: a failure without features, or an advantage of zero."""
         settings, rollout = self.settings, inputs.rollout
         weight = self._weights.get(rollout.task, {}).get(rollout.sibling, 0.0)

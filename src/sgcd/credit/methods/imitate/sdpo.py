@@ -9,9 +9,10 @@ batch, it also caps an importance ratio at 2; with one update that ratio is one,
 over the tokens that have a teacher, here over all of the batch.
 """
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, gap_teacher
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod, gap_teacher
 from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import SdpoSettings
+from sgcd.credit_records import Signal
 
 
 class Sdpo(StatelessMethod):
@@ -38,7 +39,7 @@ class Sdpo(StatelessMethod):
             support=settings.support,
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No imitation without features."""
         settings = self.settings
         return signal_imitation(inputs, self.teacher, settings, reward_coefficient=settings.reward_coefficient)

@@ -13,12 +13,12 @@ GRPO's advantage. The outcomes are the teacher's top K, the observed token and t
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.methods.pull.gigpo import discounted_returns, turn_states
 from sgcd.credit.segments import Doubles, turn_indices
 from sgcd.credit.signal_settings import UcobSettings
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import Signal, Teacher
 from sgcd.records import TokenKind
 
 _MAX_WEIGHT = 2.0
@@ -39,7 +39,7 @@ class Ucob(StatelessMethod):
         imitated = Teacher() if settings.coefficient > 0 else None
         self.needs = Needs(settings.k, settings.divergence, imitated=imitated, can_change_weights=False)
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No imitation without features, nor where no turn did better than its siblings'."""
         settings, features = self.settings, inputs.reference_features
         if features is None or inputs.group is None:

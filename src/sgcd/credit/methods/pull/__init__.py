@@ -5,9 +5,10 @@ from typing import Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.credit.methods import CreditInputs, CreditResult, Needs, StatelessMethod, gap_teacher, signal_pull
+from sgcd.credit.methods import CreditInputs, Needs, StatelessMethod, gap_teacher, signal_pull
 from sgcd.credit.segments import Doubles
 from sgcd.credit.signal_settings import GapSettings
+from sgcd.credit_records import Signal
 
 Own = TypeVar("Own", bound=GapSettings)
 """The settings of one method."""
@@ -30,7 +31,7 @@ class GapMethod(StatelessMethod, Generic[Own]):
             can_change_weights=False,
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No pull without features, nor where the gap is no number."""
         features, pull = inputs.features.get(self.teacher), None
         if features is not None and self.settings.coefficient:

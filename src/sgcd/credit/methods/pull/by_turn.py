@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.credit.advantage import advantages
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, signal_pull
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod, signal_pull
 from sgcd.credit.segments import Doubles
 from sgcd.credit.signal_settings import ByTurnSettings
+from sgcd.credit_records import Signal
 from sgcd.errors import MethodFault
 from sgcd.records import Rollout, TokenKind
 
@@ -39,7 +40,7 @@ class ByTurn(StatelessMethod):
     def __init__(self, settings: ByTurnSettings) -> None:
         self.settings = settings
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Refused where a sibling's verdict has no parts."""
         settings, group = self.settings, inputs.group
         if not settings.coefficient or group is None:

@@ -11,8 +11,9 @@ not depend on the rollout. It may have another sign than A_k. The source is this
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod, signal_pull
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod, signal_pull
 from sgcd.credit.signal_settings import CentredGateSettings
+from sgcd.credit_records import Signal
 
 
 class CentredGate(StatelessMethod):
@@ -29,7 +30,7 @@ class CentredGate(StatelessMethod):
         self.settings = settings
         self.needs = Needs(1, "reverse_kl", requires_reading=settings.require_reading, can_change_weights=False)
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No pull without features."""
         features, floor = inputs.reference_features, self.settings.floor
         if features is None or floor == 1:

@@ -18,7 +18,6 @@ import numpy as np
 
 from sgcd.credit.methods import (
     CreditInputs,
-    CreditResult,
     MethodFacts,
     Needs,
     StatelessMethod,
@@ -28,6 +27,7 @@ from sgcd.credit.methods import (
 from sgcd.credit.methods.pull.gigpo import turn_states
 from sgcd.credit.segments import Doubles, turn_indices, turn_means
 from sgcd.credit.signal_settings import CounterfactualSettings
+from sgcd.credit_records import Signal
 
 
 class Counterfactual(StatelessMethod):
@@ -51,7 +51,7 @@ class Counterfactual(StatelessMethod):
         """Measure the importance of every turn."""
         self._importance = collect_by_task(batch, self._turn_importance)
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No pull without features, nor in a turn whose state was seen once."""
         features, group = inputs.reference_features, inputs.group
         importance = self._importance.get(inputs.rollout.task, {})

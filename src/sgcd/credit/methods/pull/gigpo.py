@@ -15,9 +15,10 @@ from itertools import pairwise
 
 import numpy as np
 
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, StatelessMethod, signal_pull
+from sgcd.credit.methods import CreditInputs, MethodFacts, StatelessMethod, signal_pull
 from sgcd.credit.segments import turn_indices
 from sgcd.credit.signal_settings import GigpoSettings
+from sgcd.credit_records import Signal
 from sgcd.records import Rollout
 
 
@@ -33,7 +34,7 @@ class Gigpo(StatelessMethod):
     def __init__(self, settings: GigpoSettings) -> None:
         self.settings = settings
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No pull where no state was seen twice."""
         settings = self.settings
         if not settings.coefficient or inputs.group is None:

@@ -17,7 +17,6 @@ import numpy as np
 
 from sgcd.credit.methods import (
     CreditInputs,
-    CreditResult,
     MethodFacts,
     Needs,
     StatelessMethod,
@@ -27,6 +26,7 @@ from sgcd.credit.methods import (
 )
 from sgcd.credit.segments import Doubles, turn_indices, turn_means
 from sgcd.credit.signal_settings import HindsightSettings
+from sgcd.credit_records import Signal
 
 
 class Hindsight(StatelessMethod):
@@ -51,7 +51,7 @@ class Hindsight(StatelessMethod):
         values = collect_by_task(batch, self._turn_values)
         self._baselines = {task: mean_of([*arrays.values()]) for task, arrays in values.items()}
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No pull without features."""
         values = self._turn_values(inputs)
         if values is None or not self.settings.coefficient:

@@ -11,8 +11,9 @@ left is what the policy reads of success and failure. Defaults: undecided from a
 import numpy as np
 
 from sgcd.credit.gap_settings import ContrastPairSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.two_teachers import weighted_where_undecided
+from sgcd.credit_records import Signal
 
 
 class ContrastPair(StatelessMethod):
@@ -30,7 +31,7 @@ class ContrastPair(StatelessMethod):
             can_change_weights=settings.high > 1,
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Without features no token has a share."""
         features, share = inputs.reference_features, np.zeros(len(inputs.rollout.response))
         if features is not None:

@@ -11,8 +11,9 @@ control to run. Defaults: undecided from an entropy of .1 nat on, weights in [1,
 import numpy as np
 
 from sgcd.credit.gap_settings import ContrastSignSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.two_teachers import weighted_where_undecided
+from sgcd.credit_records import Signal
 
 
 class ContrastSign(StatelessMethod):
@@ -34,7 +35,7 @@ class ContrastSign(StatelessMethod):
             can_change_weights=settings.high > 1,
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Without features no token has a share."""
         features, share = inputs.reference_features, np.zeros(len(inputs.rollout.response))
         if features is not None:

@@ -11,9 +11,9 @@ of .1 nat on, weights in [1, 2], the published reverse KL and top 100; a full sh
 import numpy as np
 
 from sgcd.credit.gap_settings import ExcessSettings
-from sgcd.credit.methods import CreditInputs, CreditResult, MethodFacts, Needs, StatelessMethod
+from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.two_teachers import weighted_where_undecided
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import Signal, Teacher
 
 
 class Excess(StatelessMethod):
@@ -35,7 +35,7 @@ class Excess(StatelessMethod):
             can_change_weights=settings.high > 1,
         )
 
-    def assign_credit(self, inputs: CreditInputs) -> CreditResult:
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
         """Without the features of both teachers no token has a share."""
         own, other = inputs.reference_features, inputs.features.get(self.other)
         share = np.zeros(len(inputs.rollout.response))
