@@ -19,12 +19,13 @@ import torch
 from transformers import Qwen3_5ForCausalLM, Qwen3_5TextConfig, Qwen3Config, Qwen3ForCausalLM
 
 from sgcd.bench.timing import measure_peak_memory
+from sgcd.credit_records import Credit, Signal
 from sgcd.learn.policy.lora import add_adapter
 from sgcd.learn.policy.memory_estimate import MemoryInputs, estimate_memory
-from sgcd.learn.scoring.forward import ForwardConfig, LossInputs
+from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, SurrogateSettings
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_known_signals
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.records import Rollout, Verdict
@@ -128,22 +129,29 @@ def train(case: MemoryCase) -> None:
     settings = OptimizerSettings(micro_batch_tokens=case.rows_per_batch * case.length)
     optimizer = build_optimizer(model, settings)
     for step in range(1, _NUM_STEPS + 1):
-        batch = [build_example(case, sibling) for sibling in range(2 * case.rows_per_batch)]
+        batch = build_batch(case)
         gradient = GradientAccumulator(
             model=model,
             surrogate=SurrogateSettings(),
-            size=BatchSize.of((example.rollout for example in batch), max_tokens=case.length),
+            size=BatchSize.of(batch.rollouts, max_tokens=case.length),
             config=ForwardConfig(micro_batch_tokens=settings.micro_batch_tokens),
         )
-        accumulate_known_advantages(gradient, batch)
+        accumulate_known_signals(gradient, batch)
         optimizer_step(optimizer, gradient, settings, step)
 
 
-def build_example(case: MemoryCase, sibling: int) -> LossInputs:
+def build_batch(case: MemoryCase) -> CreditedGroup:
+    rollouts = [build_rollout(case, sibling) for sibling in range(2 * case.rows_per_batch)]
+    ones = np.ones(case.length - _PROMPT_TOKENS, np.float32)
+    signals = [Signal(Credit(1.0 if one.sibling % 2 else -1.0, ones)) for one in rollouts]
+    return CreditedGroup(rollouts=rollouts, signals=signals)
+
+
+def build_rollout(case: MemoryCase, sibling: int) -> Rollout:
     """A rollout of drawn tokens, nearly all of them the policy's."""
     rng = np.random.default_rng(sibling)
     num_response = case.length - _PROMPT_TOKENS
-    rollout = Rollout(
+    return Rollout(
         task="t", category="action", sibling=sibling, seed=sibling,
         prompt=rng.integers(0, _VOCAB_SIZE, _PROMPT_TOKENS).astype(np.int32), reference_position=1,
         response=rng.integers(0, _VOCAB_SIZE, num_response).astype(np.int32),
@@ -151,7 +159,6 @@ def build_example(case: MemoryCase, sibling: int) -> LossInputs:
         sampling_logprobs=np.zeros(num_response, np.float32), turns=(), messages=(), tools=(), end_reason="answered",
         verdict=Verdict(1.0, True),
     )  # fmt: skip
-    return LossInputs(rollout, np.full(num_response, 1.0 if sibling % 2 else -1.0, np.float32))
 
 
 if __name__ == "__main__":

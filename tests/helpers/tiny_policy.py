@@ -1,6 +1,7 @@
 """A policy of a few thousand weights, drawn rollouts, and a task that such a policy can learn in a few steps."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,19 @@ from helpers.group import LastWords
 from sgcd.act.environment import InitialMessages, Reply, TaskSuite
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import build_method
+from sgcd.credit_records import Credit, Signal
 from sgcd.lab import policy as lab
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.sampling.sampler import TorchSampler
-from sgcd.learn.scoring.forward import ForwardConfig, LossInputs
+from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.context import RunContext
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, LossTerms, accumulate_known_signals
 from sgcd.learn.training.optimizer import optimizer_step
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread
 from sgcd.recipe.schema import Recipe
-from sgcd.records import ParsedTurn, Rollout, Task, Verdict
+from sgcd.records import Floats, ParsedTurn, Rollout, Task, Verdict
 from sgcd.storage.metrics import OptimizerMetrics
 from sgcd.storage.run_folder import RunFolder
 
@@ -72,8 +74,27 @@ def rollout(mask: str, task: str = "t", sibling: int = 0, prompt: int = 3, seed:
     )
 
 
+@dataclass(frozen=True)
+class Example:
+    """A rollout whose advantages are known, token by token."""
+
+    rollout: Rollout
+    advantage: Floats
+    old_logprobs: Floats | None = None
+    initial_logprobs: Floats | None = None
+
+
+def credited(examples: Sequence[Example]) -> CreditedGroup:
+    """Such rollouts as the trainer's further updates learn from them."""
+    old = [one.old_logprobs for one in examples if one.old_logprobs is not None]
+    initial = [one.initial_logprobs for one in examples if one.initial_logprobs is not None]
+    terms: LossTerms = {**({"old_logprobs": old} if old else {}), **({"initial_logprobs": initial} if initial else {})}
+    signals = [Signal(Credit(0.0, np.ones(len(one.advantage), np.float32)), pull=one.advantage) for one in examples]
+    return CreditedGroup(rollouts=[one.rollout for one in examples], signals=signals, terms=terms)
+
+
 def accumulated(
-    policy: Any, batch: Sequence[LossInputs], surrogate: SurrogateSettings, temperature: float, tokens: int
+    policy: Any, batch: Sequence[Example], surrogate: SurrogateSettings, temperature: float, tokens: int
 ) -> GradientAccumulator:
     """The gradient of a whole batch whose credit is known."""
     gradient = GradientAccumulator(
@@ -82,14 +103,14 @@ def accumulated(
         size=BatchSize.of((example.rollout for example in batch), max_tokens=60),
         config=ForwardConfig(temperature, tokens),
     )
-    accumulate_known_advantages(gradient, batch)
+    accumulate_known_signals(gradient, credited(batch))
     return gradient
 
 
 def stepped(
     policy: Any,
     optimizer: Any,
-    batch: Sequence[LossInputs],
+    batch: Sequence[Example],
     settings: OptimizerSettings,
     number: int = 1,
     temperature: float = 1.0,

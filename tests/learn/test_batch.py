@@ -8,11 +8,10 @@ import pytest
 import torch
 
 from helpers.scoring import logprobs_of
-from helpers.tiny_policy import accumulated, model, rollout
+from helpers.tiny_policy import Example, accumulated, credited, model, rollout
 from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.forward import (
-    LossInputs,
     PaddedBatch,
     forward_hidden_states,
     pack_policy_tokens,
@@ -29,17 +28,17 @@ ROLLOUTS = [rollout(mask, sibling=index, prompt=2 + index % 3) for index, mask i
 SETTINGS = SurrogateSettings(kl=0.05, clip=0.1, dual_clip=3.0)
 
 
-def examples(rollouts: list[Rollout]) -> list[LossInputs]:
+def examples(rollouts: list[Rollout]) -> list[Example]:
     """Log-probs around those of the model below, so that some ratios are clipped and some are not."""
 
     def near(number: Rollout, salt: int) -> Floats:
         draws = np.random.default_rng([number.sibling, salt])
         return (draws.normal(scale=0.3, size=len(number.response)) - 4).astype(np.float32)
 
-    return [LossInputs(each, near(each, 1) + 4, near(each, 2), near(each, 3)) for each in rollouts]
+    return [Example(each, near(each, 1) + 4, near(each, 2), near(each, 3)) for each in rollouts]
 
 
-def loss_and_gradient(policy: Any, batch: list[LossInputs], tokens: int) -> tuple[float, torch.Tensor]:
+def loss_and_gradient(policy: Any, batch: list[Example], tokens: int) -> tuple[float, torch.Tensor]:
     policy.zero_grad()
     sums = accumulated(policy, batch, SETTINGS, 0.7, tokens)
     return sums.loss, torch.cat([parameter.grad.flatten().clone() for parameter in policy.parameters()])
@@ -105,12 +104,12 @@ def test_what_the_policy_did_not_write_may_hold_anything() -> None:
     def spoilt(array: Floats, each: Rollout) -> Floats:
         return np.where(each.response_mask, array, np.nan).astype(np.float32)
 
-    strange: list[LossInputs] = []
+    strange: list[Example] = []
     for each in batch:
         assert each.initial_logprobs is not None and each.old_logprobs is not None
         arrays = (each.advantage, each.old_logprobs, each.initial_logprobs)
         advantage, old, initial = (spoilt(array, each.rollout) for array in arrays)
-        strange.append(LossInputs(each.rollout, advantage, old, initial))
+        strange.append(Example(each.rollout, advantage, old, initial))
     got = loss_and_gradient(policy, strange, 25)
     assert got[0] == plain[0]
     assert torch.equal(got[1], plain[1])
@@ -136,7 +135,7 @@ def test_the_gradient_is_the_policy_gradient() -> None:
     """At ratio one: -(1/N) sum_t A_t grad log p(y_t), by autograd on each rollout alone and unpadded."""
     policy = model(torch.float64, 50)
     scored = logprobs_of(policy, ROLLOUTS, 0.7, 10_000)
-    batch = [LossInputs(each, np.full(len(each.response), 1.0 - each.sibling, np.float32), scored[index])
+    batch = [Example(each, np.full(len(each.response), 1.0 - each.sibling, np.float32), scored[index])
              for index, each in enumerate(ROLLOUTS)]  # fmt: skip
     policy.zero_grad()
     accumulated(policy, batch, SurrogateSettings(), 0.7, 25)
@@ -184,5 +183,5 @@ def test_the_gap_is_over_written_tokens() -> None:
 
 def test_an_array_of_another_length_is_refused() -> None:
     each = ROLLOUTS[0]
-    with pytest.raises(RecordError, match="loss inputs of t/0: old_logprobs must have 7 entries"):
-        LossInputs(each, np.zeros(7, np.float32), np.zeros(6, np.float32))
+    with pytest.raises(RecordError, match="loss of t/0: old_logprobs must have 7 entries"):
+        credited([Example(each, np.zeros(7, np.float32), np.zeros(6, np.float32))])

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.tiny_policy import CHAT, accumulated, model, rollout
+from helpers.tiny_policy import CHAT, Example, accumulated, model, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
-from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import PolicySettings, SurrogateSettings
 from sgcd.learn.training.gradient import gradient_checkpointing
 
 EXAMPLES = [
-    LossInputs(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
+    Example(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
     for each in (rollout("xx.xx", sibling=index) for index in range(4))
 ]
 

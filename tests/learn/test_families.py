@@ -12,13 +12,13 @@ import torch
 from helpers.families import EXACT, FAMILIES, family
 from helpers.ragged_conversations import END, conversation, play, reference, sampler_of
 from helpers.scoring import logprobs_of
-from helpers.tiny_policy import CHAT, Watcher, accumulated, build_context, recipe, rollout
+from helpers.tiny_policy import CHAT, Example, Watcher, accumulated, build_context, recipe, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.attention_masks import AttentionMasks
 from sgcd.learn.policy.load import Policy, load_policy
 from sgcd.learn.sampling.engine import Engine, SequenceState
 from sgcd.learn.sampling.sample_tokens import UniformStream
-from sgcd.learn.scoring.forward import LossInputs, split_by_length
+from sgcd.learn.scoring.forward import split_by_length
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.trainer import Trainer
 from sgcd.storage.run_folder import RunFolder
@@ -95,7 +95,7 @@ def test_padding_on_either_side_changes_nothing(name: str) -> None:
 def test_splitting_leaves_loss_and_gradient_as_they_are(name: str) -> None:
     model = family(name)
     examples = [
-        LossInputs(each, np.full(len(each.response), 1.5 - each.sibling, np.float32), logp - np.float32(0.1))
+        Example(each, np.full(len(each.response), 1.5 - each.sibling, np.float32), logp - np.float32(0.1))
         for each, logp in zip(ROLLOUTS, logprobs_of(model, ROLLOUTS, 0.7, 1000), strict=True)
     ]
     found: list[tuple[float, torch.Tensor]] = []

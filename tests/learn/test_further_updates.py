@@ -19,8 +19,7 @@ from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.settings import PRESETS, CovarianceSettings, SurrogateSettings
 from sgcd.learn.training import teacher_scorer, trainer
-from sgcd.learn.training.further_updates import CreditedGroup, accumulate_again
-from sgcd.learn.training.gradient import GradientAccumulator
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_again
 from sgcd.learn.training.optimizer import mean_over_updates
 from sgcd.learn.training.step import GroupBackward
 from sgcd.learn.training.surrogate import BatchSize

@@ -10,13 +10,12 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, Qwen3_5ForCausalLM, Qwen3_5TextConfig
 
 from helpers.scoring import logprobs_of
-from helpers.tiny_policy import CHAT, Watcher, build_context, model, recipe, rollout, stepped
+from helpers.tiny_policy import CHAT, Example, Watcher, build_context, model, recipe, rollout, stepped
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.checkpoint import BestStep, TrainerState, link_best, load_checkpoint, save_checkpoint
 from sgcd.learn.policy.load import Policy, load_policy, load_trainable_policy, save_policy
 from sgcd.learn.policy.lora import adapter_disabled, add_adapter
 from sgcd.learn.policy.teacher_policies import InitialPolicy, MovingAverage
-from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, PolicySettings
 from sgcd.learn.training.optimizer import build_optimizer
 from sgcd.storage.run_folder import RunFolder
@@ -24,9 +23,7 @@ from sgcd.storage.run_folder import RunFolder
 LORA = LoraSettings(rank=3, alpha=6)
 SETTINGS = OptimizerSettings(lr=0.02, micro_batch_tokens=30)
 ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
-EXAMPLES = [
-    LossInputs(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32)) for each in ROLLOUTS
-]
+EXAMPLES = [Example(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32)) for each in ROLLOUTS]
 IDS = torch.tensor([[5, 9, 30, 11, 7]])
 
 

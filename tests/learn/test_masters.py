@@ -7,17 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.tiny_policy import CHAT, accumulated, model, rollout, stepped
+from helpers.tiny_policy import CHAT, Example, accumulated, model, rollout, stepped
 from sgcd.learn.policy.checkpoint import TrainerState, load_checkpoint, save_checkpoint
 from sgcd.learn.policy.load import Policy
-from sgcd.learn.scoring.forward import LossInputs
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.optimizer import MasterAdamW, build_optimizer
 from sgcd.storage.run_folder import RunFolder
 
 SETTINGS = OptimizerSettings(lr=1e-5, micro_batch_tokens=20)
 EXAMPLES = [
-    LossInputs(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
+    Example(each, np.full(5, 1.0 - each.sibling, np.float32), np.full(5, -4, np.float32))
     for each in (rollout("xx.xx", sibling=index) for index in range(4))
 ]
 

@@ -14,10 +14,10 @@ from torch import Tensor
 
 from helpers.published_losses import drawn_tokens, published_loss, tokens_of
 from sgcd.learn.settings import CovarianceSettings, SurrogateSettings
-from sgcd.learn.training.further_updates import choose_by_covariance
 from sgcd.learn.training.surrogate import (
     BatchSize,
     PackedTokens,
+    choose_by_covariance,
     has_no_gradient,
     importance_ratio,
     kl_estimate,

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from helpers.scoring import logprobs_of
-from helpers.tiny_policy import model, rollout, stepped
-from sgcd.learn.scoring.forward import LossInputs
+from helpers.tiny_policy import Example, model, rollout, stepped
 from sgcd.learn.settings import OptimizerSettings
 from sgcd.learn.training.optimizer import build_optimizer, learning_rate
 from sgcd.storage.metrics import OptimizerMetrics
@@ -16,14 +15,12 @@ from sgcd.storage.metrics import OptimizerMetrics
 ROLLOUTS = [rollout("xx.xx", sibling=index) for index in range(4)]
 
 
-def examples(policy: Any, advantage: float = 1.0) -> list[LossInputs]:
+def examples(policy: Any, advantage: float = 1.0) -> list[Example]:
     scored = logprobs_of(policy, ROLLOUTS, 1.0, 1000)
-    return [
-        LossInputs(each, np.full(5, advantage, np.float32), old) for each, old in zip(ROLLOUTS, scored, strict=True)
-    ]
+    return [Example(each, np.full(5, advantage, np.float32), old) for each, old in zip(ROLLOUTS, scored, strict=True)]
 
 
-def moved(policy: Any, batch: list[LossInputs], **settings: Any) -> tuple[OptimizerMetrics, float]:
+def moved(policy: Any, batch: list[Example], **settings: Any) -> tuple[OptimizerMetrics, float]:
     """What an update says, and how far any weight went."""
     before = [parameter.detach().clone() for parameter in policy.parameters()]
     told = OptimizerSettings(**{"lr": 0.01, **settings})
@@ -80,6 +77,6 @@ def test_a_loss_that_is_not_finite_moves_nothing(value: float) -> None:
 
 def test_a_batch_in_which_nothing_was_written_moves_nothing() -> None:
     policy = model(size=50)
-    empty = [LossInputs(rollout("...", sibling=1), np.ones(3, np.float32), np.zeros(3, np.float32))]
+    empty = [Example(rollout("...", sibling=1), np.ones(3, np.float32), np.zeros(3, np.float32))]
     done, far = moved(policy, empty)
     assert (done.skipped, done.loss, far) == ("no token was written", None, 0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import Qwen3Config, Qwen3ForCausalLM
 
-from sgcd.learn.scoring.forward import LossInputs
+from helpers.tiny_policy import Example, credited
 from sgcd.records import Rollout, Verdict
 from sgcd.study.gradient_noise import (
     compute_group_gradients,
@@ -82,7 +82,7 @@ def test_a_gradient_is_linear_in_the_weights_and_is_that_of_the_policy_gradient(
     old = logp.detach().numpy()
 
     def of(*advantage: float) -> np.ndarray:
-        (row,) = compute_group_gradients(model, [[LossInputs(rollout, np.array(advantage, np.float32), old)]])
+        (row,) = compute_group_gradients(model, [credited([Example(rollout, np.array(advantage, np.float32), old)])])
         return row
 
     assert np.allclose(of(2, -1, 7, 0), 2 * of(1, 0, 0, 0) - of(0, 1, 0, 0), atol=1e-7)

@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.learn.scoring.forward import LossInputs
+from sgcd.credit_records import Credit, Signal
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_known_signals
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import Floats
-from sgcd.study.score_groups import LAB_FORWARD
+from sgcd.study.score_groups import LAB_FORWARD, ScoredRollout
 from sgcd.study.weightings import RolloutWithTruth
 
 GroupGradients = NDArray[np.float32]
@@ -33,14 +33,10 @@ def measure_gradient_agreement(
     pairs = draw_batch_pairs(len(groups), size, np.random.default_rng(seed))
     raw_by_arm, scaled_by_arm = dict[str, Float64Array](), dict[str, Float64Array]()
     for name, arm_weights in weights.items():
-        examples_by_group: list[list[LossInputs]] = [[] for _ in groups]
-        for sample, weight in zip(samples, arm_weights, strict=True):
-            scored = sample.scored
-            token_advantages = (np.float32(scored.advantage) * weight).astype(np.float32)
-            examples_by_group[groups.index(scored.group_index)].append(
-                LossInputs(scored.rollout, token_advantages, scored.logprobs)
-            )
-        group_gradients = compute_group_gradients(model, examples_by_group)
+        weighted = list(zip((sample.scored for sample in samples), arm_weights, strict=True))
+        group_gradients = compute_group_gradients(
+            model, [_credit_group([pair for pair in weighted if pair[0].group_index == index]) for index in groups]
+        )
         raw_by_arm[name] = leave_one_out_cosines(group_gradients, pairs)
         scaled_by_arm[name] = leave_one_out_cosines(scale_like_adam(group_gradients, size), pairs)
     return {
@@ -51,15 +47,25 @@ def measure_gradient_agreement(
     }
 
 
-def compute_group_gradients(model: Any, groups: Sequence[Sequence[LossInputs]]) -> GroupGradients:
+def _credit_group(weighted: Sequence[tuple[ScoredRollout, Floats]]) -> CreditedGroup:
+    """Weights may be zero here, which no credit allows, so that they go into a pull."""
+    token_advantages = [(np.float32(scored.advantage) * weight).astype(np.float32) for scored, weight in weighted]
+    return CreditedGroup(
+        rollouts=[scored.rollout for scored, _ in weighted],
+        signals=[Signal(Credit(0.0, np.ones_like(pull)), pull=pull) for pull in token_advantages],
+        terms={"old_logprobs": [scored.logprobs for scored, _ in weighted]},
+    )
+
+
+def compute_group_gradients(model: Any, groups: Sequence[CreditedGroup]) -> GroupGradients:
     """Each group's sum of token gradients, from the clipped surrogate; a batch's gradient is their scaled sum."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     group_gradients: list[GroupGradients] = []
     for group in groups:
         model.zero_grad(set_to_none=True)
-        size = BatchSize.of(example.rollout for example in group)
+        size = BatchSize.of(group.rollouts)
         accumulator = GradientAccumulator(model=model, surrogate=SurrogateSettings(), size=size, config=LAB_FORWARD)
-        accumulate_known_advantages(accumulator, group)
+        accumulate_known_signals(accumulator, group)
         group_gradients.append(
             size.num_tokens * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters])
         )

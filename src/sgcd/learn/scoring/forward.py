@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sgcd.credit_records import Imitation
 from sgcd.learn.policy.head import get_backbone, get_head
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.logits.stats import stats_at
@@ -22,7 +21,7 @@ from sgcd.learn.scoring.prefix_tree import (
 )
 from sgcd.learn.scoring.tree_attention import forward_tree, why_not_shared
 from sgcd.learn.settings import ScoringSettings
-from sgcd.records import Flags, Floats, Rollout, TokenIds, check_length
+from sgcd.records import Flags, Floats, Rollout, TokenIds
 
 _MAX_TREE_SHARE = 0.85
 """A tree is computed where it has at most this share of the padded tokens: its attention costs a little more."""
@@ -45,26 +44,6 @@ class ForwardConfig:
     def build(cls, temperature: float, micro_batch_tokens: int, scoring: ScoringSettings) -> Self:
         """From a recipe."""
         return cls(temperature, micro_batch_tokens, scoring.logits_bytes, share=scoring.share)
-
-
-@dataclass(frozen=True, slots=True)
-class LossInputs:
-    """One rollout as the loss sees it; every array has one entry for each token of the response."""
-
-    rollout: Rollout
-    advantage: Floats
-    old_logprobs: Floats | None = None
-    """By the policy before the first update of a batch; None in that update: the ratio starts from the pass itself."""
-    initial_logprobs: Floats | None = None
-    imitate: Imitation | None = None
-    chosen: Flags | None = None
-    """True at the tokens that clip_cov or kl_cov chose."""
-
-    def __post_init__(self) -> None:
-        for name in ("advantage", "old_logprobs", "initial_logprobs", "chosen"):
-            array = getattr(self, name)
-            if array is not None:
-                check_length(f"loss inputs of {self.rollout.name}", name, array, len(self.rollout.response))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,22 +4,40 @@ In the first update of a batch one forward pass serves the ratio, the method and
 pass itself and is one. Further updates learn from advantages that are known, and from that pass's log-probabilities.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 from torch import Tensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, pack_policy_tokens, split_micro_batches
-from sgcd.learn.scoring.student import StudentForward, TopKByTeacher, score_student
+from sgcd.credit_records import Signal
+from sgcd.learn.scoring.forward import (
+    ForwardConfig,
+    pack_policy_tokens,
+    score_logprobs,
+    split_micro_batches,
+    unpack_policy_tokens,
+)
+from sgcd.learn.scoring.student import StudentForward, TeacherComparison, TopKByTeacher, score_student
 from sgcd.learn.scoring.teacher import TeacherTopK
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.training.surrogate import BatchSize, PackedTokens, sum_for_average, surrogate_loss
-from sgcd.records import Flags, Floats, Rollout
+from sgcd.learn.training.surrogate import (
+    BatchSize,
+    PackedTokens,
+    choose_by_covariance,
+    sum_for_average,
+    surrogate_loss,
+)
+from sgcd.records import Flags, Floats, Rollout, check_length
 from sgcd.settings import Divergence
+
+LossTerms = Mapping[Literal["old_logprobs", "initial_logprobs", "chosen"], Sequence[Floats | Flags]]
+"""What the loss reads of rollouts besides their signals, an array for each. old_logprobs: by the policy before the
+first update of a batch, absent in that update: the ratio starts from the pass itself. chosen: True at the tokens that
+clip_cov or kl_cov chose."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -54,16 +72,22 @@ class GradientAccumulator:
         )
 
     def backward(
-        self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated_index: int | None = None
+        self,
+        forward: StudentForward,
+        rollouts: Sequence[Rollout],
+        signals: Sequence[Signal],
+        *,
+        terms: LossTerms | None = None,
+        imitated_index: int | None = None,
     ) -> None:
         """The gradient of this micro-batch's part of the loss."""
-        logprobs = forward.logprobs
-        if not logprobs.numel():
+        if not forward.logprobs.numel():
             return  # the policy wrote nothing
-        micro_batch_loss = surrogate_loss(pack_tokens(logprobs, loss_inputs), self.size, self.surrogate)
+        tokens = pack_tokens(forward.logprobs, rollouts, signals, terms or {})
+        micro_batch_loss = surrogate_loss(tokens, self.size, self.surrogate)
         loss = micro_batch_loss.loss
         if imitated_index is not None:
-            imitation = self._imitation_loss(forward, loss_inputs, imitated_index)
+            imitation = self._imitation_loss(forward.comparisons[imitated_index], rollouts, signals)
             loss = loss if imitation is None else loss + imitation
         loss.backward()
         self.loss += float(loss.detach())
@@ -73,70 +97,98 @@ class GradientAccumulator:
         self.kl_sum += micro_batch_loss.kl_sum
 
     def _imitation_loss(
-        self, forward: StudentForward, loss_inputs: Sequence[LossInputs], imitated_index: int
+        self, comparison: TeacherComparison, rollouts: Sequence[Rollout], signals: Sequence[Signal]
     ) -> Tensor | None:
         """sum_t coefficient * weight_t * D_t / size, where a signal declared it."""
-        declared = [inputs.imitate for inputs in loss_inputs if inputs.imitate is not None]
-        divergence = (
-            forward.comparisons[imitated_index].divergence_with_grad(declared[0].divergence) if declared else None
-        )
+        declared = [signal.imitate for signal in signals if signal.imitate is not None]
+        divergence = comparison.divergence_with_grad(declared[0].divergence) if declared else None
         if divergence is None:
             return None
         weights = [
-            np.zeros(len(inputs.rollout.response), np.float32)
-            if inputs.imitate is None
-            else (inputs.imitate.coefficient * inputs.imitate.weight).astype(np.float32)
-            for inputs in loss_inputs
+            np.zeros(len(rollout.response), np.float32)
+            if signal.imitate is None
+            else (signal.imitate.coefficient * signal.imitate.weight).astype(np.float32)
+            for rollout, signal in zip(rollouts, signals, strict=True)
         ]
-        rollouts = [inputs.rollout for inputs in loss_inputs]
         weight = pack_policy_tokens(weights, rollouts).to(divergence.device)
         lengths = [rollout.num_policy_tokens for rollout in rollouts]
         total = sum_for_average(weight * divergence, lengths, self.surrogate)
         return total / self.size.denominator(self.surrogate.average)
 
 
-def accumulate_known_advantages(
-    accumulator: GradientAccumulator,
-    loss_inputs: Sequence[LossInputs],
-    imitated_topk: Sequence[TeacherTopK | None] | None = None,
-) -> None:
-    """The gradient of rollouts whose token advantages are known before the pass.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditedGroup:
+    """Rollouts whose signals are known before the pass: what further updates learn from."""
 
-    `imitated_topk` has the scores of the teacher that signals imitate, one entry for each rollout.
-    """
-    rollouts = [inputs.rollout for inputs in loss_inputs]
+    rollouts: Sequence[Rollout]
+    signals: Sequence[Signal]
+    terms: LossTerms = field(default_factory=dict)
+    """In further updates with the log-probabilities of the first update's pass as the old ones."""
+    imitated_topk: Sequence[TeacherTopK | None] | None = None
+    """Scores of the teacher that the method imitates, one entry for each rollout."""
+
+    def __post_init__(self) -> None:
+        for name, arrays in self.terms.items():
+            for rollout, array in zip(self.rollouts, arrays, strict=True):
+                check_length(f"loss of {rollout.name}", name, array, len(rollout.response))
+
+
+def accumulate_again(accumulator: GradientAccumulator, groups: Sequence[CreditedGroup], seed: int) -> None:
+    """The gradient of one more update. `seed` decides which tokens clip_cov chooses."""
+    if accumulator.surrogate.chooses_tokens:
+        groups = choose_tokens(accumulator, groups, seed)
+    for group in groups:
+        accumulate_known_signals(accumulator, group)
+
+
+def accumulate_known_signals(accumulator: GradientAccumulator, group: CreditedGroup) -> None:
+    """The gradient of rollouts whose signals are known before the pass."""
+    imitated_index = None if group.imitated_topk is None else 0
     with gradient_checkpointing(accumulator.model):
-        for indices in split_micro_batches(accumulator.model, rollouts, accumulator.config):
-            topk = [] if imitated_topk is None else [[imitated_topk[index] for index in indices]]
-            imitated_index = None if imitated_topk is None else 0
-            forward = accumulator.forward([rollouts[index] for index in indices], topk, imitated_index=imitated_index)
-            accumulator.backward(forward, [loss_inputs[index] for index in indices], imitated_index)
+        for indices in split_micro_batches(accumulator.model, group.rollouts, accumulator.config):
+            rollouts = [group.rollouts[index] for index in indices]
+            topk = [] if group.imitated_topk is None else [[group.imitated_topk[index] for index in indices]]
+            accumulator.backward(
+                accumulator.forward(rollouts, topk, imitated_index=imitated_index),
+                rollouts,
+                [group.signals[index] for index in indices],
+                terms=select_terms(group.terms, indices),
+                imitated_index=imitated_index,
+            )
 
 
-def pack_tokens(logprobs: Tensor, loss_inputs: Sequence[LossInputs]) -> PackedTokens:
+def select_terms(terms: LossTerms, indices: Sequence[int]) -> LossTerms:
+    """Those of some of the rollouts."""
+    return {name: [arrays[index] for index in indices] for name, arrays in terms.items()}
+
+
+def choose_tokens(accumulator: GradientAccumulator, groups: Sequence[CreditedGroup], seed: int) -> list[CreditedGroup]:
+    """The groups with the tokens that clip_cov or kl_cov choose. It takes a forward pass over the batch."""
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    signals = [signal for group in groups for signal in group.signals]
+    terms: LossTerms = {name: [array for group in groups for array in group.terms[name]] for name in groups[0].terms}
+    logprobs = score_logprobs(accumulator.model, rollouts, accumulator.config)
+    tokens = pack_tokens(pack_policy_tokens(logprobs, rollouts), rollouts, signals, terms)
+    chosen = choose_by_covariance(tokens, accumulator.surrogate, np.random.default_rng(seed))
+    flags: Iterator[Flags] = (array > 0 for array in unpack_policy_tokens(Tensor(chosen), rollouts))
+    return [replace(group, terms={**group.terms, "chosen": [next(flags) for _ in group.rollouts]}) for group in groups]
+
+
+def pack_tokens(
+    logprobs: Tensor, rollouts: Sequence[Rollout], signals: Sequence[Signal], terms: LossTerms
+) -> PackedTokens:
     """The tokens of a micro-batch as the surrogate reads them. Old log-probabilities are the pass's own where none are
     given."""
-    old_logprobs = _pack_or_none(loss_inputs, [inputs.old_logprobs for inputs in loss_inputs], logprobs)
-    advantage = _pack_or_none(loss_inputs, [inputs.advantage for inputs in loss_inputs], logprobs)
-    assert advantage is not None
+    advantage = pack_policy_tokens([signal.token_advantage for signal in signals], rollouts).to(logprobs.device)
+    packed = {name: pack_policy_tokens(arrays, rollouts).to(logprobs.device) for name, arrays in terms.items()}
     return PackedTokens(
         logprobs=logprobs,
-        old_logprobs=logprobs.detach() if old_logprobs is None else old_logprobs,
+        old_logprobs=packed.get("old_logprobs", logprobs.detach()),
         advantage=advantage,
-        lengths=[inputs.rollout.num_policy_tokens for inputs in loss_inputs],
-        initial_logprobs=_pack_or_none(loss_inputs, [inputs.initial_logprobs for inputs in loss_inputs], logprobs),
-        chosen=_pack_or_none(loss_inputs, [inputs.chosen for inputs in loss_inputs], logprobs),
+        lengths=[rollout.num_policy_tokens for rollout in rollouts],
+        initial_logprobs=packed.get("initial_logprobs"),
+        chosen=packed.get("chosen"),
     )
-
-
-def _pack_or_none(
-    loss_inputs: Sequence[LossInputs], arrays: Sequence[Floats | Flags | None], like: Tensor
-) -> Tensor | None:
-    """One row over the micro-batch's tokens, or None where no rollout has the array."""
-    present = [array for array in arrays if array is not None]
-    if not present:
-        return None
-    return pack_policy_tokens(present, [inputs.rollout for inputs in loss_inputs]).to(like.device)
 
 
 @contextmanager

@@ -11,13 +11,18 @@ from sgcd.credit.advantage import deal_verdicts
 from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Features, Signal, Teacher
 from sgcd.learn.policy.teacher_policies import InitialPolicy, TeacherPolicies
-from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, score_logprobs, split_micro_batches
+from sgcd.learn.scoring.forward import ForwardConfig, score_logprobs, split_micro_batches
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metrics
 from sgcd.learn.training.context import TrainConfig
 from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metrics, count_reading_pairs
-from sgcd.learn.training.further_updates import CreditedGroup
-from sgcd.learn.training.gradient import GradientAccumulator, gradient_checkpointing
+from sgcd.learn.training.gradient import (
+    CreditedGroup,
+    GradientAccumulator,
+    LossTerms,
+    gradient_checkpointing,
+    select_terms,
+)
 from sgcd.learn.training.surrogate import surrogate_advantages
 from sgcd.learn.training.teacher_scorer import (
     FOREIGN_REFERENCE,
@@ -151,28 +156,29 @@ class GroupBackward:
         rollout_credits: dict[int, RolloutCredit] = {}
         with gradient_checkpointing(self.accumulator.model):
             for indices in split_micro_batches(self.accumulator.model, rollouts, self.accumulator.config):
+                micro_batch = [rollouts[index] for index in indices]
                 micro_topk = [[topk[index] for index in indices] for topk in batch.teacher_topk.values()]
                 forward = self.accumulator.forward(
-                    [rollouts[index] for index in indices],
-                    micro_topk,
-                    divergence=divergence,
-                    imitated_index=imitated_index,
+                    micro_batch, micro_topk, divergence=divergence, imitated_index=imitated_index
                 )
                 with self.timer.subphase("credit"):
                     for position, index in enumerate(indices):
                         rollout_credits[index] = self._credit_rollout(batch, index, forward.scores, position)
-                loss_inputs = [self._loss_inputs(rollout_credits[index], index) for index in indices]
-                self.accumulator.backward(forward, loss_inputs, imitated_index)
+                signals = [rollout_credits[index].signal for index in indices]
+                terms = select_terms(self._loss_terms, indices)
+                self.accumulator.backward(forward, micro_batch, signals, terms=terms, imitated_index=imitated_index)
         return [rollout_credits[index] for index in range(len(rollouts))]
 
     def credited_group(self, batch: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> CreditedGroup:
         """What further updates need of a group that `backward_group` has read."""
-        loss_inputs = [
-            replace(self._loss_inputs(credit, index), old_logprobs=credit.logprobs)
-            for index, credit in enumerate(rollout_credits)
-        ]
         imitated = self.method.needs.imitated if self.method.needs else None
-        return CreditedGroup(loss_inputs, batch.teacher_topk[imitated] if imitated else None)
+        old_logprobs = [credit.logprobs for credit in rollout_credits if credit.logprobs is not None]
+        return CreditedGroup(
+            rollouts=batch.group.rollouts,
+            signals=[credit.signal for credit in rollout_credits],
+            terms={**self._loss_terms, "old_logprobs": old_logprobs},
+            imitated_topk=batch.teacher_topk[imitated] if imitated else None,
+        )
 
     def _credit_rollout(self, batch: ScoredGroup, index: int, scores: StudentScores, position: int) -> RolloutCredit:
         """`index` is the rollout's place in its group, `position` the one in its micro-batch."""
@@ -215,12 +221,9 @@ class GroupBackward:
             return None
         return self._assign_credit(replace(inputs, features={**inputs.features, Teacher(): features}))
 
-    def _loss_inputs(self, credit: RolloutCredit, index: int) -> LossInputs:
-        signal = credit.signal
-        initial_logprobs = None if self.initial_logprobs is None else self.initial_logprobs[index]
-        return LossInputs(
-            credit.rollout, signal.token_advantage, initial_logprobs=initial_logprobs, imitate=signal.imitate
-        )
+    @property
+    def _loss_terms(self) -> LossTerms:
+        return {} if self.initial_logprobs is None else {"initial_logprobs": self.initial_logprobs}
 
 
 def takes_reading_sample(step: int, config: TrainConfig) -> bool:

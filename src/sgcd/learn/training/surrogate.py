@@ -11,7 +11,7 @@ from torch import Tensor
 
 from sgcd.credit.advantage import advantages, overlong_penalties
 from sgcd.learn.settings import CovarianceSettings, SurrogateSettings
-from sgcd.records import Group, Rollout
+from sgcd.records import Flags, Group, Rollout
 
 _MAX_LOG_RATIO = 20.0
 """Log-ratios are clamped to this size before they are exponentiated."""
@@ -214,3 +214,25 @@ def _ratio(tokens: PackedTokens, settings: SurrogateSettings) -> Tensor:
     if settings.ratio == "sequence":
         return sequence_ratio(tokens)
     return importance_ratio(tokens.logprobs, tokens.old_logprobs)
+
+
+def choose_by_covariance(tokens: PackedTokens, settings: SurrogateSettings, rng: np.random.Generator) -> Flags:
+    """The tokens of a whole batch whose cov_t = (A_t - mean A) (logp_t - mean logp) is high (2505.22617).
+
+    kl_cov takes the highest. clip_cov draws among those between `low` and `high` that are not clipped already.
+    """
+    covariance_settings = settings.covariance or CovarianceSettings()
+    covariance = _centre(tokens.advantage) * _centre(tokens.logprobs)
+    number, chosen = max(1, int(covariance_settings.share * len(covariance))), np.zeros(len(covariance), np.bool_)
+    if settings.trust_region == "kl_cov":
+        chosen[np.argsort(-covariance, kind="stable")[:number]] = True
+        return chosen
+    is_within = (covariance > covariance_settings.low) & (covariance < covariance_settings.high)
+    candidates = np.flatnonzero(is_within & ~has_no_gradient(tokens, settings).cpu().numpy())
+    chosen[rng.permutation(candidates)[:number]] = True
+    return chosen
+
+
+def _centre(values: Tensor) -> NDArray[np.float64]:
+    array = values.detach().double().cpu().numpy()
+    return array - array.mean() if array.size else array

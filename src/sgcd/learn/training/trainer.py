@@ -9,8 +9,7 @@ from sgcd.learn.policy.teacher_policies import InitialPolicy, MovingAverage
 from sgcd.learn.scoring.forward import sampler_mismatch
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
 from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
-from sgcd.learn.training.further_updates import accumulate_again
-from sgcd.learn.training.gradient import GradientAccumulator
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_again
 from sgcd.learn.training.optimizer import learning_rate, mean_over_updates, optimizer_step
 from sgcd.learn.training.progress import RunProgress
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
