@@ -33,7 +33,7 @@ def test_absent_sections_are_left_out_and_absent_values_are_null() -> None:
     assert row["kl"] is None
     credit = StepMetrics(step=1, credit=CreditMetrics()).to_json()["credit"]
     assert "shuffled" not in credit
-    shuffled = CreditMetrics(shuffled=CreditOverlap(own_tokens=3))
+    shuffled = CreditMetrics(next_reference=CreditOverlap(own_tokens=3))
     assert StepMetrics(step=1, credit=shuffled).to_json()["credit"]["shuffled"]["own"] == 3
 
 
@@ -45,7 +45,7 @@ def test_renamed_attributes_keep_their_keys() -> None:
         endpoint=usage,
         credit=CreditMetrics(
             weight=WeightMetrics(histogram=WeightHistogram(num_unit=4)),
-            shuffled=CreditOverlap(own_tokens=5, other_tokens=6, common_tokens=7),
+            next_reference=CreditOverlap(own_tokens=5, other_tokens=6, common_tokens=7),
         ),
     ).to_json()
     assert row["endpoint"]["asked"] == 3

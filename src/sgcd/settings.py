@@ -18,7 +18,7 @@ Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 TeacherContext = Literal[
     "reference", "swapped", "next_reference", "leave_one_out", "neutral", "sibling", "answer", "skill", "none"
 ]
-Against = Literal["student", "swapped", "foreign"]
+Against = Literal["student", "swapped", "next_reference"]
 """What a teacher's divergence is taken against."""
 TeacherModel = Literal["current", "average", "initial", "outside"]
 Support = Literal["teacher", "student"]

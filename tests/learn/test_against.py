@@ -117,7 +117,11 @@ def test_pairs_are_counted_once_a_sibling_and_only_where_both_were_scored() -> N
     foreign: list[float | None] = [None, -1.0, -2.0, -2.0, -9.0]
     batch, rollout_credits = batch_of(siblings, {Teacher(): own, Teacher("next_reference"): foreign})
     counts = count_reading_pairs(batch, rollout_credits)
-    assert counts and (counts.foreign_pairs, counts.foreign_prefers_success, counts.swapped_pairs) == (1, 1, 0)
+    assert counts and (counts.next_reference_pairs, counts.next_reference_prefers_success, counts.swapped_pairs) == (
+        1,
+        1,
+        0,
+    )
     assert count_reading_pairs(*batch_of(siblings, {Teacher(): [None] * 5})) is None
     assert count_reading_pairs(*batch_of(group("x", "x", wins=2), {Teacher(): [0.0, 0.0]})) is None
 
@@ -169,7 +173,7 @@ def test_a_run_against_the_swapped_teacher_resumes_to_the_byte(tmp_path: Path) -
 def test_the_next_task_s_pair_of_references_gives_the_shuffled_credit(tmp_path: Path) -> None:
     train(tmp_path / "run", method={**SGCD, "against": "swapped"}, scoring={"reading_every": 1})
     for row in RunFolder.open(tmp_path / "run").read_metrics():
-        assert row.credit and row.credit.shuffled and row.credit.reading
-        assert row.credit.shuffled.rollouts == row.credit.scored
+        assert row.credit and row.credit.next_reference and row.credit.reading
+        assert row.credit.next_reference.rollouts == row.credit.scored
         assert row.credit.swapped and row.credit.swapped.rollouts == 0
-        assert all(counts.pairs == counts.swapped_pairs == counts.foreign_pairs for counts in row.credit.reading)
+        assert all(counts.pairs == counts.swapped_pairs == counts.next_reference_pairs for counts in row.credit.reading)

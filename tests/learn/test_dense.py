@@ -82,7 +82,7 @@ def credit(done: Done) -> CreditMetrics:
 
 
 def shuffled(done: Done) -> CreditOverlap:
-    overlap = credit(done).shuffled
+    overlap = credit(done).next_reference
     assert overlap
     return overlap
 
@@ -205,7 +205,14 @@ def test_a_neighbour_is_the_next_group_that_has_a_reference(tmp_path: Path) -> N
     groups = [group(LONG, LONG, task=name) for name in "abc"]
     told = [referred(groups[0], "cabin"), referred(groups[1], ""), referred(groups[2], "seat seat seat")]
     done = deserve(tmp_path, groups, told, scoring={"reading_every": 1})
-    assert [each.foreign_signal is not None for each in done.rollout_credits] == [True, True, False, False, True, True]
+    assert [each.next_signal is not None for each in done.rollout_credits] == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
     assert shuffled(done).rollouts == 4
     alone = deserve(tmp_path / "alone", groups[:1], told[:1], scoring={"reading_every": 1})
     assert shuffled(alone).rollouts == 0

@@ -28,7 +28,7 @@ from sgcd.learn.training import teacher_scorer
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import GroupBackward, group_advantages
 from sgcd.learn.training.surrogate import BatchSize
-from sgcd.learn.training.teacher_scorer import FOREIGN_REFERENCE, ScoredGroup
+from sgcd.learn.training.teacher_scorer import NEXT_REFERENCE, ScoredGroup
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.load import load_recipe
 from sgcd.records import Rollout
@@ -273,7 +273,7 @@ class AsksForBoth(StatelessMethod):
     def __init__(self, honest: Method) -> None:
         assert honest.needs is not None
         self.honest = honest
-        self.needs = replace(honest.needs, teachers=(Teacher(), FOREIGN_REFERENCE, Teacher()))
+        self.needs = replace(honest.needs, teachers=(Teacher(), NEXT_REFERENCE, Teacher()))
 
     def assign_credit(self, inputs: CreditInputs) -> Any:
         return self.honest.assign_credit(inputs)

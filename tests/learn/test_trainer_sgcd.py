@@ -76,8 +76,8 @@ def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Pat
 def test_credit_is_compared_with_that_of_a_neighbour_s_reference_every_so_often(whole: Path) -> None:
     rows = RunFolder.open(whole).read_metrics()
     credit_metrics = [row.credit for row in rows if row.credit]
-    assert [credit.shuffled is not None for credit in credit_metrics] == [True, True, False]
-    told = credit_metrics[1].shuffled
+    assert [credit.next_reference is not None for credit in credit_metrics] == [True, True, False]
+    told = credit_metrics[1].next_reference
     assert told
     assert told.rollouts == credit_metrics[1].scored
     assert told.own_tokens == credit_metrics[1].credited
@@ -98,7 +98,9 @@ def test_looking_at_neighbours_leaves_no_trace_on_training(tmp_path: Path) -> No
     for name, every in (("never", 0), ("always", 1)):
         train(tmp_path / name, scoring={"reading_every": every})
     assert policy(tmp_path / "never") == policy(tmp_path / "always")
-    assert all(row.credit and row.credit.shuffled is None for row in RunFolder.open(tmp_path / "never").read_metrics())
+    assert all(
+        row.credit and row.credit.next_reference is None for row in RunFolder.open(tmp_path / "never").read_metrics()
+    )
 
 
 def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_path: Path) -> None:

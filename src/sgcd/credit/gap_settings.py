@@ -42,7 +42,7 @@ class ExcessSettings(TwoTeacherSettings):
 
     name: Literal["excess"]
     beyond: Literal["neutral", "next_reference"] = "neutral"
-    """The other text: one of equal length that says nothing, or the next task's reference."""
+    """The other text: one of equal length that says nothing, or the next group's reference."""
     saturation: Positive = 0.3
     """A token with this much more divergence, in nats, has a full share; lower ones in proportion."""
 

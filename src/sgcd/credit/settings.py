@@ -110,8 +110,8 @@ class SgcdSettings(TeacherChoice, ReadingSettings):
     """Only segments whose first token the teacher moves the way of the advantage keep their saliency (an extension)."""
     against: Against = "student"
     """What the teacher's divergence is taken against: the student, as published; the teacher that reads the same
-    siblings with success and failure exchanged (swapped); or the one that reads the next task's reference (foreign).
-    Between two teachers words, length and place of a text cancel, for one more forward pass."""
+    siblings with success and failure exchanged (swapped); or the one that reads the next group's reference
+    (next_reference). Between two teachers words, length and place of a text cancel, for one more forward pass."""
     min_entropy: NonNegative = UNDECIDED_ENTROPY
     """Only a token at which the student's entropy is at least this, in nats, may have credit: elsewhere nothing was
     decided. 0 is the published rule: every token that is no masked literal may."""

@@ -111,7 +111,7 @@ async def play_scripts(tasks: Sequence[Task], trials: int, name: str) -> dict[st
 async def measure_reference_arms(
     dev_tasks: Sequence[Task], rollouts_by_task: Sequence[Sequence[Rollout]], trials: int, chat: Chat, sampler: Sampler
 ) -> dict[str, Any]:
-    """Success where a reference parts mixed siblings: without it, with it, with the next task's, with a leaky one."""
+    """Success where a reference parts mixed siblings: without it, with it, with the next group's, with a leaky one."""
     mixed = [
         (task, rollouts)
         for task, rollouts in zip(dev_tasks, rollouts_by_task, strict=True)

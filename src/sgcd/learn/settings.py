@@ -81,7 +81,7 @@ class ScoringSettings(Settings):
     logits_bytes: Count = 2**30
     """Memory for logits and their intermediate results, also in training; it sets how many tokens one chunk has."""
     reading_every: NonNegativeCount = 10
-    """In the first step and every so many, rollouts are also scored under the next task's reference, and under their
+    """In the first step and every so many, rollouts are also scored under the next group's reference, and under their
     own with success and failure exchanged, to measure whether the policy reads its references and how much of the
     credit is due to them; it costs two more forward passes; 0 is never."""
 

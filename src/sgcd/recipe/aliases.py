@@ -26,7 +26,7 @@ RENAMED_KEYS = {
     "scoring.shuffled_every": "scoring.reading_every",
 }
 """Old key -> new key. Both are in the same section."""
-RENAMED_VALUES = {("sampler.mode", "free"): "continuous"}
+RENAMED_VALUES = {("sampler.mode", "free"): "continuous", ("method.against", "foreign"): "next_reference"}
 """A key and its old value -> its new value."""
 TRL_KEYS = {
     "model": "policy.start",

@@ -70,8 +70,10 @@ class ReadingCounts(Metrics):
     pairs: int = 0
     own_prefers_success: int = 0
     """Pairs under the group's own reference."""
-    foreign_pairs: int = 0
-    foreign_prefers_success: int = 0
+    next_reference_pairs: int = Field(default=0, validation_alias="foreign_pairs", serialization_alias="foreign_pairs")
+    next_reference_prefers_success: int = Field(
+        default=0, validation_alias="foreign_prefers_success", serialization_alias="foreign_prefers_success"
+    )
     """Pairs under another task's reference."""
     swapped_pairs: int = 0
     own_above_swapped: int = 0
@@ -123,8 +125,10 @@ class CreditMetrics(Metrics):
     """By kind of token; `first` is the beginning of a turn."""
     method: dict[str, Any] = {}
     """The method's state."""
-    shuffled: CreditOverlap | None = None
-    """With the next task's reference, in steps with a sample."""
+    next_reference: CreditOverlap | None = Field(
+        default=None, validation_alias="shuffled", serialization_alias="shuffled"
+    )
+    """With the next group's reference, in steps with a sample."""
     swapped: CreditOverlap | None = None
     """With success and failure exchanged in the reference, in steps with a sample."""
     reading: list[ReadingCounts] | None = None

@@ -223,6 +223,6 @@ class StepMetrics(UpdateMetrics, RolloutMetrics):
             if row[section] is None:
                 del row[section]
         for part in ("shuffled", "swapped", "reading", "noise"):
-            if self.credit and getattr(self.credit, part) is None:
+            if self.credit and row["credit"][part] is None:
                 del row["credit"][part]
         return row

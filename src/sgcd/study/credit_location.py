@@ -17,11 +17,11 @@ from sgcd.settings import UNDECIDED_ENTROPY
 from sgcd.study.decision_values import MAX_TOP_PROB
 from sgcd.study.ranking import leave_one_out, ranking_estimates
 from sgcd.study.weightings import (
-    AGAINST_FOREIGN,
+    AGAINST_NEXT,
     AGAINST_SWAPPED,
     OWN_REFERENCE,
-    SHUFFLED_REFERENCE,
     UNDER_NEUTRAL,
+    UNDER_NEXT,
     UNDER_SWAPPED,
     RolloutWithTruth,
     assign_credits,
@@ -37,7 +37,7 @@ _OTHER_TEACHERS = {
     "swapped reference": UNDER_SWAPPED,
     "neutral text": UNDER_NEUTRAL,
     "own against swapped": AGAINST_SWAPPED,
-    "own against foreign": AGAINST_FOREIGN,
+    "own against foreign": AGAINST_NEXT,
 }
 _TEACHER_SCORES: dict[str, Callable[[Features], _Array]] = {
     "divergence": lambda features: features.divergence,
@@ -102,7 +102,7 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
     its surprisal need no reference.
     """
     tokens = PooledTokens(samples)
-    arms = (OWN_REFERENCE, SHUFFLED_REFERENCE)
+    arms = (OWN_REFERENCE, UNDER_NEXT)
 
     def weights(variant: SgcdSettings) -> list[_Array]:
         credits_by_arm = [assign_credits(variant, arm, samples) for arm in arms]
@@ -181,7 +181,7 @@ def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any
         return None
     signs = {
         "gap": tokens.collect_features(OWN_REFERENCE, lambda features: features.teacher_logprob_gap),
-        "shuffled gap": tokens.collect_features(SHUFFLED_REFERENCE, lambda features: features.teacher_logprob_gap),
+        "shuffled gap": tokens.collect_features(UNDER_NEXT, lambda features: features.teacher_logprob_gap),
         **{
             f"gap, {name}": tokens.collect_features(reference, lambda features: features.teacher_logprob_gap)
             for name, reference in _OTHER_TEACHERS.items()

@@ -156,7 +156,7 @@ async def attach_truth(groups: Sequence[GroupWithReferences], study: LabStudy) -
 
 
 async def measure_reference_effect(groups: Sequence[GroupWithReferences], study: LabStudy) -> ReportJson:
-    """Success of fresh plays where siblings are mixed: without a reference, with the own, with the next task's."""
+    """Success of fresh plays where siblings are mixed: without a reference, with the own, with the next group's."""
     tasks = [group.siblings.task for group in groups]
     arms = {"own": [group.own_text for group in groups], "shuffled": [group.shuffled_text for group in groups]}
     plays = await play_reference_arms(

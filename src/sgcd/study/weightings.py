@@ -17,7 +17,7 @@ _ATTENUATING_FLOOR = 0.2
 """Smallest weight of the variants that also attenuate."""
 _ORACLE_CAP = 2.0
 """Weight of a decisive token where the truth gives the weights."""
-OWN_REFERENCE, SHUFFLED_REFERENCE, UNDER_SWAPPED, UNDER_NEUTRAL, AGAINST_SWAPPED, AGAINST_FOREIGN = range(6)
+OWN_REFERENCE, UNDER_NEXT, UNDER_SWAPPED, UNDER_NEUTRAL, AGAINST_SWAPPED, AGAINST_NEXT = range(6)
 """The places of a rollout's features: four teachers against the student, and the own one against two other teachers."""
 """Numbers of the two references under which each rollout is scored."""
 
@@ -82,7 +82,7 @@ def build_weights(base_settings: SgcdSettings, samples: Sequence[RolloutWithTrut
         "grpo": [np.ones(len(sample.scored.rollout.response), np.float32) for sample in samples],
         **{name: method_weights(settings, OWN_REFERENCE) for name, settings in variants.items()},
         **{
-            name.replace("sgcd", "shuffled"): method_weights(settings, SHUFFLED_REFERENCE)
+            name.replace("sgcd", "shuffled"): method_weights(settings, UNDER_NEXT)
             for name, settings in variants.items()
         },
         "oracle": truth_weights(_ORACLE_CAP, 1.0),

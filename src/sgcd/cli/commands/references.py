@@ -73,7 +73,7 @@ def compare_references(
 ) -> None:
     """Rewrite a run's references in other ways, and measure how much of the credit stays.
 
-    The ways: other writers and parts of the text, one pair of siblings, each sibling left out, the next task's
+    The ways: other writers and parts of the text, one pair of siblings, each sibling left out, the next group's
     reference, and more and more wrong statements. The measures: overlap of credited tokens, rank correlation of
     weights, and in the lab success with the reference, with intervals.
     """

@@ -82,7 +82,7 @@ def build_teacher_input(
     return TeacherInput(rollout, input_ids, creditable_flags, fitted.dropped_lines, len(fitted.ids))
 
 
-def next_result(index: int, reference_results: Sequence[ReferenceResult]) -> ReferenceResult | None:
+def find_next_result(index: int, reference_results: Sequence[ReferenceResult]) -> ReferenceResult | None:
     """The result of the next group that has a reference, if it is another group."""
     with_reference = [position for position, result in enumerate(reference_results) if result.reference]
     candidates = sorted(with_reference, key=lambda position: (position <= index, position))

@@ -43,7 +43,7 @@ class RolloutCredit:
     creditable: Flags
     skip_reason: str = ""
     """Why the method saw no features: no_reference, exceeds_window, or not_read."""
-    foreign_signal: Signal | None = None
+    next_signal: Signal | None = None
     """The signal under the next group's reference."""
     swapped_signal: Signal | None = None
     """The signal under the group's reference with success and failure exchanged."""
@@ -112,7 +112,7 @@ def build_credit_metrics(
         ),
         where=_credit_by_place(counted),
         method=dict(method_state),
-        shuffled=_credit_overlap(rollout_credits, "foreign_signal") if is_sample else None,
+        next_reference=_credit_overlap(rollout_credits, "next_signal") if is_sample else None,
         swapped=_credit_overlap(rollout_credits, "swapped_signal") if is_sample else None,
         reading=[*reading] if reading is not None else None,
         noise=_measure_noise(scored),
@@ -183,15 +183,15 @@ def count_reading_pairs(batch: ScoredGroup, rollout_credits: Sequence[RolloutCre
         compared = [(success, failure) for success, failure in known if success is not None and failure is not None]
         return len(compared), sum(success > failure for success, failure in compared)
 
-    foreign, swapped = (_sum_logprobs(batch, Teacher(context)) for context in ("next_reference", "swapped"))
+    next_reference, swapped = (_sum_logprobs(batch, Teacher(context)) for context in ("next_reference", "swapped"))
     num_pairs, num_own = count(own, student)
-    num_foreign_pairs, num_foreign = count(foreign, student)
+    num_next_pairs, num_next = count(next_reference, student)
     num_swapped_pairs, num_above = count(own, swapped)
     return ReadingCounts(
         pairs=num_pairs,
         own_prefers_success=num_own,
-        foreign_pairs=num_foreign_pairs,
-        foreign_prefers_success=num_foreign,
+        next_reference_pairs=num_next_pairs,
+        next_reference_prefers_success=num_next,
         swapped_pairs=num_swapped_pairs,
         own_above_swapped=num_above,
     )

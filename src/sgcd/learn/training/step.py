@@ -25,7 +25,7 @@ from sgcd.learn.training.gradient import (
 )
 from sgcd.learn.training.surrogate import surrogate_advantages
 from sgcd.learn.training.teacher_scorer import (
-    FOREIGN_REFERENCE,
+    NEXT_REFERENCE,
     SWAPPED_REFERENCE,
     ReferenceSource,
     ScoredGroup,
@@ -198,7 +198,7 @@ class GroupBackward:
             step=self.step,
             reads_references=self.reads_references,
         )
-        # Against the swapped teacher, exchanging the two changes little; against a foreign one there is no third.
+        # Against the swapped teacher, exchanging the two changes little; against the next group's there is no third.
         against = needs.against if needs else "student"
         return RolloutCredit(
             teacher_input.rollout,
@@ -206,7 +206,7 @@ class GroupBackward:
             features.get(needs.teachers[0]) if needs else None,
             teacher_input.creditable,
             skip_reason=teacher_input.skip_reason or ("not_read" if inputs.unread(needs) else ""),
-            foreign_signal=self._assign_under(FOREIGN_REFERENCE, inputs) if against != "foreign" else None,
+            next_signal=self._assign_under(NEXT_REFERENCE, inputs) if against != "next_reference" else None,
             swapped_signal=self._assign_under(SWAPPED_REFERENCE, inputs) if against == "student" else None,
             logprobs=scores.logprobs[position],
         )
@@ -227,7 +227,7 @@ class GroupBackward:
 
 
 def takes_reading_sample(step: int, config: TrainConfig) -> bool:
-    """Whether the rollouts of a step are also scored under the swapped and the next task's reference."""
+    """Whether the rollouts of a step are also scored under the swapped and the next group's reference."""
     every = config.scoring.reading_every
     return bool(every) and (step == 1 or step % every == 0)
 

@@ -26,8 +26,8 @@ from sgcd.learn.scoring.teacher_inputs import (
     as_student,
     build_teacher_inputs,
     empty_teacher_inputs,
+    find_next_result,
     neutral_reference,
-    next_result,
     require_other,
     with_other_reference,
     with_references,
@@ -36,8 +36,8 @@ from sgcd.learn.scoring.teacher_inputs import (
 from sgcd.learn.training.timers import StepTimer
 from sgcd.records import Group, Reference
 
-FOREIGN_REFERENCE = Teacher(context="next_reference")
-"""A control: the teacher reads another group's reference."""
+NEXT_REFERENCE = Teacher(context="next_reference")
+"""A control: the teacher reads the next group's reference."""
 SWAPPED_REFERENCE = Teacher(context="swapped")
 """A control: the teacher reads the group's reference with success and failure exchanged."""
 
@@ -109,13 +109,13 @@ class TeacherScorer:
     forward: ForwardConfig
     timer: StepTimer
     samples_reading: bool = False
-    """Score `FOREIGN_REFERENCE` and `SWAPPED_REFERENCE` as well, if the method reads its own references."""
+    """Score `NEXT_REFERENCE` and `SWAPPED_REFERENCE` as well, if the method reads its own references."""
 
     def __post_init__(self) -> None:
         teachers = self.needs.teachers if self.needs else ()
         self.samples_reading = self.samples_reading and Teacher() in teachers
         if self.samples_reading:
-            teachers = (*teachers, FOREIGN_REFERENCE, SWAPPED_REFERENCE)
+            teachers = (*teachers, NEXT_REFERENCE, SWAPPED_REFERENCE)
         self.teachers: tuple[Teacher, ...] = tuple(dict.fromkeys(teachers))
         self._tasks: list[asyncio.Task[ScoredGroup]] = []
 
@@ -187,9 +187,9 @@ class TeacherScorer:
         contexts |= {self._against_context(teacher) for teacher in self.teachers}
         others: dict[str, Reference | None] = {}
         if contexts & {"next_reference", "next_swapped"}:
-            following = next_result(index, [await self._get_result(other) for other in self.groups])
-            others["next_reference"] = following and following.reference
-            others["next_swapped"] = following and following.swapped
+            next_result = find_next_result(index, [await self._get_result(other) for other in self.groups])
+            others["next_reference"] = next_result and next_result.reference
+            others["next_swapped"] = next_result and next_result.swapped
         others |= {"swapped": result.swapped, "neutral": neutral_reference(result.reference)}
         inputs = {"reference": own}
         for context in contexts & {*others}:
@@ -204,7 +204,7 @@ class TeacherScorer:
         assert self.needs is not None
         if self.needs.against == "swapped":
             return {"reference": "swapped", "next_reference": "next_swapped"}.get(teacher.context, "")
-        return "next_reference" if self.needs.against == "foreign" and teacher == Teacher() else ""
+        return "next_reference" if self.needs.against == "next_reference" and teacher == Teacher() else ""
 
     async def _get_result(self, group: Group) -> ReferenceResult:
         result = await self.references.get(group)

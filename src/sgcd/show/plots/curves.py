@@ -159,7 +159,9 @@ def credit_curves(metrics: Sequence[StepMetrics]) -> list[tuple[str, str, dict[s
             "Other references",
             "of the credited tokens, how many a wrong reference credits too; low is good",
             {
-                "the next task's": line(lambda credit: credit.shuffled.overlap if credit.shuffled else None),
+                "the next group's": line(
+                    lambda credit: credit.next_reference.overlap if credit.next_reference else None
+                ),
                 "its own, exchanged": line(lambda credit: credit.swapped.overlap if credit.swapped else None),
             },
         ),

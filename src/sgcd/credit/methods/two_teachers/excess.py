@@ -4,8 +4,8 @@
     W_t = low + (high - low) min(1, e_t / saturation) where the student is undecided, low elsewhere
 
 The source is this project: any text moves a policy where it is undecided, and the difference is what this reference
-adds. The other text is a neutral one of equal length, or the next task's reference. Defaults: undecided from an entropy
-of .1 nat on, weights in [1, 2], the published reverse KL and top 100; a full share at .3 nat is a guess.
+adds. The other text is a neutral one of equal length, or the next group's reference. Defaults: undecided from an
+entropy of .1 nat on, weights in [1, 2], the published reverse KL and top 100; a full share at .3 nat is a guess.
 """
 
 import numpy as np
