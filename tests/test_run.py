@@ -14,7 +14,7 @@ from sgcd.errors import FolderError, RecordError
 from sgcd.records import Call, Group, Rollout, Task, Turn, Verdict
 from sgcd.storage.atomic import atomic_folder, remove, write_atomic
 from sgcd.storage.metrics import StepMetrics
-from sgcd.storage.record_files import groups_from_bytes, groups_to_bytes
+from sgcd.storage.record_files import credit_from_bytes, credit_to_bytes, groups_from_bytes, groups_to_bytes
 from sgcd.storage.rows import append_rows, read_rows
 from sgcd.storage.run_folder import RunFolder
 
@@ -141,7 +141,7 @@ def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
         ),
         "t-1/1": CreditRecord(Credit(2.47487, none), Features(none, none, none, none)),
         "ü/2": CreditRecord(
-            Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), creditable=np.array([False])
+            Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), unmasked=np.array([False])
         ),
         "t-1/3": CreditRecord(Credit(-0.3, few[:2] * 0 + 1)),
     }
@@ -152,6 +152,12 @@ def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
         same(read[name], each)
     folder.write_credit(13, {})
     assert folder.read_credit(13) == {}
+    old_names = {"teacher_entropy": "entropy", "unmasked": "creditable"}
+    old_names |= {f"has_{new}": f"has_{old}" for new, old in old_names.items()}
+    arrays = load(credit_to_bytes(scored))
+    old = save({old_names.get(name, name): array for name, array in arrays.items()}, {"schema": "1"})
+    for name, each in credit_from_bytes(old, "here").items():
+        same(scored[name], each)
 
 
 def test_scores_are_one_for_each_token() -> None:

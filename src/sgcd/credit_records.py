@@ -18,22 +18,22 @@ class Features:
 
     >>> import numpy as np
     >>> zero = np.zeros(3, np.float32)
-    >>> Features(divergence=zero, entropy=zero, teacher_logprob_gap=zero).length
+    >>> Features(divergence=zero, teacher_entropy=zero, teacher_logprob_gap=zero).length
     3
     """
 
     divergence: Floats
     """d, between student and teacher, or between two teachers, over the teacher's top-K, the observed token and the
     tail."""
-    entropy: Floats
-    """H of the teacher over the same outcomes."""
+    teacher_entropy: Floats
+    """H over the same outcomes."""
     teacher_logprob_gap: Floats
     """log q(y) - log p(y) of the sampled token; p is the student's or the other teacher's."""
     student_entropy: Floats | None = None
     """H of the student over the whole vocabulary; None in records of older runs."""
 
     def __post_init__(self) -> None:
-        for name in ("entropy", "teacher_logprob_gap", "student_entropy"):
+        for name in ("teacher_entropy", "teacher_logprob_gap", "student_entropy"):
             if getattr(self, name) is not None:
                 check_length("features", name, getattr(self, name), len(self.divergence))
 
@@ -222,7 +222,7 @@ class CreditRecord:
 
     credit: Credit
     features: Features | None = None
-    creditable: Flags | None = None
+    unmasked: Flags | None = None
     """False on masked literals: they keep weight one."""
     saliency: Floats | None = None
     """How much a token belongs to a segment, between 0 and 1."""
@@ -231,6 +231,6 @@ class CreditRecord:
         tokens = len(self.credit.weight)
         if self.features is not None:
             check_length("credit record", "features", self.features.divergence, tokens)
-        for name in ("creditable", "saliency"):
+        for name in ("unmasked", "saliency"):
             if getattr(self, name) is not None:
                 check_length("credit record", name, getattr(self, name), tokens)

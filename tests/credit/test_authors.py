@@ -101,7 +101,7 @@ def random_groups() -> Iterator[list[CreditInputs]]:
             )
             for each in siblings.rollouts
         )
-        yield [replace(each, creditable=None) for each in build_inputs(replace(siblings, rollouts=rollouts), seed)]
+        yield [replace(each, unmasked=None) for each in build_inputs(replace(siblings, rollouts=rollouts), seed)]
 
 
 def signals(name: str, case: list[CreditInputs], **settings: Any) -> list[Signal]:

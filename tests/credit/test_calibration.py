@@ -87,7 +87,10 @@ def test_shares_on_log_normal_divergences():
     shares = []
     for spike in (3.0, 4.0, 5.0, 6.0):
         settings = SegmentSettings(spike=spike)
-        found = [segment(f.divergence, f.entropy, np.ones(2000, bool), settings=settings) for f in map(heavy, range(8))]
+        found = [
+            segment(f.divergence, f.teacher_entropy, np.ones(2000, bool), settings=settings)
+            for f in map(heavy, range(8))
+        ]
         shares.append(sum((s.saliency > 0).sum() for s in found) / 16000)
     assert shares == pytest.approx([0.17, 0.13, 0.11, 0.09], abs=0.02)
 
@@ -118,7 +121,7 @@ def test_one_nan_does_not_switch_the_quantile_off():
 def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     method = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     batch = [inputs(rollout(2000, i), heavy(i)) for i in range(4)]
-    plain = [segment(f.divergence, f.entropy, r.response_mask) for r, f in map(parts, batch)]
+    plain = [segment(f.divergence, f.teacher_entropy, r.response_mask) for r, f in map(parts, batch)]
     assert sum((s.saliency > 0).sum() for s in plain) / 8000 > 0.15  # three deviations are too few here
 
     method.calibrate(batch)

@@ -184,7 +184,7 @@ def test_one_nan_is_left_out_and_with_more_than_one_percent_the_rollout_has_no_c
     x.divergence[21] = np.nan  # in the observation, which nobody scored
     got = credit_of(PUBLISHED, rollout(), 1.0, x)
     assert (got.segments.num_nonfinite, np.flatnonzero(got.credit.weight > 1).tolist()) == (1, [17, 18, 19])
-    x.entropy[5] = np.inf
+    x.teacher_entropy[5] = np.inf
     lost = credit_of(PUBLISHED, rollout(), 1.0, x)
     assert (lost.segments.reason, lost.segments.num_nonfinite, lost.segments.spans) == ("nonfinite", 2, ())
     assert (lost.credit.weight == 1).all()
@@ -198,7 +198,7 @@ def test_one_nan_is_left_out_and_with_more_than_one_percent_the_rollout_has_no_c
 def test_arrays_that_are_not_one_number_for_each_token_are_refused_by_name():
     with pytest.raises(RecordError, match="rollout t1/3: features must have 40 entries"):
         credit_of(PUBLISHED, rollout(), 1.0, features(39))
-    with pytest.raises(RecordError, match="rollout t1/3: creditable must have 40 entries"):
+    with pytest.raises(RecordError, match="rollout t1/3: unmasked must have 40 entries"):
         credit_of(PUBLISHED, rollout(), 1.0, None, np.ones(41, bool))
 
 

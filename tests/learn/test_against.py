@@ -57,7 +57,7 @@ def test_the_divergence_between_two_teachers_is_that_of_both_in_full(divergence:
         expected = divergence_features(other / TEMPERATURE, own / TEMPERATURE, observed, k=5, divergence=divergence)
         assert features is not None
         for array, wanted in zip(
-            (features.divergence, features.entropy, features.teacher_logprob_gap), expected, strict=True
+            (features.divergence, features.teacher_entropy, features.teacher_logprob_gap), expected, strict=True
         ):
             assert np.allclose(array[each.response_mask], wanted.numpy()[each.response_mask], atol=1e-6)
     assert found[0].divergence.max() > 0.01  # type: ignore[union-attr]

@@ -143,12 +143,12 @@ def test_sums_that_tell_noise_from_credit(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_literals_keep_weight_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgcd.contrast.reference.creditable_mask", lambda *_: np.zeros(42, bool))
+    monkeypatch.setattr("sgcd.contrast.reference.unmasked_tokens", lambda *_: np.zeros(42, bool))
     done = deserve(tmp_path, [group(LONG, LONG)])
     assert credit(done).reasons == {"few_tokens": 2}
     assert credit(done).tokens == 80
     assert credit(done).creditable == 0
-    assert not done.rollout_credits[0].record.creditable.any()  # type: ignore[union-attr]
+    assert not done.rollout_credits[0].record.unmasked.any()  # type: ignore[union-attr]
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:

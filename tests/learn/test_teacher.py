@@ -57,7 +57,7 @@ def test_features_are_those_of_both_contexts_in_full() -> None:
         for each, row, found in zip(ROLLOUTS, ROWS, marks.features[0], strict=True):
             assert found is not None
             expected = by_hand(policy, each, row, k)
-            for name in ("divergence", "entropy", "teacher_logprob_gap", "student_entropy"):
+            for name in ("divergence", "teacher_entropy", "teacher_logprob_gap", "student_entropy"):
                 assert getattr(found, name).dtype == np.float32
                 assert np.allclose(getattr(found, name), getattr(expected, name), atol=1e-6)
         assert max(found.divergence.max(initial=0) for found in marks.features[0] if found) > 0.01
@@ -70,7 +70,7 @@ def test_without_a_reference_the_divergence_is_exactly_zero(dtype: torch.dtype) 
     for each, found in zip(ROLLOUTS, marks.features[0], strict=True):
         assert found is not None
         assert found.divergence.tolist() == found.teacher_logprob_gap.tolist() == [0.0] * len(each.response)
-        assert (found.entropy[each.response_mask] > 0).all()
+        assert (found.teacher_entropy[each.response_mask] > 0).all()
 
 
 def test_one_changed_id_is_refused() -> None:

@@ -76,14 +76,14 @@ def test_teacher_and_student_are_aligned_over_thirty_turns(name: str) -> None:
         student, teacher = both(model, each, reference)
         observed = torch.from_numpy(each.response.astype(np.int64))
         for kind, expected in zip(
-            ("divergence", "entropy", "teacher_logprob_gap"),
+            ("divergence", "teacher_entropy", "teacher_logprob_gap"),
             divergence_features(student, teacher, observed, k=6),
             strict=True,
         ):
             by_hand = np.where(each.response_mask, expected.numpy(), 0)
             found = getattr(features, kind)
             assert np.abs(found - by_hand).max() < TOLERANCE
-            if len(each.response) > 30 and kind != "entropy":
+            if len(each.response) > 30 and kind != "teacher_entropy":
                 assert np.abs(found[1:] - by_hand[:-1]).max() > 100 * TOLERANCE
 
 

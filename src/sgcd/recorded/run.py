@@ -141,7 +141,7 @@ class RecordedRun:
         if not self.scorer and isinstance(self.method, Grpo):
             signals = [_weigh_points(one, scores.references) for one in inputs]
         credit_records = {
-            one.rollout.name: CreditRecord(signal.credit, one.reference_features, one.creditable, signal.saliency)
+            one.rollout.name: CreditRecord(signal.credit, one.reference_features, one.unmasked, signal.saliency)
             for one, signal in zip(inputs, signals, strict=True)
         }
         is_kept = [len({rollout.reward for rollout in group.rollouts}) > 1 for group in encoded.groups]
@@ -170,7 +170,7 @@ def credit_inputs(group: Group, scores: BatchScores, recipe: Recipe, reads_refer
                 rollout,
                 advantage,
                 scores.features_of(rollout.name),
-                scores.creditable_of(rollout.name),
+                scores.unmasked_of(rollout.name),
                 group,
                 group_advantages=values,
                 logprobs=logprobs,

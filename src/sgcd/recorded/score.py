@@ -82,7 +82,7 @@ class PolicyScorer:
                 one.rollout,
                 signal,
                 one.features.get(self.teachers[0]) if self.teachers else None,
-                np.ones(len(one.rollout.response), np.bool_) if one.creditable is None else one.creditable,
+                np.ones(len(one.rollout.response), np.bool_) if one.unmasked is None else one.unmasked,
                 scores.skip_reasons.get(one.rollout.name) or ("not_read" if one.unread(self.method.needs) else ""),
             )
             for one, signal in zip(inputs, signals, strict=True)
@@ -104,14 +104,12 @@ class PolicyScorer:
         for index, (rollout, teacher_input) in enumerate(zip(rollouts, batch.inputs, strict=True)):
             num_tokens = len(rollout.response)
             for teacher, column in zip(self.teachers, student.features, strict=True):
-                record = unscored_record(num_tokens, column[index], teacher_input.creditable)
+                record = unscored_record(num_tokens, column[index], teacher_input.unmasked)
                 scores.features[teacher][rollout.name] = record
             scores.student[rollout.name] = student_record(student.logprobs[index], student.entropies[index])
             if teacher_input.skip_reason:
                 scores.skip_reasons[rollout.name] = teacher_input.skip_reason
             unit = Signal(Credit(0.0, np.ones(num_tokens, np.float32)))
-            entries.append(
-                RolloutCredit(rollout, unit, None, teacher_input.creditable, logprobs=student.logprobs[index])
-            )
+            entries.append(RolloutCredit(rollout, unit, None, teacher_input.unmasked, logprobs=student.logprobs[index]))
         if counts := count_reading_pairs(batch, entries):
             scores.reading_counts.append(counts)

@@ -45,8 +45,8 @@ def build_token_classes(rollout: Rollout, credit_record: CreditRecord | None, ma
                 ),
                 "d",
             )
-        if credit_record.creditable is not None:
-            add(~credit_record.creditable & rollout.response_mask, "m")
+        if credit_record.unmasked is not None:
+            add(~credit_record.unmasked & rollout.response_mask, "m")
     assert len(classes_by_token) == size
     return [" ".join(classes).replace("m1", "m") for classes in classes_by_token]
 
@@ -86,15 +86,15 @@ def token_numbers(rollout: Rollout, credit_record: CreditRecord | None) -> Token
         features = credit_record.features
         feature_values = {
             "divergence": features.divergence,
-            "entropy": features.entropy,
+            "entropy": features.teacher_entropy,
             "gap": features.teacher_logprob_gap,
         }
         for name, values in feature_values.items():
             numbers[name] = _short_numbers(values[show_mask])
     if credit_record.saliency is not None:
         numbers["saliency"] = _short_numbers(credit_record.saliency[show_mask])
-    if credit_record.creditable is not None:
-        numbers["masked"] = np.flatnonzero(~credit_record.creditable[show_mask]).tolist()
+    if credit_record.unmasked is not None:
+        numbers["masked"] = np.flatnonzero(~credit_record.unmasked[show_mask]).tolist()
     return numbers
 
 

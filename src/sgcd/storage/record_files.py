@@ -43,13 +43,17 @@ _FIRST_KEYS = (
 """The order of a rollout's keys in sgcd 0.1; other fields follow in the order of the class."""
 _TRIAL_KEYS = frozenset("seed step split mode task category trial success broken".split())
 """Keys that every row of evaluation.jsonl has; measure/trial_rows.py knows them all."""
-_FEATURE_ARRAYS = ("divergence", "entropy", "teacher_logprob_gap", "student_entropy")
+_FEATURE_ARRAYS = ("divergence", "teacher_entropy", "teacher_logprob_gap", "student_entropy")
 _OLD_NAMES = {
     "insert_at": "reference_position",
     "ending": "end_reason",
     "cuts": "truncations",
     "failed": "is_error",
     "exact": "roundtrips",
+    "entropy": "teacher_entropy",
+    "has_entropy": "has_teacher_entropy",
+    "creditable": "unmasked",
+    "has_creditable": "has_unmasked",
     "mask": "response_mask",
     "kinds": "token_kinds",
     "sampled_logp": "sampling_logprobs",
@@ -159,7 +163,7 @@ def credit_to_bytes(records: Mapping[str, CreditRecord]) -> bytes:
         name: [record.features and getattr(record.features, name) for record in records.values()]
         for name in _FEATURE_ARRAYS
     }
-    optional |= {name: [getattr(record, name) for record in records.values()] for name in ("creditable", "saliency")}
+    optional |= {name: [getattr(record, name) for record in records.values()] for name in ("unmasked", "saliency")}
     for name, parts in optional.items():
         present = [part for part in parts if part is not None]
         if present:
@@ -173,7 +177,7 @@ def credit_from_bytes(data: bytes, where: str) -> dict[str, CreditRecord]:
     check_schema({"schema": int(metadata["schema"])}, where)
     flat = _with_new_names(load(data))
     names: list[str] = json.loads(flat["names"].tobytes())
-    optional = {name: _optional_arrays(flat, name) for name in (*_FEATURE_ARRAYS, "creditable", "saliency")}
+    optional = {name: _optional_arrays(flat, name) for name in (*_FEATURE_ARRAYS, "unmasked", "saliency")}
     records: dict[str, CreditRecord] = {}
     for index, weight in enumerate(_split_arrays(flat["weight"], flat["lengths"])):
         advantage, cap, floor = (float(flat[name][index]) for name in ("advantage", "cap", "floor"))

@@ -242,7 +242,7 @@ def spike_condition_shares(samples: Sequence[RolloutWithTruth], settings: SgcdSe
 def _spike_conditions(sample: RolloutWithTruth, settings: SegmentSettings) -> list[_Array]:
     """Flags by token: enough tokens, enough nats, high divergence, confident teacher, and all four."""
     counted, features = sample.truth.counted_mask, sample.scored.features_under(OWN_REFERENCE)
-    d, h = features.divergence.astype(float), features.entropy.astype(float)
+    d, h = features.divergence.astype(float), features.teacher_entropy.astype(float)
     scale = measure_scale(d[counted], h[counted], settings)
     enough_tokens = np.full(len(d), counted.sum() >= settings.min_tokens)
     enough_nats = d >= settings.min_divergence

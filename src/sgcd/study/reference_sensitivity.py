@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.contrast.insert import build_teacher_input_ids
-from sgcd.contrast.leakage.literals import creditable_mask
+from sgcd.contrast.leakage.literals import unmasked_tokens
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import CreditInputs, Method
@@ -64,7 +64,7 @@ def score_references(
         for case, texts_of_case in zip(cases, texts, strict=True)
     ]
     chat = context.reference_builder.chat
-    masks = [creditable_mask(rollout, case.literals, chat) for case in cases for rollout in case.group.rollouts]
+    masks = [unmasked_tokens(rollout, case.literals, chat) for case in cases for rollout in case.group.rollouts]
     scored_rollouts = score_groups_under_references(
         context.model,
         [case.group for case in cases],

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from sgcd.contrast.insert import build_teacher_input_ids, encode_reference, write_neutral_text
-from sgcd.contrast.leakage.literals import creditable_mask
+from sgcd.contrast.leakage.literals import unmasked_tokens
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings
 from sgcd.lab.reference_effect import WITHOUT_REFERENCE, play_reference_arms
@@ -141,7 +141,7 @@ async def attach_truth(groups: Sequence[GroupWithReferences], study: LabStudy) -
     measurements: list[decision_values.MeasuredRollout] = []
     for scored, rollout_top_probs in zip(scored_rollouts, top_probs, strict=True):
         group, rollout = groups[scored.group_index], scored.rollout
-        counted = rollout.response_mask & creditable_mask(rollout, group.reference_result.literals, chat)
+        counted = rollout.response_mask & unmasked_tokens(rollout, group.reference_result.literals, chat)
         measurements.append(decision_values.MeasuredRollout(group.siblings.task, rollout, rollout_top_probs, counted))
     truths = await decision_values.measure_truths(
         measurements,

@@ -32,7 +32,7 @@ class RolloutWithTruth:
     truth: Truth
 
     @property
-    def creditable_mask(self) -> Flags:
+    def unmasked_tokens(self) -> Flags:
         return self.truth.counted_mask | ~self.scored.rollout.response_mask
 
 
@@ -45,7 +45,7 @@ def assign_credits(settings: SgcdSettings, reference: int, samples: Sequence[Rol
                 sample.scored.rollout,
                 sample.scored.advantage,
                 {Teacher(): sample.scored.features_under(reference)},
-                sample.creditable_mask,
+                sample.unmasked_tokens,
             )
         )
         for sample in samples

@@ -183,7 +183,7 @@ class SGCDTrainer(GRPOTrainer):
                     entry.rollout,
                     self.credit_method.assign_credit(entry),
                     entry.features.get(needs.teachers[0]) if needs else None,
-                    teacher_input.creditable,
+                    teacher_input.unmasked,
                     teacher_input.skip_reason,
                     logprobs=entry.logprobs,
                 )
@@ -216,7 +216,7 @@ class SGCDTrainer(GRPOTrainer):
                     rollout,
                     group_advantages[index],
                     {teacher: one for teacher, one in features.items() if isinstance(one, Features)},
-                    scored.inputs[index].creditable,
+                    scored.inputs[index].unmasked,
                     scored.group,
                     group_advantages=group_advantages,
                     logprobs=scores.logprobs[index],

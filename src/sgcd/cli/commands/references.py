@@ -162,7 +162,7 @@ def reference_lines(
 def credited_turns(rollout: "Rollout", credit_record: "CreditRecord", chat: "Chat") -> Iterator[str]:
     """One line per turn of the policy."""
     text, spans = chat.decode_with_spans(rollout.response)
-    creditable_mask = rollout.response_mask if credit_record.creditable is None else credit_record.creditable
+    unmasked = rollout.response_mask if credit_record.unmasked is None else credit_record.unmasked
     for turn in rollout.turns:
         marked_words = list[str]()
         for position in range(turn.start, turn.stop):
@@ -171,12 +171,6 @@ def credited_turns(rollout: "Rollout", credit_record: "CreditRecord", chat: "Cha
                 credit_record.credit.weight[position],
             )
             stripped = word.strip()
-            marked = (
-                f"{stripped}({weight:.2f})"
-                if weight > 1
-                else stripped
-                if creditable_mask[position]
-                else f"[{stripped}]"
-            )
+            marked = f"{stripped}({weight:.2f})" if weight > 1 else stripped if unmasked[position] else f"[{stripped}]"
             marked_words.append(word.replace(stripped, marked) if stripped else word)
         yield "".join(marked_words).strip()

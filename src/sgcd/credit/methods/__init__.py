@@ -70,7 +70,7 @@ class CreditInputs:
     """Of the rollout over its siblings."""
     features: Mapping[Teacher, Features] = field(default_factory=dict[Teacher, Features])
     """By teacher; a teacher is absent where it had no reference or no room."""
-    creditable: Flags | None = None
+    unmasked: Flags | None = None
     """False on masked literals; None where every token may have credit."""
     group: Group | None = None
     """The rollout's siblings, itself among them."""
@@ -109,7 +109,7 @@ class CreditInputs:
     def creditable_tokens(self) -> Flags:
         """Tokens that the policy wrote and that are no masked literal."""
         mask = self.rollout.response_mask
-        return mask if self.creditable is None else mask & self.creditable
+        return mask if self.unmasked is None else mask & self.unmasked
 
     def unread(self, needs: Needs | None) -> set[Teacher]:
         """The teachers whose references the policy does not read, where the method asks that it does.

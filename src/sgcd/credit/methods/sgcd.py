@@ -65,14 +65,14 @@ class Sgcd:
         """
         settings, rollout, features = self.settings, inputs.rollout, inputs.features.get(self.teacher)
         num_tokens = len(rollout.response)
-        creditable = np.ones(num_tokens, dtype=bool) if inputs.creditable is None else inputs.creditable
-        check_length(f"rollout {rollout.name}", "creditable", creditable, num_tokens)
-        may_have_credit = creditable
+        unmasked = np.ones(num_tokens, dtype=bool) if inputs.unmasked is None else inputs.unmasked
+        check_length(f"rollout {rollout.name}", "unmasked", unmasked, num_tokens)
+        may_have_credit = unmasked
         if features is None:
             segments = Segments(np.zeros(num_tokens, np.float32), (), 0, 0, "no_reference")
         else:
-            segments = self._find_segments(rollout, features, creditable, self.segment_settings)
-            may_have_credit = creditable & features.undecided_mask(self._min_entropy)
+            segments = self._find_segments(rollout, features, unmasked, self.segment_settings)
+            may_have_credit = unmasked & features.undecided_mask(self._min_entropy)
             if settings.direction_gate:
                 segments = drop_disagreeing_segments(segments, inputs.advantage, features.teacher_logprob_gap)
         weight = weigh(
@@ -103,7 +103,7 @@ class Sgcd:
         def credited_share(settings: SegmentSettings) -> float:
             credited = 0
             for inputs, features in scored:
-                segments = self._find_segments(inputs.rollout, features, inputs.creditable, settings)
+                segments = self._find_segments(inputs.rollout, features, inputs.unmasked, settings)
                 credited += int((segments.saliency > 0).sum())
             return credited / num_tokens
 
@@ -132,14 +132,14 @@ class Sgcd:
             self._min_entropy = max(least, float(np.quantile(finite, quantile, method="lower")))
 
     def _find_segments(
-        self, rollout: Rollout, features: Features, creditable: Flags | None, settings: SegmentSettings
+        self, rollout: Rollout, features: Features, unmasked: Flags | None, settings: SegmentSettings
     ) -> Segments:
         check_length(f"rollout {rollout.name}", "features", features.divergence, len(rollout.response))
         segments = segment(
             features.divergence,
-            features.entropy,
+            features.teacher_entropy,
             rollout.response_mask,
-            creditable=creditable,
+            unmasked=unmasked,
             undecided=features.undecided_mask(self._min_entropy),
             turns=turn_indices(rollout),
             settings=settings,

@@ -40,7 +40,7 @@ class RolloutCredit:
     signal: Signal
     features: Features | None
     """Under the first of the method's teachers."""
-    creditable: Flags
+    unmasked: Flags
     skip_reason: str = ""
     """Why the method saw no features: no_reference, exceeds_window, or not_read."""
     next_signal: Signal | None = None
@@ -59,7 +59,7 @@ class RolloutCredit:
         """The record for the run's folder."""
         if self.features is None:
             return CreditRecord(self.credit)
-        return CreditRecord(self.credit, self.features, self.creditable, self.signal.saliency)
+        return CreditRecord(self.credit, self.features, self.unmasked, self.signal.saliency)
 
     @property
     def no_segment_reason(self) -> str:
@@ -67,9 +67,9 @@ class RolloutCredit:
         return self.skip_reason or self.signal.segments.reason
 
     @property
-    def eligible(self) -> Flags:
+    def creditable_tokens(self) -> Flags:
         """Tokens that the policy wrote and that are no masked literal."""
-        return self.rollout.response_mask & self.creditable
+        return self.rollout.response_mask & self.unmasked
 
 
 def build_credit_metrics(
@@ -90,7 +90,7 @@ def build_credit_metrics(
     scored = [entry for entry in rollout_credits if entry.features]
     counted = scored if has_teacher else rollout_credits
     divergence = _feature_values(scored, "divergence")
-    weight = _concatenate([entry.credit.weight[entry.eligible] for entry in counted])
+    weight = _concatenate([entry.credit.weight[entry.creditable_tokens] for entry in counted])
     reasons = Counter(entry.no_segment_reason for entry in rollout_credits if entry.no_segment_reason)
     return CreditMetrics(
         weighs=can_change_weights,
@@ -103,7 +103,7 @@ def build_credit_metrics(
         segments=sum(len(entry.signal.segments.spans) for entry in scored),
         nonfinite=sum(entry.signal.segments.num_nonfinite for entry in scored),
         divergence=DivergenceMetrics(mean=_mean(divergence), **_quantiles(divergence)),
-        entropy=_mean(_feature_values(scored, "entropy")),
+        entropy=_mean(_feature_values(scored, "teacher_entropy")),
         gap=_mean(_feature_values(scored, "teacher_logprob_gap")),
         weight=WeightMetrics(
             mean=_mean(_concatenate([entry.credit.weight[entry.rollout.response_mask] for entry in rollout_credits])),
@@ -123,10 +123,10 @@ def _measure_noise(rollout_credits: Sequence[RolloutCredit]) -> NoiseMetrics | N
     """What tells noise from credit, from arrays that are there anyway."""
     if not rollout_credits or any(_feature(entry, "student_entropy") is None for entry in rollout_credits):
         return None
-    eligible = [entry.eligible & np.isfinite(_feature(entry, "divergence")) for entry in rollout_credits]
+    creditable = [entry.creditable_tokens & np.isfinite(_feature(entry, "divergence")) for entry in rollout_credits]
 
     def tokens(arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
-        return _concatenate([array[mask] for array, mask in zip(arrays, eligible, strict=True)])
+        return _concatenate([array[mask] for array, mask in zip(arrays, creditable, strict=True)])
 
     divergence = tokens(_feature(entry, "divergence") for entry in rollout_credits).astype(np.float64)
     entropy = tokens(_feature(entry, "student_entropy") for entry in rollout_credits)
@@ -260,7 +260,7 @@ def _histogram(weight: NDArray[Any], rollout_credits: Sequence[Credit]) -> Weigh
 
 def _feature_values(rollout_credits: Sequence[RolloutCredit], name: str) -> NDArray[Any]:
     """A feature at every creditable token where it is finite."""
-    values = _concatenate([getattr(entry.features, name)[entry.eligible] for entry in rollout_credits])
+    values = _concatenate([getattr(entry.features, name)[entry.creditable_tokens] for entry in rollout_credits])
     return values[np.isfinite(values)]
 
 
