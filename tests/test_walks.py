@@ -26,7 +26,7 @@ KEYS = [
 ]  # fmt: skip
 Edge = tuple[str, str | None]
 MAX_CALLS = {"rollout": 15, "reference": 13}
-MAX_RECORDS = 11
+MAX_RECORDS = 10
 GIVEN = {"Task", "TaskCursor", "PlayContext", "ForwardConfig", "TeacherPolicies", "ReferenceBuilder"}
 """What a step is given, and how it works; no record of what becomes of a rollout."""
 OF_THE_STEP = {"CollectedGroups"}

@@ -6,7 +6,8 @@ from importlib import import_module
 from pathlib import Path
 
 from sgcd.act.environment import TaskSuite
-from sgcd.act.rollout import RolloutSpec, count_prompt_tokens
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import count_prompt_tokens
 from sgcd.act.settings import UserSettings
 from sgcd.act.user import EndpointUser, SilentUser, User
 from sgcd.chat import Chat
@@ -83,9 +84,9 @@ async def first_prompt_tokens(recipe: Recipe, chat: Chat) -> int:
     """Tokens of the first training task's prompt; 0 where the environment cannot open it. No model is called."""
     task_suite = build_task_suite(recipe)
     task = task_suite.splits["train"][0]
-    spec = RolloutSpec(task, 0, derive_seed(recipe.seed, "prompt", task.id))
+    recorder = RolloutRecorder(task, 0, derive_seed(recipe.seed, "prompt", task.id))
     environment = task_suite.environment_factory()
-    return await count_prompt_tokens(spec, environment, chat=chat, limits=recipe.siblings.limits)
+    return await count_prompt_tokens(recorder, environment, chat=chat, limits=recipe.siblings.limits)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

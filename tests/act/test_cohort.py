@@ -9,7 +9,8 @@ import pytest
 
 from helpers.scripted_play import CHAT, TASK, ScriptedEnvironment, ScriptedSession, tasks_of
 from sgcd.act.environment import SampledTurn, Sampler, TaskSuite
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.act.siblings import PlayContext, gather_or_cancel, play_cohort, play_groups
 from sgcd.lab import reference_effect as play_with_reference
@@ -79,7 +80,7 @@ Play = Callable[[PlayContext], Awaitable[Any]]
 
 
 def by_cohort(context: PlayContext) -> Awaitable[Any]:
-    return play_cohort([RolloutSpec(TASK, i, i) for i in range(3)], context)
+    return play_cohort([RolloutRecorder(TASK, i, i) for i in range(3)], context)
 
 
 def by_groups(context: PlayContext) -> Awaitable[Any]:
@@ -96,7 +97,7 @@ def by_references(context: PlayContext) -> Awaitable[Any]:
 
 async def by_continuations(context: PlayContext) -> None:
     environment, session = ScriptedEnvironment(), ScriptedSession(["found"])
-    rollout = await play_rollout(RolloutSpec(TASK, 0, 0), environment, session, chat=CHAT, limits=context.limits)
+    rollout = await play_rollout(RolloutRecorder(TASK, 0, 0), environment, session, chat=CHAT, limits=context.limits)
     state = BranchPoint(TASK, rollout, num_kept=0)
     await play_continuations([state], 3, chat=context.chat, sampler=context.sampler, seed=0)
 

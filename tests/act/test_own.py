@@ -10,7 +10,8 @@ from helpers.scripted_play import CHAT, ScriptedSession
 from sgcd.act import settings
 from sgcd.act.environments import worker_thread as aside
 from sgcd.act.environments.own import OwnEnvironment
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.act.tools import build_tools
 from sgcd.records import Rollout, Task, Verdict
@@ -70,8 +71,8 @@ def told(**more: Any) -> settings.OwnEnvironmentSettings:
 async def played(plain: type, *turns: str, row: dict[str, Any] = ROW, seconds: float = 5, **more: Any) -> Rollout:
     environment = OwnEnvironment(plain, build_tools(plain), told(**more))
     session = ScriptedSession(list(turns))
-    spec = RolloutSpec(Task(row.get("id", "1"), "action", row), 0, 0)
-    rollout = await play_rollout(spec, environment, session, chat=CHAT, limits=Limits(seconds=seconds))
+    recorder = RolloutRecorder(Task(row.get("id", "1"), "action", row), 0, 0)
+    rollout = await play_rollout(recorder, environment, session, chat=CHAT, limits=Limits(seconds=seconds))
     assert session.closed == 1
     return rollout
 

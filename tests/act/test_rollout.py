@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 
 from helpers.scripted_play import CHAT, OPENING, TASK, ScriptedEnvironment, ScriptedSession, tool
 from sgcd.act.environment import InitialMessages, Reply
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.records import Call, Rollout, Verdict
 from sgcd.seeds import derive_seed
@@ -20,7 +21,7 @@ async def played(
 ) -> tuple[Rollout, ScriptedSession]:
     session = ScriptedSession(list(script))
     rollout = await play_rollout(
-        RolloutSpec(TASK, 2, 77), environment, session, chat=CHAT, limits=Limits.model_validate(limits)
+        RolloutRecorder(TASK, 2, 77), environment, session, chat=CHAT, limits=Limits.model_validate(limits)
     )
     assert session.closed == 1
     assert environment.closed == 1
@@ -266,13 +267,15 @@ async def test_what_the_sampler_raises_passes_through_and_all_is_closed():
     session = ScriptedSession([], failure=MemoryError("no room"))
     environment = ScriptedEnvironment()
     with pytest.raises(MemoryError, match="no room"):
-        await play_rollout(RolloutSpec(TASK, 0, 0), environment, session, chat=CHAT, limits=Limits())
+        await play_rollout(RolloutRecorder(TASK, 0, 0), environment, session, chat=CHAT, limits=Limits())
     assert (session.closed, environment.closed) == (1, 1)
 
 
 async def test_a_cancelled_rollout_closes_all():
     session, environment = ScriptedSession(["<call> look </call>"]), ScriptedEnvironment(None)
-    task = asyncio.create_task(play_rollout(RolloutSpec(TASK, 0, 0), environment, session, chat=CHAT, limits=Limits()))
+    task = asyncio.create_task(
+        play_rollout(RolloutRecorder(TASK, 0, 0), environment, session, chat=CHAT, limits=Limits())
+    )
     await asyncio.sleep(0.01)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):

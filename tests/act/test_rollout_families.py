@@ -8,7 +8,8 @@ import pytest
 from helpers import chats
 from helpers.chats import OPENING, TOOLS, call, chat
 from sgcd.act.environment import InitialMessages, Reply, SampledTurn
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.act.siblings import CollectedGroups
 from sgcd.act.task_order import TaskCursor
@@ -62,7 +63,7 @@ class Says:
 
 def played(here: Chat, turns: list[TokenIds], limits: Limits) -> tuple[Rollout, Finder, Says]:
     finder, says = Finder(), Says(here, list(turns))
-    rollout = asyncio.run(play_rollout(RolloutSpec(TASK, 0, 0), finder, says, chat=here, limits=limits))
+    rollout = asyncio.run(play_rollout(RolloutRecorder(TASK, 0, 0), finder, says, chat=here, limits=limits))
     return rollout, finder, says
 
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sgcd.act.environment import SampledTurn
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.records import TokenIds
 
@@ -52,7 +53,7 @@ def test_messages_render_to_the_ids(turns: list[list[int]], number: int, tokens:
     task = STAGE.splits["train"][number]
     rollout = asyncio.run(
         play_rollout(
-            RolloutSpec(task, 0, 0),
+            RolloutRecorder(task, 0, 0),
             STAGE.environment_factory(),
             session,
             chat=CHAT,

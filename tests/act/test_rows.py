@@ -10,7 +10,8 @@ import pytest
 from helpers.scripted_play import CHAT, ScriptedSession
 from sgcd.act import settings
 from sgcd.act.environments.own import own_tasks
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.errors import EnvironmentFault, SgcdError
 
@@ -108,7 +109,7 @@ ROW = '{"prompt": "go to the attic", "target": "attic"}'
 
 async def play(stage: Any, *turns: str) -> Any:
     return await play_rollout(
-        RolloutSpec(stage.splits["train"][0], 0, 0),
+        RolloutRecorder(stage.splits["train"][0], 0, 0),
         stage.environment_factory(),
         ScriptedSession(list(turns)),
         chat=CHAT,

@@ -6,7 +6,7 @@ import pytest
 
 from helpers.scripted_play import CHAT, TASK, ScriptedEnvironment, ScriptedSampler, stage_of, tasks_of, tool
 from sgcd.act.environment import InitialMessages, Reply
-from sgcd.act.rollout import RolloutSpec
+from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.settings import Limits, SiblingsSettings
 from sgcd.act.siblings import CollectedGroups, PlayContext, collect_mixed_groups, play_cohort, play_groups
 from sgcd.act.task_order import TaskCursor
@@ -111,7 +111,7 @@ async def test_a_broken_rollout_does_not_disturb_its_siblings():
         return made[-1]
 
     sampler = ScriptedSampler(lambda seed: ["<call> look </call>", "kind"])
-    plays = [RolloutSpec(TASK, i, i) for i in range(6)]
+    plays = [RolloutRecorder(TASK, i, i) for i in range(6)]
     rollouts = await play_cohort(plays, context(make, sampler, Limits(seconds=0.05)))
     assert [bool(r.broken) for r in rollouts] == [True] * 4 + [False] * 2
     assert [r.success for r in rollouts] == [False] * 4 + [True] * 2
@@ -128,7 +128,7 @@ async def test_when_the_sampler_fails_nothing_is_left_running():
 
     sampler = ScriptedSampler(lambda seed: ["<call> look </call>"] if seed else [], failure=MemoryError("no room"))
     before = asyncio.all_tasks()
-    plays = [RolloutSpec(TASK, i, i) for i in range(3)]
+    plays = [RolloutRecorder(TASK, i, i) for i in range(3)]
     with pytest.raises(MemoryError):
         await asyncio.wait_for(play_cohort(plays, context(make, sampler, Limits(seconds=30))), 2)
     await asyncio.sleep(0)

@@ -10,7 +10,8 @@ from helpers.scripted_play import CHAT, ScriptedSession
 from helpers.simulated_users import Plan, says
 from sgcd.act import settings
 from sgcd.act.environments.own import OwnEnvironment
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.act.tools import build_tools
 from sgcd.act.user import (
@@ -70,8 +71,8 @@ async def played(
     )
     environment = OwnEnvironment(Room, build_tools(Room), told, user=user)
     session = ScriptedSession([*turns])
-    spec = RolloutSpec(Task("g1", "action", row), 0, seed)
-    return await play_rollout(spec, environment, session, chat=chat, limits=limits or Limits(seconds=5))
+    recorder = RolloutRecorder(Task("g1", "action", row), 0, seed)
+    return await play_rollout(recorder, environment, session, chat=chat, limits=limits or Limits(seconds=5))
 
 
 async def talked(plan: Plan, *turns: str, **more: Any) -> tuple[Rollout, list[dict[str, Any]], dict[str, Any]]:
@@ -263,8 +264,8 @@ async def test_words_from_outside_open_and_close_nothing() -> None:
     )
     environment = OwnEnvironment(Room, build_tools(Room), settled, user=Sly())
     session = cast(Any, Speaking("yes", "no"))
-    spec = RolloutSpec(Task("g1", "action", ROW), 0, 0)
-    rollout = await play_rollout(spec, environment, session, chat=chat, limits=Limits(tokens=200))
+    recorder = RolloutRecorder(Task("g1", "action", ROW), 0, 0)
+    rollout = await play_rollout(recorder, environment, session, chat=chat, limits=Limits(tokens=200))
     assert rollout.broken == ""
     ends = int((rollout.response == chat.end_id).sum())
     # two turns of the policy and two messages of the user, each closed once

@@ -11,7 +11,7 @@ from sgcd.act.environments.airline import AirlineEnvironment
 from sgcd.act.environments.airline.description import Domain
 from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.act.recorder import RolloutRecorder
-from sgcd.act.rollout import RolloutSpec, open_task, take_reply, verify_and_close
+from sgcd.act.rollout import open_task, take_reply, verify_and_close
 from sgcd.act.settings import Limits, UserSettings
 from sgcd.act.user import EndpointUser
 from sgcd.endpoint.client import Endpoint
@@ -52,7 +52,7 @@ async def test_requests_are_those_of_the_benchmark_s_simulator(
         environment = AirlineEnvironment(domain, process, EndpointUser(endpoint, 0.0))
         recorder, limits = RolloutRecorder(Task(task_id, "action", {}), 0, 7), Limits(turns=16, observation=512)
         async with endpoint.connect(), verify_and_close(recorder, environment, limits):
-            initial, _ = await open_task(RolloutSpec(recorder.task, 0, 7), environment, limits)
+            initial, _ = await open_task(RolloutRecorder(recorder.task, 0, 7), environment, limits)
             recorder.add_prompt(initial)
             turns = [ParsedTurn("", "i look it up", (tool,)), *(ParsedTurn("", text, ()) for text in TEXTS)]
             for turn in turns:

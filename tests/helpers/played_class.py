@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from sgcd.act.endpoint_player import EndpointPlayer, play_endpoint
 from sgcd.act.environments.own import OwnEnvironment
-from sgcd.act.rollout import RolloutSpec
+from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.settings import Limits, OwnEnvironmentSettings
 from sgcd.act.tools import build_tools
 from sgcd.endpoint.client import Endpoint
@@ -40,8 +40,8 @@ def play(cls: type[Any], row: dict[str, Any], attempts: Sequence[Sequence[Turn]]
     async def play_one(sibling: int, attempt: Sequence[Turn]) -> Rollout:
         player = EndpointPlayer(cast(Endpoint, ScriptedEndpoint([*attempt])), None)
         environment = OwnEnvironment(cls, tools, config)
-        spec = RolloutSpec(task, sibling, sibling)
-        return await play_endpoint(spec, environment, player, limits=Limits(turns=max_turns))
+        recorder = RolloutRecorder(task, sibling, sibling)
+        return await play_endpoint(recorder, environment, player, limits=Limits(turns=max_turns))
 
     async def play_all() -> list[Rollout]:
         return [await play_one(sibling, attempt) for sibling, attempt in enumerate(attempts)]

@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from sgcd.act.environment import SampledTurn, Session
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits
 from sgcd.credit.methods.pull.by_turn import part_indices, part_rewards
 from sgcd.lab.long_desk import demonstrate
@@ -127,7 +128,7 @@ def test_a_demonstration_is_token_for_token_what_is_played(settings: LongDeskSet
     environment = build_long_desk_task_suite(settings).environment_factory()
     limits = Limits(turns=4, tokens=len(written))
     rollout: Rollout = asyncio.run(
-        play_rollout(RolloutSpec(task, 0, 0), environment, session, chat=chat, limits=limits)
+        play_rollout(RolloutRecorder(task, 0, 0), environment, session, chat=chat, limits=limits)
     )
     ids = np.concatenate([rollout.prompt, rollout.response])
     assert ids.tolist() == [vocabulary[word] for word, _ in written]

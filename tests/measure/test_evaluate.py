@@ -55,9 +55,9 @@ class Stub:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch):
     def run(settings: EvaluationSettings, seed: int = 7, step: int = 10, **changes: Any):
-        async def play(spec, environment, session, *, chat, limits):
+        async def play(recorder, environment, session, *, chat, limits):
             await asyncio.sleep(0.001 * (4 - session))  # the last of a cohort ends first
-            return rollout(spec.task, spec.sibling, spec.seed, **changes)
+            return rollout(recorder.task, recorder.sibling, recorder.seed, **changes)
 
         monkeypatch.setattr("sgcd.act.siblings.play_rollout", play)
         nothing: Any = SimpleNamespace

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from sgcd.act.environment import SampledTurn
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.lab import policy
 from sgcd.lab.demonstrate import CAREFUL, NOISY, Script, encode_demonstration, play_script
 from sgcd.lab.reference_effect import LAB_LIMITS
@@ -44,7 +45,7 @@ def played(task: Task, seed: int = 0) -> Rollout:
 def again(task: Task, rollout: Rollout, keep: int) -> tuple[Rollout, list[TokenIds]]:
     tail = Tail(rollout, keep)
     branch = ReplaySession(tail, rollout, keep)
-    played = play_rollout(RolloutSpec(task, 0, 0), Airline(), branch, chat=CachedChat(CHAT), limits=LAB_LIMITS)
+    played = play_rollout(RolloutRecorder(task, 0, 0), Airline(), branch, chat=CachedChat(CHAT), limits=LAB_LIMITS)
     return asyncio.run(played), tail.fed
 
 

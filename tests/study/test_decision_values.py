@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from sgcd.act.environment import SampledTurn
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.lab import policy, words
 from sgcd.lab.reference_effect import LAB_LIMITS
 from sgcd.lab.tasks import generate_tasks
@@ -72,8 +73,8 @@ class Room:
 
 
 def played(seed: int) -> Rollout:
-    spec = RolloutSpec(TASK, seed, seed)
-    return asyncio.run(play_rollout(spec, Airline(), Chances(seed), chat=CHAT, limits=LAB_LIMITS))
+    recorder = RolloutRecorder(TASK, seed, seed)
+    return asyncio.run(play_rollout(recorder, Airline(), Chances(seed), chat=CHAT, limits=LAB_LIMITS))
 
 
 def word(rollout: Rollout, place: int) -> str:

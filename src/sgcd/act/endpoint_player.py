@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from sgcd.act.environment import Environment
 from sgcd.act.recorder import RolloutRecorder
-from sgcd.act.rollout import RolloutSpec, open_task, take_reply, verify_and_close
+from sgcd.act.rollout import open_task, take_reply, verify_and_close
 from sgcd.act.settings import Limits
 from sgcd.act.timeouts import break_rollout_on_error, call_with_timeout
 from sgcd.chat.call_formats import parse_json_call
@@ -29,19 +29,21 @@ class EndpointPlayer:
 
 
 async def play_endpoint(
-    spec: RolloutSpec, environment: Environment, player: EndpointPlayer, *, limits: Limits
+    recorder: RolloutRecorder, environment: Environment, player: EndpointPlayer, *, limits: Limits
 ) -> Rollout:
-    """Play `spec` to its end, under the limits of a policy. A request that fails makes the rollout broken, by kind."""
-    recorder = RolloutRecorder(spec.task, spec.sibling, spec.seed)
+    """Play the recorder's task to its end, under the limits of a policy.
+
+    A request that fails makes the rollout broken, by kind.
+    """
     async with verify_and_close(recorder, environment, limits):
-        initial, num_truncated = await open_task(spec, environment, limits)
+        initial, num_truncated = await open_task(recorder, environment, limits)
         recorder.add_truncation("observation", num_truncated)
         with break_rollout_on_error("open"):
             tool_names = initial.tool_names
             recorder.add_prompt(initial)
         while recorder.end_reason is None:
             max_tokens = limits.tokens - player.num_completion_tokens
-            options = RequestOptions(player.temperature, spec.seed, initial.tools, max_tokens)
+            options = RequestOptions(player.temperature, recorder.seed, initial.tools, max_tokens)
             completion = await call_with_timeout(
                 "model", lambda options=options: player.endpoint.complete(recorder.messages, options=options), None
             )

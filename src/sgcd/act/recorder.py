@@ -30,13 +30,19 @@ _TRUNCATION_OF_REASON: Mapping[EndReason, str] = {"turn_limit": "turns", "token_
 
 @dataclass(slots=True)
 class RolloutRecorder:
-    """Collects a rollout turn by turn. `build_rollout` needs a verdict, or `finish("broken", cause)`.
+    """One rollout to play, which it collects turn by turn. It is played once.
+
+    `build_rollout` needs a verdict, or `finish("broken", cause)`.
+
+    >>> RolloutRecorder(Task("t1", "action", {}), sibling=2, seed=77).sibling
+    2
 
     A chat model behind an endpoint has messages and no tokens: its turns and replies are added without them.
     """
 
     task: Task
     sibling: int
+    """The index among its siblings, or the number of the trial."""
     seed: int
     prompt: TokenIds = field(default_factory=lambda: _NO_IDS)
     reference_position: int = 0

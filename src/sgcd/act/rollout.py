@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from logging import getLogger
 from math import isfinite
 
@@ -11,37 +11,23 @@ from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.settings import Limits
 from sgcd.act.timeouts import RolloutBroken, break_rollout_on_error, call_with_timeout
 from sgcd.chat import Chat
-from sgcd.records import EndReason, Message, ParsedTurn, Rollout, Task
+from sgcd.records import EndReason, Message, ParsedTurn, Rollout
 from sgcd.text import cut_middle
 
 _log = getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RolloutSpec:
-    """One rollout to play: the task, the index among its siblings (or the number of the trial), and the seed.
-
-    >>> RolloutSpec(Task("t1", "action", {}), sibling=2, seed=77).sibling
-    2
-    """
-
-    task: Task
-    sibling: int
-    seed: int
-
-
 async def play_rollout(
-    spec: RolloutSpec, environment: Environment, session: Session, *, chat: Chat, limits: Limits
+    recorder: RolloutRecorder, environment: Environment, session: Session, *, chat: Chat, limits: Limits
 ) -> Rollout:
-    """Play `spec` to its end.
+    """Play the recorder's task to its end.
 
     An environment that raises, or that does not answer within `limits.seconds`, breaks the rollout: the record keeps
     what was played, and the cause. What the sampler raises passes through. Session and environment are always closed.
     """
-    recorder = RolloutRecorder(spec.task, spec.sibling, spec.seed)
     async with verify_and_close(recorder, environment, limits):
         with closing(session):  # before the verifier, which needs no slot
-            initial, num_truncated = await open_task(spec, environment, limits)
+            initial, num_truncated = await open_task(recorder, environment, limits)
             recorder.add_truncation("observation", num_truncated)
             with break_rollout_on_error("open"):
                 tool_names = initial.tool_names
@@ -105,9 +91,9 @@ async def _add_verdict(recorder: RolloutRecorder, environment: Environment, limi
         recorder.add_verdict(verdict)
 
 
-async def open_task(spec: RolloutSpec, environment: Environment, limits: Limits) -> tuple[InitialMessages, int]:
+async def open_task(recorder: RolloutRecorder, environment: Environment, limits: Limits) -> tuple[InitialMessages, int]:
     """Open the task; where a simulated user begins, append its first message. Returns how many messages were cut."""
-    initial = await call_with_timeout("open", lambda: environment.open(spec.task, spec.seed), limits.seconds)
+    initial = await call_with_timeout("open", lambda: environment.open(recorder.task, recorder.seed), limits.seconds)
     if not initial.ask_user:
         return initial, 0
     reply = await call_with_timeout("user", initial.ask_user, None)
@@ -115,10 +101,12 @@ async def open_task(spec: RolloutSpec, environment: Environment, limits: Limits)
     return replace(initial, messages=(*initial.messages, *messages)), num_truncated
 
 
-async def count_prompt_tokens(spec: RolloutSpec, environment: Environment, *, chat: Chat, limits: Limits) -> int:
+async def count_prompt_tokens(
+    recorder: RolloutRecorder, environment: Environment, *, chat: Chat, limits: Limits
+) -> int:
     """Tokens of the task's prompt; 0 where the environment cannot open the task (playing it reports the cause)."""
     try:
-        initial, _ = await open_task(spec, environment, limits)
+        initial, _ = await open_task(recorder, environment, limits)
         with break_rollout_on_error("open"):
             return len(chat.encode_prompt(initial.messages, initial.tools).token_ids)
     except RolloutBroken:

@@ -7,7 +7,8 @@ from math import ceil
 from typing import Any, TypeVar
 
 from sgcd.act.environment import Cohort, Sampler, Session, TaskSuite
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.act.settings import Limits, SiblingsSettings
 from sgcd.act.task_order import TaskCursor, TaskOrder
 from sgcd.chat import Chat
@@ -30,32 +31,32 @@ class PlayContext:
 
 
 async def play_cohort(
-    specs: Sequence[RolloutSpec],
+    recorders: Sequence[RolloutRecorder],
     context: PlayContext,
     *,
     temperature: float | None = None,
     wrap_session: Callable[[int, Session], Session] | None = None,
     on_rollout_done: Callable[[int, Rollout], None] | None = None,
 ) -> list[Rollout]:
-    """Play `specs` together; returns the rollouts in the order of `specs`.
+    """Play the tasks of `recorders` together; returns the rollouts in their order.
 
-    `wrap_session` puts a session around the sampler's, by the index of its spec. `on_rollout_done` gets the index and
-    the rollout as soon as it ends. If the sampler or a callback raises, or the caller is cancelled, no rollout is left
-    running.
+    `wrap_session` puts a session around the sampler's, by the index of its recorder. `on_rollout_done` gets the index
+    and the rollout as soon as it ends. If the sampler or a callback raises, or the caller is cancelled, no rollout is
+    left running.
     """
 
-    async def play(index: int, spec: RolloutSpec, cohort: Cohort) -> Rollout:
-        session = cohort.session(index, spec.seed)
+    async def play(index: int, recorder: RolloutRecorder, cohort: Cohort) -> Rollout:
+        session = cohort.session(index, recorder.seed)
         if wrap_session:
             session = wrap_session(index, session)
         environment = context.task_suite.environment_factory()
-        rollout = await play_rollout(spec, environment, session, chat=context.chat, limits=context.limits)
+        rollout = await play_rollout(recorder, environment, session, chat=context.chat, limits=context.limits)
         if on_rollout_done:
             on_rollout_done(index, rollout)
         return rollout
 
-    async with context.sampler.cohort(len(specs), temperature) as cohort:
-        return await gather_or_cancel(play(index, spec, cohort) for index, spec in enumerate(specs))
+    async with context.sampler.cohort(len(recorders), temperature) as cohort:
+        return await gather_or_cancel(play(index, recorder, cohort) for index, recorder in enumerate(recorders))
 
 
 async def gather_or_cancel(coroutines: Iterable[Coroutine[Any, Any, _Result]]) -> list[_Result]:
@@ -176,7 +177,7 @@ async def play_groups(
     `on_group_done` gets each group as soon as its last sibling has ended, while other groups are still being played.
     """
     siblings = range(group_size)
-    specs = [RolloutSpec(task, i, derive_seed(seed, step, task.id, i)) for task in tasks for i in siblings]
+    recorders = [RolloutRecorder(task, i, derive_seed(seed, step, task.id, i)) for task in tasks for i in siblings]
     rollouts: dict[int, Rollout] = {}
     groups: dict[int, Group] = {}
 
@@ -189,8 +190,8 @@ async def play_groups(
             if on_group_done:
                 on_group_done(groups[number])
 
-    for start in range(0, len(specs), context.sampler.slots):
-        cohort = specs[start : start + context.sampler.slots]
+    for start in range(0, len(recorders), context.sampler.slots):
+        cohort = recorders[start : start + context.sampler.slots]
         await play_cohort(
             cohort, context, on_rollout_done=lambda index, rollout, start=start: add_rollout(start + index, rollout)
         )

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.act.environment import SampledTurn, Sampler, Session, TaskSuite
-from sgcd.act.rollout import RolloutSpec
+from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.settings import Limits
 from sgcd.act.siblings import PlayContext, play_cohort
 from sgcd.chat import Chat
@@ -57,26 +57,26 @@ async def play_with_references(
     """
     context = lab_context(chat, sampler)
     plays = [
-        (RolloutSpec(task, trial, derive_seed(seed, "guided", task.id, trial)), text)
+        (RolloutRecorder(task, trial, derive_seed(seed, "guided", task.id, trial)), text)
         for task, text in zip(tasks, texts, strict=True)
         for trial in range(trials)
     ]
     rollouts: list[Rollout] = []
     for start in range(0, len(plays), sampler.slots):
         chunk = plays[start : start + sampler.slots]
-        positions = [await _reference_position(spec, chat) if text else 0 for spec, text in chunk]
+        positions = [await _reference_position(recorder, chat) if text else 0 for recorder, text in chunk]
 
         def add_reference(
             index: int,
             session: Session,
-            chunk: Sequence[tuple[RolloutSpec, str]] = chunk,
+            chunk: Sequence[tuple[RolloutRecorder, str]] = chunk,
             positions: Sequence[int] = positions,
         ) -> Session:
             text = chunk[index][1]
             return ReferenceSession(session, encode_reference(chat, text), positions[index]) if text else session
 
-        specs = [spec for spec, _ in chunk]
-        rollouts += await play_cohort(specs, context, temperature=temperature, wrap_session=add_reference)
+        recorders = [recorder for recorder, _ in chunk]
+        rollouts += await play_cohort(recorders, context, temperature=temperature, wrap_session=add_reference)
     return [rollouts[start : start + trials] for start in range(0, len(rollouts), trials)]
 
 
@@ -85,9 +85,9 @@ def lab_context(chat: Chat, sampler: Sampler) -> PlayContext:
     return PlayContext(task_suite=TaskSuite(Airline, {}), chat=chat, sampler=sampler, limits=LAB_LIMITS)
 
 
-async def _reference_position(spec: RolloutSpec, chat: Chat) -> int:
+async def _reference_position(recorder: RolloutRecorder, chat: Chat) -> int:
     """Where a reference goes in the prompt of a task."""
-    initial = await Airline().open(spec.task, spec.seed)
+    initial = await Airline().open(recorder.task, recorder.seed)
     return chat.encode_prompt(initial.messages, initial.tools).reference_position
 
 

@@ -8,7 +8,7 @@ from json import dumps
 
 from sgcd.act.endpoint_player import EndpointPlayer, play_endpoint
 from sgcd.act.environment import TaskSuite
-from sgcd.act.rollout import RolloutSpec
+from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.settings import Limits
 from sgcd.act.siblings import PlayContext, gather_or_cancel, play_cohort
 from sgcd.endpoint.client import Endpoint
@@ -35,10 +35,10 @@ class Trial:
     temperature: float
     number: int
 
-    def spec(self, settings: EvaluationSettings, seed: int) -> RolloutSpec:
+    def recorder(self, settings: EvaluationSettings, seed: int) -> RolloutRecorder:
         """The rollout to play; its seed depends on the run's seed, the split, the task and the number of the trial."""
         rollout_seed = derive_seed(seed, "evaluation", settings.split, self.task.id, self.number)
-        return RolloutSpec(self.task, self.number, rollout_seed)
+        return RolloutRecorder(self.task, self.number, rollout_seed)
 
 
 async def evaluate_policy(
@@ -52,8 +52,8 @@ async def evaluate_policy(
     rows: list[TrialRow] = []
     trials = list_trials(held_out_tasks(context.task_suite, settings), settings)
     for cohort in split_into_cohorts(trials, context.sampler.slots):
-        specs = [trial.spec(settings, seed) for trial in cohort]
-        rollouts = await play_cohort(specs, context, temperature=cohort[0].temperature)
+        recorders = [trial.recorder(settings, seed) for trial in cohort]
+        rollouts = await play_cohort(recorders, context, temperature=cohort[0].temperature)
         rows += [
             trial_row(trial, rollout, settings, seed=seed, step=step)
             for trial, rollout in zip(cohort, rollouts, strict=True)
@@ -146,7 +146,7 @@ async def evaluate_endpoint_model(
         player = EndpointPlayer(endpoint, None if model.temperature is None else trial.temperature)
         async with semaphore:
             environment = task_suite.environment_factory()
-            rollout = await play_endpoint(trial.spec(settings, seed), environment, player, limits=limits)
+            rollout = await play_endpoint(trial.recorder(settings, seed), environment, player, limits=limits)
         row = trial_row(trial, rollout, settings, seed=seed, step=0)
         row = {**row, "model": model.model, "tokens": player.num_completion_tokens}
         if on_trial:

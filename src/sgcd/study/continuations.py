@@ -10,7 +10,7 @@ from functools import lru_cache
 import numpy as np
 
 from sgcd.act.environment import SampledTurn, Sampler, Session
-from sgcd.act.rollout import RolloutSpec
+from sgcd.act.recorder import RolloutRecorder
 from sgcd.act.siblings import PlayContext, play_cohort
 from sgcd.chat import Chat, EncodedPrompt
 from sgcd.lab.reference_effect import lab_context
@@ -154,8 +154,8 @@ async def _play_chunk(chunk: Sequence[tuple[BranchPoint, int]], context: PlayCon
         if rollout.broken:
             raise RuntimeError(f"rollout {rollout.name} broke: {rollout.broken}")
 
-    specs = [
-        RolloutSpec(state.task, trial, derive_seed(seed, "branch", state.task.id, state.key[1].hex(), trial))
+    recorders = [
+        RolloutRecorder(state.task, trial, derive_seed(seed, "branch", state.task.id, state.key[1].hex(), trial))
         for state, trial in chunk
     ]
-    return await play_cohort(specs, context, temperature=1.0, wrap_session=replay, on_rollout_done=refuse_broken)
+    return await play_cohort(recorders, context, temperature=1.0, wrap_session=replay, on_rollout_done=refuse_broken)

@@ -159,7 +159,7 @@ async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":
     """
     from dataclasses import replace
 
-    from sgcd.act.rollout import RolloutSpec
+    from sgcd.act.recorder import RolloutRecorder
     from sgcd.act.siblings import play_cohort
     from sgcd.build_tasks import build_task_suite
     from sgcd.seeds import derive_seed
@@ -167,8 +167,8 @@ async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":
     task_suite = build_task_suite(recipe)
     play_context = replace(context.play_context(recipe.siblings.limits), task_suite=task_suite)
     task = task_suite.splits["train"][0]
-    spec = RolloutSpec(task, 0, derive_seed(recipe.seed, "rehearsal", task.id))
-    [rollout] = await play_cohort([spec], play_context)
+    recorder = RolloutRecorder(task, 0, derive_seed(recipe.seed, "rehearsal", task.id))
+    [rollout] = await play_cohort([recorder], play_context)
     if rollout.broken:
         raise EnvironmentFault(f"environment: task {task.id} breaks ({rollout.broken}); mend what it names")
     return rollout

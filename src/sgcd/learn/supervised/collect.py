@@ -94,8 +94,8 @@ async def collect_with_policy(
         missing = collection.select_missing(cohort)
         if not missing:
             continue
-        specs = [trial.spec(settings, seed) for trial in missing]
-        rollouts = await play_cohort(specs, context, temperature=settings.temperature)
+        recorders = [trial.recorder(settings, seed) for trial in missing]
+        rollouts = await play_cohort(recorders, context, temperature=settings.temperature)
         played = zip(missing, rollouts, strict=True)
         collection.add([(trial_row(trial, rollout, settings, seed=seed, step=0), rollout) for trial, rollout in played])
 
