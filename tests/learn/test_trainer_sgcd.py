@@ -69,7 +69,7 @@ def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Pat
         assert row.seconds["teacher"] > 0
         for each in scored.values():
             assert each.features is not None
-            assert each.creditable is not None
+            assert each.unmasked is not None
             assert each.saliency is not None
 
 
