@@ -15,8 +15,9 @@ from sgcd.credit.methods import Method
 from sgcd.credit_records import Features
 from sgcd.learn.scoring.student import StudentForward
 from sgcd.learn.training import gradient as room
+from sgcd.learn.training.context import training_forward_config
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
+from sgcd.learn.training.step import StepCredit, compute_gradients
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings

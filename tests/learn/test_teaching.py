@@ -14,8 +14,9 @@ from sgcd.contrast.reference import ReferenceResult
 from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.training import gradient as learning
 from sgcd.learn.training import teacher_scorer as teaching
+from sgcd.learn.training.context import training_forward_config
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import StepCredit, compute_gradients, training_forward_config
+from sgcd.learn.training.step import StepCredit, compute_gradients
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import PHASES, StepTimer
 from sgcd.records import Group, Rollout

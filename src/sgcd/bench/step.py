@@ -28,9 +28,10 @@ from sgcd.learn.scoring.forward import pad_batch
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.scoring.teacher import with_teacher_prompt
 from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
+from sgcd.learn.training.context import training_forward_config
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
-from sgcd.learn.training.step import compute_gradients, training_forward_config
+from sgcd.learn.training.step import compute_gradients
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.schema import Recipe

@@ -94,7 +94,7 @@ def _build(recipe: Recipe, index: RolloutIndex, max_tasks: int | None, on_progre
         return RecordedRun(**parts, chat=chat, builder=builder, window=_NO_WINDOW)
     from sgcd.assemble import load_teacher_policies
     from sgcd.learn.policy.load import get_context_window, load_trainable_policy
-    from sgcd.learn.training.step import scoring_forward_config
+    from sgcd.learn.training.context import scoring_forward_config
     from sgcd.recorded.score import PolicyScorer
 
     policy = load_trainable_policy(recipe.policy, recipe.seed)

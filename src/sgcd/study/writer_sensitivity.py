@@ -12,8 +12,7 @@ from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.errors import FolderError
 from sgcd.lab.reference_effect import compare_reference_arms
 from sgcd.learn.policy.load import get_context_window
-from sgcd.learn.training.context import RunContext
-from sgcd.learn.training.step import scoring_forward_config
+from sgcd.learn.training.context import RunContext, scoring_forward_config
 from sgcd.recipe.schema import Recipe
 from sgcd.storage.run_folder import RunFolder
 from sgcd.study.reference_sensitivity import (

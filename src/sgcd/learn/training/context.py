@@ -14,6 +14,7 @@ from sgcd.endpoint.client import Endpoint, check_endpoints, connect_endpoints, p
 from sgcd.learn.policy.load import Policy
 from sgcd.learn.policy.model_card import USER_FACT, WRITER_FACT
 from sgcd.learn.policy.teacher_policies import TeacherPolicies
+from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.settings import (
     CheckpointSettings,
     OptimizerSettings,
@@ -54,6 +55,16 @@ class TrainConfig(Protocol):
     def evaluation(self) -> EvaluationSettings: ...
     @property
     def checkpoint(self) -> CheckpointSettings: ...
+
+
+def scoring_forward_config(config: TrainConfig) -> ForwardConfig:
+    """The forward settings of passes without a gradient."""
+    return ForwardConfig.build(config.sampler.temperature, config.scoring.micro_batch_tokens, config.scoring)
+
+
+def training_forward_config(config: TrainConfig) -> ForwardConfig:
+    """The forward settings of the pass with the gradient."""
+    return ForwardConfig.build(config.sampler.temperature, config.optimizer.micro_batch_tokens, config.scoring)
 
 
 class TrainerCallback(Protocol):

@@ -14,7 +14,7 @@ from sgcd.learn.policy.teacher_policies import InitialPolicy, TeacherPolicies
 from sgcd.learn.scoring.forward import ForwardConfig, score_logprobs, split_micro_batches
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, build_reference_metrics
-from sgcd.learn.training.context import TrainConfig
+from sgcd.learn.training.context import TrainConfig, scoring_forward_config
 from sgcd.learn.training.credit_metrics import RolloutCredit, build_credit_metrics, count_reading_pairs
 from sgcd.learn.training.gradient import (
     CreditedGroup,
@@ -280,16 +280,6 @@ def calibrate_method(
                 )
             )
     method.calibrate(credit_inputs)
-
-
-def scoring_forward_config(config: TrainConfig) -> ForwardConfig:
-    """The forward settings of passes without a gradient."""
-    return ForwardConfig.build(config.sampler.temperature, config.scoring.micro_batch_tokens, config.scoring)
-
-
-def training_forward_config(config: TrainConfig) -> ForwardConfig:
-    """The forward settings of the pass with the gradient."""
-    return ForwardConfig.build(config.sampler.temperature, config.optimizer.micro_batch_tokens, config.scoring)
 
 
 def _initial_policy_logprobs(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:

@@ -8,12 +8,12 @@ from sgcd.act.siblings import CollectedGroups, collect_mixed_groups
 from sgcd.learn.policy.teacher_policies import InitialPolicy, MovingAverage
 from sgcd.learn.scoring.forward import sampler_mismatch
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
-from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback
+from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback, training_forward_config
 from sgcd.learn.training.gradient import GradientAccumulator, accumulate_again
 from sgcd.learn.training.optimizer import learning_rate, mean_over_updates, optimizer_step
 from sgcd.learn.training.progress import RunProgress
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
-from sgcd.learn.training.step import StepCredit, compute_gradients, takes_reading_sample, training_forward_config
+from sgcd.learn.training.step import StepCredit, compute_gradients, takes_reading_sample
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import peak_memory
