@@ -1,16 +1,15 @@
 """sgcd sft: a supervised start from conversations, or a resumed one."""
 
-import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sgcd.cli.commands.train import check_resumable, print_run_summary, summarise_run
+from sgcd.cli.commands.train import RunVerb, check_resumable, print_run_summary, run_until_stopped, summarise_run
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
-from sgcd.cli.output import print_json, progress_console, split_recipe_and_keys
-from sgcd.errors import FolderError, RecipeError
+from sgcd.cli.output import print_json, progress_console
+from sgcd.errors import FolderError
 
 if TYPE_CHECKING:
     from sgcd.learn.supervised.data import SupervisedData
@@ -37,15 +36,8 @@ def sft(
     The loss is on the assistant's tokens alone. Held-out tasks are played as in training, so that the best checkpoint
     is the one that succeeds most. The number of steps follows from conversations, epochs and batch size.
     """
-    recipe_path, keys = split_recipe_and_keys(words or [])
-    if resume:
-        summary = resume_supervised(recipe_path, keys, run, fall_back=fall_back)
-    elif fall_back:
-        raise RecipeError(f"--fall-back: only goes with --resume: sgcd sft --run {run} --resume --fall-back")
-    elif recipe_path is None:
-        raise RecipeError(f"a new run needs a recipe: sgcd sft RECIPE --run {run}; to go on with one: --resume")
-    else:
-        summary = start_supervised(recipe_path, keys, run)
+    verb = RunVerb("sft", "supervised", start_supervised, resume_locked_supervised)
+    summary = verb.start_or_resume(words or [], run, resume=resume, fall_back=fall_back)
     if json:
         print_json(summary)
     else:
@@ -73,18 +65,6 @@ def start_supervised(path: Path, keys: Sequence[str], run: Path) -> dict[str, An
         facts = {"supervised": {"files": data.checksums, **data.counts()}}
         folder = RunFolder.create(run, dump_recipe(recipe), collect_facts(recipe, context) | facts)
         return train_supervised(recipe, folder, context, data)
-
-
-def resume_supervised(path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
-    from sgcd.storage.lock import lock_run
-    from sgcd.storage.run_folder import RunFolder
-    from sgcd.storage.verify import restore_whole_checkpoint
-
-    RunFolder.check_is_run(run)
-    with lock_run(run):
-        for line in restore_whole_checkpoint(run, "supervised") if fall_back else ():
-            progress_console().print(line, soft_wrap=True)
-        return resume_locked_supervised(RunFolder.open(run), path, keys)
 
 
 def resume_locked_supervised(folder: "RunFolder", path: Path | None, keys: Sequence[str]) -> dict[str, Any]:
@@ -141,7 +121,6 @@ def train_supervised(
 ) -> dict[str, Any]:
     from sgcd.learn.supervised.trainer import SupervisedTrainer
     from sgcd.show.trackers import TrackedTerminal
-    from sgcd.storage.verify import resume_command
 
     with TrackedTerminal(progress_console(), recipe.steps, folder=folder, trackers=recipe.trackers) as terminal:
         epochs, reading = data.settings.epochs, data.reading
@@ -150,9 +129,7 @@ def train_supervised(
             f"{recipe.policy.start} learns from {len(data.data.rollouts)} conversations with {data.data.num_tokens} "
             f"tokens of its own{pairs}, in {epochs} epochs of {recipe.steps // epochs} steps"
         )
-        try:
-            asyncio.run(SupervisedTrainer(recipe, context, terminal, folder=folder, data=data).run())
-        except KeyboardInterrupt:
-            terminal.print_line(f"stopped; to go on: {resume_command(folder)}")
-            raise typer.Exit(130) from None
+        run_until_stopped(
+            SupervisedTrainer(recipe, context, terminal, folder=folder, data=data).run(), terminal, folder
+        )
     return summarise_run(folder, recipe.evaluation.split) | {"supervised": data.counts()}

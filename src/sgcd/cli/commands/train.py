@@ -2,8 +2,9 @@
 
 import asyncio
 import json as jsonlib
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,8 +18,10 @@ from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
     from sgcd.learn.training.context import RunContext
+    from sgcd.learn.training.trainer import TrainResult
     from sgcd.recipe.schema import Recipe
-    from sgcd.storage.run_folder import RunFolder
+    from sgcd.show.terminal import Terminal
+    from sgcd.storage.run_folder import RunFolder, RunKind
 
 train_app = typer.Typer(**TYPER_OPTIONS)
 
@@ -35,18 +38,8 @@ def train(
     json: JsonFlag = False,
 ) -> None:
     """Train a policy, or resume a run."""
-    recipe_path, keys = split_recipe_and_keys(words or [])
-    if resume:
-        summary = resume_run(recipe_path, keys, run, fall_back=fall_back)
-    elif fall_back:
-        raise RecipeError(f"--fall-back: only goes with --resume: sgcd train --run {run} --resume --fall-back")
-    elif recipe_path is None:
-        raise RecipeError(
-            f"a new run needs a recipe: sgcd train RECIPE --run {run}; "
-            f"to go on with a run that was stopped: sgcd train --run {run} --resume"
-        )
-    else:
-        summary = start_run(recipe_path, keys, run)
+    verb = RunVerb("train", "training", start_run, resume_locked_run)
+    summary = verb.start_or_resume(words or [], run, resume=resume, fall_back=fall_back)
     no_result = no_result_reason(run, summary)
     if json:
         print_json({**summary, "no_result": no_result or None})
@@ -54,6 +47,57 @@ def train(
         print_run_summary(summary)
     if no_result:
         raise EmptyResult(no_result)
+
+
+@dataclass(frozen=True, slots=True)
+class RunVerb:
+    """A command that starts a run or resumes one: the frame of `sgcd train` and `sgcd sft`."""
+
+    name: str
+    kind: "RunKind"
+    start: Callable[[Path, Sequence[str], Path], dict[str, Any]]
+    """Gets the recipe, its keys and the new folder; returns the summary of the run."""
+    resume_locked: Callable[["RunFolder", Path | None, Sequence[str]], dict[str, Any]]
+    """Gets the folder, whose lock is held, another recipe if there is one, and keys."""
+
+    def start_or_resume(self, words: Sequence[str], run: Path, *, resume: bool, fall_back: bool) -> dict[str, Any]:
+        recipe_path, keys = split_recipe_and_keys(words)
+        if resume:
+            return self._resume(recipe_path, keys, run, fall_back=fall_back)
+        if fall_back:
+            raise RecipeError(
+                f"--fall-back: only goes with --resume: sgcd {self.name} --run {run} --resume --fall-back"
+            )
+        if recipe_path is None:
+            raise RecipeError(
+                f"a new run needs a recipe: sgcd {self.name} RECIPE --run {run}; "
+                f"to go on with a run that was stopped: sgcd {self.name} --run {run} --resume"
+            )
+        return self.start(recipe_path, keys, run)
+
+    def _resume(self, path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
+        from sgcd.storage.lock import lock_run
+        from sgcd.storage.run_folder import RunFolder
+        from sgcd.storage.verify import restore_whole_checkpoint
+
+        RunFolder.check_is_run(run)
+        with lock_run(run):
+            for line in restore_whole_checkpoint(run, self.kind) if fall_back else ():
+                progress_console().print(line, soft_wrap=True)
+            return self.resume_locked(RunFolder.open(run), path, keys)
+
+
+def run_until_stopped(
+    training: Coroutine[Any, Any, "TrainResult"], terminal: "Terminal", folder: "RunFolder"
+) -> "TrainResult":
+    """Train to the end, or until Ctrl+C, which says how to go on."""
+    from sgcd.storage.verify import resume_command
+
+    try:
+        return asyncio.run(training)
+    except KeyboardInterrupt:
+        terminal.print_line(f"stopped; to go on: {resume_command(folder)}")
+        raise typer.Exit(130) from None
 
 
 def no_result_reason(run: Path, summary: Mapping[str, Any]) -> str:
@@ -114,28 +158,9 @@ def start_on_verl(recipe: "Recipe", run: Path) -> dict[str, Any]:
         return summarise_run(folder, recipe.evaluation.split)
 
 
-@contextmanager
-def hint_at_resume(run: Path) -> Generator[None, None, None]:
-    """Ctrl-C ends the command with code 130, and says how to go on."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        progress_console().print(f"stopped; to go on: sgcd train --run {run} --resume", soft_wrap=True)
-        raise typer.Exit(130) from None
-
-
-def resume_run(path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
-    from sgcd.storage.lock import lock_run
-    from sgcd.storage.run_folder import RunFolder
-    from sgcd.storage.verify import restore_whole_checkpoint
-
-    RunFolder.check_is_run(run)
-    with lock_run(run):
-        for line in restore_whole_checkpoint(run) if fall_back else ():
-            progress_console().print(line, soft_wrap=True)
-        return resume_locked_run(RunFolder.open(run), path, keys)
-
-
+from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str]) -> dict[str, Any]:
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
@@ -196,15 +221,9 @@ def train_and_summarise(recipe: "Recipe", folder: "RunFolder", context: "RunCont
 
     with TrackedTerminal(progress_console(), recipe.steps, folder=folder, trackers=recipe.trackers) as terminal:
         terminal.print_line(describe_start(recipe, folder))
-        try:
-            training_result = asyncio.run(Trainer(recipe, context, terminal, folder=folder).run())
-        except KeyboardInterrupt:
-            terminal.print_line(f"stopped; to go on: sgcd train --run {folder.path} --resume")
-            raise typer.Exit(130) from None
-        if not training_result.num_new_steps:
-            terminal.print_line(
-                f"no step is left: the run had reached step {training_result.step}; to go further give steps=N"
-            )
+        result = run_until_stopped(Trainer(recipe, context, terminal, folder=folder).run(), terminal, folder)
+        if not result.num_new_steps:
+            terminal.print_line(f"no step is left: the run had reached step {result.step}; to go further give steps=N")
     return summarise_run(folder, recipe.evaluation.split)
 
 
