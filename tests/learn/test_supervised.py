@@ -17,8 +17,8 @@ from helpers.tiny_policy import CHAT, model, rollout
 from sgcd.chat import Chat
 from sgcd.errors import DataError
 from sgcd.learn.scoring.forward import ForwardConfig
-from sgcd.learn.supervised.batches import BatchOrder
 from sgcd.learn.supervised.conversations import read_conversations
+from sgcd.learn.supervised.data import BatchOrder
 from sgcd.learn.supervised.encode import Examples, encode_conversations
 from sgcd.learn.supervised.trainer import accumulate_supervised, padding_share
 from sgcd.records import Call, Message, ParsedTurn, Rollout

@@ -1,23 +1,62 @@
-"""The conversations of a supervised run: read from its files, encoded for its policy, counted."""
+"""The conversations of a supervised run: read from its files, encoded for its policy, counted, in batches."""
 
 import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from sgcd.chat import Chat
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.errors import DataError, RecipeError
 from sgcd.learn.scoring.forward import total_length
 from sgcd.learn.settings import SupervisedSettings
-from sgcd.learn.supervised.batches import BatchOrder
 from sgcd.learn.supervised.conversations import find_files, read_conversations
 from sgcd.learn.supervised.encode import Examples, encode_conversations
 from sgcd.learn.supervised.pairs import ReadingPairs, build_pairs, find_rollout_files, read_groups
+from sgcd.seeds import derive_seed
 from sgcd.storage.manifest import file_checksum
 
 _KEYS = ("data", "dev")
+_POOL_BATCHES = 16
+"""Batches that are sorted together: more of them have less padding, and conversations meet more often."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchOrder:
+    """Which conversations each step learns from; it depends on lengths and seed alone."""
+
+    lengths: Sequence[int]
+    batch_size: int
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return ceil(len(self.lengths) / self.batch_size)
+
+    def epoch_of(self, step: int) -> int:
+        """The epoch of a step, both counted from one."""
+        return (step - 1) // self.steps_per_epoch + 1
+
+    def batch(self, step: int) -> list[int]:
+        """The indices of the conversations of a step, counted from one."""
+        return self.epoch_batches(self.epoch_of(step))[(step - 1) % self.steps_per_epoch]
+
+    def epoch_batches(self, epoch: int) -> list[list[int]]:
+        """All batches of an epoch: pools of shuffled conversations are sorted by length, then cut and shuffled."""
+        rng = np.random.Generator(np.random.Philox(key=derive_seed(self.seed, "supervised", epoch)))
+        order: list[int] = rng.permutation(len(self.lengths)).tolist()
+        pool_size = _POOL_BATCHES * self.batch_size
+        in_buckets = [
+            index
+            for start in range(0, len(order), pool_size)
+            for index in sorted(order[start : start + pool_size], key=lambda index: self.lengths[index])
+        ]
+        batches = [in_buckets[start : start + self.batch_size] for start in range(0, len(order), self.batch_size)]
+        return [batches[index] for index in rng.permutation(len(batches))]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,13 +1,42 @@
 """What methods share that compare two teachers."""
 
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sgcd.credit.gap_settings import TwoTeacherSettings
-from sgcd.credit.methods import CreditInputs, weighted_credit
+from sgcd.credit.gap_settings import ContrastPairSettings, ContrastSignSettings, TwoTeacherSettings
+from sgcd.credit.methods import CreditInputs, Needs, StatelessMethod, weighted_credit
 from sgcd.credit_records import Features, Signal
+from sgcd.records import Floats
+
+Own = TypeVar("Own", ContrastPairSettings, ContrastSignSettings)
+"""The settings of one method."""
+
+
+class SwappedContrast(StatelessMethod, Generic[Own]):
+    """Weights from log q(y_t | own reference) - log q(y_t | exchanged reference)."""
+
+    def __init__(self, settings: Own) -> None:
+        self.settings: Own = settings
+        self.needs = Needs(
+            1,
+            "reverse_kl",
+            against="swapped",
+            requires_reading=settings.require_reading,
+            can_change_weights=settings.high > 1,
+        )
+
+    def assign_credit(self, inputs: CreditInputs) -> Signal:
+        """Without features no token has a share."""
+        features, share = inputs.reference_features, np.zeros(len(inputs.rollout.response))
+        if features is not None:
+            share = self.contrast_of(features.teacher_logprob_gap, inputs) / self.settings.saturation
+        return weighted_where_undecided(inputs, features, share, self.settings)
+
+    def contrast_of(self, gap: Floats, inputs: CreditInputs) -> NDArray[Any]:
+        """What earns weight at each token, in nats."""
+        raise NotImplementedError
 
 
 def weighted_where_undecided(

@@ -8,32 +8,21 @@ left is what the policy reads of success and failure. Defaults: undecided from a
 [1, 2]; a full share at 1 nat is a guess.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcd.credit.gap_settings import ContrastPairSettings
-from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
-from sgcd.credit.methods.two_teachers import weighted_where_undecided
-from sgcd.credit_records import Signal
+from sgcd.credit.methods import CreditInputs, MethodFacts
+from sgcd.credit.methods.two_teachers import SwappedContrast
+from sgcd.records import Floats
 
 
-class ContrastPair(StatelessMethod):
+class ContrastPair(SwappedContrast[ContrastPairSettings]):
     facts = MethodFacts(
         "log-ratio of two teachers", "this project", "float64 formula", teacher="policy with both references"
     )
 
-    def __init__(self, settings: ContrastPairSettings) -> None:
-        self.settings = settings
-        self.needs = Needs(
-            1,
-            "reverse_kl",
-            against="swapped",
-            requires_reading=settings.require_reading,
-            can_change_weights=settings.high > 1,
-        )
-
-    def assign_credit(self, inputs: CreditInputs) -> Signal:
-        """Without features no token has a share."""
-        features, share = inputs.reference_features, np.zeros(len(inputs.rollout.response))
-        if features is not None:
-            share = np.abs(features.teacher_logprob_gap) / self.settings.saturation
-        return weighted_where_undecided(inputs, features, share, self.settings)
+    def contrast_of(self, gap: Floats, inputs: CreditInputs) -> NDArray[Any]:
+        return np.abs(gap)

@@ -8,15 +8,18 @@ likelier, in a failure what it makes less likely. So it selects what the teacher
 control to run. Defaults: undecided from an entropy of .1 nat on, weights in [1, 2]; a full share at 1 nat is a guess.
 """
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from sgcd.credit.gap_settings import ContrastSignSettings
-from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
-from sgcd.credit.methods.two_teachers import weighted_where_undecided
-from sgcd.credit_records import Signal
+from sgcd.credit.methods import CreditInputs, MethodFacts
+from sgcd.credit.methods.two_teachers import SwappedContrast
+from sgcd.records import Floats
 
 
-class ContrastSign(StatelessMethod):
+class ContrastSign(SwappedContrast[ContrastSignSettings]):
     facts = MethodFacts(
         "log-ratio of two teachers, signed by the advantage",
         "this project",
@@ -25,21 +28,5 @@ class ContrastSign(StatelessMethod):
         reads_direction=True,
     )
 
-    def __init__(self, settings: ContrastSignSettings) -> None:
-        self.settings = settings
-        self.needs = Needs(
-            1,
-            "reverse_kl",
-            against="swapped",
-            requires_reading=settings.require_reading,
-            can_change_weights=settings.high > 1,
-        )
-
-    def assign_credit(self, inputs: CreditInputs) -> Signal:
-        """Without features no token has a share."""
-        features, share = inputs.reference_features, np.zeros(len(inputs.rollout.response))
-        if features is not None:
-            gap = features.teacher_logprob_gap
-            signed = np.sign(inputs.advantage) * np.where(np.isfinite(gap), gap, 0)
-            share = signed / self.settings.saturation
-        return weighted_where_undecided(inputs, features, share, self.settings)
+    def contrast_of(self, gap: Floats, inputs: CreditInputs) -> NDArray[Any]:
+        return np.sign(inputs.advantage) * np.where(np.isfinite(gap), gap, 0)
