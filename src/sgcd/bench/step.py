@@ -12,7 +12,7 @@ from sgcd.bench.timing import at_most, min_cpu_seconds, summarize_cases
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.contrast.writers.built_in import BuiltInWriter
-from sgcd.credit.methods import build_method
+from sgcd.credit.methods import Method, build_method
 from sgcd.credit.settings import GrpoSettings, SgcdSettings
 from sgcd.credit.signal_settings import (
     DirectSdSettings,
@@ -175,11 +175,7 @@ def build_step_arms(
 
     def build_step(settings: RuleSettings) -> Callable[[], None]:
         method, thread = build_method(settings), ModelThread()
-        teachers = {teacher.model for teacher in method.needs.teachers} if method.needs else set[str]()
-        policies = TeacherPolicies(
-            initial=InitialPolicy(model) if "initial" in teachers else None,
-            average=MovingAverage(model, recipe.teacher.decay) if "average" in teachers else None,
-        )
+        policies = build_teacher_policies(method, model, recipe.teacher.decay)
         timer = StepTimer(thread, ignore_phase)
 
         def run_step() -> None:
@@ -210,6 +206,15 @@ def build_step_arms(
         "teacher": build_teacher_arm(model, random_groups)
     }
     return arms, BatchSize.of(rollouts).num_tokens
+
+
+def build_teacher_policies(method: Method, model: Any, decay: float) -> TeacherPolicies:
+    """The models that the method's teachers are, besides the policy itself."""
+    teachers = {teacher.model for teacher in method.needs.teachers} if method.needs else set[str]()
+    return TeacherPolicies(
+        initial=InitialPolicy(model) if "initial" in teachers else None,
+        average=MovingAverage(model, decay) if "average" in teachers else None,
+    )
 
 
 def ignore_phase(_: str) -> None:
