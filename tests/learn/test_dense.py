@@ -127,7 +127,7 @@ def test_a_group_without_a_reference_stands_beside_one_that_has_it(tmp_path: Pat
 def test_sums_that_tell_noise_from_credit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = deserve(tmp_path, [group(LONG, LONG)])
     noise = credit(done).noise
-    entries = [(each, each.features, each.eligible) for each in done.rollout_credits]
+    entries = [(each, each.features, each.creditable_tokens) for each in done.rollout_credits]
     tokens = [(features.divergence[mask], features.undecided_mask()[mask]) for _, features, mask in entries if features]
     assert noise and 0 < noise.divergence == pytest.approx(sum(float(d.sum()) for d, _ in tokens))
     assert noise.sure_divergence == pytest.approx(sum(float(d[~undecided].sum()) for d, undecided in tokens))
@@ -163,7 +163,10 @@ def planted(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
             if first is None:  # no other task's reference, in a step with a sample
                 continue
             features[0] = Features(
-                *(change(array.copy()) for array in (first.divergence, first.entropy, first.teacher_logprob_gap))
+                *(
+                    change(array.copy())
+                    for array in (first.divergence, first.teacher_entropy, first.teacher_logprob_gap)
+                )
             )
         return forward
 

@@ -10,15 +10,15 @@ from sgcd.credit.methods import CreditInputs, Needs, StatelessMethod, weighted_c
 from sgcd.credit_records import Features, Signal
 from sgcd.records import Floats
 
-Own = TypeVar("Own", ContrastPairSettings, ContrastSignSettings)
+ContrastSettings = TypeVar("ContrastSettings", ContrastPairSettings, ContrastSignSettings)
 """The settings of one method."""
 
 
-class SwappedContrast(StatelessMethod, Generic[Own]):
+class SwappedContrast(StatelessMethod, Generic[ContrastSettings]):
     """Weights from log q(y_t | own reference) - log q(y_t | exchanged reference)."""
 
-    def __init__(self, settings: Own) -> None:
-        self.settings: Own = settings
+    def __init__(self, settings: ContrastSettings) -> None:
+        self.settings: ContrastSettings = settings
         self.needs = Needs(
             1,
             "reverse_kl",
