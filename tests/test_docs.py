@@ -148,7 +148,7 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
         worked.append("train")
         return {}
 
-    def resumed(recipe: Path | None, keys: list[str], run: Path, fall_back: bool) -> dict[str, Any]:
+    def resumed(verb: Any, recipe: Path | None, keys: list[str], run: Path, fall_back: bool) -> dict[str, Any]:
         assert recipe is None
         return trained(Path("recipes/lab/grpo.yaml"), keys, run)
 

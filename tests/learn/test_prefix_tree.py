@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from helpers.families import EXACT, FAMILIES, family
-from helpers.tiny_policy import model, rollout
+from helpers.tiny_policy import Example, credited, model, rollout
 from sgcd.learn.policy.head import get_backbone
-from sgcd.learn.scoring.forward import ForwardConfig, LossInputs, build_batch, join_ids, split_micro_batches
+from sgcd.learn.scoring.forward import ForwardConfig, build_batch, join_ids, split_micro_batches
 from sgcd.learn.scoring.prefix_tree import PrefixTree, build_prefix_tree, split_by_prefix
 from sgcd.learn.scoring.student import score_student_no_grad
 from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
@@ -21,7 +21,7 @@ from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.scoring.tree_attention import TreeRow, forward_tree, why_not_shared
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.audit import ContextAudit
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_advantages
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_signals
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.records import Rollout, TokenIds
 
@@ -155,13 +155,13 @@ def test_a_changed_token_changes_its_own_branch_alone(sequences: list[TokenIds],
 
 def losses(policy: Any, group: list[Rollout], config: ForwardConfig) -> tuple[float, torch.Tensor]:
     batch = [
-        LossInputs(each, np.full(len(each.response), 1.5 - each.sibling, np.float32), each.sampling_logprobs)
+        Example(each, np.full(len(each.response), 1.5 - each.sibling, np.float32), each.sampling_logprobs)
         for each in group
     ]
     gradient = GradientAccumulator(
         model=policy, surrogate=SurrogateSettings(), size=BatchSize.of(group, max_tokens=60), config=config
     )
-    accumulate_known_advantages(gradient, batch)
+    accumulate_known_signals(gradient, credited(batch))
     return gradient.loss, gradient_of(policy)
 
 

@@ -63,7 +63,7 @@ class RunVerb:
     def start_or_resume(self, words: Sequence[str], run: Path, *, resume: bool, fall_back: bool) -> dict[str, Any]:
         recipe_path, keys = split_recipe_and_keys(words)
         if resume:
-            return self._resume(recipe_path, keys, run, fall_back=fall_back)
+            return resume_run(self, recipe_path, keys, run, fall_back=fall_back)
         if fall_back:
             raise RecipeError(
                 f"--fall-back: only goes with --resume: sgcd {self.name} --run {run} --resume --fall-back"
@@ -75,16 +75,18 @@ class RunVerb:
             )
         return self.start(recipe_path, keys, run)
 
-    def _resume(self, path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
-        from sgcd.storage.lock import lock_run
-        from sgcd.storage.run_folder import RunFolder
-        from sgcd.storage.verify import restore_whole_checkpoint
 
-        RunFolder.check_is_run(run)
-        with lock_run(run):
-            for line in restore_whole_checkpoint(run, self.kind) if fall_back else ():
-                progress_console().print(line, soft_wrap=True)
-            return self.resume_locked(RunFolder.open(run), path, keys)
+def resume_run(verb: RunVerb, path: Path | None, keys: Sequence[str], run: Path, *, fall_back: bool) -> dict[str, Any]:
+    """Lock the folder, fall back to a whole checkpoint where that is asked for, and go on."""
+    from sgcd.storage.lock import lock_run
+    from sgcd.storage.run_folder import RunFolder
+    from sgcd.storage.verify import restore_whole_checkpoint
+
+    RunFolder.check_is_run(run)
+    with lock_run(run):
+        for line in restore_whole_checkpoint(run, verb.kind) if fall_back else ():
+            progress_console().print(line, soft_wrap=True)
+        return verb.resume_locked(RunFolder.open(run), path, keys)
 
 
 def run_until_stopped(
