@@ -60,7 +60,7 @@ def test_with_gamma_zero_every_token_has_verls_advantage_to_the_last_bit(seed: i
     for entry in credited:
         expected = np.float32(advantages["t", entry.rollout.sibling])
         written = entry.rollout.response_mask
-        assert (entry.result.signal.token_advantage[written] == expected).all()
+        assert (entry.signal.token_advantage[written] == expected).all()
 
 
 def test_a_rollout_without_a_reference_has_weights_of_one_whatever_its_row_measured():
@@ -109,4 +109,4 @@ def test_methods_of_every_kind_are_credited(method: str) -> None:
     if rule.needs:
         group.inputs[rule.needs.teachers[0]] = group.inputs[Teacher()]
     credited = credit_groups(rule, [group], scores=scores(5), advantages={("t", 0): 1.0, ("t", 1): -1.0}, step=1)
-    assert all(np.isfinite(entry.result.signal.token_advantage).all() for entry in credited)
+    assert all(np.isfinite(entry.signal.token_advantage).all() for entry in credited)

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from sgcd.act.environment import SampledTurn, TaskSuite
-from sgcd.act.rollout import RolloutSpec, play_rollout
+from sgcd.act.recorder import RolloutRecorder
+from sgcd.act.rollout import play_rollout
 from sgcd.build_tasks import build_task_suite, build_user_endpoint
 from sgcd.chat import Chat
 from sgcd.learn.policy.load import read_policy_config, resolve_model
@@ -98,7 +99,7 @@ class SiblingAgentLoop(AgentLoopBase):
         key = f"{prompt['uid']}_{sibling}"
         session = ServerSession(self.server_manager, key, {**sampling_params, "seed": seed % 2**31}, context.chat)
         rollout = await play_rollout(
-            RolloutSpec(task, sibling, seed),
+            RolloutRecorder(task, sibling, seed),
             context.task_suite.environment_factory(),
             session,
             chat=context.chat,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from sgcd.credit.methods import CreditInputs, Method, assign_credit
+from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Features, Teacher
 from sgcd.learn.scoring.teacher import TeacherTopK
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
@@ -123,9 +123,9 @@ def credit_groups(
     return [
         RolloutCredit(
             entry.rollout,
-            assign_credit(method, entry),
+            method.assign_credit(entry),
             entry.features.get(needs.teachers[0]) if needs else None,
-            teacher_input.creditable,
+            teacher_input.unmasked,
             teacher_input.skip_reason,
             logprobs=entry.logprobs,
         )
@@ -155,7 +155,7 @@ def _credit_inputs(
                 for number, teacher in enumerate(teachers)
                 if scores[key].features and prepared.inputs[teacher][index].input_ids is not None
             },
-            prepared.scored.inputs[index].creditable,
+            prepared.scored.inputs[index].unmasked,
             group,
             group_advantages=of_group,
             logprobs=scores[key].logprobs,

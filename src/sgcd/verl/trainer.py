@@ -199,7 +199,7 @@ class SiblingTrainer(PPOTrainerSync):
         credited = {(entry.rollout.task, entry.rollout.sibling): entry for entry in self.credit}
         for index, row in enumerate(rows):
             if row in credited:
-                values = torch.from_numpy(credited[row].result.signal.token_advantage)
+                values = torch.from_numpy(credited[row].signal.token_advantage)
                 token_advantages[index] = values.to(token_advantages[index]) * flags_of_rows[index]
         self._put(batch, {"advantages": torch.nested.as_nested_tensor(token_advantages, layout=torch.jagged)})
         return batch
