@@ -2,8 +2,7 @@
 
 import asyncio
 import json as jsonlib
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -160,9 +159,10 @@ def start_on_verl(recipe: "Recipe", run: Path) -> dict[str, Any]:
         return summarise_run(folder, recipe.evaluation.split)
 
 
-from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
+
+
 def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str]) -> dict[str, Any]:
     from sgcd.recipe.load import load_recipe
     from sgcd.recipe.schema import dump_recipe
