@@ -1,12 +1,13 @@
 """sgcd sft: a supervised start from conversations, or a resumed one."""
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sgcd.cli.commands.train import RunVerb, check_resumable, print_run_summary, run_until_stopped, summarise_run
+from sgcd.cli.commands.train import RunVerb, check_resumable, hint_at_resume, print_run_summary, summarise_run
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, progress_console
 from sgcd.errors import FolderError
@@ -129,7 +130,6 @@ def train_supervised(
             f"{recipe.policy.start} learns from {len(data.data.rollouts)} conversations with {data.data.num_tokens} "
             f"tokens of its own{pairs}, in {epochs} epochs of {recipe.steps // epochs} steps"
         )
-        run_until_stopped(
-            SupervisedTrainer(recipe, context, terminal, folder=folder, data=data).run(), terminal, folder
-        )
+        with hint_at_resume(folder, terminal.print_line):
+            asyncio.run(SupervisedTrainer(recipe, context, terminal, folder=folder, data=data).run())
     return summarise_run(folder, recipe.evaluation.split) | {"supervised": data.counts()}

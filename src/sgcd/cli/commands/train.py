@@ -2,7 +2,8 @@
 
 import asyncio
 import json as jsonlib
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,9 +18,7 @@ from sgcd.storage.atomic import SCHEMA
 
 if TYPE_CHECKING:
     from sgcd.learn.training.context import RunContext
-    from sgcd.learn.training.trainer import TrainResult
     from sgcd.recipe.schema import Recipe
-    from sgcd.show.terminal import Terminal
     from sgcd.storage.run_folder import RunFolder, RunKind
 
 train_app = typer.Typer(**TYPER_OPTIONS)
@@ -88,16 +87,19 @@ def resume_run(verb: RunVerb, path: Path | None, keys: Sequence[str], run: Path,
         return verb.resume_locked(RunFolder.open(run), path, keys)
 
 
-def run_until_stopped(
-    training: Coroutine[Any, Any, "TrainResult"], terminal: "Terminal", folder: "RunFolder"
-) -> "TrainResult":
-    """Train to the end, or until Ctrl+C, which says how to go on."""
+@contextmanager
+def hint_at_resume(folder: "RunFolder", print_line: Callable[[str], None] | None = None) -> Generator[None, None, None]:
+    """Ctrl-C ends the command with code 130, and says how to go on: on standard error, or by `print_line`."""
     from sgcd.storage.verify import resume_command
 
     try:
-        return asyncio.run(training)
+        yield
     except KeyboardInterrupt:
-        terminal.print_line(f"stopped; to go on: {resume_command(folder)}")
+        line = f"stopped; to go on: {resume_command(folder)}"
+        if print_line:
+            print_line(line)
+        else:
+            progress_console().print(line, soft_wrap=True)
         raise typer.Exit(130) from None
 
 
@@ -154,13 +156,9 @@ def start_on_verl(recipe: "Recipe", run: Path) -> dict[str, Any]:
 
     with lock_run(run):
         folder = RunFolder.create(run, dump_recipe(recipe), collect_verl_facts(recipe))
-        with hint_at_resume(run):
+        with hint_at_resume(folder):
             train_on_verl(recipe, run)
         return summarise_run(folder, recipe.evaluation.split)
-
-
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
 
 
 def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str]) -> dict[str, Any]:
@@ -180,7 +178,7 @@ def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str
         from sgcd.verl.run import resume_on_verl
 
         folder.replace_recipe(dump_recipe(recipe))
-        with hint_at_resume(run):
+        with hint_at_resume(folder):
             resume_on_verl(recipe, folder)
         return summarise_run(folder, recipe.evaluation.split)
     from sgcd.assemble import assemble, collect_facts
@@ -223,7 +221,8 @@ def train_and_summarise(recipe: "Recipe", folder: "RunFolder", context: "RunCont
 
     with TrackedTerminal(progress_console(), recipe.steps, folder=folder, trackers=recipe.trackers) as terminal:
         terminal.print_line(describe_start(recipe, folder))
-        result = run_until_stopped(Trainer(recipe, context, terminal, folder=folder).run(), terminal, folder)
+        with hint_at_resume(folder, terminal.print_line):
+            result = asyncio.run(Trainer(recipe, context, terminal, folder=folder).run())
         if not result.num_new_steps:
             terminal.print_line(f"no step is left: the run had reached step {result.step}; to go further give steps=N")
     return summarise_run(folder, recipe.evaluation.split)
