@@ -101,6 +101,9 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> Traced:
         if event == "return":
             return
         caller = frame.f_back
+        outer, *inner = (function_of(caller) or "" if caller else "").split(".<locals>")
+        if inner:  # a closure is read with the function that it stands in
+            found.edges.add((called, outer))
         while caller and ((name := function_of(caller)) is None or is_private(name)):
             caller = caller.f_back
         found.edges.add((called, function_of(caller) if caller else None))
