@@ -130,7 +130,10 @@ CLASS_FAULTS = [
     (rule("1") + "    needs = 3\n", ":Rule.needs must be a Needs of sgcd.credit.methods, or None, got 3"),
     (needing("0, 'jsd'"), ":Rule.needs: k must be a whole number, at least 1, got 0"),
     (needing("5, 'kl'"), ":Rule.needs: divergence must be one of reverse_kl, forward_kl, jsd, got 'kl'"),
-    (needing("5, 'jsd', against='me'"), ":Rule.needs: against must be one of student, swapped, next_reference, got 'me'"),
+    (
+        needing("5, 'jsd', against='me'"),
+        ":Rule.needs: against must be one of student, swapped, next_reference, got 'me'",
+    ),
     (needing("5, 'jsd', support='me'"), ":Rule.needs: support must be one of teacher, student, got 'me'"),
     (needing("5, 'jsd', Teacher()"), ":Rule.needs: teachers must be a tuple of at least one Teacher, such as"),
     (needing("5, 'jsd', ('initial',)"), ":Rule.needs: teachers must be of sgcd.credit_records.Teacher, got 'initial'"),

@@ -58,7 +58,7 @@ def test_divergence_entropy_and_gap_are_those_of_the_local_engine():
     for index, own in enumerate(features):
         assert own is not None and own.divergence.max() > 1e-3
         np.testing.assert_allclose(measured[feature_name("divergence", 0)][index], own.divergence, atol=1e-5)
-        np.testing.assert_allclose(measured[feature_name("entropy", 0)][index], own.entropy, atol=1e-5)
+        np.testing.assert_allclose(measured[feature_name("entropy", 0)][index], own.teacher_entropy, atol=1e-5)
         np.testing.assert_allclose(measured[feature_name("gap", 0)][index], own.teacher_logprob_gap, atol=1e-5)
 
 
