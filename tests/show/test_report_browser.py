@@ -215,13 +215,16 @@ def test_what_a_tool_returns_is_text_whatever_it_is(chromium: Browser, tmp_path:
     messages = (
         {"role": "user", "content": "<img src=x onerror=\"document.title='taken'\">"},
         {"role": "assistant", "content": "so call b12"},
-        {"role": "tool", "content": "".join(bad) + "x" * 1_000_000},
+        {"role": "tool", "content": "done"},
         {"role": "assistant", "content": "yes"},
     )
     folder = RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})
     played = tuple(drawn_runs.rollout(n, n == 0, "<b>t</b>", messages=messages) for n in range(2))
     folder.write_rollouts(1, [Group(Task("<b>t</b>", "action", {}), played)], [True])
-    page = report.write_report(folder.path)
+    words = [*drawn_runs.WORDS[:3], "".join(bad) + "x" * 1_000_000, *drawn_runs.WORDS[4:]]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(report, "load_token_decoder", lambda *_: (lambda ids: [words[i - 10] for i in ids.tolist()], ""))  # pyright: ignore
+        page = report.write_report(folder.path)
     assert page.stat().st_size < 300_000
     chromium.complaints.clear()
     chromium.requests.clear()
