@@ -10,6 +10,7 @@ import torch
 
 from sgcd.bench.step import build_random_rollout, build_small_qwen
 from sgcd.bench.timing import (
+    BenchCase,
     at_least,
     at_most,
     measure_peak_memory,
@@ -23,7 +24,11 @@ from sgcd.records import Rollout
 NUM_SIBLINGS, LENGTH = 8, 512
 SHARES = (0.5, 0.8, 0.9)
 _ALONE, _SHARED = ForwardConfig(), ForwardConfig(share=True)
-_TITLE = "ratio of time or memory without and with sharing, over the ratio of tokens"
+TITLE = "time or memory without sharing over that with it, over the ratio of tokens"
+NOTE = (
+    f"{NUM_SIBLINGS} siblings of {LENGTH} tokens, random Qwen3, 4 layers, hidden 512, float32, without the head. "
+    "A token of a response sees as many tokens as before, so attention may fall by less than tokens do."
+)
 
 
 def build_siblings(prompt_share: float, length: int = LENGTH) -> list[Rollout]:
@@ -78,28 +83,28 @@ def measure_sharing_memory(arm: str, prompt_share: float) -> int:
     return measure_peak_memory(partial(run_backbone, model, siblings, config, with_gradient=True))
 
 
-def measure_sharing(rounds: int) -> dict[str, Any]:
-    model = build_small_qwen()
-    cases = []
-    for share in SHARES:
-        siblings = build_siblings(share)
-        tokens = token_ratio(model, siblings)
-        seconds = min_cpu_seconds(build_sharing_arms(model, siblings), rounds, 1)
-        cases += [
-            at_least(
-                f"prompt share {share}, {title}",
-                seconds[f"alone, {passes}"] / seconds[f"shared, {passes}"] / tokens,
-                0.95,
-            )
-            for passes, title in (("forward", "forward"), ("both", "forward and backward"))
-        ]
-        alone, shared = (run_in_new_process("sharing", arm, share) for arm in ("alone", "shared"))
-        cases.append(at_least(f"prompt share {share}, peak memory", alone / shared / tokens, 0.9))
+def measure_share(model: Any, share: float, rounds: int) -> list[BenchCase]:
+    """Time and memory of siblings whose prompt is this share of their tokens."""
+    siblings = build_siblings(share)
+    tokens = token_ratio(model, siblings)
+    seconds = min_cpu_seconds(build_sharing_arms(model, siblings), rounds, 1)
+    ratios = {passes: seconds[f"alone, {passes}"] / seconds[f"shared, {passes}"] for passes in ("forward", "both")}
+    alone, shared = (run_in_new_process("sharing", arm, share) for arm in ("alone", "shared"))
+    return [
+        at_least(f"prompt share {share}, forward", ratios["forward"] / tokens, 0.95),
+        at_least(f"prompt share {share}, forward and backward", ratios["both"] / tokens, 0.95),
+        at_least(f"prompt share {share}, peak memory", alone / shared / tokens, 0.9),
+    ]
+
+
+def measure_unshared(model: Any, rounds: int) -> BenchCase:
+    """Rollouts that have nothing in common: what it costs to look."""
     arms = build_sharing_arms(model, build_siblings(0))
     seconds = min_cpu_seconds({name: arms[name] for name in ("alone, both", "shared, both")}, rounds, 1)
-    cases.append(at_most("nothing shared, time", seconds["shared, both"] / seconds["alone, both"], 1.02))
-    note = (
-        f"{NUM_SIBLINGS} siblings of {LENGTH} tokens, random Qwen3, 4 layers, hidden 512, float32, without the head. "
-        "A token of a response sees as many tokens as before, so attention falls by less than tokens do."
-    )
-    return {"B7": summarize_cases(_TITLE, cases, note)}
+    return at_most("nothing shared, time", seconds["shared, both"] / seconds["alone, both"], 1.02)
+
+
+def measure_sharing(rounds: int) -> dict[str, Any]:
+    model = build_small_qwen()
+    cases = [case for share in SHARES for case in measure_share(model, share, rounds)]
+    return {"B7": summarize_cases(TITLE, [*cases, measure_unshared(model, rounds)], NOTE)}
