@@ -39,7 +39,7 @@ def page_header(scoring: Json, results: dict[str, Json]) -> list[str]:
         "B1, B2 and B5 are ratios of CPU seconds. The arms alternate; the minimum of "
         f"{scoring['rounds']} rounds after three warm-up",
         f"rounds counts. B1 and B2 use {scoring['tokens']} tokens; their targets are for {DEFAULT_BENCH_TOKENS}. "
-        "B6 and B8 have their own",
+        "B6, B7 and B8 have their own",
         "date and machine.",
         "",
         "Verdicts: pass, the figure reaches its target; near, it misses by at most a tenth of it; miss, by more.",
