@@ -240,6 +240,10 @@ def fingerprint_of_base(base: str) -> dict[str, str]:
     return fingerprint(load_recipe(Path("recipe.yaml"), BASES[base]))
 
 
+BESIDE = ("airline", "appworld", "bfcl", "openenv", "recorded", "textworld")
+"""Environments that other processes or other files play; tests in folders of these names assemble them."""
+
+
 def live_keys() -> list[Any]:
     """Every key that can have another value, with the base recipe in which it exists."""
     wanted: list[Any] = []
@@ -251,15 +255,14 @@ def live_keys() -> list[Any]:
         base = "covariance" if key.path.startswith(("surrogate.covariance.", "surrogate.trust_region")) else base
         base = "overlong" if key.path.startswith("surrogate.overlong.") else base
         base = "model" if key.path.startswith("evaluation.model.") else base
-        # which ask for another machine, another template or other tasks
-        elsewhere = key.path in ("policy.device", "policy.tool_instruction", "environment.categories")
-        elsewhere |= key.path.startswith(("method.", "supervised."))  # sgcd sft reads the latter
-        elsewhere |= base in (
-            "airline",
-            "bfcl",
-            "openenv",
-            "recorded",
-        )  # the folders of these names; tests/cli/test_cli_credit.py
+        # which ask for another machine, another template or other tasks, or are read where the run starts
+        elsewhere = key.path in (
+            "policy.device", "policy.tool_instruction", "environment.categories", "engine", "trackers",
+        )  # fmt: skip
+        elsewhere |= key.path.startswith(
+            ("method.", "supervised.", "verl.")
+        )  # others read the last two
+        elsewhere |= base in BESIDE
         if not key.is_section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))
     return wanted

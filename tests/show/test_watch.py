@@ -56,7 +56,9 @@ def test_a_run_that_goes_on_says_how_long_it_takes(run: Path, capsys: pytest.Cap
     with lock_run(run):
         assert "running, about 2:00 left" in watch(run, capsys)  # thirty steps of four seconds
     left_by_a_kill(run)
-    assert f"stopped; to go on: sgcd train --run {run} --resume" in " ".join(watch(run, capsys).split())
+    *_, hint = watch(run, capsys).strip().splitlines()
+    assert hint == f"to go on: sgcd train --run {run} --resume"
+    assert "stopped" in watch(run, capsys)
 
 
 def test_a_run_that_has_only_begun_is_no_fault(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

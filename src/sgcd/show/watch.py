@@ -106,7 +106,7 @@ def describe_subject(view: RunView) -> str:
 
 
 def describe_state(view: RunView) -> str:
-    """Whether somebody writes in the folder, and how long the rest takes or how to go on.
+    """Whether somebody writes in the folder, and how long the rest takes.
 
     A lock without a process that holds it was left by a run that was killed.
     """
@@ -115,10 +115,15 @@ def describe_state(view: RunView) -> str:
     is_done = view.planned is not None and view.step >= view.planned
     if view.is_running:
         return "finishing" if is_done else f"running{describe_time_left(view)}"
-    if is_done or view.planned is None:
-        return "finished" if is_done else "nobody writes here now"
-    assert view.folder
-    return f"stopped; to go on: {resume_command(view.folder)}"
+    if view.planned is None:
+        return "nobody writes here now"
+    return "finished" if is_done else "stopped"
+
+
+def describe_resume(view: RunView) -> str:
+    """How to go on with a stopped run; nothing for any other. A line of its own: it may be wider than the terminal."""
+    is_stopped = view.folder is not None and describe_state(view) == "stopped"
+    return f"to go on: {resume_command(view.folder)}" if is_stopped and view.folder else ""
 
 
 def describe_time_left(view: RunView) -> str:

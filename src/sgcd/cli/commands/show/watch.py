@@ -2,12 +2,15 @@
 
 from pathlib import Path
 from time import sleep
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sgcd.cli.options import TYPER_OPTIONS
 from sgcd.cli.output import results_console
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 watch_app = typer.Typer(**TYPER_OPTIONS)
 _SECONDS = 2.0
@@ -28,12 +31,13 @@ def watch(
 def watch_run(run: Path) -> None:
     from rich.live import Live
 
-    from sgcd.show.watch import RunView, render_run
+    from sgcd.show.watch import RunView, describe_resume, render_run
 
     console = results_console()
     view = RunView.read(run)
     if not console.is_terminal or not view.is_running:
         console.print(render_run(view))
+        print_resume(console, describe_resume(view))
         return
     try:
         with Live(render_run(view), console=console, auto_refresh=False) as live:
@@ -41,5 +45,12 @@ def watch_run(run: Path) -> None:
                 sleep(_SECONDS)
                 view = RunView.read(run)
                 live.update(render_run(view), refresh=True)
+        print_resume(console, describe_resume(view))
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
+
+
+def print_resume(console: "Console", line: str) -> None:
+    """The command that goes on with a stopped run, never broken by the terminal's width."""
+    if line:
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
