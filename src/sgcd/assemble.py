@@ -114,4 +114,5 @@ def collect_facts(recipe: Recipe, context: RunContext) -> dict[str, Any]:
         },
         "tasks": {split: len(tasks) for split, tasks in context.task_suite.splits.items()},
         **({"user": {"model": user.settings.model}} if user else {}),
+        **({"sharing": context.task_suite.sharing} if context.task_suite.sharing else {}),
     }

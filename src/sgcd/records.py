@@ -36,7 +36,7 @@ class Task:
     """One thing to be done.
 
     >>> Task(id="train-0007", category="action", row={"seed": 7})
-    Task(id='train-0007', category='action', row={'seed': 7}, needs_tool=None, floor=None)
+    Task(id='train-0007', category='action', row={'seed': 7}, needs_tool=None, floor=None, scenario=None)
     """
 
     id: str
@@ -47,6 +47,8 @@ class Task:
     """Whether successes that called no tool are counted; None: as `TOOL_CATEGORIES` says."""
     floor: float | None = None
     """The reward of an agent that does nothing, where that is known."""
+    scenario: str | None = None
+    """The name of the tasks that are variants of one another, where an environment has such."""
 
 
 @dataclass(frozen=True, slots=True)

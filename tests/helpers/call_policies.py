@@ -24,7 +24,7 @@ def save_call_policy(folder: Path, shares: Mapping[str, float], text: str, vocab
     from sgcd.learn.policy.load import Policy, save_policy
 
     template = (chats.TEMPLATES / "plain.jinja").read_text(encoding="utf-8")
-    calls = [word for word in shares if word.startswith("<tool_call>")]
+    calls = [word for word in shares if word.startswith(("<tool_call>", "```"))]
     tokenizer = chats.tokenizer(chats.QWEN, [*chats.QWEN_ADDED[:2], *calls], text=text, vocab_size=vocab_size)
     tokenizer.chat_template = template
     chat = Chat(tokenizer, "a tiny policy")

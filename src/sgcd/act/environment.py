@@ -5,7 +5,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from sgcd.records import Floats, Message, ParsedTurn, Task, TokenIds, Verdict
+from sgcd.records import Call, Floats, Message, ParsedTurn, Task, TokenIds, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +33,8 @@ class Reply:
     done: bool = False
     call_errors: tuple[bool, ...] = ()
     """One flag for each call of the turn: True when the tool answered with an error."""
+    calls: tuple[Call, ...] = ()
+    """Calls that the environment itself read from the text of a turn that has no others, such as code to run."""
     ask_user: "Callable[[], Awaitable[Reply]] | None" = None
     """Requests the message of a simulated user, where it replies instead. Its endpoint has its own timeouts."""
 
@@ -64,6 +66,8 @@ class TaskSuite:
     environment_factory: Callable[[], Environment]
     splits: Mapping[str, tuple[Task, ...]]
     """At least "train"; "dev" and "test" where held-out tasks exist."""
+    sharing: str = ""
+    """What must be known before a run that played these tasks is shown to others."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,8 @@ async def get_reply(
     reply = await call_with_timeout("reply", lambda: environment.reply(turn), limits.seconds)
     if reply.ask_user:
         reply = await call_with_timeout("user", reply.ask_user, None)
+    if reply.calls:
+        return replace(turn, calls=reply.calls), reply
     call_errors = reply.call_errors or (False,) * len(turn.calls)
     if len(call_errors) != len(turn.calls):
         raise RolloutBroken(f"reply: expected a flag for each of {len(turn.calls)} calls, got {len(call_errors)}")

@@ -100,6 +100,14 @@ class OpenenvSettings(Settings):
     """The sum of the server's rewards from which on a rollout counts as a success."""
 
 
+class AppWorldSettings(Settings):
+    """AppWorld's tasks, through the benchmark's own package, which `sgcd setup appworld` installs apart."""
+
+    name: Literal["appworld"]
+    folder: str = ".venv-appworld"
+    """The folder that `sgcd setup appworld` made."""
+
+
 class RecordedSettings(Settings):
     """Rollouts that another tool has recorded: `sgcd credit` reads them, and nothing can be played."""
 
@@ -110,7 +118,9 @@ class RecordedSettings(Settings):
     """The reward from which on a rollout counts as a success."""
 
 
-EnvironmentSettings = OwnEnvironmentSettings | AirlineSettings | BfclSettings | OpenenvSettings | RecordedSettings
+EnvironmentSettings = (
+    OwnEnvironmentSettings | AirlineSettings | AppWorldSettings | BfclSettings | OpenenvSettings | RecordedSettings
+)
 """The union of this room's environments. `name: own` is played by act/environments/own.py."""
 
 

@@ -33,7 +33,9 @@ RecipeWords = Annotated[
         autocompletion=complete_key,
     ),
 ]
-SplitOption = Annotated[Literal["dev", "test"] | None, typer.Option(help="Which held-out tasks.")]
+SplitOption = Annotated[
+    Literal["dev", "test", "test_normal", "test_challenge"] | None, typer.Option(help="Which held-out tasks.")
+]
 
 
 class CommandWithKeys(TyperCommand):

@@ -66,7 +66,15 @@ def trial_row(trial: Trial, rollout: Rollout, settings: EvaluationSettings, *, s
     evaluation_columns = {"schema": SCHEMA, "seed": seed, "step": step, "split": settings.split}
     trial_columns = {"mode": trial.mode, "temperature": trial.temperature, "trial": trial.number}
     floor = {} if trial.task.floor is None else {"floor": trial.task.floor}
-    return {**evaluation_columns, **trial_columns, **rollout_row(rollout), **floor}
+    scenario = {} if trial.task.scenario is None else {"scenario": trial.task.scenario}
+    return {**evaluation_columns, **trial_columns, **rollout_row(rollout), **floor, **scenario, **test_columns(rollout)}
+
+
+def test_columns(rollout: Rollout) -> TrialRow:
+    """How many tests the verifier has for the task, and how many passed, where it says so."""
+    if rollout.verdict is None or "tests" not in rollout.verdict.facts:
+        return {}
+    return {name: rollout.verdict.facts[name] for name in ("tests", "tests_passed")}
 
 
 def held_out_tasks(task_suite: TaskSuite, settings: EvaluationSettings) -> tuple[Task, ...]:

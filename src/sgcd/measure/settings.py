@@ -16,8 +16,8 @@ class ModelSettings(ServerSettings):
 class EvaluationSettings(Settings):
     """Held-out evaluation: before the first step, every so often, and after the last."""
 
-    split: Literal["dev", "test"] = "dev"
-    """The held-out tasks. They choose the best checkpoint, so keep test for the end."""
+    split: Literal["dev", "test", "test_normal", "test_challenge"] = "dev"
+    """The held-out tasks. They choose the best checkpoint, so keep test for the end. AppWorld has two tests."""
     every: Count = 10
     """Steps between validations."""
     tasks: Count | None = None

@@ -44,6 +44,7 @@ def summarise_mode(rows: Sequence[TrialRow]) -> Summary:
             name: summarise_success([row for row in rows if row["category"] == name])
             for name in list_categories(row["category"] for row in rows)
         },
+        **summarise_scenarios(rows),
         "passes": summarise_passes(rows),
         "audit": audit_tool_use(rows),
         "calls_in_error": divide_or_none(sum_column(unbroken_rows, "failed_calls"), sum_column(unbroken_rows, "calls")),
@@ -75,6 +76,31 @@ def summarise_success(rows: Sequence[TrialRow]) -> Summary:
         **success_rate(rows).to_json(),
         "floor": divide_or_none(sum(floors), len(floors)) if len(floors) == len(group_by_task(rows)) else None,
     }
+
+
+def summarise_scenarios(rows: Sequence[TrialRow]) -> Summary:
+    """Where tasks belong to scenarios, those of which every task succeeded in the same trial; AppWorld's SGC and TGC.
+
+    A scenario with a broken trial is counted as broken. `tests_passed` is the mean share of the verifier's tests.
+    """
+    tests = [row["tests_passed"] / row["tests"] for row in unbroken(rows) if row.get("tests")]
+    shares = {"tests_passed": sum(tests) / len(tests)} if tests else {}
+    played: dict[tuple[str, int], list[TrialRow]] = {}
+    for row in rows:
+        if "scenario" in row:
+            played.setdefault((row["scenario"], row["trial"]), []).append(row)
+    if not played:
+        return shares
+    scenario_rows = [
+        {
+            "task": scenario,
+            "trial": trial,
+            "success": all(row["success"] for row in tasks),
+            "broken": next((row["broken"] for row in tasks if row["broken"]), ""),
+        }
+        for (scenario, trial), tasks in played.items()
+    ]
+    return {"scenarios": summarise_success(scenario_rows), **shares}
 
 
 def success_rate(rows: Sequence[TrialRow]) -> Estimate:

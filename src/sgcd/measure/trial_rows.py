@@ -10,8 +10,9 @@ Which trial: schema, seed (the run's), step, split, mode (greedy or sampled), te
 (whether a success without a call counts in the audit; absent in rows of earlier versions), trial.
 How it ended: success, reward, broken (the cause, else empty), calls, failed_calls, malformed (turns whose call could
 not be read), inexact (turns whose ids are not those that the tokenizer makes of their text), looping, turns, tokens
-(sampled by the policy), ending. A row of a chat model behind an endpoint also has its name (model), and its tokens are
-those that the server counts."""
+(sampled by the policy), ending. Where an environment has them: floor, scenario, and of the verifier's tests their
+number (tests) and how many passed (tests_passed). A row of a chat model behind an endpoint also has its name (model),
+and its tokens are those that the server counts."""
 
 MODES = ("greedy", "sampled")
 

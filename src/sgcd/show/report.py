@@ -64,6 +64,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     is_recorded = folder.kind == "recorded"
     pictures, unchanged = ([], []) if is_recorded else build_curves(metrics, evaluations, split)
     damage_lines = [f"damaged: {problem}" for problem in dict.fromkeys(damage)]
+    damage_lines += [f"sharing: {folder.facts['sharing']}"] if "sharing" in folder.facts else []
     for line in damage_lines:
         _logger.warning(line)
     measured: dict[str, Any] = (

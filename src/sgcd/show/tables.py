@@ -129,6 +129,8 @@ def evaluation_remarks(summary: JsonMapping) -> list[str]:
             f"{format_share(mode_summary['malformed_turns'])}, looping {format_share(mode_summary['looping'])}"
             + (f"; successes without a tool: {without_tool}" if without_tool else "")
         )
+        if "scenarios" in mode_summary:
+            lines.append(f"{mode}: {_describe_scenarios(mode_summary)}")
         lines += [f"{mode}: {line}" for line in _describe_passes(mode_summary["passes"])]
         broken = mode_summary["broken"]
         if broken["trials"]:
@@ -136,6 +138,17 @@ def evaluation_remarks(summary: JsonMapping) -> list[str]:
             trials = count_noun(broken["trials"], "trial")
             lines.append(f"{mode}: {trials} broke and count in no rate, {times} of them by: {cause}")
     return lines
+
+
+def _describe_scenarios(mode_summary: JsonMapping) -> str:
+    """Tasks and scenarios in percent, as benchmarks with scenarios report them."""
+    tasks, scenarios = mode_summary["overall"], mode_summary["scenarios"]
+    passed = mode_summary.get("tests_passed")
+    return (
+        f"task goal completion {format_share(tasks['value'])}, scenario goal completion "
+        f"{format_share(scenarios['value'])} ({scenarios['successes']} of {scenarios['trials']})"
+        + ("" if passed is None else f", tests passed {format_share(passed)}")
+    )
 
 
 def _describe_passes(passes: Sequence[JsonMapping]) -> list[str]:

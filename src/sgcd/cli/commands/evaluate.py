@@ -217,7 +217,8 @@ def endpoint_facts(evaluation: "EndpointEvaluation") -> dict[str, Any]:
     """The facts of a folder that holds an evaluation and no run."""
     models = {name: {"model": endpoint.settings.model} for name, endpoint in evaluation.endpoints.items()}
     tasks = {split: len(tasks) for split, tasks in evaluation.task_suite.splits.items()}
-    return {"seed": evaluation.recipe.seed, **models, "tasks": tasks}
+    sharing = {"sharing": evaluation.task_suite.sharing} if evaluation.task_suite.sharing else {}
+    return {"seed": evaluation.recipe.seed, **models, "tasks": tasks, **sharing}
 
 
 def conversation_row(row: Mapping[str, Any], rollout: "Rollout") -> dict[str, Any]:

@@ -56,3 +56,30 @@ def bfcl(
         print_json({"schema": SCHEMA, **found})
         return
     results_console().print(f"bfcl-eval {found['version']} is in {folder}", soft_wrap=True)
+
+
+@setup_app.command()
+def appworld(
+    *,
+    data: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The folder data that `appworld download data` made.")
+    ] = None,
+    folder: Annotated[Path, typer.Option(help="Where its environment goes.")] = Path(".venv-appworld"),
+    json: JsonFlag = False,
+) -> None:
+    """Install AppWorld, check its data, and copy them without ground truth.
+
+    Without --data the command installs the package and says how its data are to be had. A recipe plays the tasks with
+    environment: {name: appworld}.
+    """
+    from sgcd.act.environments.appworld.setup import set_up_appworld
+
+    found = set_up_appworld(folder, data, lambda line: progress_console().print(line, soft_wrap=True))
+    if json:
+        print_json({"schema": SCHEMA, **found})
+        return
+    sizes = found["splits"] or {"no data": "yet"}
+    results_console().print(
+        f"{found['package']} is in {folder}: {', '.join(f'{name} {size}' for name, size in sizes.items())}",
+        soft_wrap=True,
+    )
