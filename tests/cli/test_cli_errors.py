@@ -193,7 +193,11 @@ REACHED: dict[type[SgcdError], tuple[Any, list[str], str]] = {
     MethodFault: (nothing, ["check", "recipe.yaml", OWN], "method.class: front:Desk has no signal()"),
     DataError: (nothing, ["sft", "recipe.yaml", "--run", "A", "supervised.data=[none.jsonl]"], "none.jsonl holds no"),
     StudyError: (misspelt_study, ["study", "study.yaml"], "sedds: no such key; expected one of version, title, recipe"),
-    EngineError: (nothing, ["train", "recipe.yaml", "--run", "A", "engine=verl", "verl.prompt_tokens=400"], "is not installed here"),
+    EngineError: (
+        nothing,
+        ["train", "recipe.yaml", "--run", "A", "engine=verl", "verl.prompt_tokens=400"],
+        "is not installed here",
+    ),
     EnvironmentFault: (no_verifier, ["check", "recipe.yaml"], "train.jsonl, line 1: the task has no verifier"),
 }
 
