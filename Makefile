@@ -155,7 +155,7 @@ test-verl: verl
 
 integration-verl: setup
 	@if $(MAKE) --no-print-directory verl 2>&1; then \
-	  echo "$(VERL)/python -m pytest tests/on_verl -m ''" && $(VERL)/python -m pytest tests/on_verl -m ''; \
+	  echo "$(VERL)/python -m pytest tests/on_verl -m ''" && CI=1 $(VERL)/python -m pytest tests/on_verl -m ''; \
 	else echo "SKIPPED tests/on_verl: .venv-verl, the environment with verl, could not be made (make verl)"; fi
 
 # The benchmark's own package, in an environment of its own; without it these tests are named as not run.
