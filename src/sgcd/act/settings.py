@@ -108,6 +108,16 @@ class AppWorldSettings(Settings):
     """The folder that `sgcd setup appworld` made."""
 
 
+class TextWorldSettings(Settings):
+    """Games that TextWorld generates, which `sgcd setup textworld` installs apart."""
+
+    name: Literal["textworld"]
+    admissible: bool = False
+    """Whether each observation ends with the commands that are possible."""
+    folder: str = ".venv-textworld"
+    """The folder that `sgcd setup textworld` made."""
+
+
 class RecordedSettings(Settings):
     """Rollouts that another tool has recorded: `sgcd credit` reads them, and nothing can be played."""
 
@@ -119,7 +129,13 @@ class RecordedSettings(Settings):
 
 
 EnvironmentSettings = (
-    OwnEnvironmentSettings | AirlineSettings | AppWorldSettings | BfclSettings | OpenenvSettings | RecordedSettings
+    OwnEnvironmentSettings
+    | AirlineSettings
+    | AppWorldSettings
+    | BfclSettings
+    | OpenenvSettings
+    | TextWorldSettings
+    | RecordedSettings
 )
 """The union of this room's environments. `name: own` is played by act/environments/own.py."""
 

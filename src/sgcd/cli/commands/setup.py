@@ -83,3 +83,22 @@ def appworld(
         f"{found['package']} is in {folder}: {', '.join(f'{name} {size}' for name, size in sizes.items())}",
         soft_wrap=True,
     )
+
+
+@setup_app.command()
+def textworld(
+    *,
+    folder: Annotated[Path, typer.Option(help="Where its environment and the games go.")] = Path(".venv-textworld"),
+    json: JsonFlag = False,
+) -> None:
+    """Install TextWorld from the Python index, make the games of each split, and play their walkthroughs.
+
+    A recipe plays them with environment: {name: textworld}.
+    """
+    from sgcd.act.environments.textworld.setup import set_up_textworld
+
+    found = set_up_textworld(folder, lambda line: progress_console().print(line, soft_wrap=True))
+    if json:
+        print_json({"schema": SCHEMA, **found})
+        return
+    results_console().print(f"{found['games']} games are in {folder}", soft_wrap=True)
