@@ -29,7 +29,7 @@ from sgcd.assemble import assemble, build_method, collect_facts
 from sgcd.build_tasks import build_endpoint_evaluation
 from sgcd.credit.signal_settings import ByTurnSettings
 from sgcd.learn.policy import load as policy
-from sgcd.learn.settings import SupervisedSettings
+from sgcd.learn.settings import SupervisedSettings, VerlSettings
 from sgcd.learn.training.context import TrainConfig
 from sgcd.learn.training.trainer import Trainer
 from sgcd.recipe.keys import RecipeKey, list_keys
@@ -353,6 +353,7 @@ def test_a_run_looks_at_every_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     }  # folders of tests
     # sgcd credit reads recorded rollouts; tests/cli/test_graded_rewards.py has an environment with verdicts by turn
     expected -= {*fields_of(RecordedSettings), *fields_of(ByTurnSettings)}
+    expected -= {*fields_of(VerlSettings), ("Recipe", "engine"), ("Recipe", "trackers")}  # sgcd train reads these first
     expected -= {("SurrogateSettings", "preset")}  # it sets other keys while a recipe is read
     assert sorted(expected - seen) == []
 
