@@ -87,15 +87,15 @@ async def check_for_verl(recipe: Recipe) -> int:
 
 def check_server_window(recipe: Recipe, prompt_tokens: int, window: int) -> None:
     """Refuse a first task, or a window of the model, that the server's window cannot hold or pass."""
-    room, response = recipe.verl.prompt_tokens, recipe.siblings.limits.tokens
-    if prompt_tokens > room:
+    longest, response = recipe.verl.prompt_tokens, recipe.siblings.limits.tokens
+    if prompt_tokens > longest:
         raise RecipeError(
-            f"verl.prompt_tokens: the first task's prompt has {prompt_tokens} tokens, more than {room}; expected at "
+            f"verl.prompt_tokens: the first task's prompt has {prompt_tokens} tokens, more than {longest}; expected at "
             "least as many as the longest prompt of all tasks has"
         )
-    if room + response > window:
+    if longest + response > window:
         raise RecipeError(
-            f"verl.prompt_tokens: {room} tokens of prompt and {response} of siblings.limits.tokens do not fit the "
+            f"verl.prompt_tokens: {longest} tokens of prompt and {response} of siblings.limits.tokens do not fit the "
             f"policy's window of {window}; lower one of them"
         )
 
