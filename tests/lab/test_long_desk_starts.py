@@ -78,8 +78,9 @@ def test_a_shipped_start_is_the_one_that_is_described_and_passes_its_gate(name: 
 
 
 @pytest.mark.slow
-def test_every_arm_of_the_study_is_a_recipe() -> None:
-    path = ROOT / "studies/long-desk.yaml"
+@pytest.mark.parametrize("name", ["long-desk", "long-desk-rules"])
+def test_every_arm_of_the_study_is_a_recipe(name: str) -> None:
+    path = ROOT / f"studies/{name}.yaml"
     study = load_study(path)
     recipes = {
         run.arm: load_recipe(path.parent / study.recipe, list(run.overrides))
