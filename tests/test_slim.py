@@ -53,7 +53,8 @@ def test_the_wheel_carries_recipes_and_warm_starts(wheel: Path):
 def test_every_light_room_imports(slim: Path, tmp_path: Path):
     walk = """
 import importlib, pkgutil, sgcd
-heavy = ("sgcd.learn", "sgcd.lab", "sgcd.study", "sgcd.bench", "sgcd.trl", "sgcd.verl", "sgcd.recorded", "sgcd.assemble")
+heavy = "learn lab study bench trl verl recorded assemble".split()
+heavy = tuple(f"sgcd.{name}" for name in heavy)
 names = [m.name for m in pkgutil.walk_packages(sgcd.__path__, "sgcd.") if not m.name.startswith(heavy)]
 for name in names + ["sgcd.learn.settings", "sgcd.lab.settings"]:
     importlib.import_module(name)

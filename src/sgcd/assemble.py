@@ -12,7 +12,7 @@ from sgcd.credit.methods import Method, build_method
 from sgcd.credit.weight_controls import ControlledWeights
 from sgcd.errors import RecipeError
 from sgcd.lab.oracle import OracleReferenceBuilder
-from sgcd.lab.settings import LabSettings
+from sgcd.lab.settings import LabSettings, LongDeskSettings
 from sgcd.learn.policy.head import check_head, get_head
 from sgcd.learn.policy.load import Policy, load_trainable_policy
 from sgcd.learn.policy.teacher_policies import TeacherPolicies, load_outside_teacher
@@ -92,10 +92,10 @@ def reference_builder_class(recipe: Recipe) -> type[ReferenceBuilder]:
     """The lab's own for its oracle."""
     if not isinstance(recipe.reference.writer, OracleWriterSettings):
         return ReferenceBuilder
-    if not isinstance(recipe.environment, LabSettings):
+    if not isinstance(recipe.environment, LabSettings | LongDeskSettings):
         raise RecipeError(
-            f"reference.writer: oracle knows the truth of the lab alone; expected environment.name lab, got "
-            f"{recipe.environment.name}; take built-in, trace or llm"
+            f"reference.writer: oracle knows the truth of the lab alone; expected environment.name lab or long_desk, "
+            f"got {recipe.environment.name}; take built-in, trace or llm"
         )
     return OracleReferenceBuilder
 

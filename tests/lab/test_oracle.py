@@ -6,14 +6,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from sgcd.cli import main
+from sgcd.assemble import reference_builder_class
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods import CreditInputs
+from sgcd.errors import RecipeError
 from sgcd.lab import policy
 from sgcd.lab.demonstrate import NOISY, PERFECT, ErrorRates, Script, encode_demonstration, play_script
+from sgcd.lab.long_desk.demonstrate import build_desk_chat, play_desk_tools
+from sgcd.lab.long_desk.world import REFUSE, desk_requests, generate_desk_tasks
 from sgcd.lab.oracle import OracleReferenceBuilder, OracleWeights, judge_turns
+from sgcd.lab.settings import LongDeskSettings
 from sgcd.lab.tasks import generate_tasks
-from sgcd.records import Group, Rollout, Task
+from sgcd.recipe.load import lab_recipe_path, load_recipe
+from sgcd.records import Group, Rollout, Task, Verdict
 
 CHAT = policy.build_lab_chat()
 
@@ -62,9 +67,23 @@ def test_the_oracle_reference_is_written_without_any_success() -> None:
     assert [len(mask) for mask in builder.unmasked_tokens(group, result)] == [len(one.response) for one in failures]
 
 
-@pytest.mark.slow
-def test_the_oracle_is_refused_outside_the_lab(capsys: pytest.CaptureFixture[str]) -> None:
-    keys = ["environment={name: long_desk}", "reference.writer={name: oracle}", "method={name: sgcd}"]
-    assert main(["check", "recipes/lab/grpo.yaml", *keys]) == 2
-    [said] = capsys.readouterr().err.splitlines()
-    assert "reference.writer: oracle knows the truth of the lab alone" in said
+def test_the_oracle_reference_at_the_long_desk_compares_with_right_requests() -> None:
+    world = LongDeskSettings(name="long_desk", thinking=0)
+    task = generate_desk_tasks("train", world)[0]
+    requests = desk_requests(task)
+    wrong = [request.right_tool for request in requests]
+    wrong[-1] = REFUSE if wrong[-1] != REFUSE else f"{requests[-1].verb}_trip"
+    chat = build_desk_chat()
+    failure = encode_demonstration(play_desk_tools(task, requests, wrong), chat)
+    builder = OracleReferenceBuilder(BuiltInWriter(), chat, 4000, 1)
+    result = asyncio.run(builder.build(Group(task, (replace(failure, verdict=Verdict(0.0, success=False)),))))
+    assert result.reference and result.reference.text.splitlines()[0].startswith("Successful attempts call")
+
+
+def test_the_oracle_is_refused_outside_the_lab() -> None:
+    recipe = load_recipe(
+        lab_recipe_path("grpo"),
+        ["environment={name: textworld}", "reference.writer={name: oracle}", "method={name: sgcd}"],
+    )
+    with pytest.raises(RecipeError, match=r"reference\.writer: oracle knows the truth of the lab alone.*got textworld"):
+        reference_builder_class(recipe)
