@@ -52,6 +52,7 @@ ZEROS: dict[str, dict[str, Any]] = {
     "centred_gate": {"floor": 1},
     "gigpo": {"coefficient": 0},
     "by_turn": {"coefficient": 0},
+    "turn_values": {"coefficient": 0},
     "hindsight": {"coefficient": 0},
     "opsd": {"reward_coefficient": 1},
     "sdpo": {"reward_coefficient": 1},

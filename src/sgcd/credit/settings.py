@@ -31,6 +31,7 @@ from sgcd.credit.signal_settings import (
     SkillSdSettings,
     SodSettings,
     TeacherChoice,
+    TurnValuesSettings,
     UcobSettings,
     WeightSettings,
 )
@@ -228,6 +229,7 @@ MethodSettings = Annotated[
     | CounterfactualSettings
     | GigpoSettings
     | ByTurnSettings
+    | TurnValuesSettings
     | HindsightSettings
     | DirectSdSettings
     | OpsdSettings

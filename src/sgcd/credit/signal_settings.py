@@ -163,6 +163,17 @@ class ByTurnSettings(RuleSettings):
     """Factor of the part's advantage on tokens of thinking."""
 
 
+class TurnValuesSettings(RuleSettings):
+    """What siblings achieved who took a turn's action in its state, less what all achieved from there."""
+
+    role: ClassVar[Role] = "pull"
+    name: Literal["turn_values"]
+    coefficient: NonNegative = 1.0
+    """Share of the turn's advantage in a token's, the rest being the rollout's; 0 is GRPO to the last bit."""
+    thinking: Share = 1.0
+    """Factor of the turn's advantage on tokens of thinking."""
+
+
 class HindsightSettings(ReadingSettings):
     """A turn's return, times how much likelier the turn is for a teacher that knows what succeeded (after HCAPO)."""
 
