@@ -195,6 +195,17 @@ def test_the_best_point_that_never_breaks_is_chosen(tmp_path: Path) -> None:
     assert chosen["entropy-permuted"] == chosen["entropy"] == 2e-3
 
 
+def test_an_arm_that_crashes_at_every_point_is_named_with_its_last_line(tmp_path: Path) -> None:
+    plan = make_plan(tmp_path, tuning={"seeds": [9], "grid": {"optimizer.lr": [1e-3, 2e-3]}})
+    runs = plan.tuning_runs()
+    with pytest.raises(StudyError, match="grpo breaks at every point of the grid; expected one at which no seed ends"):
+        choose_points(plan, runs, {})
+    crash_path(runs[0]).parent.mkdir(parents=True)
+    crash_path(runs[0]).write_text("sgcd: reference.writer: no such writer\n")
+    with pytest.raises(StudyError, match=r"grpo breaks .*; it crashed: sgcd: reference\.writer: no such writer"):
+        choose_points(plan, runs, {})
+
+
 def test_success_in_training_is_compared_and_tuned_by_where_the_file_says_so(tmp_path: Path) -> None:
     tuning = {"seeds": [9], "grid": {"optimizer.lr": [1e-3, 2e-3]}}
     plan = make_plan(tmp_path, outcome="training", tuning=tuning, permuted=[])
@@ -207,7 +218,9 @@ def test_success_in_training_is_compared_and_tuned_by_where_the_file_says_so(tmp
     result = build_result(plan, {"committed": None, "chosen": chosen}, found, tuning_runs=runs, fresh_runs=fresh)
     [row] = result["differences"][0]["rows"]
     assert row["value"] == pytest.approx(0.1)
-    assert "mean success in training, on seeds of its own" in render_markdown(result)
+    page = render_markdown(result)
+    assert "mean success in training, on seeds of its own" in page
+    assert "tuned to the largest optimizer.lr of the grid, beyond which they may be better: grpo, entropy" in page
     assert result["arms"]["entropy"]["training"]["value"] == pytest.approx(0.6)
 
 

@@ -206,6 +206,7 @@ def _remarks(result: JsonMapping) -> Iterator[str]:
         yield f"missing: {', '.join(names)}: {reason[:_REASON_LENGTH]}"
     if len(study["seeds"]) < 2:
         yield "one seed: no p-value and no interval; give at least two"
+    yield from _edges(result)
     commit = result["committed"]
     place = f"in commit {commit[:7]}" if commit else "in no commit"
     yield f"the study's file was {place} when its first fresh seed started"
@@ -216,6 +217,17 @@ def _remarks(result: JsonMapping) -> Iterator[str]:
     )
     if result["equal_tokens"] is not None:
         yield f"equal tokens: {result['equal_tokens']}, the fewest of any run, linear between evaluations; so are steps"
+
+
+def _edges(result: JsonMapping) -> Iterator[str]:
+    """What was tuned to the smallest or the largest number of its grid, beyond which it may be better."""
+    tuning = result["study"].get("tuning") or {"grid": {}}
+    for key, values in tuning["grid"].items():
+        numbers = [value for value in values if isinstance(value, int | float)]
+        for word, edge in (("smallest", min(numbers, default=None)), ("largest", max(numbers, default=None))):
+            arms = [arm for arm, keys in result["chosen"].items() if keys.get(key) == edge and len(numbers) > 1]
+            if arms:
+                yield f"tuned to the {word} {key} of the grid, beyond which they may be better: {', '.join(arms)}"
 
 
 def _format_p(p: float | None) -> str:

@@ -9,6 +9,9 @@ from sgcd.errors import StudyError
 from sgcd.study.arms.outcome import OutcomeByPath, RunOutcome
 from sgcd.study.arms.plan import PlannedRun, StudyPlan, describe_point
 from sgcd.study.arms.study_file import Keys, Outcome, Study
+from sgcd.study.arms.train_runs import read_crash
+
+_ADVICE = "expected one at which no seed ends below its start; add smaller learning rates"
 
 
 def choose_points(plan: StudyPlan, runs: Sequence[PlannedRun], outcomes: OutcomeByPath) -> dict[str, Keys]:
@@ -20,9 +23,10 @@ def choose_points(plan: StudyPlan, runs: Sequence[PlannedRun], outcomes: Outcome
         points = {describe_point(point): point for point in plan.points()}
         rows = [row for row in summarise_points(plan.study, runs, outcomes) if row["arm"] == arm and not row["breaks"]]
         if not rows:
+            crash = next((line for run in runs if run.arm == arm and (line := read_crash(run))), "")
             raise StudyError(
-                f"{plan.path}: tuning: {arm} breaks at every point of the grid; expected one at which no seed ends "
-                "below its start; add smaller learning rates"
+                f"{plan.path}: tuning: {arm} breaks at every point of the grid; "
+                + (f"it crashed: {crash}" if crash else _ADVICE)
             )
         chosen[arm] = points[max(rows, key=lambda row: row["mean"])["point"]]
     return chosen
