@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from sgcd.cli import expand_multi_value_options, main
-from sgcd.cli.commands import lab as labs
+from sgcd.cli.commands.lab import demo
 from sgcd.recipe.load import lab_recipe_path, load_recipe
 from sgcd.storage.run_folder import RunFolder
 
@@ -232,10 +232,26 @@ def test_the_verdict_of_the_demo_names_what_rose_what_fell_and_who_is_ahead():
     sgcd = {"start": side(part(0.4), part(0.5)), "end": side(part(0.41), part(0.48))}
     sgcd["change"] = side(part(0.01, -0.1, 0.1), part(-0.02, None, None))
     comparison = {"split": "dev", **side(part(-0.19, -0.3, -0.1), part(0.0))}
-    assert labs.demo_verdict({"grpo": grpo, "sgcd": sgcd}, comparison) == (
+    assert demo.demo_verdict({"grpo": grpo, "sgcd": sgcd}, comparison) == (
         "Success on dev tasks rose from .400 to .600 with GRPO and did not clearly change from .400 to .410 with SGCD; "
         "GRPO is ahead (SGCD less GRPO: -.190 [-.300, -.100]); no_action fell from .500 to .100 with GRPO."
     )
+
+
+def test_the_demo_says_what_three_methods_reached_at_the_long_desk() -> None:
+    def run(end: float) -> dict[str, Any]:
+        ends = {"start": 0.25, "end": end}
+        return {part: {"modes": {"sampled": {"overall": {"value": value}}}} for part, value in ends.items()}
+
+    def less_grpo(value: float) -> dict[str, Any]:
+        return {"difference": {"value": value, "low": value - 0.1, "high": value + 0.1, "kind": "t"}}
+
+    said = demo.desk_verdict(
+        {"grpo": run(0.6), "sgcd": run(0.5), "by_turn": run(0.8)},
+        {"sgcd": less_grpo(-0.1), "by_turn": less_grpo(0.2)},
+    )
+    assert "success went from .250 to .600 with grpo, to .500 with sgcd, to .800 with by_turn" in said
+    assert "sgcd is not told from GRPO (-.100 [-.200, +.000]), by_turn is above GRPO (+.200 [+.100, +.300])" in said
 
 
 def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytest.MonkeyPatch):
@@ -253,6 +269,6 @@ def test_warm_starts_are_shown_by_their_gate(capsys: Capture, monkeypatch: pytes
 
 
 def test_the_demo_runs_the_recipe_that_people_read():
-    for method in labs.DEMO_METHODS:
+    for method in demo.DEMO_METHODS:
         beside = Path(__file__).parents[2] / "recipes" / "lab" / f"{method}.yaml"
         assert lab_recipe_path(method).resolve() == beside.resolve()

@@ -14,6 +14,7 @@ from hypothesis import settings as profile
 from hypothesis import strategies as st
 
 from sgcd.cli import main
+from sgcd.cli.commands.lab.app import load_desk_world
 from sgcd.lab.long_desk import demonstrate, scores
 from sgcd.lab.long_desk.location import locate_credit
 from sgcd.lab.long_desk.measure import GroupParts, NoiseMeasure, describe_decisions, passes_gate
@@ -199,6 +200,11 @@ def test_credit_is_located_and_methods_with_a_teacher_are_weighed() -> None:
     assert found["right sign [1, 2]"]["sign"]["value"] == 1
     assert found["right sign [1, 2]"]["place"]["value"] > 0.5
     assert found["thinking mask .2"]["place"]["value"] > 0.8
+
+
+def test_a_start_is_measured_in_its_own_world() -> None:
+    assert [load_desk_world(name, []).thinking for name in ("long-desk-1", "long-desk-short")] == [64, 16]
+    assert load_desk_world("long-desk-short", ["environment.thinking=32"]).thinking == 32
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sgcd.cli import main
-from sgcd.cli.commands import lab
+from sgcd.cli.commands.lab import demo
 from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import recipe_differences
 from sgcd.show.tool_course import describe_course, has_collapsed, tool_course
@@ -70,7 +70,7 @@ def test_the_collapse_is_shown_for_both_arms(
             RunFolder.create(path, "version: 1\n", {}).append_evaluation(ROWS)
         return {name: {} for name in runs}
 
-    monkeypatch.setattr(lab, "train_side_by_side", play)
+    monkeypatch.setattr(demo, "train_side_by_side", play)
     assert main(["lab", "--collapse"]) == 0
     said = capsys.readouterr().out
     assert "collapse-sdpo collapsed: success on action tasks went from .50 to .00" in said
@@ -81,7 +81,7 @@ def test_the_collapse_is_shown_for_both_arms(
 
 
 def test_the_arms_of_the_collapse_differ_in_the_method_alone() -> None:
-    sdpo, sgcd = (load_recipe(LAB / f"{name}.yaml") for name in lab.COLLAPSE_RECIPES)
+    sdpo, sgcd = (load_recipe(LAB / f"{name}.yaml") for name in demo.COLLAPSE_RECIPES)
     assert {change.key.partition(".")[0] for change in recipe_differences(sdpo, sgcd)} == {"method"}
     assert sdpo.policy.start == "lab:plain-leaky"
     assert getattr(sdpo.method, "context", "") == getattr(sgcd.method, "context", "") == "answer"

@@ -29,7 +29,7 @@ _APPS = {
     "plot": "show.plot:plot_app",
     "bundle": "show.bundle:bundle_app",
     "bench": "bench:bench_app",
-    "lab": "lab:lab_app",
+    "lab": "lab.app:lab_app",
     "references": "references:references_app",
     "setup": "setup:setup_app",
     "methods": "methods:methods_app",

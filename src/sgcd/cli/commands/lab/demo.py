@@ -1,4 +1,4 @@
-"""sgcd lab: the demo on a laptop's CPU, and the lab's warm starts."""
+"""sgcd lab's runs: the demo in two worlds side by side, and the collapse."""
 
 import json as jsonlib
 import os
@@ -9,59 +9,22 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any
 
 import typer
 
 from sgcd.cli.commands.compare import print_comparison
-from sgcd.cli.commands.study import JobsOption, run_and_print
 from sgcd.cli.commands.train import print_run_summary
-from sgcd.cli.commands.truth import truth
-from sgcd.cli.options import TYPER_OPTIONS, JsonFlag
 from sgcd.cli.output import print_json, progress_console, results_console
-from sgcd.errors import RecipeError
-from sgcd.recipe.load import shipped_path
 from sgcd.storage.atomic import SCHEMA
 
-if TYPE_CHECKING:
-    from sgcd.lab.settings import LongDeskSettings
-
 DEMO_METHODS = ("grpo", "sgcd")
+DESK_METHODS = ("grpo", "sgcd", "by_turn")
 COLLAPSE_RECIPES = ("collapse-sdpo", "collapse-sgcd")
-lab_app = typer.Typer(invoke_without_command=True, **TYPER_OPTIONS)
-
-
-@lab_app.callback()
-def demo(
-    context: typer.Context,
-    collapse: Annotated[
-        bool, typer.Option("--collapse", help="Show how a teacher in the loss destroys the use of tools.")
-    ] = False,
-    control: Annotated[
-        bool, typer.Option("--control", help="Run studies/control.yaml instead: an hour or more on one core.")
-    ] = False,
-    jobs: JobsOption = 1,
-    json: JsonFlag = False,
-) -> None:
-    """Train a tiny agent on this machine, in minutes.
-
-    Runs recipes/lab/grpo.yaml and recipes/lab/sgcd.yaml side by side, from the same start, into new folders under
-    runs/, and compares them. With --collapse it runs collapse-sdpo.yaml and collapse-sgcd.yaml instead: their teachers
-    read a leak that was put in on purpose; one is imitated, the other weighs credit. With --control it runs a study:
-    what do methods learn from the verifier, and what from their teacher alone?
-    """
-    if context.invoked_subcommand is not None:
-        return
-    if control:
-        run_and_print(shipped_path("studies/control.yaml"), Path("runs/control"), jobs=jobs, as_json=json)
-    elif collapse:
-        run_collapse(as_json=json)
-    else:
-        run_demo(as_json=json)
 
 
 def run_demo(as_json: bool) -> None:
-    """Train both methods with the same seed, each in its own folder, and compare them."""
+    """Train both methods with the same seed, each in its own folder, and compare them; then three at the long desk."""
     from sgcd.measure.compare import compare_evaluations, load_evaluation
     from sgcd.recipe.load import lab_recipe_path
     from sgcd.show.report import write_report
@@ -78,13 +41,58 @@ def run_demo(as_json: bool) -> None:
     comparison = compare_evaluations([sgcd_evaluation], [grpo_evaluation])
     reports = {method: str(write_report(demo_run_path(method, demo_number))) for method in DEMO_METHODS}
     if as_json:
-        print_json({"schema": SCHEMA, "runs": runs, "comparison": comparison, "reports": reports})
+        desk_runs, differences = train_at_long_desk()
+        desk = {"runs": desk_runs, "less_grpo": differences}
+        print_json({"schema": SCHEMA, "runs": runs, "comparison": comparison, "reports": reports, "long_desk": desk})
         return
     results_console().print()
     print_comparison(comparison)
     for method, report_path in reports.items():
         results_console().print(f"report of {method}: {report_path}", soft_wrap=True)
-    results_console().print(f"\n{demo_verdict(runs, comparison)}", soft_wrap=True)
+    results_console().print(f"\n{demo_verdict(runs, comparison)}\n", soft_wrap=True)
+    results_console().print(f"\n{desk_verdict(*train_at_long_desk())}", soft_wrap=True)
+
+
+def train_at_long_desk() -> tuple[dict[str, Any], dict[str, Any]]:
+    """The summaries of three runs at the long desk, and what each but GRPO's differs from it by at the end."""
+    from sgcd.measure.compare import compare_evaluations, load_evaluation
+    from sgcd.recipe.load import lab_recipe_path
+
+    names = {method: f"long-desk-{method}" for method in DESK_METHODS}
+    number = next_demo_number([*names.values()])
+    paths = {method: demo_run_path(name, number) for method, name in names.items()}
+    runs = train_side_by_side(
+        {names[method]: (lab_recipe_path(f"long-desk/{method}"), path) for method, path in paths.items()}
+    )
+    evaluations = {method: load_evaluation(path) for method, path in paths.items()}
+    differences = {
+        method: compare_evaluations([evaluation], [evaluations["grpo"]])["modes"]["sampled"]["overall"]
+        for method, evaluation in evaluations.items()
+        if method != "grpo"
+    }
+    return {method: runs[name] for method, name in names.items()}, differences
+
+
+def desk_verdict(runs: Mapping[str, Any], differences: Mapping[str, Any]) -> str:
+    """One sentence on sampled success at the long desk: what each method reached, and which differ from GRPO."""
+    from sgcd.measure.health import direction_of_change
+    from sgcd.show.tables import format_interval, format_number
+
+    ends = {
+        method: [format_number(run[part]["modes"]["sampled"]["overall"]["value"]) for part in ("start", "end")]
+        for method, run in runs.items()
+    }
+    reached = ", ".join(f"to {end} with {method}" for method, (_, end) in ends.items())
+    words = {"rose": "above GRPO", "fell": "below GRPO"}
+    compared = ", ".join(
+        f"{method} is {words.get(direction_of_change(overall) or '', 'not told from GRPO')} "
+        f"({format_interval(overall['difference'], '+')})"
+        for method, overall in differences.items()
+    )
+    return (
+        f"At the long desk, where four requests share one verdict, success went from {ends['grpo'][0]} {reached}; "
+        f"{compared}. by_turn knows the verdict of each request; one seed says little: docs/results.md has the study."
+    )
 
 
 def run_collapse(as_json: bool) -> None:
@@ -162,85 +170,3 @@ def next_demo_number(names: Sequence[str]) -> int:
 
 def demo_run_path(method: str, number: int) -> Path:
     return Path("runs") / f"lab-{method}-{number}"
-
-
-@lab_app.command("warm-start")
-def warm_start(
-    names: Annotated[list[str] | None, typer.Argument(metavar="NAME", help="Which; all by default.")] = None,
-    out: Annotated[Path | None, typer.Option(help="The folder for them; the package's own by default.")] = None,
-    json: JsonFlag = False,
-) -> None:
-    """Build the lab's warm starts from demonstrations."""
-    from sgcd.lab.warm_starts import build_warm_starts
-    from sgcd.show.tables import format_interval, format_number
-
-    console = progress_console()
-    gates = build_warm_starts(names or [], out, lambda message: console.print(message, soft_wrap=True))
-    if json:
-        print_json({"schema": SCHEMA, "gates": gates})
-        return
-    for name, gate in gates.items():
-        if "categories" not in gate:
-            print_desk_measurement(name, gate)
-            continue
-        categories = ", ".join(f"{category} {format_number(rate)}" for category, rate in gate["categories"].items())
-        results_console().print(f"{name}: sampled {format_interval(gate['sampled'])} ({categories})", soft_wrap=True)
-
-
-@lab_app.command("measure")
-def measure(
-    words: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[START] [KEY=VALUE ...]", help="A start of the long desk, or the folder of a policy."),
-    ] = None,
-    tasks: Annotated[int, typer.Option(min=8, help="Groups of four to play; the mixed ones are measured.")] = 64,
-    held_out: Annotated[int, typer.Option(min=2, help="Rollouts whose decisions gradients are held against.")] = 32,
-    seed: Annotated[int, typer.Option(help="Seed of all rollouts.")] = 0,
-    json: JsonFlag = False,
-) -> None:
-    """Measure how loud thinking is where decisions are learned, and what each weighting would gain.
-
-    A start of the long desk by its name, long-desk-1 by default, or the folder of a policy that was trained there; keys
-    such as environment.thinking=32 change the world. Takes some minutes on one core.
-    """
-    from sgcd.lab.long_desk.measure import DeskSizes
-    from sgcd.lab.long_desk.starts import measure_desk_policy
-
-    starts, keys = [word for word in words or [] if "=" not in word], [word for word in words or [] if "=" in word]
-    start = starts[0] if starts else "long-desk-1"
-    sizes = DeskSizes(tasks=tasks, held_out=held_out, seed=seed)
-    console = progress_console()
-    result = measure_desk_policy(start, load_desk_world(start, keys), sizes, console.print)
-    if json:
-        print_json({"schema": SCHEMA, "start": start, **result})
-        return
-    print_desk_measurement(start, result)
-
-
-def load_desk_world(start: str, keys: Sequence[str]) -> "LongDeskSettings":
-    """The world of a start, with keys of the environment set."""
-    from sgcd.lab.long_desk.starts import DESK_STARTS
-    from sgcd.lab.settings import LongDeskSettings
-    from sgcd.recipe.load import lab_recipe_path, load_recipe
-
-    foreign_key = next((key for key in keys if not key.startswith("environment.")), None)
-    if foreign_key:
-        raise RecipeError(
-            f"lab measure: {foreign_key}: only keys of the world can be set, such as environment.read=true"
-        )
-    read = [f"environment.read={str(DESK_STARTS[start].world.read).lower()}"] if start in DESK_STARTS else []
-    environment = load_recipe(lab_recipe_path("long-desk/grpo"), [*read, *keys]).environment
-    if not isinstance(environment, LongDeskSettings):
-        raise RecipeError("lab measure: environment.name: expected long_desk: no other world has verdicts by turn")
-    return environment
-
-
-def print_desk_measurement(start: str, measured: Mapping[str, Any]) -> None:
-    from sgcd.show.study_tables import desk_tables
-
-    results_console().print(f"\n{start}", style="bold")
-    for part in desk_tables(measured):
-        results_console().print(part, soft_wrap=isinstance(part, str))
-
-
-lab_app.command("truth")(truth)
