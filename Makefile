@@ -44,7 +44,7 @@ NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow tes
 
 .PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-appworld test-bfcl test-textworld test-openenv test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
-.PHONY: integration-airline integration-appworld integration-bfcl integration-textworld integration-verl verl test-verl integration-openenv openenv integration-trackers trackers
+.PHONY: integration-airline integration-appworld integration-bfcl integration-textworld integration-verl verl test-verl integration-openenv openenv integration-trackers trackers docs
 
 setup: $(STAMP)
 
@@ -194,6 +194,17 @@ test-openenv: setup
 	@if ! $(MAKE) --no-print-directory openenv 2>&1; then \
 	  echo "SKIPPED tests/openenv: .venv-openenv, the environment with OpenEnv, could not be made (make openenv)"; \
 	else echo "$(SLOW) tests/openenv" && $(SLOW) tests/openenv; fi
+
+# The site of docs/, in an environment of its own. A dead link is an error; the pages load nothing from elsewhere.
+docs: .venv-docs/.installed
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --quiet
+	@echo "build/site/index.html is there; to search it as well: python3 -m http.server --directory build/site"
+
+.venv-docs/.installed: constraints-docs.txt
+	@.venv-docs/bin/python -m pip --version >/dev/null 2>&1 || { echo "making .venv-docs"; $(PYTHON) -m venv --clear .venv-docs; }
+	@echo "installing into .venv-docs"
+	@.venv-docs/bin/python -m pip install --quiet -c constraints-docs.txt mkdocs-material
+	@touch $@
 
 # All that is wanted of a GPU, in at most ten minutes; figures in the folder OUT. On a machine without a network name an
 # interpreter that has torch and transformers: make gpu GPU_PYTHON=python3.

@@ -58,7 +58,7 @@ def _table_row(key: RecipeKey, required: str) -> str:
         f" Only with `{key.variant[0]}: {key.variant[1]}`." if key.variant and key.variant[0] != key.path else ""
     )
     cells = [f"`{key.path}`", key.expected.split(" (")[0], default, key.description + condition]
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 if __name__ == "__main__":
