@@ -196,6 +196,20 @@ def test_eight_siblings_fit_a_laptop_and_a_phone_says_how_to_see_all(chromium: B
     assert seen == [(True, "none"), (False, "block")]
 
 
+def test_turns_out_of_sight_cost_no_layout(chromium: Browser, tmp_path: Path) -> None:
+    folder = RunFolder.create(tmp_path / "run", drawn_runs.RECIPE, {})
+    pages = [drawn_runs.rollout(0, True), drawn_runs.rollout(1, False)]
+    folder.write_rollouts(1, [Group(Task(f"t-{n}", "action", {}), tuple(pages)) for n in range(3)], [True] * 3)
+    chromium.look(1280, 400)
+    chromium.open(report.write_report(folder.path))
+    count = "[...document.querySelectorAll('details[open] .written')].filter(it => %s).length"
+    in_sight = count % "it.firstElementChild.checkVisibility({contentVisibilityAuto: true})"
+    assert chromium.run(count % "true") > chromium.run(in_sight) == 0
+    chromium.run("document.querySelector('details[open] .written').scrollIntoView({behavior: 'instant'})")
+    chromium.picture(tmp_path / "seen.png")  # the frame after the scroll
+    assert chromium.run(in_sight) > 0
+
+
 def test_tasks_are_filtered_by_step(shown: Browser) -> None:
     choose = (
         "(() => {const it = document.getElementById('of-step'); it.value = %r; it.dispatchEvent(new Event('input'))})()"
