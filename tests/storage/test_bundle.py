@@ -1,5 +1,6 @@
 """sgcd bundle: what a shared run holds, what it never holds, and that a key stops it."""
 
+import json
 import tarfile
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 from helpers import drawn_runs
 from sgcd.cli import main
 from sgcd.storage.bundle import find_secrets, read_secret_values
+from sgcd.storage.manifest import MANIFEST_FILE, RunManifest
 from sgcd.storage.run_folder import RunFolder
 from sgcd.storage.verify import verify_run
 
@@ -53,6 +55,13 @@ def test_texts_of_a_closed_benchmark_are_left_out(run: Path, tmp_path: Path, cap
     assert main(["bundle", str(run)]) == 0
     assert "AppWorld's licence" in capsys.readouterr().out
     assert "rollouts/0001.jsonl" not in names(tmp_path / "run.tar.gz")
+
+
+def test_what_a_run_says_about_sharing_is_shown(run: Path, capsys: pytest.CaptureFixture[str]):
+    facts = RunFolder.open(run).facts | {"sharing": "its tasks may not be shared as plain text"}
+    RunManifest.read(run / MANIFEST_FILE).replace_file(run / "facts.json", json.dumps(facts).encode())
+    assert main(["bundle", str(run)]) == 0
+    assert "sharing: its tasks may not be shared as plain text" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def write_bundle(run: Path, out: Path, *, has_texts: bool) -> Bundle:
     if reason := _CLOSED_ENVIRONMENTS.get(environment):
         has_texts = False
         notes.append(f"without the texts of rollouts: {reason}")
+    if sharing := str(folder.facts.get("sharing", "")):
+        notes.append(f"sharing: {sharing}")
     if folder.kind == "recorded" and has_texts:
         notes.append("the rollouts were recorded by another tool: share them only where their licence lets you")
     files = {name: run / name for name in list_shared_files(run, has_texts=has_texts)}
