@@ -1,7 +1,7 @@
 """Tables of a study's result, for the terminal and as Markdown."""
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from rich.table import Table
 
@@ -221,8 +221,9 @@ def _remarks(result: JsonMapping) -> Iterator[str]:
 
 def _edges(result: JsonMapping) -> Iterator[str]:
     """What was tuned to the smallest or the largest number of its grid, beyond which it may be better."""
-    tuning = result["study"].get("tuning") or {"grid": {}}
-    for key, values in tuning["grid"].items():
+    tuning: JsonMapping = result["study"].get("tuning") or {}
+    grid: Mapping[str, Sequence[Any]] = tuning.get("grid", {})
+    for key, values in grid.items():
         numbers = [value for value in values if isinstance(value, int | float)]
         for word, edge in (("smallest", min(numbers, default=None)), ("largest", max(numbers, default=None))):
             arms = [arm for arm, keys in result["chosen"].items() if keys.get(key) == edge and len(numbers) > 1]
