@@ -26,6 +26,7 @@ _METHODS: Mapping[str, Mapping[str, Any]] = {
     "surprisal [1, 2]": {"name": "surprisal"},
     "random [1, 2]": {"name": "random"},
     "parting [1, 2]": {"name": "parting"},
+    "turn values": {"name": "turn_values"},
     "by turn": {"name": "by_turn"},
     "by turn, thinking .2": {"name": "by_turn", "thinking": 0.2},
 }
