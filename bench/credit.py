@@ -29,7 +29,7 @@ from sgcd.bench.timing import min_cpu_seconds
 from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
-from sgcd.credit_records import Features, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Features
 from sgcd.lab import policy as lab
 from sgcd.records import Rollout
 
@@ -49,7 +49,7 @@ def build_credit_task(rollouts: int = 64, tokens: int = 16_384) -> Callable[[], 
 
     def assign_all() -> None:
         for recorded, features in batch:
-            method.assign_credit(CreditInputs(recorded, 1.0, {Teacher(): features}, recorded.response_mask))
+            method.assign_credit(CreditInputs(recorded, 1.0, {OWN_REFERENCE: features}, recorded.response_mask))
 
     return assign_all
 

@@ -17,8 +17,8 @@ rewards = [1.0, 0.0, 0.0, 1.0]
 mine = 2
 mask = np.ones(TOKENS, dtype=bool)
 mask[20:26] = False
-unmasked = np.ones(TOKENS, dtype=bool)
-unmasked[[32, 33]] = False  # a booking number: a literal keeps its ordinary credit
+outside_literals = np.ones(TOKENS, dtype=bool)
+outside_literals[[32, 33]] = False  # a booking number: a literal keeps its ordinary credit
 
 # The same policy scored the same tokens twice: as it played, and once it had been shown what its siblings did.
 # They agree but for the token at 30, where the teacher would have called another tool.
@@ -30,8 +30,8 @@ teacher[30, observed[30]] -= 6
 teacher[30, (observed[30] + 1) % VOCABULARY] += 9
 
 divergence, entropy, gap = divergence_features(student, teacher, observed, k=20)
-segments = segment(divergence, entropy, mask, unmasked=unmasked)
-weight = weigh(segments.saliency, mask & unmasked)
+segments = segment(divergence, entropy, mask, outside_literals=outside_literals)
+weight = weigh(segments.saliency, mask & outside_literals)
 credit = Credit(advantage=float(advantages(rewards)[mine]), weight=weight, cap=2.0)
 
 print(f"advantage {credit.advantage:+.3f} for every token, before credit")

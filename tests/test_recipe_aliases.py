@@ -19,6 +19,7 @@ VALUES = {
     "policy.attention": "sdpa",
     "policy.checkpointing": "true",
     "surrogate.std": "false",
+    "method.against": "swapped",
     "method.segments.least": "0.25",
     "method.segments.confident": "0.25",
 }
@@ -59,6 +60,8 @@ def test_an_old_override_sets_the_new_key(old: str, caplog: pytest.LogCaptureFix
         ("siblings={size: 4}", "siblings={group_size: 4}"),
         ("method={name: sgcd, segments: {full: 4.0}}", "method={name: sgcd, segments: {saturation: 4.0}}"),
         ("method.segments={tokens: 4, rise: 1.0}", "method.segments={min_tokens: 4, entropy_rise: 1.0}"),
+        ("method.against=foreign", "method.compare_with=next_reference"),
+        ("method={name: sgcd, against: foreign}", "method={name: sgcd, compare_with: next_reference}"),
         ("sampler={mode: free}", "sampler={mode: continuous}"),
         ("sampler.mode=free", "sampler.mode=continuous"),
     ],

@@ -141,7 +141,7 @@ def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
         ),
         "t-1/1": CreditRecord(Credit(2.47487, none), Features(none, none, none, none)),
         "ü/2": CreditRecord(
-            Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), unmasked=np.array([False])
+            Credit(1 / 3, np.array([0.25], np.float32), cap=1.0, floor=0.2), outside_literals=np.array([False])
         ),
         "t-1/3": CreditRecord(Credit(-0.3, few[:2] * 0 + 1)),
     }
@@ -152,12 +152,13 @@ def test_credit_comes_back_without_loss(folder: RunFolder) -> None:
         same(read[name], each)
     folder.write_credit(13, {})
     assert folder.read_credit(13) == {}
-    old_names = {"teacher_entropy": "entropy", "unmasked": "creditable"}
-    old_names |= {f"has_{new}": f"has_{old}" for new, old in old_names.items()}
     arrays = load(credit_to_bytes(scored))
-    old = save({old_names.get(name, name): array for name, array in arrays.items()}, {"schema": "1"})
-    for name, each in credit_from_bytes(old, "here").items():
-        same(scored[name], each)
+    for old_name in ("creditable", "unmasked"):
+        old_names = {"teacher_entropy": "entropy", "outside_literals": old_name}
+        old_names |= {f"has_{new}": f"has_{old}" for new, old in old_names.items()}
+        old = save({old_names.get(name, name): array for name, array in arrays.items()}, {"schema": "1"})
+        for name, each in credit_from_bytes(old, "here").items():
+            same(scored[name], each)
 
 
 def test_scores_are_one_for_each_token() -> None:

@@ -21,7 +21,7 @@ from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import OWN_REFERENCE
 from sgcd.learn.policy.load import Policy, load_policy
 from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.supervised.conversations import Conversation, ConversationLine
@@ -32,7 +32,7 @@ from sgcd.study.ranking import ranking_estimates
 from sgcd.study.score_groups import ScoredRollout, ScoringOptions, score_groups_under_references
 
 TEXTS = ("own", "swapped", "neutral", "another task's")
-AGAINST_SWAPPED = len(TEXTS)
+OWN_AND_SWAPPED = len(TEXTS)
 UNDECIDED = 0.1
 PUBLISHED = SgcdSettings(name="sgcd", min_entropy=0.0, require_reading=False)
 OPTIONS = ScoringOptions(Sgcd(PUBLISHED).needs, forward=ForwardConfig(micro_batch_tokens=4096))  # pyright: ignore[reportArgumentType]
@@ -44,8 +44,8 @@ SCORES: dict[str, Score] = {
         f"divergence, {name}": lambda one, index=index: one.features_under(index).divergence
         for index, name in enumerate(TEXTS)
     },
-    "divergence, own against swapped": lambda one: one.features_under(AGAINST_SWAPPED).divergence,
-    "size of the gap, own against swapped": lambda one: np.abs(one.features_under(AGAINST_SWAPPED).teacher_logprob_gap),
+    "divergence, own against swapped": lambda one: one.features_under(OWN_AND_SWAPPED).divergence,
+    "size of the gap, own against swapped": lambda one: np.abs(one.features_under(OWN_AND_SWAPPED).teacher_logprob_gap),
     "weights of the published rule": lambda one: published_weights(one),
 }
 
@@ -125,7 +125,7 @@ def score_behind_mark(policy: Policy, cases: Sequence[Case]) -> list[ScoredRollo
 
 
 def published_weights(one: ScoredRollout) -> Any:
-    inputs = CreditInputs(one.rollout, one.advantage, {Teacher(): one.features_under(0)})
+    inputs = CreditInputs(one.rollout, one.advantage, {OWN_REFERENCE: one.features_under(0)})
     return Sgcd(PUBLISHED).assign_credit(inputs).credit.weight
 
 
@@ -187,7 +187,7 @@ def measure_reading(pooled: Pooled) -> dict[str, Any]:
     divergence = pooled.collect(lambda one: one.features_under(0).divergence)
     return {
         **shares,
-        "own above swapped": prefers_success(AGAINST_SWAPPED),
+        "own above swapped": prefers_success(OWN_AND_SWAPPED),
         "divergence where the student is sure": float(divergence[~pooled.undecided].sum() / divergence.sum()),
     }
 

@@ -64,7 +64,7 @@ def _user_settings(recipe: Recipe) -> UserSettings | None:
 
 def build_writer(settings: WriterSettings, method: Method, endpoint: Endpoint | None) -> Writer:
     """Failures are named only where the divergence is taken between two teachers that both read of them."""
-    names_failures = method.needs is not None and method.needs.against == "swapped"
+    names_failures = method.needs is not None and method.needs.compare_with == "swapped"
     if endpoint:
         return LanguageModelWriter(endpoint, names_failures)
     return TraceWriter() if settings.name == "trace" else BuiltInWriter(names_failures)

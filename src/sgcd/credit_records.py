@@ -88,8 +88,8 @@ class Credit:
 class Teacher:
     """A teacher of a method: a model, and the context that its prompt gets in addition to the rollout's prompt.
 
-    >>> Teacher() == Teacher(context="reference", model="current")
-    True
+    >>> Teacher()
+    Teacher(context='reference', model='current')
     """
 
     context: TeacherContext = "reference"
@@ -102,6 +102,10 @@ class Teacher:
     outside: another model with the same tokenizer."""
 
 
+OWN_REFERENCE = Teacher()
+"""The method's teacher: the policy itself, which reads the group's own reference."""
+
+
 @dataclass(frozen=True, slots=True)
 class Imitation:
     """A divergence against a teacher that becomes part of the loss: coefficient * sum_t weight_t D_t / tokens.
@@ -109,7 +113,7 @@ class Imitation:
     D_t is taken over the teacher's top K, the observed token and the tail, and only the student has a gradient.
 
     >>> import numpy as np
-    >>> Imitation(Teacher(), coefficient=0.1, weight=np.ones(3, np.float32)).divergence
+    >>> Imitation(OWN_REFERENCE, coefficient=0.1, weight=np.ones(3, np.float32)).divergence
     'reverse_kl'
     """
 
@@ -222,7 +226,7 @@ class CreditRecord:
 
     credit: Credit
     features: Features | None = None
-    unmasked: Flags | None = None
+    outside_literals: Flags | None = None
     """False on masked literals: they keep weight one."""
     saliency: Floats | None = None
     """How much a token belongs to a segment, between 0 and 1."""
@@ -231,6 +235,6 @@ class CreditRecord:
         tokens = len(self.credit.weight)
         if self.features is not None:
             check_length("credit record", "features", self.features.divergence, tokens)
-        for name in ("unmasked", "saliency"):
+        for name in ("outside_literals", "saliency"):
             if getattr(self, name) is not None:
                 check_length("credit record", name, getattr(self, name), tokens)

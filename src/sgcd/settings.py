@@ -18,8 +18,8 @@ Divergence = Literal["reverse_kl", "forward_kl", "jsd"]
 TeacherContext = Literal[
     "reference", "swapped", "next_reference", "leave_one_out", "neutral", "sibling", "answer", "skill", "none"
 ]
-Against = Literal["student", "swapped", "next_reference"]
-"""What a teacher's divergence is taken against."""
+ComparisonTarget = Literal["student", "swapped", "next_reference"]
+"""What a teacher is compared with: its divergence and its gap are between the two."""
 TeacherModel = Literal["current", "average", "initial", "outside"]
 Support = Literal["teacher", "student"]
 """Whose likeliest tokens are the outcomes of a divergence."""

@@ -50,7 +50,7 @@ def test_the_arms_differ_in_the_credit_signal_alone() -> None:
 
 def test_sgcd_is_the_published_rule() -> None:
     method = arm("sgcd").method.model_dump()
-    published = {"divergence": "reverse_kl", "gamma": 1.0, "cap": 2.0, "floor": 1.0, "against": "student"}
+    published = {"divergence": "reverse_kl", "gamma": 1.0, "cap": 2.0, "floor": 1.0, "compare_with": "student"}
     assert method | published | {"min_entropy": 0, "require_reading": False} == method
 
 

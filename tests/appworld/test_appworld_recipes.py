@@ -51,7 +51,7 @@ def test_the_arms_differ_in_the_credit_signal_alone() -> None:
 
 def test_sgcd_and_sdpo_are_the_published_rules() -> None:
     sgcd, sdpo = arm("sgcd").method.model_dump(), arm("sdpo").method.model_dump()
-    published = {"divergence": "reverse_kl", "gamma": 1.0, "cap": 2.0, "floor": 1.0, "against": "student"}
+    published = {"divergence": "reverse_kl", "gamma": 1.0, "cap": 2.0, "floor": 1.0, "compare_with": "student"}
     assert sgcd | published | {"min_entropy": 0, "require_reading": False} == sgcd
     published = {"divergence": "jsd", "k": 100, "support": "student", "teacher": "average", "context": "sibling"}
     assert sdpo | published | {"coefficient": 1, "reward_coefficient": 0} == sdpo

@@ -12,7 +12,12 @@ from hypothesis import strategies as st
 from helpers import subword_chats
 from helpers.group import LAB, TASK, call, pair, rollout, siblings
 from sgcd.chat import Chat
-from sgcd.contrast.leakage.literals import completing_values, find_literals, find_secret_literals, unmasked_tokens
+from sgcd.contrast.leakage.literals import (
+    completing_values,
+    find_literals,
+    find_secret_literals,
+    tokens_outside_literals,
+)
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.records import Group, Rollout
 
@@ -111,7 +116,7 @@ def test_secrets_are_found_in_what_was_heard_and_in_named_arguments() -> None:
 
 def flagged(one: Rollout, literals: Literals, chat: Chat) -> list[str]:
     text, spans = chat.decode_with_spans(one.response)
-    flags = unmasked_tokens(one, literals, chat)
+    flags = tokens_outside_literals(one, literals, chat)
     return [text[start:stop].strip() for (start, stop), flag in zip(spans.tolist(), flags, strict=True) if not flag]
 
 
@@ -119,7 +124,7 @@ def test_every_token_of_a_literal_is_taken_out_of_credit_wherever_it_stands() ->
     good = pair().rollouts[0]
     literals = find_literals(pair(), LAB)
     assert flagged(good, literals, LAB) == ["mia", "mia", "b12", "b12", "b12"]  # named in calls, heard in observations
-    assert unmasked_tokens(good, Literals({}), LAB).all()
+    assert tokens_outside_literals(good, Literals({}), LAB).all()
 
 
 def test_a_literal_of_several_tokens_is_taken_out_whole() -> None:
@@ -132,7 +137,7 @@ def test_a_literal_of_several_tokens_is_taken_out_whole() -> None:
 def test_values_too_short_for_literals_count_where_they_completed_the_task() -> None:
     answers = [call("get_flight", "booking", "is"), call("send_voucher", "booking", "is")]
     ended = rollout(answers, ["it is done"], ending="ended")
-    flags = unmasked_tokens(ended, find_literals(siblings(ended), LAB), LAB)
+    flags = tokens_outside_literals(ended, find_literals(siblings(ended), LAB), LAB)
     last = ended.turns[-1]
     assert np.flatnonzero(~flags).tolist() == [last.start + answers[1].split().index("is")]
 
@@ -152,4 +157,4 @@ def test_flags_are_false_exactly_where_a_secret_is_touched(kind: str, secret: st
         if text[at : at + len(secret)] == secret and alone:
             inside[at : at + len(secret)] = True
     expected = [not inside[start:stop].any() for start, stop in spans.tolist()]
-    assert unmasked_tokens(one, Literals.from_texts([secret]), chat).tolist() == expected
+    assert tokens_outside_literals(one, Literals.from_texts([secret]), chat).tolist() == expected

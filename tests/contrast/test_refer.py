@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from helpers.group import DONE, LAB, SORRY, TASK, Says, call, pair, rollout, run, siblings
 from sgcd.contrast.insert import encode_reference
-from sgcd.contrast.leakage.literals import find_literals, unmasked_tokens
+from sgcd.contrast.leakage.literals import find_literals, tokens_outside_literals
 from sgcd.contrast.reference import (
     MAX_REPLACED_LITERALS,
     ReferenceBuilder,
@@ -174,8 +174,8 @@ def test_what_the_writer_lists_in_its_fifth_part_stays_out_of_text_and_credit() 
     assert found.reference.literals == ("oslo",)
     assert set(found.literals.placeholders) == {"mia", "b12", "oslo"}
     good = pair().rollouts[0]
-    assert (~unmasked_tokens(good, found.literals, LAB)).sum() == (
-        ~unmasked_tokens(good, find_literals(pair(), LAB), LAB)
+    assert (~tokens_outside_literals(good, found.literals, LAB)).sum() == (
+        ~tokens_outside_literals(good, find_literals(pair(), LAB), LAB)
     ).sum() + 1
 
 
@@ -230,11 +230,11 @@ def test_steps_are_built_for_a_writer_that_reads_them_alone(reads_steps: bool) -
 def test_literals_are_not_creditable_where_there_is_a_reference() -> None:
     contrast = ReferenceBuilder(BuiltInWriter(), LAB, PLENTY, min_tokens=10)
     found = run(contrast.build(pair()))
-    masks = contrast.unmasked_tokens(pair(), found)
+    masks = contrast.tokens_outside_literals(pair(), found)
     for mask, each in zip(masks, pair().rollouts, strict=True):
-        assert mask.tolist() == unmasked_tokens(each, found.literals, LAB).tolist()
+        assert mask.tolist() == tokens_outside_literals(each, found.literals, LAB).tolist()
         assert not mask.all()
-    masks = contrast.unmasked_tokens(pair(), replace(found, reference=None))
+    masks = contrast.tokens_outside_literals(pair(), replace(found, reference=None))
     assert [mask.tolist() for mask in masks] == [[True] * len(each.response) for each in pair().rollouts]
 
 

@@ -16,7 +16,7 @@ from helpers import chats, subword_chats
 from helpers.group import DONE, LAB, OPENING, call, pair, rollout, run, siblings
 from sgcd.act.environments.worker_thread import WorkerThread
 from sgcd.chat import Chat
-from sgcd.contrast.leakage.literals import find_literals, unmasked_tokens
+from sgcd.contrast.leakage.literals import find_literals, tokens_outside_literals
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult, build_reference, prepare_reference
 from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.contrast.trace import build_traces
@@ -129,7 +129,7 @@ def use_chat(chat: Chat, group: Group) -> Callable[[int], list[str]]:
             repr((prompt.token_ids.tolist(), prompt.reference_position, reply.tolist(), ids.tolist())),
             repr([array.tolist() for array in (chat.decode_with_spans(ids)[1], chat.parse_turn(ids)[1])]),
             repr((chat.parse_turn(ids)[0], chat.roundtrips(ids), chat.turn_text(ids), literals.placeholders)),
-            repr([unmasked_tokens(one, literals, chat).tolist() for one in group.rollouts]),
+            repr([tokens_outside_literals(one, literals, chat).tolist() for one in group.rollouts]),
             repr(build_traces(group.rollouts, literals, chat)),
         ]
 

@@ -101,13 +101,15 @@ def random_groups() -> Iterator[list[CreditInputs]]:
             )
             for each in siblings.rollouts
         )
-        yield [replace(each, unmasked=None) for each in build_inputs(replace(siblings, rollouts=rollouts), seed)]
+        yield [
+            replace(each, outside_literals=None) for each in build_inputs(replace(siblings, rollouts=rollouts), seed)
+        ]
 
 
 def signals(name: str, case: list[CreditInputs], **settings: Any) -> list[Signal]:
     method = build(name, **settings)
-    if method.needs_calibration:
-        method.calibrate(case)
+    if method.needs_whole_step:
+        method.observe_step(case)
     return [method.assign_credit(inputs) for inputs in case]
 
 

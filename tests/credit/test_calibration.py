@@ -9,10 +9,10 @@ import pytest
 from helpers.scoring import credit_of
 from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
-from sgcd.credit.segments import Calibration, calibrate, segment
+from sgcd.credit.segments import Calibration, calibrate_spike, segment
 from sgcd.credit.settings import SegmentSettings
 from sgcd.credit.settings import SgcdSettings as SgcdSettings
-from sgcd.credit_records import Features, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Features
 from sgcd.records import Rollout, Turn, Verdict
 
 
@@ -32,14 +32,14 @@ def test_the_smallest_that_credits_at_most_fifteen_percent(shares: tuple[float, 
         tried.append(settings)
         return shares[len(tried) - 1]
 
-    assert calibrate(credited, SegmentSettings()) == Calibration(spike, share)
+    assert calibrate_spike(credited, SegmentSettings()) == Calibration(spike, share)
     assert [s.spike for s in tried] == [3.0, 4.0, 5.0, 6.0][: len(tried)]
     assert all(s.spike is not None and s.saturation == 2 * s.spike for s in tried)
     assert tried[-1].spike == spike
 
 
 def test_the_absolute_scale_is_calibrated_in_nats():
-    assert calibrate(lambda s: 0.0, SegmentSettings(scale="absolute")).spike == 0.3
+    assert calibrate_spike(lambda s: 0.0, SegmentSettings(scale="absolute")).spike == 0.3
 
 
 def rollout(size: int, sibling: int = 0) -> Rollout:
@@ -69,7 +69,7 @@ def heavy(seed: int, size: int = 2000) -> Features:
 
 
 def inputs(rollout: Rollout, features: Features) -> CreditInputs:
-    return CreditInputs(rollout, 1.0, {Teacher(): features})
+    return CreditInputs(rollout, 1.0, {OWN_REFERENCE: features})
 
 
 def parts(one: CreditInputs) -> tuple[Rollout, Features]:
@@ -99,10 +99,10 @@ def test_shares_on_log_normal_divergences():
 def test_a_quantile_of_the_steps_entropy_raises_the_least_one(quantile: float, least: float):
     entropy = np.linspace(0, 1, 101, dtype=np.float32)
     method = Sgcd(SgcdSettings(name="sgcd", min_entropy_quantile=quantile, floor=0.2))
-    assert method.needs_calibration
+    assert method.needs_whole_step
     scored = replace(heavy(0, 101), student_entropy=entropy)
     for _ in range(2):
-        method.calibrate([inputs(rollout(101), replace(scored, student_entropy=entropy))])
+        method.observe_step([inputs(rollout(101), replace(scored, student_entropy=entropy))])
         weight = credit_of(method, rollout(101), 1.0, scored).credit.weight
         assert entropy[weight != 1].min() == pytest.approx(least)
     assert method.state_dict() == {"calibration": None}
@@ -113,7 +113,7 @@ def test_one_nan_does_not_switch_the_quantile_off():
     entropy[3] = np.nan
     method = Sgcd(SgcdSettings(name="sgcd", min_entropy_quantile=0.9, floor=0.2))
     scored = replace(heavy(0, 101), student_entropy=entropy)
-    method.calibrate([inputs(rollout(101), scored)])
+    method.observe_step([inputs(rollout(101), scored)])
     weight = credit_of(method, rollout(101), 1.0, scored).credit.weight
     assert entropy[weight != 1].min() == pytest.approx(0.9)
 
@@ -124,14 +124,14 @@ def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
     plain = [segment(f.divergence, f.teacher_entropy, r.response_mask) for r, f in map(parts, batch)]
     assert sum((s.saliency > 0).sum() for s in plain) / 8000 > 0.15  # three deviations are too few here
 
-    method.calibrate(batch)
+    method.observe_step(batch)
     chosen = method.calibration
     assert chosen is not None
     assert (chosen.spike > 3, chosen.share <= 0.15) == (True, True)
     weights = [credit_of(method, r, 1.0, f).credit.weight for r, f in map(parts, batch)]
     assert sum((w > 1).sum() for w in weights) / 8000 == pytest.approx(chosen.share)
 
-    method.calibrate([inputs(rollout(50), heavy(9, 50))])
+    method.observe_step([inputs(rollout(50), heavy(9, 50))])
     assert method.calibration == chosen
     again = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
     again.load_state_dict(json.loads(json.dumps(method.state_dict())))
@@ -141,11 +141,11 @@ def test_the_method_calibrates_once_and_keeps_it_through_a_checkpoint():
 
 def test_off_by_default_and_nothing_to_learn_from_an_empty_batch():
     method = Sgcd(SgcdSettings(name="sgcd"))
-    method.calibrate([inputs(rollout(2000), heavy(0))])
+    method.observe_step([inputs(rollout(2000), heavy(0))])
     assert method.calibration is None
     method.load_state_dict(json.loads(json.dumps(method.state_dict())))
     assert method.calibration is None
     asked = Sgcd(SgcdSettings(name="sgcd", calibrate=True))
-    asked.calibrate([])
-    asked.calibrate([inputs(rollout(0), heavy(0, 0))])
+    asked.observe_step([])
+    asked.observe_step([inputs(rollout(0), heavy(0, 0))])
     assert asked.calibration is None

@@ -9,7 +9,7 @@ import pytest
 
 from helpers.credit_cases import between, build, by_token, gaps_of, pulls, three_siblings, turn_tokens
 from sgcd.credit.methods import CreditInputs
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import OWN_REFERENCE, Teacher
 from sgcd.records import TokenKind
 
 
@@ -35,7 +35,7 @@ def test_a_contrast_weighs_by_the_log_ratio_of_two_teachers_and_a_signed_one_by_
         assert found == pytest.approx(between(inputs, signed, 1.0, 2.0, False), rel=1e-6)
     for name in ("contrast_pair", "contrast_sign"):
         needs = build(name).needs
-        assert needs is not None and needs.against == "swapped"
+        assert needs is not None and needs.compare_with == "swapped"
 
 
 def test_an_excess_is_what_the_own_text_adds_to_another_one() -> None:
@@ -43,7 +43,7 @@ def test_an_excess_is_what_the_own_text_adds_to_another_one() -> None:
         own, other = (inputs.features[Teacher(context)].divergence.tolist() for context in ("reference", "neutral"))
         share = undecided(inputs, [max(0.0, a - b) / 0.3 for a, b in zip(own, other, strict=True)])
         assert weights("excess", inputs) == pytest.approx(between(inputs, share, 1.0, 2.0, False), rel=1e-6)
-        assert {*weights("excess", replace(inputs, features={Teacher(): inputs.features[Teacher()]}))} == {1.0}
+        assert {*weights("excess", replace(inputs, features={OWN_REFERENCE: inputs.features[OWN_REFERENCE]}))} == {1.0}
 
 
 def test_a_gate_leaves_its_floor_where_the_teacher_goes_the_other_way() -> None:
@@ -104,7 +104,7 @@ def test_scope_sends_failures_to_the_teacher_and_makes_successes_likelier() -> N
     """The weights of each path have mean one: unlikely successes and failures that the teacher finds likely count."""
     case = three_siblings(wins=1)
     method = build("scope", temperature=2.0, coefficient=0.5)
-    method.calibrate(case)
+    method.observe_step(case)
     signals = [method.assign_credit(inputs) for inputs in case]
     assert signals[0].pull is not None and signals[0].imitate is None
     assert signals[0].pull.tolist() == pytest.approx(np.where(case[0].creditable_tokens, 0.5, 0).tolist())

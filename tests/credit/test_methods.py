@@ -29,7 +29,7 @@ from sgcd.credit.methods import CreditInputs, Method, find_method_class
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.settings import MethodSettings
 from sgcd.credit.weights import weigh_between
-from sgcd.credit_records import Features, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Features
 from sgcd.records import TokenKind
 
 CLASSES = {get_args(each.model_fields["name"].annotation)[0]: each for each in get_args(get_args(MethodSettings)[0])}
@@ -99,8 +99,8 @@ def test_what_a_method_promises_in_many_cases(name: str, case: list[CreditInputs
 def check_promises(name: str, case: list[CreditInputs]) -> None:
     """Weights are bounded numpy, keep the sign and are one where nothing may have credit; the inputs stay."""
     method, before = build(name), deepcopy(case)
-    if method.needs_calibration:
-        method.calibrate(case)
+    if method.needs_whole_step:
+        method.observe_step(case)
     for inputs, copy in zip(case, before, strict=True):
         signal = method.assign_credit(inputs)
         credit, mask = signal.credit, inputs.creditable_tokens
@@ -242,7 +242,7 @@ def test_weights_are_those_of_the_formula(name: str) -> None:
 def test_a_segment_keeps_the_height_of_its_departure_until_a_higher_one() -> None:
     siblings = group("xxxxxx", "x")
     zero, divergence = np.zeros(6, np.float32), np.array([0.1, 0.4, 0.3, 0, 0.5, 0], np.float32)
-    features = {Teacher(): Features(divergence, zero, zero)}
+    features = {OWN_REFERENCE: Features(divergence, zero, zero)}
     inputs = CreditInputs(siblings.rollouts[0], 1.0, features, group=siblings, entropy=zero)
     weight = build("departure", saturation=1.0).assign_credit(inputs).credit.weight
     assert weight.tolist() == pytest.approx([1.1, 1.4, 1.4, 1.4, 1.5, 1.5])
@@ -250,7 +250,7 @@ def test_a_segment_keeps_the_height_of_its_departure_until_a_higher_one() -> Non
 
 def test_grsd_scales_each_turn_by_its_group() -> None:
     case, method = three_siblings(), build("grsd", clip=0.9)
-    method.calibrate(case)
+    method.observe_step(case)
     values = [
         [
             math.expm1(float(np.sign(inputs.advantage)) * mean(gaps_of(inputs)[t] for t in tokens))

@@ -17,7 +17,7 @@ from helpers.training_runs import group
 from sgcd.cli import main
 from sgcd.credit.methods import CreditInputs, build_method
 from sgcd.credit.settings import OwnMethodSettings
-from sgcd.credit_records import Features, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Features
 from sgcd.errors import SgcdError
 from sgcd.storage.run_folder import RunFolder
 
@@ -65,7 +65,7 @@ def test_a_signal_of_numbers_is_credit_within_its_own_bounds(build: Build):
 def test_ones_are_grpo_and_an_empty_response_has_no_weight(build: Build):
     ones = build(rule("np.ones(len(inputs.rollout.response))"))
     assert ones.needs is None
-    assert not ones.needs_calibration
+    assert not ones.needs_whole_step
     assert ones.assign_credit(inputs()).token_advantage.tolist() == [0.5] * 5
     assert ones.assign_credit(inputs("")).token_advantage.tolist() == []
 
@@ -94,8 +94,14 @@ SIGNALS = [
     ("Signal(Credit(1.0, np.ones((5, 1), np.float32)))", "credit: weight must have 5 entries, one for each token"),
     ("Signal(Credit(1.0, one), pull=np.ones((5, 1)))", "signal: pull must have 5 entries, one for each token of"),
     ("Signal(Credit(1.0, one), pull=[1.0] * 5)", "signal: pull must be a numpy array of numbers, got list"),
-    ("Signal(Credit(1.0, one), imitate=Imitation(Teacher(), 1.0, one, 'kl'))", "divergence must be one of reverse_kl,"),
-    ("Signal(Credit(1.0, one), imitate=Imitation(Teacher(), 1.0, one))", "would not be executed; name it in needs, as"),
+    (
+        "Signal(Credit(1.0, one), imitate=Imitation(OWN_REFERENCE, 1.0, one, 'kl'))",
+        "divergence must be one of reverse_kl,",
+    ),
+    (
+        "Signal(Credit(1.0, one), imitate=Imitation(OWN_REFERENCE, 1.0, one))",
+        "would not be executed; name it in needs, as",
+    ),
 ]
 
 
@@ -111,7 +117,7 @@ def test_a_signal_that_does_not_fit_names_class_and_rollout(build: Build, return
 
 
 def needing(arguments: str) -> str:
-    imports = "from sgcd.credit.methods import Needs\nfrom sgcd.credit_records import Teacher\n"
+    imports = "from sgcd.credit.methods import Needs\nfrom sgcd.credit_records import OWN_REFERENCE, Teacher\n"
     return f"{imports}{rule('1')}    needs = Needs({arguments})\n"
 
 
@@ -131,11 +137,11 @@ CLASS_FAULTS = [
     (needing("0, 'jsd'"), ":Rule.needs: k must be a whole number, at least 1, got 0"),
     (needing("5, 'kl'"), ":Rule.needs: divergence must be one of reverse_kl, forward_kl, jsd, got 'kl'"),
     (
-        needing("5, 'jsd', against='me'"),
-        ":Rule.needs: against must be one of student, swapped, next_reference, got 'me'",
+        needing("5, 'jsd', compare_with='me'"),
+        ":Rule.needs: compare_with must be one of student, swapped, next_reference, got 'me'",
     ),
     (needing("5, 'jsd', support='me'"), ":Rule.needs: support must be one of teacher, student, got 'me'"),
-    (needing("5, 'jsd', Teacher()"), ":Rule.needs: teachers must be a tuple of at least one Teacher, such as"),
+    (needing("5, 'jsd', OWN_REFERENCE"), ":Rule.needs: teachers must be a tuple of at least one Teacher, such as"),
     (needing("5, 'jsd', ('initial',)"), ":Rule.needs: teachers must be of sgcd.credit_records.Teacher, got 'initial'"),
     (needing("5, 'jsd', (Teacher('hint'),)"), ":Rule.needs: a teacher's context must be one of reference, swapped,"),
     (needing("5, 'jsd', (Teacher('none'),)"), ":Rule.needs: a teacher with context none and model current is the"),
@@ -156,7 +162,7 @@ def test_a_class_that_is_no_rule_is_refused_in_one_line(build: Build, source: st
 def test_what_prepare_raises_names_the_class(build: Build):
     faulty = build(rule("1") + "    def prepare(self, step):\n        raise LookupError('no step')\n")
     with pytest.raises(SgcdError, match=r"^method\.class: rule_\d+:Rule\.prepare: LookupError: no step$"):
-        faulty.calibrate([inputs()])
+        faulty.observe_step([inputs()])
 
 
 def keeping(state: str) -> str:
@@ -187,9 +193,9 @@ def test_the_step_s_largest_divergences_are_found(build: Build):
     divergence = np.array([0.1, 0.2, 9, 0.3, 0.4], np.float32)
     zero = np.zeros(5, np.float32)
     first = inputs()
-    scored = CreditInputs(first.rollout, 1.0, {Teacher(): Features(divergence, zero, zero)}, None, first.group)
-    assert surprise.needs_calibration
-    surprise.calibrate([scored, first])
+    scored = CreditInputs(first.rollout, 1.0, {OWN_REFERENCE: Features(divergence, zero, zero)}, None, first.group)
+    assert surprise.needs_whole_step
+    surprise.observe_step([scored, first])
     assert surprise.assign_credit(scored).credit.weight.tolist() == [1, 1, 1, 1, 2]
     assert surprise.assign_credit(first).credit.weight.tolist() == [1] * 5
 
@@ -240,7 +246,7 @@ def test_a_rule_with_a_state_is_resumed(capsys: pytest.CaptureFixture[str]):
 @pytest.mark.slow
 @pytest.mark.usefixtures("rules_at_desk")
 def test_a_teacher_that_reads_no_text_is_there_whichever_reference_is_read():
-    source = needing("5, 'jsd', (Teacher(), Teacher('none', 'initial'))").replace(
+    source = needing("5, 'jsd', (OWN_REFERENCE, Teacher('none', 'initial'))").replace(
         "return 1", "return 1 + inputs.features[Teacher('none', 'initial')].divergence"
     )
     Path("initial.py").write_text(source)

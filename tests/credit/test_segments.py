@@ -24,7 +24,7 @@ class Drawn:
         self.turns = np.zeros(size, np.int64)
 
     def segments(self, options: SegmentSettings = DEFAULT_SETTINGS) -> Segments:
-        return segment(self.d, self.h, self.mask, unmasked=self.free, turns=self.turns, settings=options)
+        return segment(self.d, self.h, self.mask, outside_literals=self.free, turns=self.turns, settings=options)
 
 
 def at(*runs: tuple[int, int]) -> list[int]:

@@ -38,7 +38,7 @@ class Tokens(NamedTuple):
         return self.mask & self.free & np.isfinite(self.d) & np.isfinite(self.h)
 
     def segments(self, options: SegmentSettings = DEFAULT_SETTINGS) -> Segments:
-        masks = {"unmasked": self.free, "undecided": self.undecided}
+        masks = {"outside_literals": self.free, "undecided": self.undecided}
         return segment(self.d, self.h, self.mask, **masks, turns=self.turns, settings=options)
 
 

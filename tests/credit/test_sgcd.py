@@ -198,7 +198,7 @@ def test_one_nan_is_left_out_and_with_more_than_one_percent_the_rollout_has_no_c
 def test_arrays_that_are_not_one_number_for_each_token_are_refused_by_name():
     with pytest.raises(RecordError, match="rollout t1/3: features must have 40 entries"):
         credit_of(PUBLISHED, rollout(), 1.0, features(39))
-    with pytest.raises(RecordError, match="rollout t1/3: unmasked must have 40 entries"):
+    with pytest.raises(RecordError, match="rollout t1/3: outside_literals must have 40 entries"):
         credit_of(PUBLISHED, rollout(), 1.0, None, np.ones(41, bool))
 
 

@@ -21,8 +21,8 @@ SGCD = SgcdSettings(name="sgcd", min_entropy=0, segments=SegmentSettings(scale="
 
 
 def weights(method: Method, case: list[CreditInputs]) -> list[np.ndarray]:
-    if method.needs_calibration:
-        method.calibrate(case)
+    if method.needs_whole_step:
+        method.observe_step(case)
     return [method.assign_credit(inputs).credit.weight for inputs in case]
 
 
@@ -60,7 +60,7 @@ def test_each_control_keeps_what_it_says(case: list[CreditInputs], seed: int) ->
 def test_tied_weights_are_the_mean_of_siblings_that_wrote_the_same() -> None:
     case = build_inputs(group("xxxx", "xxxx", "xxxx"), 0)
     for inputs, response in zip(case, ([1, 2, 3, 4], [1, 2, 9, 4], [5, 2, 3, 4]), strict=True):
-        object.__setattr__(inputs, "unmasked", None)
+        object.__setattr__(inputs, "outside_literals", None)
         object.__setattr__(inputs.rollout, "response", np.array(response, np.int32))
     own = [np.array(row, np.float32) for row in ([1, 2, 1, 2], [2, 1, 2, 1], [1, 2, 1, 2])]
     tied = tie_weights(case, own)

@@ -119,8 +119,8 @@ def build(name: str, **changes: Any) -> Method:
 
 def pulls(name: str, case: list[CreditInputs], **changes: Any) -> list[list[float]]:
     method = build(name, **changes)
-    if method.needs_calibration:
-        method.calibrate(case)
+    if method.needs_whole_step:
+        method.observe_step(case)
     signals = [method.assign_credit(inputs) for inputs in case]
     return [[] if signal.pull is None else signal.pull.tolist() for signal in signals]
 

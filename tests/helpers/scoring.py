@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from sgcd.credit.methods import CreditInputs, Method
-from sgcd.credit_records import Features, Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Features, Signal
 from sgcd.learn.scoring.forward import ForwardConfig, score_logprobs
-from sgcd.learn.scoring.student import StudentScores, TopKByTeacher, score_student_no_grad
-from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
+from sgcd.learn.scoring.student import OutcomesByTeacher, StudentScores, score_student_no_grad
+from sgcd.learn.scoring.teacher import TeacherOutcomes, score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.records import Flags, Floats, Rollout, TokenIds
 from sgcd.settings import Divergence
@@ -23,7 +23,7 @@ def logprobs_of(
 
 def teacher_of(
     model: Any, rollouts: Sequence[Rollout], rows: Sequence[TokenIds], temperature: float, tokens: int, k: int
-) -> list[TeacherTopK]:
+) -> list[TeacherOutcomes]:
     inputs = [
         TeacherInput(rollout, row, np.ones(len(rollout.response), bool))
         for rollout, row in zip(rollouts, rows, strict=True)
@@ -35,7 +35,7 @@ def teacher_of(
 def student_of(
     model: Any,
     rollouts: Sequence[Rollout],
-    topk: TopKByTeacher,
+    topk: OutcomesByTeacher,
     temperature: float,
     tokens: int,
     divergence: Divergence,
@@ -47,5 +47,5 @@ def student_of(
 def credit_of(
     method: Method, rollout: Rollout, advantage: float, features: Features | None, creditable: Flags | None = None
 ) -> Signal:
-    by_teacher = {} if features is None else {Teacher(): features}
+    by_teacher = {} if features is None else {OWN_REFERENCE: features}
     return method.assign_credit(CreditInputs(rollout, advantage, by_teacher, creditable))

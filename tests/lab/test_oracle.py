@@ -64,7 +64,9 @@ def test_the_oracle_reference_is_written_without_any_success() -> None:
     builder = OracleReferenceBuilder(BuiltInWriter(), CHAT, 4000, 1)
     result = asyncio.run(builder.build(group))
     assert result.reference and "Successful attempts" in result.reference.text
-    assert [len(mask) for mask in builder.unmasked_tokens(group, result)] == [len(one.response) for one in failures]
+    assert [len(mask) for mask in builder.tokens_outside_literals(group, result)] == [
+        len(one.response) for one in failures
+    ]
 
 
 def test_the_oracle_reference_at_the_long_desk_compares_with_right_requests() -> None:

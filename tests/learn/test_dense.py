@@ -17,7 +17,7 @@ from sgcd.learn.scoring.student import StudentForward
 from sgcd.learn.training import gradient as room
 from sgcd.learn.training.context import training_forward_config
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import StepCredit, compute_gradients
+from sgcd.learn.training.step import StepCredit, credit_and_accumulate
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import StepTimer
 from sgcd.measure.health import reference_warnings
@@ -61,7 +61,7 @@ def deserve(
     there: Any = There([referred(each) for each in groups] if told is None else told)
     try:
         done = asyncio.run(
-            compute_gradients(
+            credit_and_accumulate(
                 step,
                 groups,
                 references=there,
@@ -144,12 +144,12 @@ def test_sums_that_tell_noise_from_credit(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def test_literals_keep_weight_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sgcd.contrast.reference.unmasked_tokens", lambda *_: np.zeros(42, bool))
+    monkeypatch.setattr("sgcd.contrast.reference.tokens_outside_literals", lambda *_: np.zeros(42, bool))
     done = deserve(tmp_path, [group(LONG, LONG)])
     assert credit(done).reasons == {"few_tokens": 2}
     assert credit(done).tokens == 80
     assert credit(done).creditable == 0
-    assert not done.rollout_credits[0].record.unmasked.any()  # type: ignore[union-attr]
+    assert not done.rollout_credits[0].record.outside_literals.any()  # type: ignore[union-attr]
 
 
 def planted(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:

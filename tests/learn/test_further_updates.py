@@ -21,7 +21,7 @@ from sgcd.learn.settings import PRESETS, CovarianceSettings, SurrogateSettings
 from sgcd.learn.training import teacher_scorer, trainer
 from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_again
 from sgcd.learn.training.optimizer import mean_over_updates
-from sgcd.learn.training.step import GroupBackward
+from sgcd.learn.training.step import GroupLearner
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.learn.training.timers import ModelThread, StepTimer
@@ -61,9 +61,9 @@ def learned_once(student: Any) -> tuple[CreditedGroup, list[TeacherInput]]:
     topk = score_teacher(student, inputs, k=VOCABULARY, config=CONFIG)
     timer = StepTimer(ModelThread(), lambda _: None)
     accumulator = accumulator_of(student, SurrogateSettings())
-    learner = GroupBackward(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES)
-    batch = ScoredGroup(GROUP, inputs, None, {teacher: topk})
-    credited = learner.credited_group(batch, learner.backward_group(batch))
+    learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, group_advantages=ADVANTAGES)
+    scored_group = ScoredGroup(GROUP, inputs, None, {teacher: topk})
+    credited = learner.credited_group(scored_group, learner.accumulate_group_gradient(scored_group))
     student.zero_grad()
     return credited, inputs
 

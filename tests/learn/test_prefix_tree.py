@@ -16,7 +16,7 @@ from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.scoring.forward import ForwardConfig, build_batch, join_ids, split_micro_batches
 from sgcd.learn.scoring.prefix_tree import PrefixTree, build_prefix_tree, split_by_prefix
 from sgcd.learn.scoring.student import score_student_no_grad
-from sgcd.learn.scoring.teacher import TeacherTopK, score_teacher
+from sgcd.learn.scoring.teacher import TeacherOutcomes, score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.scoring.tree_attention import TreeRow, forward_tree, why_not_shared
 from sgcd.learn.settings import SurrogateSettings
@@ -165,7 +165,7 @@ def losses(policy: Any, group: list[Rollout], config: ForwardConfig) -> tuple[fl
     return gradient.loss, gradient_of(policy)
 
 
-def read_teacher(policy: Any, group: list[Rollout], config: ForwardConfig) -> list[TeacherTopK]:
+def read_teacher(policy: Any, group: list[Rollout], config: ForwardConfig) -> list[TeacherOutcomes]:
     """Every rollout after its prompt and the same reference."""
     inputs = [
         TeacherInput(

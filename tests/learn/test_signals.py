@@ -17,7 +17,7 @@ from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.methods import CreditInputs, Method, StatelessMethod, build_method
 from sgcd.credit.methods.grpo import Grpo
 from sgcd.credit.signal_settings import DirectSdSettings, OpdSettings, OpsdSettings, SdarSettings, SdpoSettings
-from sgcd.credit_records import Credit, Features, Imitation, Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Credit, Features, Imitation, Signal
 from sgcd.errors import RecordError
 from sgcd.learn.policy.teacher_policies import InitialPolicy
 from sgcd.learn.scoring.forward import ForwardConfig
@@ -26,7 +26,7 @@ from sgcd.learn.scoring.teacher_inputs import TeacherInput, with_student_prompt
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training import teacher_scorer
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import GroupBackward, group_advantages
+from sgcd.learn.training.step import GroupLearner, compute_advantages
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.teacher_scorer import NEXT_REFERENCE, ScoredGroup
 from sgcd.learn.training.timers import ModelThread, StepTimer
@@ -69,8 +69,8 @@ def learned_from(student: Any, method: Method, inputs: list[TeacherInput], topk:
         model=student, surrogate=SurrogateSettings(), size=BatchSize.of(GROUP.rollouts), config=CONFIG
     )
     timer = StepTimer(ModelThread(), lambda _: None)
-    learner = GroupBackward(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES)
-    learner.backward_group(ScoredGroup(GROUP, inputs, None, {wanted: topk}))
+    learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, group_advantages=ADVANTAGES)
+    learner.accumulate_group_gradient(ScoredGroup(GROUP, inputs, None, {wanted: topk}))
     return {name: weight.grad for name, weight in student.named_parameters() if weight.grad is not None}
 
 
@@ -252,8 +252,8 @@ def test_a_method_without_a_teacher_is_given_the_student_s_own_numbers() -> None
         model=student, surrogate=SurrogateSettings(), size=BatchSize.of(GROUP.rollouts), config=CONFIG
     )
     timer = StepTimer(ModelThread(), lambda _: None)
-    learner = GroupBackward(accumulator=accumulator, method=method, timer=timer, advantages=ADVANTAGES, step=4)
-    learner.backward_group(ScoredGroup(GROUP, with_student_prompt(GROUP.rollouts), None, {}))
+    learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, group_advantages=ADVANTAGES, step=4)
+    learner.accumulate_group_gradient(ScoredGroup(GROUP, with_student_prompt(GROUP.rollouts), None, {}))
     assert len(method.seen) == len(GROUP.rollouts)
     for inputs in method.seen:
         rollout, mask = inputs.rollout, inputs.rollout.response_mask
@@ -273,7 +273,7 @@ class AsksForBoth(StatelessMethod):
     def __init__(self, honest: Method) -> None:
         assert honest.needs is not None
         self.honest = honest
-        self.needs = replace(honest.needs, teachers=(Teacher(), NEXT_REFERENCE, Teacher()))
+        self.needs = replace(honest.needs, teachers=(OWN_REFERENCE, NEXT_REFERENCE, OWN_REFERENCE))
 
     def assign_credit(self, inputs: CreditInputs) -> Any:
         return self.honest.assign_credit(inputs)
@@ -298,11 +298,11 @@ def test_a_teacher_is_scored_once_however_many_ask(tmp_path: Path, monkeypatch: 
 
 def test_advantages_are_dealt_anew_among_siblings_by_seed() -> None:
     siblings = group(*[LONG] * 6, wins=2)
-    honest = group_advantages(siblings, recipe(), 1)
-    dealt = [group_advantages(siblings, recipe(control="permuted", seed=seed), 1) for seed in range(40)]
+    honest = compute_advantages(siblings, recipe(), 1)
+    dealt = [compute_advantages(siblings, recipe(control="permuted", seed=seed), 1) for seed in range(40)]
     assert all(sorted(values) == sorted(honest) for values in dealt)
-    assert group_advantages(siblings, recipe(control="permuted", seed=7), 1) == dealt[7]
-    assert dealt[7] != group_advantages(siblings, recipe(control="permuted", seed=7), 2) or dealt[8] != dealt[7]
+    assert compute_advantages(siblings, recipe(control="permuted", seed=7), 1) == dealt[7]
+    assert dealt[7] != compute_advantages(siblings, recipe(control="permuted", seed=7), 2) or dealt[8] != dealt[7]
     wins = np.mean([[value > 0 for value in values] for values in dealt], axis=0)
     assert (np.abs(wins - 1 / 3) < 0.3).all()  # no place keeps its verdict
 
@@ -324,16 +324,16 @@ def test_a_signal_is_refused_by_name() -> None:
     with pytest.raises(RecordError, match="pull must be finite"):
         Signal(credit, pull=np.array([0, np.nan, 0], np.float32))
     with pytest.raises(RecordError, match=r"imitate\.weight must have 3 entries"):
-        Signal(credit, imitate=Imitation(Teacher(), 0.1, np.ones(2, np.float32)))
+        Signal(credit, imitate=Imitation(OWN_REFERENCE, 0.1, np.ones(2, np.float32)))
     with pytest.raises(RecordError, match="weights zero or more"):
-        Imitation(Teacher(), 0.1, -np.ones(3, np.float32))
+        Imitation(OWN_REFERENCE, 0.1, -np.ones(3, np.float32))
 
 
 def test_masked_literals_are_neither_pulled_nor_imitated() -> None:
     rollout = GROUP.rollouts[1]
     features = Features(*(np.ones(4, np.float32) for _ in range(3)))
     creditable = np.array([True, False, True, True])
-    inputs = CreditInputs(rollout, 1.0, {Teacher(): features}, creditable)
+    inputs = CreditInputs(rollout, 1.0, {OWN_REFERENCE: features}, creditable)
     pull = build_method(OpdSettings(name="opd")).assign_credit(inputs).pull
     imitate = build_method(DirectSdSettings(name="direct_sd")).assign_credit(inputs).imitate
     assert pull is not None and imitate is not None

@@ -17,7 +17,7 @@ from sgcd.errors import RecordError
 from sgcd.learn.policy.head import get_backbone
 from sgcd.learn.scoring.forward import split_by_length
 from sgcd.learn.scoring.student import StudentScores
-from sgcd.learn.scoring.teacher import TeacherTopK
+from sgcd.learn.scoring.teacher import TeacherOutcomes
 from sgcd.records import Rollout, TokenIds
 
 MASKS = ("xx..xxx", "x", "....xx", "xxx.x.x.x", "..", "", "xxxxx")
@@ -30,7 +30,7 @@ TEMPERATURE = 0.7
 
 def scored(
     policy: Any, rollouts: Sequence[Rollout], rows: Sequence[TokenIds | None], k: int = 5, tokens: int = 30
-) -> tuple[StudentScores, list[TeacherTopK]]:
+) -> tuple[StudentScores, list[TeacherOutcomes]]:
     taught = [(each, row) for each, row in zip(rollouts, rows, strict=True) if row is not None]
     lessons = teacher_of(policy, [each for each, _ in taught], [row for _, row in taught], TEMPERATURE, tokens, k)
     told = iter(lessons)

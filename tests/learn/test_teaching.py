@@ -16,7 +16,7 @@ from sgcd.learn.training import gradient as learning
 from sgcd.learn.training import teacher_scorer as teaching
 from sgcd.learn.training.context import training_forward_config
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import StepCredit, compute_gradients
+from sgcd.learn.training.step import StepCredit, credit_and_accumulate
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import PHASES, StepTimer
 from sgcd.records import Group, Rollout
@@ -50,7 +50,7 @@ def run(path: Path, awaited: Any, seconds: dict[str, float] | None = None, **cha
     gradient = GradientAccumulator(
         model=alive.policy.model, surrogate=plan.surrogate, size=size, config=training_forward_config(plan)
     )
-    working = compute_gradients(
+    working = credit_and_accumulate(
         1,
         GROUPS,
         references=awaited,

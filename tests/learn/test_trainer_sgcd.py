@@ -69,7 +69,7 @@ def test_a_step_leaves_references_and_credit_and_says_what_it_came_to(whole: Pat
         assert row.seconds["teacher"] > 0
         for each in scored.values():
             assert each.features is not None
-            assert each.unmasked is not None
+            assert each.outside_literals is not None
             assert each.saliency is not None
 
 
@@ -123,7 +123,7 @@ def test_a_step_costs_what_grpo_costs_and_one_forward_pass_of_the_teacher(tmp_pa
     for name, every, cost in (("sgcd", 0, 2), ("sample", 1, 6)):
         found = passes(name, scoring={"reading_every": every})
         assert sorted(found) == [taught] * cost + [learnt] * 2
-    between_teachers = passes("swapped", scoring={"reading_every": 0}, method={**SGCD, "against": "swapped"})
+    between_teachers = passes("swapped", scoring={"reading_every": 0}, method={**SGCD, "compare_with": "swapped"})
     assert sorted(between_teachers) == [taught] * 4 + [learnt] * 2
     calibrated = passes("calibrated", scoring={"reading_every": 0}, method={**SGCD, "calibrate": True})
     assert sorted(calibrated) == [taught] * 4 + [learnt] * 2  # the student by itself, on the first batch alone

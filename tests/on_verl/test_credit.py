@@ -10,7 +10,7 @@ from helpers.tiny_policy import rollout
 from sgcd.credit.gap_settings import RlsdSettings
 from sgcd.credit.methods import build_method
 from sgcd.credit.settings import SgcdSettings
-from sgcd.credit_records import Features, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Features
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.records import Group, Task
@@ -35,7 +35,7 @@ def prepared(with_reference: tuple[bool, bool]) -> PreparedGroup:
         )
         for one, has in zip(ROLLOUTS, with_reference, strict=True)
     ]
-    return PreparedGroup(ScoredGroup(Group(Task("t", "action", {}), ROLLOUTS), inputs), {Teacher(): inputs})
+    return PreparedGroup(ScoredGroup(Group(Task("t", "action", {}), ROLLOUTS), inputs), {OWN_REFERENCE: inputs})
 
 
 def scores(seed: int) -> dict[tuple[str, int], RowScores]:
@@ -72,7 +72,7 @@ def test_a_rollout_without_a_reference_has_weights_of_one_whatever_its_row_measu
 
 
 def test_rows_without_a_teacher_are_read_after_their_own_prompt():
-    prompts = teacher_prompts([prepared((True, False))], [Teacher()])
+    prompts = teacher_prompts([prepared((True, False))], [OWN_REFERENCE])
     np.testing.assert_array_equal(prompts["t", 0][0], [9, *ROLLOUTS[0].prompt])
     assert prompts["t", 1] == [None]
     own = torch.nested.as_nested_tensor(
@@ -107,6 +107,6 @@ def test_methods_of_every_kind_are_credited(method: str) -> None:
     rule = build_method(TypeAdapter(MethodSettings).validate_python({"name": method}))
     group = prepared((True, True))
     if rule.needs:
-        group.inputs[rule.needs.teachers[0]] = group.inputs[Teacher()]
+        group.inputs[rule.needs.teachers[0]] = group.inputs[OWN_REFERENCE]
     credited = credit_groups(rule, [group], scores=scores(5), advantages={("t", 0): 1.0, ("t", 1): -1.0}, step=1)
     assert all(np.isfinite(entry.signal.token_advantage).all() for entry in credited)

@@ -17,7 +17,7 @@ from trl import GRPOConfig, GRPOTrainer
 from helpers.trl_runs import build_model, build_tokenizer, build_trainer, weights
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.gradient import GradientAccumulator
-from sgcd.learn.training.step import GroupBackward
+from sgcd.learn.training.step import GroupLearner
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.trl import SGCDConfig, SGCDTrainer
@@ -64,13 +64,13 @@ def test_credit_changes_the_step_and_its_weights_are_those_of_the_local_engine(
         credited = credit_groups(self, model, scored, groups, advantages)
         for start, group in zip(credited, scored, strict=True):
             size = BatchSize(len(group.group.rollouts), 1)
-            learner = GroupBackward(
+            learner = GroupLearner(
                 accumulator=GradientAccumulator(model=model, surrogate=SurrogateSettings(), size=size),
                 method=self.credit_method,
                 timer=StepTimer(ModelThread(), lambda _: None),
                 advantages=[entry.credit.advantage for entry in credited[start]],
             )
-            own = learner.backward_group(group)
+            own = learner.accumulate_group_gradient(group)
             model.zero_grad()
             for ours, theirs in zip(credited[start], own, strict=True):
                 np.testing.assert_allclose(ours.credit.weight, theirs.credit.weight, atol=1e-5)

@@ -80,8 +80,8 @@ def measure_rollout(arm: str, logits_bytes: int) -> int:
             get_backbone(model)(input_ids=pad_batch([context]).input_ids.to(model.device), use_cache=False)
 
     def run_scoring() -> None:
-        teacher_topk = score_teacher(model, [teacher_input], k=100, config=config)
-        score_student_no_grad(model, [random_rollout], [teacher_topk], divergence="reverse_kl", config=config)
+        teacher_outcomes = score_teacher(model, [teacher_input], k=100, config=config)
+        score_student_no_grad(model, [random_rollout], [teacher_outcomes], divergence="reverse_kl", config=config)
 
     return measure_peak_memory(run_backbone if arm == "backbone" else run_scoring)
 

@@ -31,7 +31,7 @@ from sgcd.learn.scoring.teacher_inputs import build_teacher_inputs
 from sgcd.learn.training.context import training_forward_config
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
-from sgcd.learn.training.step import compute_gradients
+from sgcd.learn.training.step import credit_and_accumulate
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread, StepTimer
 from sgcd.recipe.schema import Recipe
@@ -186,7 +186,7 @@ def build_step_arms(
                 config=training_forward_config(recipe),
             )
             asyncio.run(
-                compute_gradients(
+                credit_and_accumulate(
                     1,
                     random_groups,
                     references=references,

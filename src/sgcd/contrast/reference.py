@@ -11,7 +11,7 @@ from sgcd.chat import Chat
 from sgcd.contrast.choose import ChosenTraces, Contrast, choose_traces, split_by_outcome
 from sgcd.contrast.insert import FittedReference, fit_reference
 from sgcd.contrast.leakage.chat_marks import break_chat_marks, find_chat_marks
-from sgcd.contrast.leakage.literals import find_literals, find_secret_literals, unmasked_tokens
+from sgcd.contrast.leakage.literals import find_literals, find_secret_literals, tokens_outside_literals
 from sgcd.contrast.leakage.masking import MIN_LITERAL_CHARS, PLACEHOLDER_PATTERN, Literals
 from sgcd.contrast.leakage.normalize import QUOTES
 from sgcd.contrast.leakage.verifier_names import collect_verifier_names, find_verifier_name
@@ -95,11 +95,11 @@ class ReferenceBuilder:
             with_swapped=with_swapped,
         )
 
-    def unmasked_tokens(self, group: Group, result: ReferenceResult) -> list[Flags]:
+    def tokens_outside_literals(self, group: Group, result: ReferenceResult) -> list[Flags]:
         """One mask for each rollout: False on tokens of a literal; all True when the group has no reference."""
         if result.reference is None:
             return [np.ones(len(rollout.response), np.bool_) for rollout in group.rollouts]
-        return [unmasked_tokens(rollout, result.literals, self.chat) for rollout in group.rollouts]
+        return [tokens_outside_literals(rollout, result.literals, self.chat) for rollout in group.rollouts]
 
     def fit_to_window(self, reference: Reference, max_tokens: int) -> FittedReference | None:
         """The reference as at most `max_tokens` ids; None when too few would be left."""

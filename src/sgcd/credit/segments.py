@@ -46,7 +46,7 @@ def segment(
     entropy: NDArray[Any],
     mask: Flags,
     *,
-    unmasked: Flags | None = None,
+    outside_literals: Flags | None = None,
     undecided: Flags | None = None,
     turns: NDArray[Any] | None = None,
     settings: SegmentSettings = DEFAULT_SETTINGS,
@@ -55,22 +55,24 @@ def segment(
 
     Where all valid divergences are equal ("flat"), z = 0 on either scale: no spans, W = 1. So on the absolute scale a
     rollout whose tokens all have the same high divergence gets no credit.
-    `mask` is True on policy tokens. `unmasked` is False on tokens of literals; by default no token is one.
+    `mask` is True on policy tokens. `outside_literals` is False on tokens of literals; by default no token is one.
     Where `undecided` is False a token takes part in the statistics and may end a span, but starts none and has no
     saliency; by default all tokens are undecided.
     `turns` has each token's turn number; by default a contiguous run of the mask is a turn.
     """
     size = len(divergence)
     policy_mask = np.asarray(mask, dtype=bool)
-    is_unmasked = np.ones(size, dtype=bool) if unmasked is None else np.asarray(unmasked, dtype=bool)
+    is_outside_literals = (
+        np.ones(size, dtype=bool) if outside_literals is None else np.asarray(outside_literals, dtype=bool)
+    )
     may_start = np.ones(size, dtype=bool) if undecided is None else np.asarray(undecided, dtype=bool)
     turns = np.zeros(size, dtype=np.int64) if turns is None else turns
-    arrays = {"entropy": entropy, "mask": policy_mask, "unmasked": is_unmasked, "undecided": may_start}
+    arrays = {"entropy": entropy, "mask": policy_mask, "outside_literals": is_outside_literals, "undecided": may_start}
     for name, array in (arrays | {"turns": turns}).items():
         check_length("segment", name, array, size)
     d, h = np.asarray(divergence, dtype=np.float64), np.asarray(entropy, dtype=np.float64)
     finite = np.isfinite(d) & np.isfinite(h)
-    valid = policy_mask & is_unmasked & finite
+    valid = policy_mask & is_outside_literals & finite
     count, nonfinite = int(valid.sum()), int((policy_mask & ~finite).sum())
     if count < settings.min_tokens:
         return Segments(np.zeros(size, np.float32), (), count, nonfinite, "few_tokens")
@@ -229,7 +231,7 @@ class Calibration:
         return settings.model_copy(update={"spike": self.spike, "saturation": 2 * self.spike})
 
 
-def calibrate(credited_share: Callable[[SegmentSettings], float], settings: SegmentSettings) -> Calibration:
+def calibrate_spike(credited_share: Callable[[SegmentSettings], float], settings: SegmentSettings) -> Calibration:
     """The smallest candidate spike that credits at most 15 % of the policy tokens, or else the largest candidate.
 
     `credited_share` segments the first batch under the given settings and returns the credited share.

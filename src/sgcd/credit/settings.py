@@ -37,7 +37,7 @@ from sgcd.credit.signal_settings import (
 )
 from sgcd.settings import (
     UNDECIDED_ENTROPY,
-    Against,
+    ComparisonTarget,
     Count,
     Divergence,
     NonNegative,
@@ -109,8 +109,8 @@ class SgcdSettings(TeacherChoice, ReadingSettings):
     """Scale the weights of a rollout to mean one, within floor and cap (an extension; inert while the floor is one)."""
     direction_gate: bool = False
     """Only segments whose first token the teacher moves the way of the advantage keep their saliency (an extension)."""
-    against: Against = "student"
-    """What the teacher's divergence is taken against: the student, as published; the teacher that reads the same
+    compare_with: ComparisonTarget = "student"
+    """What the teacher is compared with: the student, as published; the teacher that reads the same
     siblings with success and failure exchanged (swapped); or the one that reads the next group's reference
     (next_reference). Between two teachers words, length and place of a text cancel, for one more forward pass."""
     min_entropy: NonNegative = UNDECIDED_ENTROPY

@@ -48,17 +48,18 @@ class ControlledWeights:
         return self._method.needs
 
     @property
-    def needs_calibration(self) -> bool:
-        return self._method.needs_calibration or self._control in _SEES_THE_STEP
+    def needs_whole_step(self) -> bool:
+        return self._method.needs_whole_step or self._control in _SEES_THE_STEP
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
-        if self._method.needs_calibration:
-            self._method.calibrate(batch)
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None:
+        if self._method.needs_whole_step:
+            self._method.observe_step(step_inputs)
         if self._control not in _SEES_THE_STEP:
             return
-        weights = [self._method.assign_credit(inputs).credit.weight for inputs in batch]
-        controlled = tie_weights(batch, weights) if self._control == "tied_weights" else average_weights(batch, weights)
-        names = [inputs.rollout.name for inputs in batch]
+        weights = [self._method.assign_credit(inputs).credit.weight for inputs in step_inputs]
+        control_weights = tie_weights if self._control == "tied_weights" else average_weights
+        controlled = control_weights(step_inputs, weights)
+        names = [inputs.rollout.name for inputs in step_inputs]
         self._weights = dict(zip(names, controlled, strict=True))
 
     def assign_credit(self, inputs: CreditInputs) -> Signal:
@@ -96,25 +97,25 @@ def shuffle_weights(weight: Floats, creditable: Flags, seed: int) -> Floats:
     return shuffled
 
 
-def average_weights(batch: Sequence[CreditInputs], weights: Sequence[Floats]) -> list[Floats]:
-    """Every creditable token's weight is the mean over all of the batch."""
-    parts = [weight[inputs.creditable_tokens] for inputs, weight in zip(batch, weights, strict=True)]
+def average_weights(step_inputs: Sequence[CreditInputs], weights: Sequence[Floats]) -> list[Floats]:
+    """Every creditable token's weight is the mean over all of the step."""
+    parts = [weight[inputs.creditable_tokens] for inputs, weight in zip(step_inputs, weights, strict=True)]
     values = np.concatenate([np.zeros(0, np.float32), *parts])
     mean = _mean_within(values) if values.size else np.float32(1)
     return [
         np.where(inputs.creditable_tokens, mean, weight).astype(np.float32)
-        for inputs, weight in zip(batch, weights, strict=True)
+        for inputs, weight in zip(step_inputs, weights, strict=True)
     ]
 
 
-def tie_weights(batch: Sequence[CreditInputs], weights: Sequence[Floats]) -> list[Floats]:
+def tie_weights(step_inputs: Sequence[CreditInputs], weights: Sequence[Floats]) -> list[Floats]:
     """Siblings whose responses agree up to and with a token share the mean of their weights at it."""
     tied = [weight.copy() for weight in weights]
-    for start, length in _group_spans(batch):
+    for start, length in _group_spans(step_inputs):
         places: dict[bytes, list[tuple[int, int]]] = defaultdict(list)
         for index in range(start, start + length):
-            response = batch[index].rollout.response
-            for token in np.flatnonzero(batch[index].creditable_tokens):
+            response = step_inputs[index].rollout.response
+            for token in np.flatnonzero(step_inputs[index].creditable_tokens):
                 places[response[: token + 1].tobytes()].append((index, int(token)))
         for same in places.values():
             if len(same) > 1:
@@ -124,11 +125,11 @@ def tie_weights(batch: Sequence[CreditInputs], weights: Sequence[Floats]) -> lis
     return tied
 
 
-def _group_spans(batch: Sequence[CreditInputs]) -> list[tuple[int, int]]:
-    """Where each group's rollouts begin in the batch, and how many they are."""
+def _group_spans(step_inputs: Sequence[CreditInputs]) -> list[tuple[int, int]]:
+    """Where each group's rollouts begin in the step, and how many they are."""
     spans: list[tuple[int, int]] = []
-    for index, inputs in enumerate(batch):
-        if spans and batch[spans[-1][0]].rollout.task == inputs.rollout.task:
+    for index, inputs in enumerate(step_inputs):
+        if spans and step_inputs[spans[-1][0]].rollout.task == inputs.rollout.task:
             spans[-1] = (spans[-1][0], spans[-1][1] + 1)
         else:
             spans.append((index, 1))

@@ -11,6 +11,7 @@ RENAMED_KEYS = {
     "policy.checkpointing": "policy.gradient_checkpointing",
     "siblings.size": "siblings.group_size",
     "reference.least": "reference.min_tokens",
+    "method.against": "method.compare_with",
     "method.segments.full": "method.segments.saturation",
     "method.segments.least": "method.segments.min_divergence",
     "method.segments.reset": "method.segments.quiet_tokens",
@@ -26,7 +27,7 @@ RENAMED_KEYS = {
     "scoring.shuffled_every": "scoring.reading_every",
 }
 """Old key -> new key. Both are in the same section."""
-RENAMED_VALUES = {("sampler.mode", "free"): "continuous", ("method.against", "foreign"): "next_reference"}
+RENAMED_VALUES = {("sampler.mode", "free"): "continuous", ("method.compare_with", "foreign"): "next_reference"}
 """A key and its old value -> its new value."""
 TRL_KEYS = {
     "model": "policy.start",

@@ -136,12 +136,12 @@ class RecordedRun:
         inputs = [
             one for group in encoded.groups for one in credit_inputs(group, scores, self.recipe, reads_references)
         ]
-        self.method.calibrate(inputs)
+        self.method.observe_step(inputs)
         signals = [self.method.assign_credit(one.without_unread(self.method.needs)) for one in inputs]
         if not self.scorer and isinstance(self.method, Grpo):
             signals = [_weigh_points(one, scores.references) for one in inputs]
         credit_records = {
-            one.rollout.name: CreditRecord(signal.credit, one.reference_features, one.unmasked, signal.saliency)
+            one.rollout.name: CreditRecord(signal.credit, one.reference_features, one.outside_literals, signal.saliency)
             for one, signal in zip(inputs, signals, strict=True)
         }
         is_kept = [len({rollout.reward for rollout in group.rollouts}) > 1 for group in encoded.groups]
@@ -170,7 +170,7 @@ def credit_inputs(group: Group, scores: BatchScores, recipe: Recipe, reads_refer
                 rollout,
                 advantage,
                 scores.features_of(rollout.name),
-                scores.unmasked_of(rollout.name),
+                scores.outside_literals_of(rollout.name),
                 group,
                 group_advantages=values,
                 logprobs=logprobs,

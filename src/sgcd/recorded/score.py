@@ -38,7 +38,7 @@ class PolicyScorer:
     policy: Policy
     method: Method
     builder: ReferenceBuilder
-    forward: ForwardConfig
+    forward_config: ForwardConfig
     policies: TeacherPolicies
     """An outside teacher and a skill text, where the method reads them."""
     thread: ModelThread = field(default_factory=ModelThread)
@@ -66,13 +66,13 @@ class PolicyScorer:
             policies=self.policies,
             references=WrittenReferences(by_task),
             reference_builder=self.builder,
-            forward=self.forward,
+            forward_config=self.forward_config,
             timer=StepTimer(self.thread, lambda _: None),
             samples_reading=True,
         )
         async with scorer:
-            async for batch in scorer.scored_groups():
-                self._add_group(scores, batch)
+            async for scored_group in scorer.scored_groups():
+                self._add_group(scores, scored_group)
         return scores
 
     def measure(self, inputs: Sequence[CreditInputs], signals: Sequence[Signal], scores: BatchScores) -> CreditMetrics:
@@ -82,7 +82,7 @@ class PolicyScorer:
                 one.rollout,
                 signal,
                 one.features.get(self.teachers[0]) if self.teachers else None,
-                np.ones(len(one.rollout.response), np.bool_) if one.unmasked is None else one.unmasked,
+                np.ones(len(one.rollout.response), np.bool_) if one.outside_literals is None else one.outside_literals,
                 scores.skip_reasons.get(one.rollout.name) or ("not_read" if one.unread(self.method.needs) else ""),
             )
             for one, signal in zip(inputs, signals, strict=True)
@@ -90,26 +90,28 @@ class PolicyScorer:
         can_change = self.method.needs.can_change_weights if self.method.needs else True
         return build_credit_metrics(entries, can_change, self.method.state_dict(), reading=scores.reading_counts)
 
-    def _add_group(self, scores: BatchScores, batch: ScoredGroup) -> None:
+    def _add_group(self, scores: BatchScores, scored_group: ScoredGroup) -> None:
         """Read a group as the student, and keep what both leave."""
-        needs, rollouts = self.method.needs, batch.group.rollouts
+        needs, rollouts = self.method.needs, scored_group.group.rollouts
         student = score_student_no_grad(
             self.policy.model,
             rollouts,
-            [batch.teacher_topk[teacher] for teacher in self.teachers],
+            [scored_group.teacher_outcomes[teacher] for teacher in self.teachers],
             divergence=needs.divergence if needs else "reverse_kl",
-            config=self.forward,
+            config=self.forward_config,
         )
         entries: list[RolloutCredit] = []
-        for index, (rollout, teacher_input) in enumerate(zip(rollouts, batch.inputs, strict=True)):
+        for index, (rollout, teacher_input) in enumerate(zip(rollouts, scored_group.inputs, strict=True)):
             num_tokens = len(rollout.response)
             for teacher, column in zip(self.teachers, student.features, strict=True):
-                record = unscored_record(num_tokens, column[index], teacher_input.unmasked)
+                record = unscored_record(num_tokens, column[index], teacher_input.outside_literals)
                 scores.features[teacher][rollout.name] = record
             scores.student[rollout.name] = student_record(student.logprobs[index], student.entropies[index])
             if teacher_input.skip_reason:
                 scores.skip_reasons[rollout.name] = teacher_input.skip_reason
             unit = Signal(Credit(0.0, np.ones(num_tokens, np.float32)))
-            entries.append(RolloutCredit(rollout, unit, None, teacher_input.unmasked, logprobs=student.logprobs[index]))
-        if counts := count_reading_pairs(batch, entries):
+            entries.append(
+                RolloutCredit(rollout, unit, None, teacher_input.outside_literals, logprobs=student.logprobs[index])
+            )
+        if counts := count_reading_pairs(scored_group, entries):
             scores.reading_counts.append(counts)

@@ -34,8 +34,8 @@ class BatchScores:
             if name in records and (record := records[name]).features is not None
         }
 
-    def unmasked_of(self, name: str) -> Flags | None:
-        return next((records[name].unmasked for records in self.features.values() if name in records), None)
+    def outside_literals_of(self, name: str) -> Flags | None:
+        return next((records[name].outside_literals for records in self.features.values() if name in records), None)
 
     def logprobs_of(self, name: str) -> tuple[Floats, Floats] | None:
         """The student's log-probability and entropy of each token; None where no policy scored."""
@@ -45,9 +45,11 @@ class BatchScores:
         return features.teacher_logprob_gap, features.student_entropy
 
 
-def unscored_record(num_tokens: int, features: Features | None = None, unmasked: Flags | None = None) -> CreditRecord:
+def unscored_record(
+    num_tokens: int, features: Features | None = None, outside_literals: Flags | None = None
+) -> CreditRecord:
     """A record of scores, before any credit."""
-    return CreditRecord(Credit(0.0, np.ones(num_tokens, np.float32)), features, unmasked)
+    return CreditRecord(Credit(0.0, np.ones(num_tokens, np.float32)), features, outside_literals)
 
 
 def student_record(logprobs: Floats, entropies: Floats) -> CreditRecord:

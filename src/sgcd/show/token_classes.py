@@ -45,8 +45,8 @@ def build_token_classes(rollout: Rollout, credit_record: CreditRecord | None, ma
                 ),
                 "d",
             )
-        if credit_record.unmasked is not None:
-            add(~credit_record.unmasked & rollout.response_mask, "m")
+        if credit_record.outside_literals is not None:
+            add(~credit_record.outside_literals & rollout.response_mask, "m")
     assert len(classes_by_token) == size
     return [" ".join(classes).replace("m1", "m") for classes in classes_by_token]
 
@@ -93,8 +93,8 @@ def token_numbers(rollout: Rollout, credit_record: CreditRecord | None) -> Token
             numbers[name] = _short_numbers(values[show_mask])
     if credit_record.saliency is not None:
         numbers["saliency"] = _short_numbers(credit_record.saliency[show_mask])
-    if credit_record.unmasked is not None:
-        numbers["masked"] = np.flatnonzero(~credit_record.unmasked[show_mask]).tolist()
+    if credit_record.outside_literals is not None:
+        numbers["masked"] = np.flatnonzero(~credit_record.outside_literals[show_mask]).tolist()
     return numbers
 
 

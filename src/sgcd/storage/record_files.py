@@ -52,8 +52,10 @@ _OLD_NAMES = {
     "exact": "roundtrips",
     "entropy": "teacher_entropy",
     "has_entropy": "has_teacher_entropy",
-    "creditable": "unmasked",
-    "has_creditable": "has_unmasked",
+    "creditable": "outside_literals",
+    "unmasked": "outside_literals",
+    "has_unmasked": "has_outside_literals",
+    "has_creditable": "has_outside_literals",
     "mask": "response_mask",
     "kinds": "token_kinds",
     "sampled_logp": "sampling_logprobs",
@@ -163,7 +165,9 @@ def credit_to_bytes(records: Mapping[str, CreditRecord]) -> bytes:
         name: [record.features and getattr(record.features, name) for record in records.values()]
         for name in _FEATURE_ARRAYS
     }
-    optional |= {name: [getattr(record, name) for record in records.values()] for name in ("unmasked", "saliency")}
+    optional |= {
+        name: [getattr(record, name) for record in records.values()] for name in ("outside_literals", "saliency")
+    }
     for name, parts in optional.items():
         present = [part for part in parts if part is not None]
         if present:
@@ -177,7 +181,7 @@ def credit_from_bytes(data: bytes, where: str) -> dict[str, CreditRecord]:
     check_schema({"schema": int(metadata["schema"])}, where)
     flat = _with_new_names(load(data))
     names: list[str] = json.loads(flat["names"].tobytes())
-    optional = {name: _optional_arrays(flat, name) for name in (*_FEATURE_ARRAYS, "unmasked", "saliency")}
+    optional = {name: _optional_arrays(flat, name) for name in (*_FEATURE_ARRAYS, "outside_literals", "saliency")}
     records: dict[str, CreditRecord] = {}
     for index, weight in enumerate(_split_arrays(flat["weight"], flat["lengths"])):
         advantage, cap, floor = (float(flat[name][index]) for name in ("advantage", "cap", "floor"))

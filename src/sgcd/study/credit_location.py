@@ -17,11 +17,11 @@ from sgcd.settings import UNDECIDED_ENTROPY
 from sgcd.study.decision_values import MAX_TOP_PROB
 from sgcd.study.ranking import leave_one_out, ranking_estimates
 from sgcd.study.weightings import (
-    AGAINST_NEXT,
-    AGAINST_SWAPPED,
-    OWN_REFERENCE,
+    OWN_AND_NEXT,
+    OWN_AND_SWAPPED,
     UNDER_NEUTRAL,
     UNDER_NEXT,
+    UNDER_OWN,
     UNDER_SWAPPED,
     RolloutWithTruth,
     assign_credits,
@@ -36,8 +36,8 @@ _Array = NDArray[Any]
 _OTHER_TEACHERS = {
     "swapped reference": UNDER_SWAPPED,
     "neutral text": UNDER_NEUTRAL,
-    "own against swapped": AGAINST_SWAPPED,
-    "own against foreign": AGAINST_NEXT,
+    "own against swapped": OWN_AND_SWAPPED,
+    "own against foreign": OWN_AND_NEXT,
 }
 _TEACHER_SCORES: dict[str, Callable[[Features], _Array]] = {
     "divergence": lambda features: features.divergence,
@@ -102,13 +102,13 @@ def measure_credit_location(samples: Sequence[RolloutWithTruth], settings: SgcdS
     its surprisal need no reference.
     """
     tokens = PooledTokens(samples)
-    arms = (OWN_REFERENCE, UNDER_NEXT)
+    arms = (UNDER_OWN, UNDER_NEXT)
 
     def weights(variant: SgcdSettings) -> list[_Array]:
         credits_by_arm = [assign_credits(variant, arm, samples) for arm in arms]
         return [tokens.concatenate([result.credit.weight for result in results]) for results in credits_by_arm]
 
-    entropy = tokens.collect_features(OWN_REFERENCE, _student_entropy)
+    entropy = tokens.collect_features(UNDER_OWN, _student_entropy)
     scores = {
         "divergence": [tokens.collect_features(arm, lambda features: features.divergence) for arm in arms],
         "size of the gap": [
@@ -150,10 +150,10 @@ def _scores_of_contrasts(tokens: PooledTokens) -> dict[str, list[_Array]]:
         return tokens.collect_features(reference, lambda features: features.divergence)
 
     signs = tokens.collect_constant(lambda sample: np.sign(sample.scored.advantage))
-    gap = tokens.collect_features(AGAINST_SWAPPED, lambda features: features.teacher_logprob_gap)
+    gap = tokens.collect_features(OWN_AND_SWAPPED, lambda features: features.teacher_logprob_gap)
     return {
         "partings of siblings": [tokens.concatenate(_parting_shares(tokens.samples))],
-        "divergence beyond neutral text": [np.maximum(divergence(OWN_REFERENCE) - divergence(UNDER_NEUTRAL), 0)],
+        "divergence beyond neutral text": [np.maximum(divergence(UNDER_OWN) - divergence(UNDER_NEUTRAL), 0)],
         "gap the way of the advantage, own against swapped": [signs * gap],
     }
 
@@ -180,7 +180,7 @@ def measure_sign_agreement(samples: Sequence[RolloutWithTruth]) -> dict[str, Any
     if not tokens.decisive.any():
         return None
     signs = {
-        "gap": tokens.collect_features(OWN_REFERENCE, lambda features: features.teacher_logprob_gap),
+        "gap": tokens.collect_features(UNDER_OWN, lambda features: features.teacher_logprob_gap),
         "shuffled gap": tokens.collect_features(UNDER_NEXT, lambda features: features.teacher_logprob_gap),
         **{
             f"gap, {name}": tokens.collect_features(reference, lambda features: features.teacher_logprob_gap)
@@ -228,7 +228,7 @@ def measure_credit_shares(samples: Sequence[RolloutWithTruth], signals: Sequence
 def spike_condition_shares(samples: Sequence[RolloutWithTruth], settings: SgcdSettings) -> dict[str, Any] | None:
     """Shares of the decisive tokens that meet each condition of a spike, that meet all, and that have credit."""
     condition_flags: list[_Array] = []
-    for sample, signal in zip(samples, assign_credits(settings, OWN_REFERENCE, samples), strict=True):
+    for sample, signal in zip(samples, assign_credits(settings, UNDER_OWN, samples), strict=True):
         decisive = sample.truth.decisive_mask
         if decisive.any():
             conditions = [*_spike_conditions(sample, settings.segments), signal.saliency > 0]
@@ -241,7 +241,7 @@ def spike_condition_shares(samples: Sequence[RolloutWithTruth], settings: SgcdSe
 
 def _spike_conditions(sample: RolloutWithTruth, settings: SegmentSettings) -> list[_Array]:
     """Flags by token: enough tokens, enough nats, high divergence, confident teacher, and all four."""
-    counted, features = sample.truth.counted_mask, sample.scored.features_under(OWN_REFERENCE)
+    counted, features = sample.truth.counted_mask, sample.scored.features_under(UNDER_OWN)
     d, h = features.divergence.astype(float), features.teacher_entropy.astype(float)
     scale = measure_scale(d[counted], h[counted], settings)
     enough_tokens = np.full(len(d), counted.sum() >= settings.min_tokens)

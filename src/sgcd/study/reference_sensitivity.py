@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sgcd.contrast.insert import build_teacher_input_ids
-from sgcd.contrast.leakage.literals import unmasked_tokens
+from sgcd.contrast.leakage.literals import tokens_outside_literals
 from sgcd.contrast.leakage.masking import Literals
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.credit.methods import CreditInputs, Method
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import OWN_REFERENCE
 from sgcd.measure.statistics import clip_interval, rank_correlation, t_interval
 from sgcd.records import Flags, Floats, Group, Reference, TokenIds
 from sgcd.study.score_groups import ScoredRollout, ScoringOptions, score_groups_under_references
@@ -64,7 +64,7 @@ def score_references(
         for case, texts_of_case in zip(cases, texts, strict=True)
     ]
     chat = context.reference_builder.chat
-    masks = [unmasked_tokens(rollout, case.literals, chat) for case in cases for rollout in case.group.rollouts]
+    masks = [tokens_outside_literals(rollout, case.literals, chat) for case in cases for rollout in case.group.rollouts]
     scored_rollouts = score_groups_under_references(
         context.model,
         [case.group for case in cases],
@@ -75,7 +75,7 @@ def score_references(
         context.options,
     )
     creditable = list(zip(scored_rollouts, masks, strict=True))
-    context.method.calibrate(
+    context.method.observe_step(
         [
             _credit_inputs(scored, mask, 0, cases[scored.group_index].group)
             for scored, mask in creditable
@@ -110,7 +110,7 @@ def _build_input_ids(
 
 
 def _credit_inputs(scored: ScoredRollout, mask: Flags, reference: int, group: Group) -> CreditInputs:
-    features = {Teacher(): scored.features_under(reference)}
+    features = {OWN_REFERENCE: scored.features_under(reference)}
     return CreditInputs(scored.rollout, scored.advantage, features, mask, group)
 
 

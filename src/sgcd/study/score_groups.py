@@ -12,7 +12,7 @@ from sgcd.learn.policy.head import get_head
 from sgcd.learn.scoring.forward import ForwardConfig, forward_micro_batches, unpack_policy_tokens
 from sgcd.learn.scoring.logits.stats import topk_stats
 from sgcd.learn.scoring.student import score_student_no_grad
-from sgcd.learn.scoring.teacher import TeacherTopK, score_against, score_teacher
+from sgcd.learn.scoring.teacher import TeacherOutcomes, add_other_logprobs, score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.surrogate import surrogate_advantages
@@ -65,33 +65,33 @@ def score_groups_under_references(
     """All rollouts of `groups`, in order. No gradient is computed.
 
     `inputs_by_reference` has one list per reference, with the teacher's input ids of each rollout, or None. `pairs` has
-    the inputs of two teachers; the features of the first one against the second come after those of the references.
+    the inputs of two teachers that are compared; their features come after those of the references.
     """
     rollouts = [rollout for group in groups for rollout in group.rollouts]
     group_indices = [index for index, group in enumerate(groups) for _ in group.rollouts]
 
-    def score(input_ids: Sequence[TokenIds | None]) -> list[TeacherTopK | None]:
+    def score(input_ids: Sequence[TokenIds | None]) -> list[TeacherOutcomes | None]:
         return score_teacher(model, _teacher_inputs(rollouts, input_ids), k=options.needs.k, config=options.forward)
 
-    topk_by_reference = [score(input_ids) for input_ids in inputs_by_reference]
-    topk_by_reference += [
-        score_against(model, score(own), _teacher_inputs(rollouts, other), config=options.forward)
+    outcomes_by_reference = [score(input_ids) for input_ids in inputs_by_reference]
+    outcomes_by_reference += [
+        add_other_logprobs(model, score(own), _teacher_inputs(rollouts, other), config=options.forward)
         for own, other in pairs
     ]
     student_scores = score_student_no_grad(
         model,
         rollouts,
-        topk_by_reference,
+        outcomes_by_reference,
         divergence=options.needs.divergence,
         config=options.forward,
     )
-    group_advantages = [
+    advantages = [
         float(advantage)
         for group in groups
         for advantage in surrogate_advantages(group, options.surrogate, options.max_tokens)
     ]
-    features = zip(*student_scores.features, strict=True) if topk_by_reference else [()] * len(rollouts)
-    columns = zip(rollouts, group_indices, group_advantages, student_scores.logprobs, features, strict=True)
+    features = zip(*student_scores.features, strict=True) if outcomes_by_reference else [()] * len(rollouts)
+    columns = zip(rollouts, group_indices, advantages, student_scores.logprobs, features, strict=True)
     return [ScoredRollout(*column) for column in columns]
 
 

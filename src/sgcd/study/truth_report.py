@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from sgcd.contrast.insert import build_teacher_input_ids, encode_reference, write_neutral_text
-from sgcd.contrast.leakage.literals import unmasked_tokens
+from sgcd.contrast.leakage.literals import tokens_outside_literals
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SgcdSettings
 from sgcd.lab.reference_effect import WITHOUT_REFERENCE, play_reference_arms
@@ -37,7 +37,7 @@ from sgcd.study.lab_groups import (
 )
 from sgcd.study.score_groups import ScoringOptions, score_groups_under_references, score_top_probs
 from sgcd.study.weightings import (
-    OWN_REFERENCE,
+    UNDER_OWN,
     RolloutWithTruth,
     assign_credits,
     build_weights,
@@ -108,8 +108,8 @@ def _compare_with_truth(samples: Sequence[RolloutWithTruth], settings: SgcdSetti
         "truth": truth_counts(samples),
         "location": measure_credit_location(samples, settings),
         "direction": measure_sign_agreement(samples),
-        "credit": measure_credit_shares(samples, assign_credits(settings, OWN_REFERENCE, samples)),
-        "credit, published": measure_credit_shares(samples, assign_credits(published, OWN_REFERENCE, samples)),
+        "credit": measure_credit_shares(samples, assign_credits(settings, UNDER_OWN, samples)),
+        "credit, published": measure_credit_shares(samples, assign_credits(published, UNDER_OWN, samples)),
         "decisive tokens": spike_condition_shares(samples, settings),
         "decisive tokens, published": spike_condition_shares(samples, published),
     }
@@ -141,7 +141,7 @@ async def attach_truth(groups: Sequence[GroupWithReferences], study: LabStudy) -
     measurements: list[decision_values.MeasuredRollout] = []
     for scored, rollout_top_probs in zip(scored_rollouts, top_probs, strict=True):
         group, rollout = groups[scored.group_index], scored.rollout
-        counted = rollout.response_mask & unmasked_tokens(rollout, group.reference_result.literals, chat)
+        counted = rollout.response_mask & tokens_outside_literals(rollout, group.reference_result.literals, chat)
         measurements.append(decision_values.MeasuredRollout(group.siblings.task, rollout, rollout_top_probs, counted))
     truths = await decision_values.measure_truths(
         measurements,

@@ -8,7 +8,7 @@ import numpy as np
 from sgcd.credit.methods import CreditInputs
 from sgcd.credit.methods.sgcd import Sgcd
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
-from sgcd.credit_records import Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Signal
 from sgcd.records import Flags, Floats
 from sgcd.study.decision_values import Truth
 from sgcd.study.score_groups import ScoredRollout
@@ -17,8 +17,8 @@ _ATTENUATING_FLOOR = 0.2
 """Smallest weight of the variants that also attenuate."""
 _ORACLE_CAP = 2.0
 """Weight of a decisive token where the truth gives the weights."""
-OWN_REFERENCE, UNDER_NEXT, UNDER_SWAPPED, UNDER_NEUTRAL, AGAINST_SWAPPED, AGAINST_NEXT = range(6)
-"""The places of a rollout's features: four teachers against the student, and the own one against two other teachers."""
+UNDER_OWN, UNDER_NEXT, UNDER_SWAPPED, UNDER_NEUTRAL, OWN_AND_SWAPPED, OWN_AND_NEXT = range(6)
+"""The places of a rollout's features: four teachers beside the student, and the own one beside two other teachers."""
 """Numbers of the two references under which each rollout is scored."""
 
 
@@ -32,7 +32,7 @@ class RolloutWithTruth:
     truth: Truth
 
     @property
-    def unmasked_tokens(self) -> Flags:
+    def tokens_outside_literals(self) -> Flags:
         return self.truth.counted_mask | ~self.scored.rollout.response_mask
 
 
@@ -44,8 +44,8 @@ def assign_credits(settings: SgcdSettings, reference: int, samples: Sequence[Rol
             CreditInputs(
                 sample.scored.rollout,
                 sample.scored.advantage,
-                {Teacher(): sample.scored.features_under(reference)},
-                sample.unmasked_tokens,
+                {OWN_REFERENCE: sample.scored.features_under(reference)},
+                sample.tokens_outside_literals,
             )
         )
         for sample in samples
@@ -80,7 +80,7 @@ def build_weights(base_settings: SgcdSettings, samples: Sequence[RolloutWithTrut
     }
     return {
         "grpo": [np.ones(len(sample.scored.rollout.response), np.float32) for sample in samples],
-        **{name: method_weights(settings, OWN_REFERENCE) for name, settings in variants.items()},
+        **{name: method_weights(settings, UNDER_OWN) for name, settings in variants.items()},
         **{
             name.replace("sgcd", "shuffled"): method_weights(settings, UNDER_NEXT)
             for name, settings in variants.items()

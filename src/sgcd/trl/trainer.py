@@ -159,7 +159,7 @@ class SGCDTrainer(GRPOTrainer):
                     policies=TeacherPolicies(),
                     references=references,
                     reference_builder=self.reference_builder,
-                    forward=self._forward_config(),
+                    forward_config=self._forward_config(),
                     timer=StepTimer(thread, lambda _: None),
                 )
                 async with scorer:
@@ -174,8 +174,8 @@ class SGCDTrainer(GRPOTrainer):
         starts = {id(group): start for start, group in groups.items()}
         passes = [(starts[id(one.group)], one, self._read_students(model, one)) for one in scored]
         inputs = {start: self._credit_inputs(one, scores, start, advantages) for start, one, scores in passes}
-        if self.credit_method.needs_calibration:
-            self.credit_method.calibrate([entry for entries in inputs.values() for entry in entries])
+        if self.credit_method.needs_whole_step:
+            self.credit_method.observe_step([entry for entries in inputs.values() for entry in entries])
         needs = self.credit_method.needs
         return {
             start: [
@@ -183,7 +183,7 @@ class SGCDTrainer(GRPOTrainer):
                     entry.rollout,
                     self.credit_method.assign_credit(entry),
                     entry.features.get(needs.teachers[0]) if needs else None,
-                    teacher_input.unmasked,
+                    teacher_input.outside_literals,
                     teacher_input.skip_reason,
                     logprobs=entry.logprobs,
                 )
@@ -198,7 +198,7 @@ class SGCDTrainer(GRPOTrainer):
         return score_student_no_grad(
             model,
             scored.group.rollouts,
-            list(scored.teacher_topk.values()),
+            list(scored.teacher_outcomes.values()),
             divergence=needs.divergence if needs else "reverse_kl",
             config=self._forward_config(),
         )
@@ -209,14 +209,14 @@ class SGCDTrainer(GRPOTrainer):
         group_advantages = [advantages[start + rollout.sibling] for rollout in scored.group.rollouts]
         entries: list[CreditInputs] = []
         for index, rollout in enumerate(scored.group.rollouts):
-            columns = zip(scored.teacher_topk, scores.features, strict=True)
+            columns = zip(scored.teacher_outcomes, scores.features, strict=True)
             features = {teacher: column[index] for teacher, column in columns}
             entries.append(
                 CreditInputs(
                     rollout,
                     group_advantages[index],
                     {teacher: one for teacher, one in features.items() if isinstance(one, Features)},
-                    scored.inputs[index].unmasked,
+                    scored.inputs[index].outside_literals,
                     scored.group,
                     group_advantages=group_advantages,
                     logprobs=scores.logprobs[index],

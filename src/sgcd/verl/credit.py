@@ -9,7 +9,7 @@ import torch
 
 from sgcd.credit.methods import CreditInputs, Method
 from sgcd.credit_records import Features, Teacher
-from sgcd.learn.scoring.teacher import TeacherTopK
+from sgcd.learn.scoring.teacher import TeacherOutcomes
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.training.credit_metrics import RolloutCredit
 from sgcd.learn.training.teacher_scorer import ScoredGroup, TeacherScorer
@@ -36,8 +36,8 @@ class TeacherInputBuilder(TeacherScorer):
         self.inputs: dict[str, dict[Teacher, list[TeacherInput]]] = {}
 
     def _score(
-        self, teacher: Teacher, inputs: Sequence[TeacherInput], against: Sequence[TeacherInput] | None
-    ) -> list[TeacherTopK | None]:
+        self, teacher: Teacher, inputs: Sequence[TeacherInput], other_inputs: Sequence[TeacherInput] | None
+    ) -> list[TeacherOutcomes | None]:
         self.inputs.setdefault(inputs[0].rollout.task, {})[teacher] = list(inputs)
         return [None] * len(inputs)
 
@@ -117,15 +117,15 @@ def credit_groups(
 ) -> list[RolloutCredit]:
     """The credit of every rollout of mixed groups, from verl's advantages and the workers' numbers."""
     inputs = [_credit_inputs(method, group, scores, advantages, step=step) for group in groups]
-    if method.needs_calibration:
-        method.calibrate([entry for entries in inputs for entry in entries])
+    if method.needs_whole_step:
+        method.observe_step([entry for entries in inputs for entry in entries])
     needs = method.needs
     return [
         RolloutCredit(
             entry.rollout,
             method.assign_credit(entry),
             entry.features.get(needs.teachers[0]) if needs else None,
-            teacher_input.unmasked,
+            teacher_input.outside_literals,
             teacher_input.skip_reason,
             logprobs=entry.logprobs,
         )
@@ -144,20 +144,20 @@ def _credit_inputs(
 ) -> list[CreditInputs]:
     group = prepared.scored.group
     keys = [(rollout.task, rollout.sibling) for rollout in group.rollouts]
-    of_group = [advantages[key] for key in keys]
+    group_advantages = [advantages[key] for key in keys]
     teachers = method.needs.teachers if method.needs else ()
     return [
         CreditInputs(
             rollout,
-            of_group[index],
+            group_advantages[index],
             {
                 teacher: scores[key].features[number]
                 for number, teacher in enumerate(teachers)
                 if scores[key].features and prepared.inputs[teacher][index].input_ids is not None
             },
-            prepared.scored.inputs[index].unmasked,
+            prepared.scored.inputs[index].outside_literals,
             group,
-            group_advantages=of_group,
+            group_advantages=group_advantages,
             logprobs=scores[key].logprobs,
             entropy=scores[key].entropy,
             step=step,

@@ -238,7 +238,7 @@ class SiblingTrainer(PPOTrainerSync):
                     policies=TeacherPolicies(),
                     references=self.prefetcher,
                     reference_builder=self.reference_builder,
-                    forward=ForwardConfig(),
+                    forward_config=ForwardConfig(),
                     timer=self.timer,
                 )
             )

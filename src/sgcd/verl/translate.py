@@ -114,7 +114,7 @@ def _check_method(recipe: Recipe) -> dict[str, bool]:
             teacher.context == "skill" for teacher in needs.teachers
         ),
         f"method.name={name}: it compares two teachers; expected one that is compared with the student": (
-            needs.against != "student" or needs.support != "teacher"
+            needs.compare_with != "student" or needs.support != "teacher"
         ),
     }
 

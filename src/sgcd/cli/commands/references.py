@@ -162,7 +162,9 @@ def reference_lines(
 def credited_turns(rollout: "Rollout", credit_record: "CreditRecord", chat: "Chat") -> Iterator[str]:
     """One line per turn of the policy."""
     text, spans = chat.decode_with_spans(rollout.response)
-    unmasked = rollout.response_mask if credit_record.unmasked is None else credit_record.unmasked
+    outside_literals = (
+        rollout.response_mask if credit_record.outside_literals is None else credit_record.outside_literals
+    )
     for turn in rollout.turns:
         marked_words = list[str]()
         for position in range(turn.start, turn.stop):
@@ -171,6 +173,12 @@ def credited_turns(rollout: "Rollout", credit_record: "CreditRecord", chat: "Cha
                 credit_record.credit.weight[position],
             )
             stripped = word.strip()
-            marked = f"{stripped}({weight:.2f})" if weight > 1 else stripped if unmasked[position] else f"[{stripped}]"
+            marked = (
+                f"{stripped}({weight:.2f})"
+                if weight > 1
+                else stripped
+                if outside_literals[position]
+                else f"[{stripped}]"
+            )
             marked_words.append(word.replace(stripped, marked) if stripped else word)
         yield "".join(marked_words).strip()

@@ -115,7 +115,7 @@ def completing_values(rollout: Rollout) -> list[str]:
     return list(dict.fromkeys([*values, *(word for value in values for word in _words_with_digits(value))]))
 
 
-def unmasked_tokens(rollout: Rollout, literals: Literals, chat: Chat) -> Flags:
+def tokens_outside_literals(rollout: Rollout, literals: Literals, chat: Chat) -> Flags:
     """One flag for each token of the response: False when the token overlaps a literal.
 
     A value too short to be a literal counts only in the turn that completed the task.

@@ -226,13 +226,17 @@ def _find_relations(
         return
     other_values = dict(_number_arguments(other_step.values))
     for key, value in _number_arguments(step.values):
-        against = other_values.get(key)
-        if against is None or against.identity == value.identity:
+        other_value = other_values.get(key)
+        if other_value is None or other_value.identity == value.identity:
             continue
-        if value.size is not None and against.size is not None:
-            yield step.tool, value, against, "larger" if value.size > against.size else "smaller"
-        elif value.origin == against.origin and value.origin.kind in _PLACED_KINDS and value.place != against.place:
-            yield step.tool, value, against, "earlier" if value.place < against.place else "later"
+        if value.size is not None and other_value.size is not None:
+            yield step.tool, value, other_value, "larger" if value.size > other_value.size else "smaller"
+        elif (
+            value.origin == other_value.origin
+            and value.origin.kind in _PLACED_KINDS
+            and value.place != other_value.place
+        ):
+            yield step.tool, value, other_value, "earlier" if value.place < other_value.place else "later"
 
 
 def _number_arguments(values: Iterable[StepValue]) -> Iterator[tuple[tuple[str, int], StepValue]]:

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from sgcd.credit.signal_settings import RuleSettings, TeacherChoice, WeightSettings
 from sgcd.credit.weights import weigh_between
-from sgcd.credit_records import Credit, Features, Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Credit, Features, Signal, Teacher
 from sgcd.errors import MethodFault
 from sgcd.records import Flags, Floats, Group, Rollout
-from sgcd.settings import Against, Divergence, Support, TeacherModel
+from sgcd.settings import ComparisonTarget, Divergence, Support, TeacherModel
 
 _CONTEXTS_WITHOUT_REFERENCE = ("none", "sibling", "answer", "skill")
 
@@ -31,12 +31,12 @@ class Needs:
     k: int
     """The most likely ids that are kept apart; see credit/divergence.py."""
     divergence: Divergence
-    teachers: tuple[Teacher, ...] = (Teacher(),)
+    teachers: tuple[Teacher, ...] = (OWN_REFERENCE,)
     """Each is scored once a step, however many ask for it."""
     imitated: Teacher | None = None
     """The one of `teachers` that a signal's `imitate` may name."""
-    against: Against = "student"
-    """What the divergence of `Teacher()` is taken against."""
+    compare_with: ComparisonTarget = "student"
+    """What the teacher `OWN_REFERENCE` is compared with: the student, or another teacher."""
     support: Support = "teacher"
     """Whose most likely ids these are; the student's cost one more forward pass for each teacher."""
     requires_reading: bool = True
@@ -50,7 +50,7 @@ class Needs:
 
     @property
     def needs_swapped(self) -> bool:
-        return self.against == "swapped" or any(teacher.context == "swapped" for teacher in self.teachers)
+        return self.compare_with == "swapped" or any(teacher.context == "swapped" for teacher in self.teachers)
 
     def needs_model(self, model: TeacherModel) -> bool:
         return any(teacher.model == model for teacher in self.teachers)
@@ -70,7 +70,7 @@ class CreditInputs:
     """Of the rollout over its siblings."""
     features: Mapping[Teacher, Features] = field(default_factory=dict[Teacher, Features])
     """By teacher; a teacher is absent where it had no reference or no room."""
-    unmasked: Flags | None = None
+    outside_literals: Flags | None = None
     """False on masked literals; None where every token may have credit."""
     group: Group | None = None
     """The rollout's siblings, itself among them."""
@@ -79,8 +79,8 @@ class CreditInputs:
     verdict_order: Sequence[int] = ()
     """Whose verdict each of the group's rollouts was dealt, where the recipe deals them anew; empty: its own."""
     logprobs: Floats | None = None
-    """log p of each token that the policy wrote, by the policy itself; None in `calibrate` of a method that needs no
-    teacher."""
+    """log p of each token that the policy wrote, by the policy itself; None in `observe_step` of a method that needs
+    no teacher."""
     entropy: Floats | None = None
     """The policy's entropy at each token that it wrote, over the whole vocabulary; None where `logprobs` is."""
     step: int = 0
@@ -91,7 +91,7 @@ class CreditInputs:
     @property
     def reference_features(self) -> Features | None:
         """Under the group's own reference, read by the policy itself."""
-        return self.features.get(Teacher())
+        return self.features.get(OWN_REFERENCE)
 
     @property
     def group_rewards(self) -> list[float]:
@@ -109,7 +109,7 @@ class CreditInputs:
     def creditable_tokens(self) -> Flags:
         """Tokens that the policy wrote and that are no masked literal."""
         mask = self.rollout.response_mask
-        return mask if self.unmasked is None else mask & self.unmasked
+        return mask if self.outside_literals is None else mask & self.outside_literals
 
     def unread(self, needs: Needs | None) -> set[Teacher]:
         """The teachers whose references the policy does not read, where the method asks that it does.
@@ -141,11 +141,11 @@ class Method(Protocol):
         ...
 
     @property
-    def needs_calibration(self) -> bool:
-        """Whether `calibrate` must see the features of this whole step before any credit is assigned."""
+    def needs_whole_step(self) -> bool:
+        """Whether `observe_step` must see all inputs of this step before any credit is assigned."""
         ...
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None: ...
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the method, as plain JSON."""
@@ -155,11 +155,11 @@ class Method(Protocol):
 
 
 class StatelessMethod:
-    """What most methods share: nothing to calibrate and nothing to keep."""
+    """What most methods share: nothing to see of the whole step and nothing to keep."""
 
-    needs_calibration = False
+    needs_whole_step = False
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None: ...
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None: ...
 
     def state_dict(self) -> dict[str, Any]:
         return {}
@@ -212,11 +212,11 @@ def signal_pull(inputs: CreditInputs, pull: NDArray[Any] | None, reward_coeffici
 
 
 def collect_by_task(
-    batch: Sequence[CreditInputs], get_value: Callable[[CreditInputs], Value | None]
+    step_inputs: Sequence[CreditInputs], get_value: Callable[[CreditInputs], Value | None]
 ) -> dict[str, dict[int, Value]]:
     """A value of each rollout of a step, by its task and its number among siblings; without those that have none."""
     collected: dict[str, dict[int, Value]] = {}
-    for inputs in batch:
+    for inputs in step_inputs:
         if (value := get_value(inputs)) is not None:
             collected.setdefault(inputs.rollout.task, {})[inputs.rollout.sibling] = value
     return collected

@@ -31,6 +31,6 @@ class DirectionGate(StatelessMethod):
         """Weights are one without features, and where the gap is no number."""
         weight, features = np.ones(len(inputs.rollout.response), np.float32), inputs.reference_features
         if features is not None:
-            is_against = np.nan_to_num(features.teacher_logprob_gap) * np.sign(inputs.advantage) < 0
-            weight[inputs.creditable_tokens & is_against] = self.settings.floor
+            is_opposed = np.nan_to_num(features.teacher_logprob_gap) * np.sign(inputs.advantage) < 0
+            weight[inputs.creditable_tokens & is_opposed] = self.settings.floor
         return Signal(Credit(inputs.advantage, weight, floor=self.settings.floor))

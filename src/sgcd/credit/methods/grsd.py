@@ -37,7 +37,7 @@ class Grsd(StatelessMethod):
         teacher="policy with the reference",
         reads_direction=True,
     )
-    needs_calibration = True
+    needs_whole_step = True
 
     def __init__(self, settings: GrsdSettings) -> None:
         self.settings = settings
@@ -47,9 +47,9 @@ class Grsd(StatelessMethod):
         self._scales: dict[str, float] = {}
         """By task, in this step."""
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None:
         """Measure the scale of each group."""
-        sizes = collect_by_task(batch, _turn_sizes)
+        sizes = collect_by_task(step_inputs, _turn_sizes)
         self._scales = {task: mean_of([*values.values()]) for task, values in sizes.items()}
 
     def assign_credit(self, inputs: CreditInputs) -> Signal:

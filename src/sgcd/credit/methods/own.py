@@ -17,7 +17,7 @@ from sgcd.credit.settings import OwnMethodSettings
 from sgcd.credit_records import Credit, Signal, Teacher
 from sgcd.errors import MethodFault
 from sgcd.load_object import load_class
-from sgcd.settings import Against, Divergence, Support, TeacherContext, TeacherModel
+from sgcd.settings import ComparisonTarget, Divergence, Support, TeacherContext, TeacherModel
 from sgcd.text import cut_middle, describe_exception
 
 
@@ -80,14 +80,14 @@ class OwnMethod:
         return signal
 
     @property
-    def needs_calibration(self) -> bool:
+    def needs_whole_step(self) -> bool:
         """Every step, where the rule has `prepare`."""
         return hasattr(self._rule, "prepare")
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None:
         """Show the rule the whole step, where it has `prepare`."""
-        if self.needs_calibration:
-            self._call("prepare", self._rule.prepare, batch)
+        if self.needs_whole_step:
+            self._call("prepare", self._rule.prepare, step_inputs)
 
     def state_dict(self) -> dict[str, Any]:
         """The rule's own state, as plain JSON; empty where it keeps none."""
@@ -165,11 +165,11 @@ def describe_needs_fault(needs: Needs) -> str:
         return f"k must be a whole number, at least 1, got {needs.k!r}"
     named = [
         ("divergence", needs.divergence, Divergence),
-        ("against", needs.against, Against),
+        ("compare_with", needs.compare_with, ComparisonTarget),
         ("support", needs.support, Support),
     ]
     if type(needs.teachers) is not tuple or not needs.teachers:
-        return f"teachers must be a tuple of at least one Teacher, such as (Teacher(),), got {needs.teachers!r}"
+        return f"teachers must be a tuple of at least one Teacher, such as (OWN_REFERENCE,), got {needs.teachers!r}"
     for teacher in needs.teachers:
         if type(teacher) is not Teacher:
             return f"teachers must be of sgcd.credit_records.Teacher, got {teacher!r}"

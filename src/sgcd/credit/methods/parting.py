@@ -56,7 +56,7 @@ def find_shares(rollouts: Sequence[Rollout], signs: Sequence[float], decay: floa
             places[i, j] = find_token_partings(first, rollouts[j])
             places[j, i] = [Parting(place.other, place.own) for place in places[i, j]]
 
-    def shares_against(i: int, sign: float) -> list[tuple[int, Doubles]]:
+    def shares_with(i: int, sign: float) -> list[tuple[int, Doubles]]:
         return [
             (j, _place_shares(places[i, j], len(rollouts[i].response), decay))
             for j, other_sign in enumerate(signs)
@@ -64,14 +64,14 @@ def find_shares(rollouts: Sequence[Rollout], signs: Sequence[float], decay: floa
         ]
 
     def mean_share(i: int, sign: float) -> Doubles:
-        shares = [share for _, share in shares_against(i, sign)]
+        shares = [share for _, share in shares_with(i, sign)]
         return np.mean(shares, axis=0) if shares else np.zeros(len(rollouts[i].response))
 
     within = [mean_share(i, sign) for i, sign in enumerate(signs)]
     result: list[Doubles] = []
     for i, sign in enumerate(signs):
         noise_sum = np.zeros(len(rollouts[i].response))
-        for j, share in shares_against(i, -sign):
+        for j, share in shares_with(i, -sign):
             for place in places[i, j]:
                 span = slice(place.own.start, place.own.stop)
                 noise_sum[span] += share[span] * within[j][place.other.start : place.other.stop].max(initial=0)

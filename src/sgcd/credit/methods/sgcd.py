@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, gap_teacher
-from sgcd.credit.segments import Calibration, calibrate, segment, turn_indices
+from sgcd.credit.segments import Calibration, calibrate_spike, segment, turn_indices
 from sgcd.credit.settings import SegmentSettings, SgcdSettings
 from sgcd.credit.weights import drop_disagreeing_segments, weigh
-from sgcd.credit_records import Credit, Features, Segments, Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Credit, Features, Segments, Signal
 from sgcd.errors import MethodFault
 from sgcd.records import Flags, Rollout, check_length
 
@@ -38,22 +38,22 @@ class Sgcd:
         self._min_entropy = settings.min_entropy
         """Least entropy of the student at a token with credit, in this step."""
         self.teacher = gap_teacher(settings)
-        if settings.against != "student" and self.teacher != Teacher():
+        if settings.compare_with != "student" and self.teacher != OWN_REFERENCE:
             raise MethodFault(
-                f"method.against: {settings.against} compares what the policy reads of a reference with what it reads "
-                "of another; it only goes with method.context=reference and method.teacher=current"
+                f"method.compare_with: {settings.compare_with} compares what the policy reads of a reference with what "
+                "it reads of another; it only goes with method.context=reference and method.teacher=current"
             )
         self.needs = Needs(
             settings.k,
             settings.divergence,
             teachers=(self.teacher,),
-            against=settings.against,
+            compare_with=settings.compare_with,
             requires_reading=settings.require_reading,
             can_change_weights=settings.gamma > 0,
         )
 
     @property
-    def needs_calibration(self) -> bool:
+    def needs_whole_step(self) -> bool:
         first_batch = self.settings.calibrate and self.calibration is None
         return first_batch or self.settings.min_entropy_quantile is not None
 
@@ -65,14 +65,16 @@ class Sgcd:
         """
         settings, rollout, features = self.settings, inputs.rollout, inputs.features.get(self.teacher)
         num_tokens = len(rollout.response)
-        unmasked = np.ones(num_tokens, dtype=bool) if inputs.unmasked is None else inputs.unmasked
-        check_length(f"rollout {rollout.name}", "unmasked", unmasked, num_tokens)
-        may_have_credit = unmasked
+        outside_literals = (
+            np.ones(num_tokens, dtype=bool) if inputs.outside_literals is None else inputs.outside_literals
+        )
+        check_length(f"rollout {rollout.name}", "outside_literals", outside_literals, num_tokens)
+        may_have_credit = outside_literals
         if features is None:
             segments = Segments(np.zeros(num_tokens, np.float32), (), 0, 0, "no_reference")
         else:
-            segments = self._find_segments(rollout, features, unmasked, self.segment_settings)
-            may_have_credit = unmasked & features.undecided_mask(self._min_entropy)
+            segments = self._find_segments(rollout, features, outside_literals, self.segment_settings)
+            may_have_credit = outside_literals & features.undecided_mask(self._min_entropy)
             if settings.direction_gate:
                 segments = drop_disagreeing_segments(segments, inputs.advantage, features.teacher_logprob_gap)
         weight = weigh(
@@ -92,9 +94,9 @@ class Sgcd:
         """The segmenter's settings, with the calibrated spike once there is one."""
         return self.calibration.apply_to(self.settings.segments) if self.calibration else self.settings.segments
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None:
         """Find this step's least entropy, and choose the spike on the first batch, where the settings ask for it."""
-        scored = [(inputs, features) for inputs in batch if (features := inputs.features.get(self.teacher))]
+        scored = [(inputs, features) for inputs in step_inputs if (features := inputs.features.get(self.teacher))]
         self._find_min_entropy(scored)
         num_tokens = sum(inputs.rollout.num_policy_tokens for inputs, _ in scored)
         if not self.settings.calibrate or self.calibration or not num_tokens:
@@ -103,11 +105,11 @@ class Sgcd:
         def credited_share(settings: SegmentSettings) -> float:
             credited = 0
             for inputs, features in scored:
-                segments = self._find_segments(inputs.rollout, features, inputs.unmasked, settings)
+                segments = self._find_segments(inputs.rollout, features, inputs.outside_literals, settings)
                 credited += int((segments.saliency > 0).sum())
             return credited / num_tokens
 
-        self.calibration = calibrate(credited_share, self.settings.segments)
+        self.calibration = calibrate_spike(credited_share, self.settings.segments)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint keeps of the method, as plain JSON."""
@@ -132,14 +134,14 @@ class Sgcd:
             self._min_entropy = max(least, float(np.quantile(finite, quantile, method="lower")))
 
     def _find_segments(
-        self, rollout: Rollout, features: Features, unmasked: Flags | None, settings: SegmentSettings
+        self, rollout: Rollout, features: Features, outside_literals: Flags | None, settings: SegmentSettings
     ) -> Segments:
         check_length(f"rollout {rollout.name}", "features", features.divergence, len(rollout.response))
         segments = segment(
             features.divergence,
             features.teacher_entropy,
             rollout.response_mask,
-            unmasked=unmasked,
+            outside_literals=outside_literals,
             undecided=features.undecided_mask(self._min_entropy),
             turns=turn_indices(rollout),
             settings=settings,

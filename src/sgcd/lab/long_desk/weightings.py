@@ -11,7 +11,7 @@ from sgcd.credit.advantage import advantages
 from sgcd.credit.methods import CreditInputs, build_method
 from sgcd.credit.methods.pull.by_turn import read_parts
 from sgcd.credit.settings import MethodSettings
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import OWN_REFERENCE
 from sgcd.lab.long_desk.scores import DeskRollout
 from sgcd.lab.long_desk.teachers import DeskFeatures
 from sgcd.records import Flags, Floats, Group, TokenKind
@@ -88,7 +88,7 @@ def weigh_group(group: Group, scored: Sequence[DeskRollout], features: DeskFeatu
     weighted = {name: _assign(row, inputs) for name, row in _METHODS.items()}
     for name, (row, reference) in _WITH_TEACHER.items() if features else ():
         read = [
-            replace(each, features={Teacher(): own} if own else {})
+            replace(each, features={OWN_REFERENCE: own} if own else {})
             for each, own in zip(inputs, features[reference] if features else (), strict=True)
         ]
         weighted[name] = _assign(row, read)

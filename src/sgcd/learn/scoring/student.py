@@ -26,11 +26,11 @@ from sgcd.learn.scoring.forward import (
 )
 from sgcd.learn.scoring.logits.logprob_gradient import logprobs_with_grad
 from sgcd.learn.scoring.logits.stats import LogitStats, stats_at
-from sgcd.learn.scoring.teacher import TeacherTopK, topk_observed_tail
+from sgcd.learn.scoring.teacher import TeacherOutcomes, topk_observed_tail
 from sgcd.records import Floats, Rollout
 from sgcd.settings import Divergence
 
-TopKByTeacher = Sequence[Sequence[TeacherTopK | None]]
+OutcomesByTeacher = Sequence[Sequence[TeacherOutcomes | None]]
 """One list for each teacher, one entry for each rollout."""
 
 
@@ -59,7 +59,7 @@ class StudentForward:
 def score_student(
     model: Any,
     rollouts: Sequence[Rollout],
-    teacher_topk: TopKByTeacher,
+    teacher_outcomes: OutcomesByTeacher,
     *,
     divergence: Divergence,
     config: ForwardConfig,
@@ -67,7 +67,7 @@ def score_student(
 ) -> StudentForward:
     """One forward pass with a gradient. `imitated_index` is the place of the teacher whose divergence has one too."""
     hidden, observed_ids = forward_hidden_states(model, build_batch(model, rollouts, config))
-    comparisons = [TeacherComparison(rollouts, topk, observed_ids) for topk in teacher_topk]
+    comparisons = [TeacherComparison(rollouts, outcomes, observed_ids) for outcomes in teacher_outcomes]
     logprobs, stats = logprobs_with_grad(
         hidden,
         get_head(model),
@@ -89,7 +89,7 @@ def score_student(
 def score_student_no_grad(
     model: Any,
     rollouts: Sequence[Rollout],
-    teacher_topk: TopKByTeacher,
+    teacher_outcomes: OutcomesByTeacher,
     *,
     divergence: Divergence,
     config: ForwardConfig,
@@ -97,11 +97,12 @@ def score_student_no_grad(
     """The same scores without a gradient, `config.micro_batch_tokens` in one forward pass."""
     logprobs: dict[int, Floats] = {}
     entropies: dict[int, Floats] = {}
-    features: list[dict[int, Features | None]] = [{} for _ in teacher_topk]
+    features: list[dict[int, Features | None]] = [{} for _ in teacher_outcomes]
     for indices, (hidden, observed_ids) in forward_micro_batches(model, rollouts, config):
         part_rollouts = [rollouts[index] for index in indices]
         comparisons = [
-            TeacherComparison(part_rollouts, [topk[index] for index in indices], observed_ids) for topk in teacher_topk
+            TeacherComparison(part_rollouts, [outcomes[index] for index in indices], observed_ids)
+            for outcomes in teacher_outcomes
         ]
         stats = stats_at(
             hidden,
@@ -153,28 +154,28 @@ class TeacherComparison:
     """One teacher's scores beside the tokens of one forward pass of the student."""
 
     def __init__(
-        self, rollouts: Sequence[Rollout], teacher_topk: Sequence[TeacherTopK | None], observed_ids: Tensor
+        self, rollouts: Sequence[Rollout], teacher_outcomes: Sequence[TeacherOutcomes | None], observed_ids: Tensor
     ) -> None:
         self._rollouts = rollouts
-        self._teacher_topk = teacher_topk
+        self._teacher_outcomes = teacher_outcomes
         self._observed_ids = observed_ids
         self.features: list[Features | None] = [None] * len(rollouts)
         self.query_ids: Tensor | None = None
         """[tokens, K]: where the student's logits are read; any where the teacher scored nothing; or None."""
         device = observed_ids.device
         lengths = [rollout.num_policy_tokens for rollout in rollouts]
-        scored = np.repeat([topk is not None for topk in teacher_topk], lengths)
+        scored = np.repeat([outcomes is not None for outcomes in teacher_outcomes], lengths)
         self._scored = torch.from_numpy(scored).to(device)
         self._topk_ids = self._teacher_logprobs = torch.zeros(0, 0, device=device)
-        self._outcomes: Tensor | None = None
-        self._against: Tensor | None = None
-        """The outcomes that the divergence is taken against; None: the student's."""
-        present = [topk for topk in teacher_topk if topk]
+        self._student_logprobs: Tensor | None = None
+        self._other_logprobs: Tensor | None = None
+        """Another teacher's at the same outcomes, where the teacher is compared with it; None: with the student."""
+        present = [outcomes for outcomes in teacher_outcomes if outcomes]
         if present:
-            columns = zip(*((topk.observed_ids, topk.topk_ids, topk.logprobs) for topk in present), strict=True)
+            columns = zip(*((one.observed_ids, one.topk_ids, one.outcome_logprobs) for one in present), strict=True)
             teacher_ids, topk_ids, self._teacher_logprobs = (torch.cat(tensors).to(device) for tensors in columns)
-            against = [topk.against for topk in present if topk.against is not None]
-            self._against = torch.cat(against).to(device) if against else None
+            other_logprobs = [one.other_logprobs for one in present if one.other_logprobs is not None]
+            self._other_logprobs = torch.cat(other_logprobs).to(device) if other_logprobs else None
             _check_same_ids(teacher_ids, observed_ids[self._scored])
             self._topk_ids = topk_ids.long()
             self.query_ids = torch.arange(topk_ids.shape[1], device=device).repeat(len(observed_ids), 1)
@@ -183,23 +184,25 @@ class TeacherComparison:
     def compare(self, stats: LogitStats, topk_logprobs: Tensor, tail_logprob: Tensor, divergence: Divergence) -> None:
         """Divergence, entropies and gap of the scored tokens; zero where the policy wrote nothing."""
         q, y = self._teacher_logprobs, self._observed_ids[self._scored]
-        p = self._against
+        p = self._other_logprobs
         if p is None:
             p = self._student_outcomes(topk_logprobs, stats.observed_logprob, tail_logprob)
         gap = observed_logprob_of(q, self._topk_ids, y) - observed_logprob_of(p, self._topk_ids, y)
-        scored_rollouts = [rollout for rollout, topk in zip(self._rollouts, self._teacher_topk, strict=True) if topk]
+        scored_rollouts = [
+            rollout for rollout, scored in zip(self._rollouts, self._teacher_outcomes, strict=True) if scored
+        ]
         columns = (
             unpack_policy_tokens(values, scored_rollouts)
             for values in (divergence_of(p, q, divergence), entropy_of(q), gap, stats.entropy[self._scored])
         )
         features = iter([Features(*arrays) for arrays in zip(*columns, strict=True)])
-        self.features = [next(features) if topk else None for topk in self._teacher_topk]
+        self.features = [next(features) if outcomes else None for outcomes in self._teacher_outcomes]
 
     def keep_student_outcomes(self, logprobs: Tensor, stats: LogitStats, index: int | None) -> None:
         """Keep the student's outcomes with their gradient; `index` is that of this teacher in `stats.logprobs_at`."""
         if index is not None:
             topk_logprobs, tail_logprob = stats.logprobs_at[index]
-            self._outcomes = self._student_outcomes(topk_logprobs, logprobs, tail_logprob)
+            self._student_logprobs = self._student_outcomes(topk_logprobs, logprobs, tail_logprob)
 
     def divergence_with_grad(self, kind: Divergence) -> Tensor | None:
         """D(p_t || q_t) for each token of the pass, zero where the teacher scored nothing. The teacher has no gradient.
@@ -207,9 +210,9 @@ class TeacherComparison:
         An outcome that is empty is empty on both sides; a log-probability of -10,000 stands for it, whose mass is zero
         and whose gradient is no NaN.
         """
-        if self._outcomes is None:
+        if self._student_logprobs is None:
             return None
-        p, q = (outcomes.clamp(min=-1e4) for outcomes in (self._outcomes, self._teacher_logprobs))
+        p, q = (outcomes.clamp(min=-1e4) for outcomes in (self._student_logprobs, self._teacher_logprobs))
         values = divergence_of(p, q.to(p.dtype), kind)
         return torch.zeros(len(self._observed_ids), dtype=p.dtype, device=p.device).masked_scatter(self._scored, values)
 

@@ -21,27 +21,27 @@ from sgcd.records import Rollout
 
 
 @dataclass(frozen=True, slots=True)
-class TeacherTopK:
-    """What the teacher says where a rollout was written, token by token: 8 bytes for each of K ids."""
+class TeacherOutcomes:
+    """A teacher's log-probabilities of each token's K + 2 outcomes: its likeliest ids, the observed one, all others."""
 
     observed_ids: Tensor
     """The ids that were written; the student's have to be the same."""
     topk_ids: Tensor
     """[written, K]: the teacher's likeliest, ties to the lower id."""
-    logprobs: Tensor
+    outcome_logprobs: Tensor
     """[written, K + 2]: log-probabilities of these, of the observed id, and of all others together."""
-    against: Tensor | None = None
-    """The same outcomes under another teacher, where the divergence is taken against it and not the student."""
+    other_logprobs: Tensor | None = None
+    """The same outcomes under another teacher, where this one is compared with it and not with the student."""
 
 
 @torch.no_grad()
 def score_teacher(
     model: Any, inputs: Sequence[TeacherInput], *, k: int, config: ForwardConfig
-) -> list[TeacherTopK | None]:
+) -> list[TeacherOutcomes | None]:
     """Forward passes over the teacher's inputs; results in the order of the inputs, None for a rollout without one."""
     present = [index for index, teacher_input in enumerate(inputs) if teacher_input.input_ids is not None]
     rollouts = [with_teacher_prompt(inputs[index]) for index in present]
-    results: list[TeacherTopK | None] = [None] * len(inputs)
+    results: list[TeacherOutcomes | None] = [None] * len(inputs)
     for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config):
         topk = topk_stats(
             hidden, get_head(model), observed, k=k, temperature=config.temperature, logits_bytes=config.logits_bytes
@@ -54,37 +54,45 @@ def score_teacher(
             *(tensor.cpu().split(lengths) for tensor in (observed, topk.ids.int(), outcome_logprobs)), strict=True
         )
         for index, tensors in zip(indices, columns, strict=True):
-            results[present[index]] = TeacherTopK(*tensors)
+            results[present[index]] = TeacherOutcomes(*tensors)
     return results
 
 
-def score_against(
-    model: Any, topk: Sequence[TeacherTopK | None], others: Sequence[TeacherInput], *, config: ForwardConfig
-) -> list[TeacherTopK | None]:
+def add_other_logprobs(
+    model: Any,
+    outcomes: Sequence[TeacherOutcomes | None],
+    other_inputs: Sequence[TeacherInput],
+    *,
+    config: ForwardConfig,
+) -> list[TeacherOutcomes | None]:
     """The first teacher's scores, with another teacher's log-probabilities at the same outcomes."""
-    against = score_outcomes(model, topk, others, config=config)
-    return [own and replace(own, against=other) for own, other in zip(topk, against, strict=True)]
+    other_logprobs = score_outcomes(model, outcomes, other_inputs, config=config)
+    return [own and replace(own, other_logprobs=other) for own, other in zip(outcomes, other_logprobs, strict=True)]
 
 
 def score_at_topk(
-    model: Any, topk: Sequence[TeacherTopK | None], inputs: Sequence[TeacherInput], *, config: ForwardConfig
-) -> list[TeacherTopK | None]:
+    model: Any, outcomes: Sequence[TeacherOutcomes | None], inputs: Sequence[TeacherInput], *, config: ForwardConfig
+) -> list[TeacherOutcomes | None]:
     """A teacher's log-probabilities at the likeliest ids of another model, such as the student."""
-    scored = score_outcomes(model, topk, inputs, config=config)
+    scored = score_outcomes(model, outcomes, inputs, config=config)
     return [
-        replace(own, logprobs=logprobs) if own is not None and logprobs is not None else None
-        for own, logprobs in zip(topk, scored, strict=True)
+        replace(own, outcome_logprobs=logprobs) if own is not None and logprobs is not None else None
+        for own, logprobs in zip(outcomes, scored, strict=True)
     ]
 
 
 @torch.no_grad()
 def score_outcomes(
-    model: Any, topk: Sequence[TeacherTopK | None], others: Sequence[TeacherInput], *, config: ForwardConfig
+    model: Any,
+    outcomes: Sequence[TeacherOutcomes | None],
+    other_inputs: Sequence[TeacherInput],
+    *,
+    config: ForwardConfig,
 ) -> list[Tensor | None]:
     """Forward passes over another teacher's inputs: its log-probabilities [written, K + 2] at given outcomes."""
-    present = [(index, own) for index, own in enumerate(topk) if own is not None]
-    rollouts = [with_teacher_prompt(others[index]) for index, _ in present]
-    results: list[Tensor | None] = [None] * len(topk)
+    present = [(index, own) for index, own in enumerate(outcomes) if own is not None]
+    rollouts = [with_teacher_prompt(other_inputs[index]) for index, _ in present]
+    results: list[Tensor | None] = [None] * len(outcomes)
     for indices, (hidden, observed) in forward_micro_batches(model, rollouts, config):
         owns = [present[index][1] for index in indices]
         ids = torch.cat([own.topk_ids for own in owns]).to(hidden.device).long()

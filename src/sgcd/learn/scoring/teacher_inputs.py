@@ -20,22 +20,22 @@ class TeacherInput:
     input_ids: TokenIds | None
     """prefix + reference + suffix + response; None where the reference is missing or has no room. A teacher that reads
     no reference gets the student's own ids."""
-    unmasked: Flags
+    outside_literals: Flags
     """False on masked literals: they keep weight one."""
     dropped_lines: int = 0
     """Lines that the reference lost to the model's window."""
     num_reference_tokens: int = 0
     """Of the reference in `input_ids`."""
     skip_reason: str = ""
-    """Why a reference is missing: no_reference, exceeds_window, or no_other where the divergence is taken against
-    another teacher that has none; empty where none was asked for."""
+    """Why a reference is missing: no_reference, exceeds_window, or no_other where the teacher is compared with
+    another one that has none; empty where none was asked for."""
 
 
 def build_teacher_inputs(
     group: Group, reference_result: ReferenceResult, reference_builder: ReferenceBuilder, window: int
 ) -> list[TeacherInput]:
     """Every rollout of a group, in order."""
-    masks = reference_builder.unmasked_tokens(group, reference_result)
+    masks = reference_builder.tokens_outside_literals(group, reference_result)
     return [
         build_teacher_input(rollout, reference_result.reference, mask, reference_builder, window)
         for rollout, mask in zip(group.rollouts, masks, strict=True)
@@ -69,18 +69,18 @@ def as_student(teacher_inputs: Sequence[TeacherInput]) -> list[TeacherInput]:
 def build_teacher_input(
     rollout: Rollout,
     reference: Reference | None,
-    unmasked: Flags,
+    outside_literals: Flags,
     reference_builder: ReferenceBuilder,
     window: int,
 ) -> TeacherInput:
     """The rollout after a prompt with the reference, as far as the window has room; the response is never cut."""
     if reference is None:
-        return TeacherInput(rollout, None, unmasked, skip_reason="no_reference")
+        return TeacherInput(rollout, None, outside_literals, skip_reason="no_reference")
     fitted = reference_builder.fit_to_window(reference, window - len(rollout.prompt) - len(rollout.response))
     if fitted is None:
-        return TeacherInput(rollout, None, unmasked, skip_reason="exceeds_window")
+        return TeacherInput(rollout, None, outside_literals, skip_reason="exceeds_window")
     input_ids = build_teacher_input_ids(rollout, fitted.ids)
-    return TeacherInput(rollout, input_ids, unmasked, fitted.dropped_lines, len(fitted.ids))
+    return TeacherInput(rollout, input_ids, outside_literals, fitted.dropped_lines, len(fitted.ids))
 
 
 def find_next_result(index: int, reference_results: Sequence[ReferenceResult]) -> ReferenceResult | None:
@@ -114,7 +114,7 @@ def with_other_reference(
         build_teacher_input(
             teacher_input.rollout,
             reference if teacher_input.input_ids is not None else None,
-            teacher_input.unmasked,
+            teacher_input.outside_literals,
             reference_builder,
             window,
         )

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sgcd.contrast.choose import split_by_outcome
 from sgcd.credit.divergence import observed_logprob_of
-from sgcd.credit_records import Credit, CreditRecord, Features, Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Credit, CreditRecord, Features, Signal, Teacher
 from sgcd.learn.training.teacher_scorer import ScoredGroup
 from sgcd.measure.statistics import rank_correlation
 from sgcd.records import Flags, Floats, Rollout, TokenKind
@@ -40,7 +40,7 @@ class RolloutCredit:
     signal: Signal
     features: Features | None
     """Under the first of the method's teachers."""
-    unmasked: Flags
+    outside_literals: Flags
     skip_reason: str = ""
     """Why the method saw no features: no_reference, exceeds_window, or not_read."""
     next_signal: Signal | None = None
@@ -59,7 +59,7 @@ class RolloutCredit:
         """The record for the run's folder."""
         if self.features is None:
             return CreditRecord(self.credit)
-        return CreditRecord(self.credit, self.features, self.unmasked, self.signal.saliency)
+        return CreditRecord(self.credit, self.features, self.outside_literals, self.signal.saliency)
 
     @property
     def no_segment_reason(self) -> str:
@@ -69,7 +69,7 @@ class RolloutCredit:
     @property
     def creditable_tokens(self) -> Flags:
         """Tokens that the policy wrote and that are no masked literal."""
-        return self.rollout.response_mask & self.unmasked
+        return self.rollout.response_mask & self.outside_literals
 
 
 def build_credit_metrics(
@@ -159,17 +159,17 @@ def _end_mask(rollout: Rollout) -> Flags:
     return flags
 
 
-def count_reading_pairs(batch: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> ReadingCounts | None:
+def count_reading_pairs(scored_group: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> ReadingCounts | None:
     """How often references prefer the success of a pair; None for a group without a reference or without a pair.
 
     Successes and failures are paired in sibling order, each in one pair at most.
     """
-    split = split_by_outcome(batch.group.rollouts)
-    own = _sum_logprobs(batch, Teacher())
+    split = split_by_outcome(scored_group.group.rollouts)
+    own = _sum_logprobs(scored_group, OWN_REFERENCE)
     if split is None or all(value is None for value in own):
         return None
     sides = ([rollout.sibling for rollout in split[0] if rollout.success is side] for side in (True, False))
-    places = {rollout.sibling: place for place, rollout in enumerate(batch.group.rollouts)}
+    places = {rollout.sibling: place for place, rollout in enumerate(scored_group.group.rollouts)}
     pairs = [(places[success], places[failure]) for success, failure in zip(*sides, strict=False)]
     student = [float(one.logprobs.sum()) if one.logprobs is not None else None for one in rollout_credits]
 
@@ -183,7 +183,9 @@ def count_reading_pairs(batch: ScoredGroup, rollout_credits: Sequence[RolloutCre
         compared = [(success, failure) for success, failure in known if success is not None and failure is not None]
         return len(compared), sum(success > failure for success, failure in compared)
 
-    next_reference, swapped = (_sum_logprobs(batch, Teacher(context)) for context in ("next_reference", "swapped"))
+    next_reference, swapped = (
+        _sum_logprobs(scored_group, Teacher(context)) for context in ("next_reference", "swapped")
+    )
     num_pairs, num_own = count(own, student)
     num_next_pairs, num_next = count(next_reference, student)
     num_swapped_pairs, num_above = count(own, swapped)
@@ -197,12 +199,12 @@ def count_reading_pairs(batch: ScoredGroup, rollout_credits: Sequence[RolloutCre
     )
 
 
-def _sum_logprobs(batch: ScoredGroup, teacher: Teacher) -> list[float | None]:
+def _sum_logprobs(scored_group: ScoredGroup, teacher: Teacher) -> list[float | None]:
     """log q of each rollout, the sum over its tokens; None where the teacher scored nothing."""
-    scored = batch.teacher_topk.get(teacher) or [None] * len(batch.group.rollouts)
+    scored = scored_group.teacher_outcomes.get(teacher) or [None] * len(scored_group.group.rollouts)
     return [
-        float(observed_logprob_of(topk.logprobs, topk.topk_ids.long(), topk.observed_ids).sum()) if topk else None
-        for topk in scored
+        float(observed_logprob_of(one.outcome_logprobs, one.topk_ids.long(), one.observed_ids).sum()) if one else None
+        for one in scored
     ]
 
 

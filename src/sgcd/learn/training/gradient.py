@@ -21,8 +21,8 @@ from sgcd.learn.scoring.forward import (
     split_micro_batches,
     unpack_policy_tokens,
 )
-from sgcd.learn.scoring.student import StudentForward, TeacherComparison, TopKByTeacher, score_student
-from sgcd.learn.scoring.teacher import TeacherTopK
+from sgcd.learn.scoring.student import OutcomesByTeacher, StudentForward, TeacherComparison, score_student
+from sgcd.learn.scoring.teacher import TeacherOutcomes
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.surrogate import (
     BatchSize,
@@ -61,14 +61,19 @@ class GradientAccumulator:
     def forward(
         self,
         rollouts: Sequence[Rollout],
-        teacher_topk: TopKByTeacher = (),
+        teacher_outcomes: OutcomesByTeacher = (),
         *,
         divergence: Divergence = "reverse_kl",
         imitated_index: int | None = None,
     ) -> StudentForward:
         """One micro-batch: log-probabilities with a gradient, and the features that credit is assigned from."""
         return score_student(
-            self.model, rollouts, teacher_topk, divergence=divergence, config=self.config, imitated_index=imitated_index
+            self.model,
+            rollouts,
+            teacher_outcomes,
+            divergence=divergence,
+            config=self.config,
+            imitated_index=imitated_index,
         )
 
     def backward(
@@ -124,7 +129,7 @@ class CreditedGroup:
     signals: Sequence[Signal]
     terms: LossTerms = field(default_factory=dict)
     """In further updates with the log-probabilities of the first update's pass as the old ones."""
-    imitated_topk: Sequence[TeacherTopK | None] | None = None
+    imitated_outcomes: Sequence[TeacherOutcomes | None] | None = None
     """Scores of the teacher that the method imitates, one entry for each rollout."""
 
     def __post_init__(self) -> None:
@@ -143,13 +148,14 @@ def accumulate_again(accumulator: GradientAccumulator, groups: Sequence[Credited
 
 def accumulate_known_signals(accumulator: GradientAccumulator, group: CreditedGroup) -> None:
     """The gradient of rollouts whose signals are known before the pass."""
-    imitated_index = None if group.imitated_topk is None else 0
+    imitated_index = None if group.imitated_outcomes is None else 0
     with gradient_checkpointing(accumulator.model):
         for indices in split_micro_batches(accumulator.model, group.rollouts, accumulator.config):
             rollouts = [group.rollouts[index] for index in indices]
-            topk = [] if group.imitated_topk is None else [[group.imitated_topk[index] for index in indices]]
+            imitated = group.imitated_outcomes
+            outcomes = [] if imitated is None else [[imitated[index] for index in indices]]
             accumulator.backward(
-                accumulator.forward(rollouts, topk, imitated_index=imitated_index),
+                accumulator.forward(rollouts, outcomes, imitated_index=imitated_index),
                 rollouts,
                 [group.signals[index] for index in indices],
                 terms=select_terms(group.terms, indices),

@@ -9,7 +9,7 @@ from typing import Any
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.credit.advantage import deal_verdicts
 from sgcd.credit.methods import CreditInputs, Method
-from sgcd.credit_records import Features, Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Features, Signal, Teacher
 from sgcd.learn.policy.teacher_policies import InitialPolicy, TeacherPolicies
 from sgcd.learn.scoring.forward import ForwardConfig, score_logprobs, split_micro_batches
 from sgcd.learn.scoring.student import StudentScores, score_student_no_grad
@@ -70,7 +70,7 @@ class StepCredit:
         )
 
 
-async def compute_gradients(
+async def credit_and_accumulate(
     step: int,
     groups: Sequence[Group],
     *,
@@ -92,53 +92,52 @@ async def compute_gradients(
         policies=policies,
         references=references,
         reference_builder=reference_builder,
-        forward=scoring_forward_config(config),
+        forward_config=scoring_forward_config(config),
         timer=timer,
         samples_reading=takes_reading_sample(step, config),
     )
     result = StepCredit(reading=[] if scorer.samples_reading else None)
     async with scorer:
         with timer.phase("reference") if method.needs else nullcontext():
-            if method.needs_calibration:
-                batches = [batch async for batch in scorer.scored_groups()]
-                batch_advantages = [group_advantages(batch.group, config, step) for batch in batches]
-                calibration = partial(calibrate_method, step=step)
-                await timer.run_in_model_thread(
-                    "scoring", calibration, method, batches, batch_advantages, accumulator.model, scorer.forward
-                )
-            async for batch in scorer.scored_groups():
-                learner = GroupBackward(
+            if method.needs_whole_step:
+                scored_groups = [one async for one in scorer.scored_groups()]
+                step_advantages = [compute_advantages(one.group, config, step) for one in scored_groups]
+                show_step = partial(show_whole_step, method, scored_groups, step_advantages, step=step)
+                await timer.run_in_model_thread("scoring", show_step, accumulator.model, scorer.forward_config)
+            async for scored_group in scorer.scored_groups():
+                learner = GroupLearner(
                     accumulator=accumulator,
                     method=method,
                     timer=timer,
-                    advantages=group_advantages(batch.group, config, step),
-                    verdict_order=verdict_order(batch.group, config, step),
+                    group_advantages=compute_advantages(scored_group.group, config, step),
+                    verdict_order=verdict_order(scored_group.group, config, step),
                     step=step,
                     reads_references=reads_references,
                 )
                 if config.surrogate.kl > 0 and policies.initial is not None:
                     learner.initial_logprobs = await timer.run_in_model_thread(
-                        "scoring", _initial_policy_logprobs, policies.initial, batch.group, scorer.forward
+                        "scoring", _initial_policy_logprobs, policies.initial, scored_group.group, scorer.forward_config
                     )
-                rollout_credits = await timer.run_in_model_thread("training", learner.backward_group, batch)
+                learn = learner.accumulate_group_gradient
+                rollout_credits = await timer.run_in_model_thread("training", learn, scored_group)
                 result.rollout_credits += rollout_credits
                 if config.optimizer.updates > 1:
-                    result.credited_groups.append(learner.credited_group(batch, rollout_credits))
-                if result.reading is not None and (counts := count_reading_pairs(batch, rollout_credits)):
+                    result.credited_groups.append(learner.credited_group(scored_group, rollout_credits))
+                if result.reading is not None and (counts := count_reading_pairs(scored_group, rollout_credits)):
                     result.reading.append(counts)
-                result.teacher_inputs += batch.inputs
-                result.reference_results += [batch.reference_result] if batch.reference_result else []
+                result.teacher_inputs += scored_group.inputs
+                result.reference_results += [scored_group.reference_result] if scored_group.reference_result else []
     return result
 
 
 @dataclass(kw_only=True)
-class GroupBackward:
+class GroupLearner:
     """Learns from one group, in the model's thread."""
 
     accumulator: GradientAccumulator
     method: Method
     timer: StepTimer
-    advantages: Sequence[float]
+    group_advantages: Sequence[float]
     """One advantage per rollout, relative to its group."""
     verdict_order: Sequence[int] = ()
     """Whose verdict each rollout was dealt; empty where each has its own."""
@@ -147,67 +146,69 @@ class GroupBackward:
     """By the initial policy, where the surrogate has a KL term."""
     step: int = 0
 
-    def backward_group(self, batch: ScoredGroup) -> list[RolloutCredit]:
+    def accumulate_group_gradient(self, scored_group: ScoredGroup) -> list[RolloutCredit]:
         """Forward, credit and backward for each micro-batch; the credit comes back in the order of the rollouts."""
-        rollouts, needs = batch.group.rollouts, self.method.needs
+        rollouts, needs = scored_group.group.rollouts, self.method.needs
         divergence = needs.divergence if needs else "reverse_kl"
-        teachers = list(batch.teacher_topk)
-        imitated_index = teachers.index(needs.imitated) if needs and needs.imitated else None
+        outcomes = scored_group.teacher_outcomes
+        imitated_index = list(outcomes).index(needs.imitated) if needs and needs.imitated else None
         rollout_credits: dict[int, RolloutCredit] = {}
         with gradient_checkpointing(self.accumulator.model):
             for indices in split_micro_batches(self.accumulator.model, rollouts, self.accumulator.config):
                 micro_batch = [rollouts[index] for index in indices]
-                micro_topk = [[topk[index] for index in indices] for topk in batch.teacher_topk.values()]
+                micro_outcomes = [[column[index] for index in indices] for column in outcomes.values()]
                 forward = self.accumulator.forward(
-                    micro_batch, micro_topk, divergence=divergence, imitated_index=imitated_index
+                    micro_batch, micro_outcomes, divergence=divergence, imitated_index=imitated_index
                 )
                 with self.timer.subphase("credit"):
                     for position, index in enumerate(indices):
-                        rollout_credits[index] = self._credit_rollout(batch, index, forward.scores, position)
+                        rollout_credits[index] = self._credit_rollout(scored_group, index, forward.scores, position)
                 signals = [rollout_credits[index].signal for index in indices]
                 terms = select_terms(self._loss_terms, indices)
                 self.accumulator.backward(forward, micro_batch, signals, terms=terms, imitated_index=imitated_index)
         return [rollout_credits[index] for index in range(len(rollouts))]
 
-    def credited_group(self, batch: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> CreditedGroup:
-        """What further updates need of a group that `backward_group` has read."""
+    def credited_group(self, scored_group: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> CreditedGroup:
+        """What further updates need of a group that `accumulate_group_gradient` has read."""
         imitated = self.method.needs.imitated if self.method.needs else None
         old_logprobs = [credit.logprobs for credit in rollout_credits if credit.logprobs is not None]
         return CreditedGroup(
-            rollouts=batch.group.rollouts,
+            rollouts=scored_group.group.rollouts,
             signals=[credit.signal for credit in rollout_credits],
             terms={**self._loss_terms, "old_logprobs": old_logprobs},
-            imitated_topk=batch.teacher_topk[imitated] if imitated else None,
+            imitated_outcomes=scored_group.teacher_outcomes[imitated] if imitated else None,
         )
 
-    def _credit_rollout(self, batch: ScoredGroup, index: int, scores: StudentScores, position: int) -> RolloutCredit:
+    def _credit_rollout(
+        self, scored_group: ScoredGroup, index: int, scores: StudentScores, position: int
+    ) -> RolloutCredit:
         """`index` is the rollout's place in its group, `position` the one in its micro-batch."""
-        teacher_input = batch.inputs[index]
-        features = _features_by_teacher(batch, scores, position)
+        teacher_input = scored_group.inputs[index]
+        features = _features_by_teacher(scored_group, scores, position)
         needs = self.method.needs
         inputs = CreditInputs(
             teacher_input.rollout,
-            float(self.advantages[index]),
+            float(self.group_advantages[index]),
             features,
-            teacher_input.unmasked,
-            batch.group,
-            group_advantages=self.advantages,
+            teacher_input.outside_literals,
+            scored_group.group,
+            group_advantages=self.group_advantages,
             verdict_order=self.verdict_order,
             logprobs=scores.logprobs[position],
             entropy=scores.entropies[position],
             step=self.step,
             reads_references=self.reads_references,
         )
-        # Against the swapped teacher, exchanging the two changes little; against the next group's there is no third.
-        against = needs.against if needs else "student"
+        # Compared with the swapped teacher, exchanging the two changes little; with the next group's there is no third.
+        compare_with = needs.compare_with if needs else "student"
         return RolloutCredit(
             teacher_input.rollout,
             self._assign_credit(inputs),
             features.get(needs.teachers[0]) if needs else None,
-            teacher_input.unmasked,
+            teacher_input.outside_literals,
             skip_reason=teacher_input.skip_reason or ("not_read" if inputs.unread(needs) else ""),
-            next_signal=self._assign_under(NEXT_REFERENCE, inputs) if against != "next_reference" else None,
-            swapped_signal=self._assign_under(SWAPPED_REFERENCE, inputs) if against == "student" else None,
+            next_signal=self._assign_under(NEXT_REFERENCE, inputs) if compare_with != "next_reference" else None,
+            swapped_signal=self._assign_under(SWAPPED_REFERENCE, inputs) if compare_with == "student" else None,
             logprobs=scores.logprobs[position],
         )
 
@@ -219,7 +220,7 @@ class GroupBackward:
         features = inputs.features.get(teacher)
         if features is None or inputs.reference_features is None:
             return None
-        return self._assign_credit(replace(inputs, features={**inputs.features, Teacher(): features}))
+        return self._assign_credit(replace(inputs, features={**inputs.features, OWN_REFERENCE: features}))
 
     @property
     def _loss_terms(self) -> LossTerms:
@@ -232,7 +233,7 @@ def takes_reading_sample(step: int, config: TrainConfig) -> bool:
     return bool(every) and (step == 1 or step % every == 0)
 
 
-def group_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
+def compute_advantages(group: Group, config: TrainConfig, step: int) -> Sequence[float]:
     """Returns each rollout's advantage; `control: permuted` shuffles them within the group."""
     values = surrogate_advantages(group, config.surrogate, config.siblings.limits.tokens)
     order = verdict_order(group, config, step)
@@ -246,48 +247,50 @@ def verdict_order(group: Group, config: TrainConfig, step: int) -> list[int]:
     return deal_verdicts(len(group.rollouts), derive_seed(config.seed, "permuted", step, group.task.id))
 
 
-def calibrate_method(
+def show_whole_step(
     method: Method,
-    batches: Sequence[ScoredGroup],
-    batch_advantages: Sequence[Sequence[float]],
+    scored_groups: Sequence[ScoredGroup],
+    step_advantages: Sequence[Sequence[float]],
     model: Any,
-    forward: ForwardConfig,
+    forward_config: ForwardConfig,
     *,
     step: int,
 ) -> None:
     """Show the method the whole step. Where it has teachers, this takes a forward pass of the student."""
     credit_inputs: list[CreditInputs] = []
-    for batch, advantages_of_group in zip(batches, batch_advantages, strict=True):
+    for scored_group, group_advantages in zip(scored_groups, step_advantages, strict=True):
         scores = None
         if method.needs:
-            topk = list(batch.teacher_topk.values())
+            outcomes = list(scored_group.teacher_outcomes.values())
             scores = score_student_no_grad(
-                model, batch.group.rollouts, topk, divergence=method.needs.divergence, config=forward
+                model, scored_group.group.rollouts, outcomes, divergence=method.needs.divergence, config=forward_config
             )
-        for index, teacher_input in enumerate(batch.inputs):
-            features = _features_by_teacher(batch, scores, index) if scores else {}
+        for index, teacher_input in enumerate(scored_group.inputs):
+            features = _features_by_teacher(scored_group, scores, index) if scores else {}
             credit_inputs.append(
                 CreditInputs(
                     teacher_input.rollout,
-                    advantages_of_group[index],
+                    group_advantages[index],
                     features,
-                    teacher_input.unmasked,
-                    batch.group,
-                    group_advantages=advantages_of_group,
+                    teacher_input.outside_literals,
+                    scored_group.group,
+                    group_advantages=group_advantages,
                     logprobs=scores.logprobs[index] if scores else None,
                     entropy=scores.entropies[index] if scores else None,
                     step=step,
                 )
             )
-    method.calibrate(credit_inputs)
+    method.observe_step(credit_inputs)
 
 
-def _initial_policy_logprobs(initial_policy: InitialPolicy, group: Group, forward: ForwardConfig) -> list[Floats]:
+def _initial_policy_logprobs(
+    initial_policy: InitialPolicy, group: Group, forward_config: ForwardConfig
+) -> list[Floats]:
     with initial_policy.active() as model:
-        return score_logprobs(model, group.rollouts, forward)
+        return score_logprobs(model, group.rollouts, forward_config)
 
 
-def _features_by_teacher(batch: ScoredGroup, scores: StudentScores, position: int) -> dict[Teacher, Features]:
+def _features_by_teacher(scored_group: ScoredGroup, scores: StudentScores, position: int) -> dict[Teacher, Features]:
     """Returns one rollout's features by teacher; teachers that did not score it are absent."""
-    by_teacher = zip(batch.teacher_topk, scores.features, strict=True)
+    by_teacher = zip(scored_group.teacher_outcomes, scores.features, strict=True)
     return {teacher: features for teacher, column in by_teacher if (features := column[position]) is not None}

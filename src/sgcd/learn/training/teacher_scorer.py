@@ -10,11 +10,11 @@ from typing import Any, Protocol, Self
 from sgcd.contrast.reference import ReferenceBuilder, ReferenceResult
 from sgcd.contrast.text_thread import run_in_text_thread
 from sgcd.credit.methods import Needs
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import OWN_REFERENCE, Teacher
 from sgcd.learn.policy.load import get_context_window
 from sgcd.learn.policy.teacher_policies import TeacherPolicies
 from sgcd.learn.scoring.forward import ForwardConfig
-from sgcd.learn.scoring.teacher import TeacherTopK, score_against, score_at_topk, score_teacher
+from sgcd.learn.scoring.teacher import TeacherOutcomes, add_other_logprobs, score_at_topk, score_teacher
 from sgcd.learn.scoring.teacher_contexts import (
     refer_to_answers,
     refer_to_siblings,
@@ -87,8 +87,8 @@ class ScoredGroup:
     """One for each rollout, under the group's own reference."""
     reference_result: ReferenceResult | None = None
     """None for a method that needs no reference."""
-    teacher_topk: dict[Teacher, list[TeacherTopK | None]] = field(
-        default_factory=dict[Teacher, list[TeacherTopK | None]]
+    teacher_outcomes: dict[Teacher, list[TeacherOutcomes | None]] = field(
+        default_factory=dict[Teacher, list[TeacherOutcomes | None]]
     )
     """By teacher, one entry for each rollout; None where it had no reference or no room."""
 
@@ -106,14 +106,14 @@ class TeacherScorer:
     policies: TeacherPolicies
     references: ReferenceSource
     reference_builder: ReferenceBuilder
-    forward: ForwardConfig
+    forward_config: ForwardConfig
     timer: StepTimer
     samples_reading: bool = False
     """Score `NEXT_REFERENCE` and `SWAPPED_REFERENCE` as well, if the method reads its own references."""
 
     def __post_init__(self) -> None:
         teachers = self.needs.teachers if self.needs else ()
-        self.samples_reading = self.samples_reading and Teacher() in teachers
+        self.samples_reading = self.samples_reading and OWN_REFERENCE in teachers
         if self.samples_reading:
             teachers = (*teachers, NEXT_REFERENCE, SWAPPED_REFERENCE)
         self.teachers: tuple[Teacher, ...] = tuple(dict.fromkeys(teachers))
@@ -152,14 +152,14 @@ class TeacherScorer:
             inputs |= await self._read_references(index, result)
         for context in {teacher.context for teacher in self.teachers} - {*inputs}:
             inputs[context] = await self._read_siblings(group, context)
-        batch = ScoredGroup(group, self._main_inputs(inputs) or empty_teacher_inputs(group.rollouts), result)
+        scored_group = ScoredGroup(group, self._main_inputs(inputs) or empty_teacher_inputs(group.rollouts), result)
         for teacher in self.teachers:
-            against = inputs.get(self._against_context(teacher))
-            own = require_other(inputs[teacher.context], against) if against else inputs[teacher.context]
-            batch.teacher_topk[teacher] = await self.timer.run_in_model_thread(
-                "teacher", self._score, teacher, own, against
+            own, other_inputs = inputs[teacher.context], inputs.get(self._other_context(teacher))
+            own = require_other(own, other_inputs) if other_inputs else own
+            scored_group.teacher_outcomes[teacher] = await self.timer.run_in_model_thread(
+                "teacher", self._score, teacher, own, other_inputs
             )
-        return batch
+        return scored_group
 
     def _main_inputs(self, inputs: Mapping[str, list[TeacherInput]]) -> list[TeacherInput] | None:
         """Those under the group's own reference, else those of the first teacher that reads any text."""
@@ -184,7 +184,7 @@ class TeacherScorer:
         group, builder = self.groups[index], self.reference_builder
         own = await run_in_text_thread(build_teacher_inputs, group, result, builder, self._window)
         contexts = {teacher.context for teacher in self.teachers}
-        contexts |= {self._against_context(teacher) for teacher in self.teachers}
+        contexts |= {self._other_context(teacher) for teacher in self.teachers}
         others: dict[str, Reference | None] = {}
         if contexts & {"next_reference", "next_swapped"}:
             next_result = find_next_result(index, [await self._get_result(other) for other in self.groups])
@@ -196,15 +196,15 @@ class TeacherScorer:
             inputs[context] = await run_in_text_thread(
                 with_other_reference, own, others[context], builder, self._window
             )
-        against = inputs.get(self._against_context(Teacher()))
-        return {**inputs, "reference": require_other(own, against)} if against else inputs
+        other_inputs = inputs.get(self._other_context(OWN_REFERENCE))
+        return {**inputs, "reference": require_other(own, other_inputs)} if other_inputs else inputs
 
-    def _against_context(self, teacher: Teacher) -> str:
-        """What the teacher reads that another one's divergence is taken against; empty where it is the student's."""
+    def _other_context(self, teacher: Teacher) -> str:
+        """The context of the other teacher that this one is compared with; empty where that is the student."""
         assert self.needs is not None
-        if self.needs.against == "swapped":
+        if self.needs.compare_with == "swapped":
             return {"reference": "swapped", "next_reference": "next_swapped"}.get(teacher.context, "")
-        return "next_reference" if self.needs.against == "next_reference" and teacher == Teacher() else ""
+        return "next_reference" if self.needs.compare_with == "next_reference" and teacher == OWN_REFERENCE else ""
 
     async def _get_result(self, group: Group) -> ReferenceResult:
         result = await self.references.get(group)
@@ -217,17 +217,17 @@ class TeacherScorer:
         return min(get_context_window(model.config) for model in models)
 
     def _score(
-        self, teacher: Teacher, inputs: Sequence[TeacherInput], against: Sequence[TeacherInput] | None
-    ) -> list[TeacherTopK | None]:
+        self, teacher: Teacher, inputs: Sequence[TeacherInput], other_inputs: Sequence[TeacherInput] | None
+    ) -> list[TeacherOutcomes | None]:
         assert self.needs is not None
-        k, config, student_topk = self.needs.k, self.forward, None
+        k, config, student_outcomes = self.needs.k, self.forward_config, None
         if self.needs.support == "student":
-            student_topk = score_teacher(self.model, as_student(inputs), k=k, config=config)
+            student_outcomes = score_teacher(self.model, as_student(inputs), k=k, config=config)
         with self.policies.active(teacher.model, self.model) as model:
-            if student_topk is not None:
-                return score_at_topk(model, student_topk, inputs, config=config)
-            topk = score_teacher(model, inputs, k=k, config=config)
-            return score_against(model, topk, against, config=config) if against else topk
+            if student_outcomes is not None:
+                return score_at_topk(model, student_outcomes, inputs, config=config)
+            outcomes = score_teacher(model, inputs, k=k, config=config)
+            return add_other_logprobs(model, outcomes, other_inputs, config=config) if other_inputs else outcomes
 
 
 async def _cancel_all(tasks: Sequence[asyncio.Task[Any]]) -> None:

@@ -13,7 +13,7 @@ from sgcd.learn.training.gradient import GradientAccumulator, accumulate_again
 from sgcd.learn.training.optimizer import learning_rate, mean_over_updates, optimizer_step
 from sgcd.learn.training.progress import RunProgress
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
-from sgcd.learn.training.step import StepCredit, compute_gradients, takes_reading_sample
+from sgcd.learn.training.step import StepCredit, credit_and_accumulate, takes_reading_sample
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.teacher_scorer import ReferencePrefetcher
 from sgcd.learn.training.timers import peak_memory
@@ -137,7 +137,7 @@ class Trainer:
             return UpdateMetrics(lr=learning_rate(config.optimizer, step), skipped=NO_MIXED_GROUP, updates=0)
         rollouts = [rollout for group in groups for rollout in group.rollouts]
         accumulator = self._empty_gradient(rollouts)
-        step_credit = await compute_gradients(
+        step_credit = await credit_and_accumulate(
             step,
             groups,
             references=prefetcher,

@@ -135,9 +135,10 @@ def compare_with_permuted(study: Study, outcomes: Outcomes) -> dict[str, Any]:
     """
     beyond = {arm: beyond_permuted(study, outcomes, arm) for arm in study.permuted}
     control = study.compare_with[0]
-    against = {arm: subtract(by_seed, beyond[control]) for arm, by_seed in beyond.items()} if control in beyond else {}
-    against.pop(control, None)
-    return {"less": control, "beyond": correct_rows(study, beyond), "against": correct_rows(study, against)}
+    beyond_control: dict[str, BySeed] = {}
+    if control in beyond:
+        beyond_control = {arm: subtract(beyond[arm], beyond[control]) for arm in beyond if arm != control}
+    return {"less": control, "beyond": correct_rows(study, beyond), "against": correct_rows(study, beyond_control)}
 
 
 def correct_rows(study: Study, differences: Mapping[str, BySeed]) -> list[dict[str, Any]]:

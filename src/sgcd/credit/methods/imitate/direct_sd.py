@@ -8,7 +8,7 @@ public, so the default here is a guess.
 from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import DirectSdSettings
-from sgcd.credit_records import Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Signal
 
 
 class DirectSd(StatelessMethod):
@@ -25,8 +25,8 @@ class DirectSd(StatelessMethod):
 
     def __init__(self, settings: DirectSdSettings) -> None:
         self.settings = settings
-        imitated = Teacher() if settings.coefficient > 0 else None
+        imitated = OWN_REFERENCE if settings.coefficient > 0 else None
         self.needs = Needs(settings.k, settings.divergence, imitated=imitated, can_change_weights=False)
 
     def assign_credit(self, inputs: CreditInputs) -> Signal:
-        return signal_imitation(inputs, Teacher(), self.settings)
+        return signal_imitation(inputs, OWN_REFERENCE, self.settings)

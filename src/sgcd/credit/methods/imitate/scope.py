@@ -25,7 +25,7 @@ from sgcd.credit.methods import (
 )
 from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.signal_settings import ScopeSettings
-from sgcd.credit_records import Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Signal
 
 
 class Scope(StatelessMethod):
@@ -37,20 +37,22 @@ class Scope(StatelessMethod):
         keeps_sign=False,
         reads_direction=True,
     )
-    needs_calibration = True
+    needs_whole_step = True
 
     def __init__(self, settings: ScopeSettings) -> None:
         self.settings = settings
-        imitated = Teacher() if settings.coefficient > 0 else None
+        imitated = OWN_REFERENCE if settings.coefficient > 0 else None
         self.needs = Needs(settings.k, settings.divergence, imitated=imitated, can_change_weights=False)
         self._weights: dict[str, dict[int, float]] = {}
         """By task and sibling, in this step."""
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None:
         """Find the weight of each rollout on its path."""
         self._weights = {}
         for sign in (1, -1):
-            scores = collect_by_task([inputs for inputs in batch if np.sign(inputs.advantage) == sign], _path_score)
+            scores = collect_by_task(
+                [inputs for inputs in step_inputs if np.sign(inputs.advantage) == sign], _path_score
+            )
             for task, by_sibling in scores.items():
                 self._weights.setdefault(task, {}).update(_softmax(by_sibling, self.settings.temperature))
 
@@ -60,7 +62,9 @@ class Scope(StatelessMethod):
         weight = self._weights.get(rollout.task, {}).get(rollout.sibling, 0.0)
         if inputs.advantage <= 0:
             reward_coefficient = settings.reward_coefficient
-            return signal_imitation(inputs, Teacher(), settings, reward_coefficient=reward_coefficient, weight=weight)
+            return signal_imitation(
+                inputs, OWN_REFERENCE, settings, reward_coefficient=reward_coefficient, weight=weight
+            )
         pull = np.full(len(rollout.response), settings.coefficient * weight) if settings.coefficient else None
         return signal_pull(inputs, pull, settings.reward_coefficient)
 

@@ -18,7 +18,7 @@ from sgcd.credit.methods.imitate import signal_imitation
 from sgcd.credit.methods.pull.gigpo import discounted_returns, turn_states
 from sgcd.credit.segments import Doubles, turn_indices
 from sgcd.credit.signal_settings import UcobSettings
-from sgcd.credit_records import Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Signal
 from sgcd.records import TokenKind
 
 _MAX_WEIGHT = 2.0
@@ -36,21 +36,21 @@ class Ucob(StatelessMethod):
 
     def __init__(self, settings: UcobSettings) -> None:
         self.settings = settings
-        imitated = Teacher() if settings.coefficient > 0 else None
+        imitated = OWN_REFERENCE if settings.coefficient > 0 else None
         self.needs = Needs(settings.k, settings.divergence, imitated=imitated, can_change_weights=False)
 
     def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No imitation without features, nor where no turn did better than its siblings'."""
         settings, features = self.settings, inputs.reference_features
         if features is None or inputs.group is None:
-            return signal_imitation(inputs, Teacher(), settings)
+            return signal_imitation(inputs, OWN_REFERENCE, settings)
         gains = self._turn_gains(inputs)
         by_turn = np.where(gains > settings.margin, np.minimum(_MAX_WEIGHT, gains / settings.scale), 0.0)
         is_call = inputs.rollout.token_kinds == TokenKind.CALL
         weight = np.append(by_turn, 0.0)[turn_indices(inputs.rollout)] * np.where(is_call, settings.call_weight, 1.0)
         slope = np.clip(settings.sharpness * features.teacher_logprob_gap.astype(np.float64), -700, 700)
         weight = np.where(np.isfinite(slope), weight / (1 + np.exp(-slope)), 0.0)
-        return signal_imitation(inputs, Teacher(), settings, weight=weight)
+        return signal_imitation(inputs, OWN_REFERENCE, settings, weight=weight)
 
     def _turn_gains(self, inputs: CreditInputs) -> Doubles:
         """g of each turn; 0 where no sibling was in its state."""

@@ -39,7 +39,7 @@ class Counterfactual(StatelessMethod):
         keeps_sign=False,
         reads_direction=True,
     )
-    needs_calibration = True
+    needs_whole_step = True
 
     def __init__(self, settings: CounterfactualSettings) -> None:
         self.settings = settings
@@ -47,9 +47,9 @@ class Counterfactual(StatelessMethod):
         self._importance: Mapping[str, Mapping[int, Doubles]] = {}
         """Of each turn, by task and sibling, in this step."""
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None:
         """Measure the importance of every turn."""
-        self._importance = collect_by_task(batch, self._turn_importance)
+        self._importance = collect_by_task(step_inputs, self._turn_importance)
 
     def assign_credit(self, inputs: CreditInputs) -> Signal:
         """No pull without features, nor in a turn whose state was seen once."""

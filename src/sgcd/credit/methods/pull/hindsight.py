@@ -38,7 +38,7 @@ class Hindsight(StatelessMethod):
         keeps_sign=False,
         reads_direction=True,
     )
-    needs_calibration = True
+    needs_whole_step = True
 
     def __init__(self, settings: HindsightSettings) -> None:
         self.settings = settings
@@ -46,9 +46,9 @@ class Hindsight(StatelessMethod):
         self._baselines: dict[str, float] = {}
         """By task, in this step."""
 
-    def calibrate(self, batch: Sequence[CreditInputs]) -> None:
+    def observe_step(self, step_inputs: Sequence[CreditInputs]) -> None:
         """Measure the baseline of each group."""
-        values = collect_by_task(batch, self._turn_values)
+        values = collect_by_task(step_inputs, self._turn_values)
         self._baselines = {task: mean_of([*arrays.values()]) for task, arrays in values.items()}
 
     def assign_credit(self, inputs: CreditInputs) -> Signal:

@@ -22,7 +22,7 @@ class SwappedContrast(StatelessMethod, Generic[ContrastSettings]):
         self.needs = Needs(
             1,
             "reverse_kl",
-            against="swapped",
+            compare_with="swapped",
             requires_reading=settings.require_reading,
             can_change_weights=settings.high > 1,
         )

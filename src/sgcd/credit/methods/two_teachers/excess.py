@@ -13,7 +13,7 @@ import numpy as np
 from sgcd.credit.gap_settings import ExcessSettings
 from sgcd.credit.methods import CreditInputs, MethodFacts, Needs, StatelessMethod
 from sgcd.credit.methods.two_teachers import weighted_where_undecided
-from sgcd.credit_records import Signal, Teacher
+from sgcd.credit_records import OWN_REFERENCE, Signal, Teacher
 
 
 class Excess(StatelessMethod):
@@ -30,7 +30,7 @@ class Excess(StatelessMethod):
         self.needs = Needs(
             100,
             "reverse_kl",
-            teachers=(Teacher(), self.other),
+            teachers=(OWN_REFERENCE, self.other),
             requires_reading=settings.require_reading,
             can_change_weights=settings.high > 1,
         )

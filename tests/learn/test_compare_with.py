@@ -14,9 +14,9 @@ from helpers.tiny_policy import make_context_sensitive, model, rollout
 from helpers.training_runs import SGCD, group, policy, train
 from sgcd.contrast.insert import build_teacher_input_ids
 from sgcd.credit.divergence import divergence_features
-from sgcd.credit_records import Teacher
+from sgcd.credit_records import OWN_REFERENCE, Teacher
 from sgcd.learn.scoring.forward import ForwardConfig
-from sgcd.learn.scoring.teacher import TeacherTopK, score_against
+from sgcd.learn.scoring.teacher import TeacherOutcomes, add_other_logprobs
 from sgcd.learn.scoring.teacher_inputs import TeacherInput, require_other
 from sgcd.learn.training.credit_metrics import RolloutCredit, count_reading_pairs
 from sgcd.learn.training.teacher_scorer import ScoredGroup
@@ -36,13 +36,13 @@ TEMPERATURE = 0.7
 def test_the_divergence_between_two_teachers_is_that_of_both_in_full(divergence: Any) -> None:
     network = make_context_sensitive(model(torch.float64, 50))
     own_rows, other_rows = ([build_teacher_input_ids(each, ids) for each in ROLLOUTS] for ids in (OWN, OTHER))
-    topk: list[TeacherTopK | None] = [*teacher_of(network, ROLLOUTS, own_rows, TEMPERATURE, 30, 5)]
-    topk[1] = None
+    outcomes: list[TeacherOutcomes | None] = [*teacher_of(network, ROLLOUTS, own_rows, TEMPERATURE, 30, 5)]
+    outcomes[1] = None
     others = [
         TeacherInput(each, row, np.ones(len(each.response), bool))
         for each, row in zip(ROLLOUTS, other_rows, strict=True)
     ]
-    both = score_against(network, topk, others, config=ForwardConfig(TEMPERATURE, 12))
+    both = add_other_logprobs(network, outcomes, others, config=ForwardConfig(TEMPERATURE, 12))
     found = student_of(network, ROLLOUTS, [both], TEMPERATURE, 30, divergence).features[0]
     assert found[1] is None
     for index in (0, 2):
@@ -68,7 +68,12 @@ def test_a_rollout_without_the_other_teacher_has_no_features_and_the_reason_is_c
     own = [TeacherInput(each, ids, np.ones(1, bool)) for each in ROLLOUTS]
     other = [replace(own[0]), replace(own[1], input_ids=None), replace(own[2])]
     assert [one.skip_reason for one in require_other(own, other)] == ["", "no_other", ""]
-    train(tmp_path / "run", method={**SGCD, "against": "swapped"}, prepare=lambda alive: only_write(alive, 1), steps=1)
+    train(
+        tmp_path / "run",
+        method={**SGCD, "compare_with": "swapped"},
+        prepare=lambda alive: only_write(alive, 1),
+        steps=1,
+    )
     row = RunFolder.open(tmp_path / "run").read_metrics()[0]
     assert row.credit and row.credit.scored == 3
     assert row.credit.reasons["no_other"] == 3
@@ -90,40 +95,42 @@ def only_write(alive: Any, num_swapped: int) -> None:
     object.__setattr__(alive.reference_builder, "writer", WritesOnce(num_swapped))
 
 
-def batch_of(siblings: Group, logprobs: dict[Teacher, list[float | None]]) -> tuple[ScoredGroup, list[RolloutCredit]]:
+def scored_group_of(
+    siblings: Group, logprobs: dict[Teacher, list[float | None]]
+) -> tuple[ScoredGroup, list[RolloutCredit]]:
     """A group whose rollouts have these sums of log-probabilities under each teacher, and zero under the student."""
 
-    def scored(total: float | None) -> TeacherTopK | None:
+    def scored(total: float | None) -> TeacherOutcomes | None:
         values = None if total is None else torch.tensor([[total, -np.inf, -1.0]])
-        return values if values is None else TeacherTopK(torch.tensor([5]), torch.tensor([[5]]), values)
+        return values if values is None else TeacherOutcomes(torch.tensor([5]), torch.tensor([[5]]), values)
 
     results: Any = [None] * len(siblings.rollouts)
     rollout_credits = [
         RolloutCredit(each, results[index], None, np.ones(len(each.response), bool), logprobs=np.zeros(1, np.float32))
         for index, each in enumerate(siblings.rollouts)
     ]
-    topk = {teacher: [*map(scored, values)] for teacher, values in logprobs.items()}
-    return ScoredGroup(siblings, [], None, topk), rollout_credits
+    outcomes = {teacher: [*map(scored, values)] for teacher, values in logprobs.items()}
+    return ScoredGroup(siblings, [], None, outcomes), rollout_credits
 
 
 def test_pairs_are_counted_once_a_sibling_and_only_where_both_were_scored() -> None:
     siblings = group(*["x"] * 5, wins=2)  # two successes and three failures: two pairs
     own: list[float | None] = [-1.0, -3.0, -2.0, -2.0, -9.0]
     swapped: list[float | None] = [-1.5, -1.0, -2.0, -2.0, -9.0]
-    batch, rollout_credits = batch_of(siblings, {Teacher(): own, Teacher("swapped"): swapped})
-    assert count_reading_pairs(batch, rollout_credits) == ReadingCounts(
+    scored_group, rollout_credits = scored_group_of(siblings, {OWN_REFERENCE: own, Teacher("swapped"): swapped})
+    assert count_reading_pairs(scored_group, rollout_credits) == ReadingCounts(
         pairs=2, own_prefers_success=1, swapped_pairs=2, own_above_swapped=1
     )
     foreign: list[float | None] = [None, -1.0, -2.0, -2.0, -9.0]
-    batch, rollout_credits = batch_of(siblings, {Teacher(): own, Teacher("next_reference"): foreign})
-    counts = count_reading_pairs(batch, rollout_credits)
+    scored_group, rollout_credits = scored_group_of(siblings, {OWN_REFERENCE: own, Teacher("next_reference"): foreign})
+    counts = count_reading_pairs(scored_group, rollout_credits)
     assert counts and (counts.next_reference_pairs, counts.next_reference_prefers_success, counts.swapped_pairs) == (
         1,
         1,
         0,
     )
-    assert count_reading_pairs(*batch_of(siblings, {Teacher(): [None] * 5})) is None
-    assert count_reading_pairs(*batch_of(group("x", "x", wins=2), {Teacher(): [0.0, 0.0]})) is None
+    assert count_reading_pairs(*scored_group_of(siblings, {OWN_REFERENCE: [None] * 5})) is None
+    assert count_reading_pairs(*scored_group_of(group("x", "x", wins=2), {OWN_REFERENCE: [0.0, 0.0]})) is None
 
 
 def rows_with(*above: int, pairs: int = 4) -> list[StepMetrics]:
@@ -163,7 +170,7 @@ def test_where_references_are_not_read_weights_are_one_and_it_is_grpo(
 
 @pytest.mark.slow
 def test_a_run_against_the_swapped_teacher_resumes_to_the_byte(tmp_path: Path) -> None:
-    changes: dict[str, Any] = {"method": {**SGCD, "against": "swapped"}, "checkpoint": {"every": 1}}
+    changes: dict[str, Any] = {"method": {**SGCD, "compare_with": "swapped"}, "checkpoint": {"every": 1}}
     train(tmp_path / "whole", steps=2, **changes)
     train(tmp_path / "halves", steps=1, **changes)
     train(tmp_path / "halves", steps=2, **changes)
@@ -171,7 +178,7 @@ def test_a_run_against_the_swapped_teacher_resumes_to_the_byte(tmp_path: Path) -
 
 
 def test_the_next_task_s_pair_of_references_gives_the_shuffled_credit(tmp_path: Path) -> None:
-    train(tmp_path / "run", method={**SGCD, "against": "swapped"}, scoring={"reading_every": 1})
+    train(tmp_path / "run", method={**SGCD, "compare_with": "swapped"}, scoring={"reading_every": 1})
     for row in RunFolder.open(tmp_path / "run").read_metrics():
         assert row.credit and row.credit.next_reference and row.credit.reading
         assert row.credit.next_reference.rollouts == row.credit.scored
