@@ -66,11 +66,13 @@ DESK_STARTS = {
         DeskStart("long-desk-2", 3, _WORLD, silent_steps=800),
         DeskStart("long-desk-3", 5, _WORLD, silent_steps=800),
         DeskStart("long-desk-short", 2, _SHORT_WORLD, silent_steps=600),
+        DeskStart("long-desk-short-2", 3, _SHORT_WORLD, silent_steps=800),
+        DeskStart("long-desk-short-3", 5, _SHORT_WORLD, silent_steps=800),
         DeskStart("long-desk-read", 4, _WORLD.model_copy(update={"read": True})),
     )
 }
-"""Three starts that differ in weights and in wrong cells, one that thinks sixteen words a turn, and one for the world
-in which thinking has to be read. All but the last are shipped."""
+"""Three starts that differ in weights and in wrong cells, three that think sixteen words a turn, and one for the world in
+which thinking has to be read. All but the last are shipped."""
 
 
 def draw_batch(
