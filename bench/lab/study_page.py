@@ -1,6 +1,7 @@
 """Keeps the result of a study in the docs: docs/results/NAME.json, its pictures, and the tables in docs/log/NAME.md.
 
-python bench/lab/study_page.py NAME [--runs runs/NAME]
+python bench/lab/study_page.py NAME --runs runs/NAME      keep this result
+python bench/lab/study_page.py NAME                       write page and pictures again from the one that is kept
 """
 
 import argparse
@@ -9,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from sgcd.show.arms.pictures import draw_study
 from sgcd.show.arms.tables import render_markdown
 
 _ROOT = Path(__file__).resolve().parents[2]
@@ -20,12 +22,13 @@ PICTURES = ("curves.svg", "differences.svg")
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the study's, and that of its page")
-    parser.add_argument("--runs", type=Path, help="the study's folder; runs/NAME by default")
+    parser.add_argument("--runs", type=Path, help="the study's folder")
     args = parser.parse_args()
-    folder = args.runs or Path("runs") / args.name
-    shutil.copyfile(folder / "result.json", results_path(args.name))
+    if args.runs:
+        shutil.copyfile(args.runs / "result.json", results_path(args.name))
+    pictures = draw_study(json.loads(results_path(args.name).read_text(encoding="utf-8")))
     for picture in PICTURES:
-        shutil.copyfile(folder / picture, _ROOT / f"docs/pictures/{args.name}-{picture}")
+        (_ROOT / f"docs/pictures/{args.name}-{picture}").write_bytes(pictures[picture])
     sys.path.append(str(_ROOT / "bench"))
     from placing import replace_generated
 

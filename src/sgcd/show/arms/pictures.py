@@ -38,7 +38,7 @@ def draw_curves(result: JsonMapping) -> Any:
         _draw_curve(panel, arms[name]["curve"], _ARM, name)
         panel.set_title(name, loc="left", fontsize=10)
         panel.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        panel.legend(frameon=False, fontsize=7.5, loc="lower right")
+        panel.legend(frameon=False, fontsize=7.5, loc="upper left")
         strip_panel(panel)
     for panel in panels.flat[len(names) :]:
         panel.set_axis_off()
