@@ -35,17 +35,23 @@ _MEASURED = ("weight", "advantage", "divergence", "masked")
 _MAX_CAUSES = 20
 """Texts of broken rollouts on a page."""
 _TEMPLATE_DIR = Path(__file__).parent
+_ASSETS = {"style": "report.css", "script": "report.js", "pair_style": "pair.css", "pair_script": "pair.js"}
 
 
 def write_report(path: Path, steps: Sequence[int] = (), out: Path | None = None) -> Path:
     """Write the page of a run and return its path; the same folder gives the same bytes."""
     folder = RunFolder.open(path)
+    report_path = find_report_path(folder, out)
+    write_atomic(report_path, render_page(folder, steps).encode())
+    return report_path
+
+
+def find_report_path(folder: RunFolder, out: Path | None) -> Path:
     report_path = out or folder.report_path
     if not report_path.parent.is_dir():
         raise FolderError(
             f"{report_path}: the folder {report_path.parent} does not exist; make it, or name another file by --out"
         )
-    write_atomic(report_path, render_page(folder, steps).encode())
     return report_path
 
 
@@ -81,6 +87,7 @@ def render_page(folder: RunFolder, steps: Sequence[int] = ()) -> str:
     warnings = recorded.recorded_warnings(metrics) if is_recorded else health.run_warnings(metrics)
     health_lines = [escape_text(line) for line in (*damage_lines, *warnings, *fallen)]
     return render_template(
+        "report",
         run=escape_text(folder.path.resolve().name),
         **describe_origin(folder, recipe),
         step=metrics[-1].step if metrics else 0,
@@ -141,7 +148,7 @@ def page_limits() -> dict[str, Any]:
     }
 
 
-def render_template(**context: Any) -> str:
+def render_template(template: str, **context: Any) -> str:
     """Fill the template; all values are escaped, and the page's policy allows only its own script and style."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
@@ -156,15 +163,12 @@ def render_template(**context: Any) -> str:
     filters: dict[str, Any] = {"number": format_number, "svg": Markup, "mark_numbers": mark_numbers}
     filters |= {"direction": health.direction_of_change, "floor_column": floor_column}
     environment.filters.update(filters)  # pyright: ignore[reportUnknownMemberType]
-    assets = {
-        name: (_TEMPLATE_DIR / f"report.{extension}").read_text(encoding="utf-8")
-        for name, extension in (("style", "css"), ("script", "js"))
-    }
+    assets = {name: (_TEMPLATE_DIR / file).read_text(encoding="utf-8") for name, file in _ASSETS.items()}
     csp_hashes = {
         name: f"'sha256-{b64encode(sha256(text.encode()).digest()).decode()}'" for name, text in assets.items()
     }
     inline_assets = {name: Markup(text) for name, text in assets.items()}
-    return environment.get_template("report.html.jinja").render(**context, **inline_assets, allowed=csp_hashes)
+    return environment.get_template(f"{template}.html.jinja").render(**context, **inline_assets, allowed=csp_hashes)
 
 
 def mark_numbers(line: str) -> Any:
