@@ -1,7 +1,9 @@
-"""The wheel without extras, in an environment of its own: light rooms import; what needs torch says how to get it."""
+"""The sdist and its wheel without extras, in an environment of its own: light rooms import; torch is asked for."""
 
+import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -15,15 +17,27 @@ def run(*command: str | Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=900)
 
 
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("wheel")
+def build_wheel(source: Path, folder: Path) -> Path:
     built = run(
-        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, ROOT),
+        *(sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "-w", folder, source),
         cwd=folder,
     )
     assert built.returncode == 0, built.stderr
     return next(folder.glob("*.whl"))
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sdist")
+    built = run(sys.executable, "-m", "hatchling", "build", "-t", "sdist", "-d", folder, cwd=ROOT)
+    assert built.returncode == 0, built.stderr
+    return next(folder.glob("*.tar.gz"))
+
+
+@pytest.fixture(scope="module")
+def wheel(sdist: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The wheel that the sdist gives."""
+    return build_wheel(sdist, tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +62,30 @@ def test_the_wheel_carries_recipes_and_warm_starts(wheel: Path):
     assert recipes
     assert any(name.endswith(".safetensors") for name in weights)
     assert recipes | weights | {"sgcd/py.typed"} <= names
+
+
+def test_the_sdist_gives_the_wheel_of_the_checkout(wheel: Path, tmp_path: Path):
+    assert {*zipfile.ZipFile(wheel).namelist()} == {*zipfile.ZipFile(build_wheel(ROOT, tmp_path)).namelist()}
+
+
+def test_the_sdist_has_what_the_site_and_the_tests_need(sdist: Path):
+    with tarfile.open(sdist) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    tracked = run("git", "ls-files", cwd=ROOT).stdout.splitlines()
+    left_out = {name for name in tracked if name not in names and not name.startswith((".ci/", ".git"))}
+    assert left_out == set()
+    assert not {name for name in names if name.startswith(("examples/real/model", "build/", "runs/"))}
+
+
+def test_a_start_is_written_without_torch_and_checked_with_it(slim: Path, wheel: Path, tmp_path: Path):
+    begun = run(slim / "sgcd", "init", "desk", cwd=tmp_path)
+    assert begun.returncode == 0, begun.stderr
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    home = {**os.environ, "PYTHONPATH": str(tmp_path / "site")}
+    words = (sys.executable, "-m", "sgcd", "check", "desk.yaml")
+    checked = subprocess.run(words, cwd=tmp_path / "desk", env=home, capture_output=True, text=True, timeout=300)
+    assert checked.returncode == 0, checked.stderr
+    assert "own: 4 train" in checked.stdout
 
 
 def test_every_light_room_imports(slim: Path, tmp_path: Path):
