@@ -206,7 +206,7 @@ def render_groups(shown: Sequence[Mapping[str, Any]]) -> str:
         parts += [
             f"### Task {case['task']}\n",
             f"{IN_SHORT[case['task']]}\n",
-            f"```\n{case['reference']}\n```\n",
+            f"```text\n{case['reference']}\n```\n",
             "| sibling | outcome | turns | where it parts |\n| --- | --- | --- | --- |",
             "\n".join(rows) + "\n",
             f"Gold calls that some failure lacks: {lacking}.\n",
