@@ -3,8 +3,10 @@
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,3 +43,20 @@ def at_desk(built_desk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copytree(built_desk, here)
     monkeypatch.chdir(here)
     return here
+
+
+@pytest.fixture
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """We stand in a folder of the test's own."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """One browser for all pages; skips the test where there is none."""
+    from helpers.browser import PROGRAM, browser
+
+    if PROGRAM is None:
+        pytest.skip("there is no Chromium here: apt-get install chromium")
+    with browser(tmp_path_factory.mktemp("browser")) as opened:
+        yield opened

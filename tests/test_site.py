@@ -3,14 +3,13 @@
 import re
 import runpy
 import subprocess
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from helpers.browser import PROGRAM, Browser, browser
+from helpers.browser import Browser
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -66,14 +65,6 @@ def site() -> Path:
     return ROOT / "build/site"
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
-    if not PROGRAM:
-        pytest.skip("no Chromium")
-    with browser(tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
-
-
 @pytest.mark.slow
 def test_the_site_is_built_and_names_its_pages(site: Path):
     home = (site / "index.html").read_text(encoding="utf-8")
@@ -86,8 +77,6 @@ def test_the_site_is_built_and_names_its_pages(site: Path):
 @pytest.mark.parametrize("width", [1280, 390])
 @pytest.mark.parametrize("page", ["index.html", "recipe.html", "case-airline.html", "log/index.html"])
 def test_a_page_of_the_site_loads_nothing_from_elsewhere(page: str, width: int, site: Path, chromium: Browser):
-    chromium.look(width, 900)
-    chromium.requests.clear()
-    chromium.open(site / page)
+    chromium.open_at(site / page, width, 900)
     assert [url for url in chromium.requests if not url.startswith(("file:", "data:", "blob:", "about:"))] == []
     assert chromium.run("document.documentElement.scrollWidth <= document.documentElement.clientWidth")

@@ -9,15 +9,17 @@ meets both.
 import argparse
 import asyncio
 import os
-import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
 from statistics import median
-from typing import IO, cast
 
 from sgcd.act.environments.airline.description import Domain, airline_process, load_domain, server_variables
 from sgcd.act.environments.benchmark_process import BenchmarkProcess, EpisodeClient
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from side_by_side.benchmark_package import BenchmarkPackage
 
 CALL = {"name": "list_all_airports", "arguments": {}}
 
@@ -42,29 +44,15 @@ async def time_pairs(
     domain: Domain, process: BenchmarkProcess, folder: Path, num_pairs: int
 ) -> tuple[list[float], list[float]]:
     """Seconds of each episode, ours and the package's."""
-    package = start_package(folder)
-    questions, answers = cast(IO[str], package.stdin), cast(IO[str], package.stdout)
     ours, theirs = list[float](), list[float]()
-    for number in range(num_pairs + 1):
-        questions.write("\n")
-        questions.flush()
-        theirs.append(float(await asyncio.to_thread(answers.readline)))
-        began = time.perf_counter()
-        await play_episode(domain, process, number)
-        ours.append(time.perf_counter() - began)
-    questions.close()
-    package.wait()
+    env = {**os.environ, **server_variables(folder)}
+    with BenchmarkPackage(folder, Path(__file__).with_name("package_episodes.py"), env=env) as package:
+        for number in range(num_pairs + 1):
+            theirs.append(float(await asyncio.to_thread(package.ask)))
+            began = time.perf_counter()
+            await play_episode(domain, process, number)
+            ours.append(time.perf_counter() - began)
     return ours[1:], theirs[1:]  # the first pair imports
-
-
-def start_package(folder: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [folder / "bin/python", "-P", Path(__file__).with_name("package_episodes.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={**os.environ, **server_variables(folder)},
-    )
 
 
 async def play_episode(domain: Domain, process: BenchmarkProcess, number: int) -> None:

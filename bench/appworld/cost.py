@@ -8,11 +8,10 @@ Steps here and in the package take turns, so that other work on the machine meet
 import argparse
 import asyncio
 import os
-import subprocess
+import sys
 import time
 from pathlib import Path
 from statistics import median
-from typing import IO, cast
 
 from sgcd.act.environments.appworld import AppWorldEnvironment
 from sgcd.act.environments.appworld.description import (
@@ -23,6 +22,9 @@ from sgcd.act.environments.appworld.description import (
 )
 from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.records import ParsedTurn, Task
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from side_by_side.benchmark_package import BenchmarkPackage
 
 CODE = "profile = apis.supervisor.show_profile()\nprint(profile)"
 
@@ -67,26 +69,16 @@ async def time_pairs(
     environment: AppWorldEnvironment, folder: Path, task: str, num_pairs: int
 ) -> tuple[list[float], list[float]]:
     """Seconds of each step, ours and the package's, whose own clock stands still."""
-    package = subprocess.Popen(  # noqa: ASYNC220 - nothing else runs
-        [folder / "bin/python", "-P", Path(__file__).with_name("package_steps.py"), folder / WORLDS_ROOT, task, CODE],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        env={"PATH": os.environ["PATH"]},
-    )
-    questions, answers = cast(IO[str], package.stdin), cast(IO[str], package.stdout)
     ours, theirs = list[float](), list[float]()
-    for _ in range(num_pairs + 1):
-        began = time.perf_counter()
-        questions.write("\n")
-        questions.flush()
-        answers.readline()
-        theirs.append(time.perf_counter() - began)
-        began = time.perf_counter()
-        await environment.reply(ParsedTurn("", f"```python\n{CODE}\n```", ()))
-        ours.append(time.perf_counter() - began)
-    questions.close()
-    package.wait()
+    script, env = Path(__file__).with_name("package_steps.py"), {"PATH": os.environ["PATH"]}
+    with BenchmarkPackage(folder, script, folder / WORLDS_ROOT, task, CODE, env=env) as package:
+        for _ in range(num_pairs + 1):
+            began = time.perf_counter()
+            package.ask()
+            theirs.append(time.perf_counter() - began)
+            began = time.perf_counter()
+            await environment.reply(ParsedTurn("", f"```python\n{CODE}\n```", ()))
+            ours.append(time.perf_counter() - began)
     await environment.close()
     return ours[1:], theirs[1:]  # the first pair imports
 

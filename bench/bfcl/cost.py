@@ -10,14 +10,16 @@ import argparse
 import asyncio
 import json
 import os
-import subprocess
+import sys
 import time
 from pathlib import Path
-from typing import IO, cast
 
 from sgcd.act.environments.benchmark_process import BenchmarkProcess
 from sgcd.act.environments.bfcl.description import BfclTask, bfcl_process, load_bfcl
 from sgcd.act.environments.bfcl.setup import play_gold_calls
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+from side_by_side.benchmark_package import BenchmarkPackage
 
 
 async def main() -> None:
@@ -27,32 +29,24 @@ async def main() -> None:
     parser.add_argument("--side-by-side", type=int, default=8)
     options = parser.parse_args()
     tasks, process = load_bfcl(options.folder), bfcl_process(options.folder)
-    package = start_package(options.folder)
-    questions, answers = cast(IO[str], package.stdin), cast(IO[str], package.stdout)
-    for _ in range(options.rounds):
-        sums = [0.0] * 6
-        for start in range(0, len(tasks), 100):
-            part = [*tasks.values()][start : start + 100]
-            questions.write(json.dumps([task.id for task in part]) + "\n")
-            questions.flush()
-            theirs = json.loads(await asyncio.to_thread(answers.readline))
-            ours = await replay(tasks, process, part, options.side_by_side)
-            sums = [total + value for total, value in zip(sums, [*ours, *theirs], strict=True)]
-        wall, cpu, right, package_wall, package_cpu, package_right = sums
-        print(f"right: {right:.0f} here, {package_right:.0f} by the package")
-        print(f"wall time: {wall:.2f} s here, {package_wall:.2f} s by the package, ratio {wall / package_wall:.2f}")
-        print(f"processor time: {cpu:.2f} s here, {package_cpu:.2f} s by the package, ratio {cpu / package_cpu:.2f}")
-    questions.close()
+    with BenchmarkPackage(options.folder, Path(__file__).with_name("package_replays.py")) as package:
+        for _ in range(options.rounds):
+            sums = [0.0] * 6
+            for start in range(0, len(tasks), 100):
+                part = [*tasks.values()][start : start + 100]
+                question = json.dumps([task.id for task in part])
+                theirs = json.loads(await asyncio.to_thread(package.ask, question))
+                ours = await replay(tasks, process, part, options.side_by_side)
+                sums = [total + value for total, value in zip(sums, [*ours, *theirs], strict=True)]
+            report_round(sums)
     process.stop()
 
 
-def start_package(folder: Path) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [folder / "bin/python", "-P", Path(__file__).with_name("package_replays.py")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+def report_round(sums: list[float]) -> None:
+    wall, cpu, right, package_wall, package_cpu, package_right = sums
+    print(f"right: {right:.0f} here, {package_right:.0f} by the package")
+    print(f"wall time: {wall:.2f} s here, {package_wall:.2f} s by the package, ratio {wall / package_wall:.2f}")
+    print(f"processor time: {cpu:.2f} s here, {package_cpu:.2f} s by the package, ratio {cpu / package_cpu:.2f}")
 
 
 async def replay(

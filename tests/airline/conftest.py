@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from helpers.benchmarks import find_benchmark
 from sgcd.act.environments.airline.description import (
     DESCRIPTION_FILE,
     Domain,
@@ -15,14 +16,10 @@ from sgcd.act.environments.airline.description import (
     server_variables,
 )
 
-FOLDER = Path(__file__).parents[2] / ".venv-airline"
-
 
 @pytest.fixture(scope="session")
 def folder() -> Path:
-    if not (FOLDER / DESCRIPTION_FILE).is_file():
-        pytest.skip("tau2-bench is not installed: make test-airline, with TAU2=DIR_OR_ARCHIVE")
-    return FOLDER
+    return find_benchmark("airline", DESCRIPTION_FILE, "tau2-bench", ", with TAU2=DIR_OR_ARCHIVE")
 
 
 @pytest.fixture(scope="session")

@@ -6,23 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.benchmarks import EVALUATE, Capture, check_that_other_folders_are_refused, refused, write_recipe
 from sgcd.act.environments.airline.description import DATA_CHECKSUMS, categorise
 from sgcd.cli import main
 
-RECIPE = 'version: 1\nsteps: 1\npolicy: {start: "lab:plain"}\nenvironment: {name: airline}\nmethod: {name: grpo}\n'
-EVALUATE = ("evaluate", "recipe.yaml", "evaluation.model={base_url: http://127.0.0.1:9/v1, model: x}", "--split=test")
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def refused(capsys: Capture, *arguments: str) -> str:
-    assert main(arguments) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    return line
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 def checkout(name: str = "tau2", *files: str) -> None:
@@ -55,13 +43,11 @@ def test_data_of_another_version_are_refused(capsys: Capture) -> None:
 
 
 def test_a_folder_of_other_things_is_left_alone(capsys: Capture) -> None:
-    Path("mine").mkdir()
-    Path("mine/letter.txt").write_text("dear mia")
-    assert "mine: is not empty and no environment of Python" in refused(capsys, *SETUP, "--folder", "mine")
+    check_that_other_folders_are_refused(capsys, *SETUP[1:])
 
 
 def test_a_recipe_names_what_its_benchmark_lacks(capsys: Capture) -> None:
-    Path("recipe.yaml").write_text(RECIPE)
+    write_recipe("airline")
     told = "environment.folder: .venv-airline holds no benchmark; make it: sgcd setup airline --from"
     assert told in refused(capsys, *EVALUATE)
     Path(".venv-airline").mkdir()
@@ -79,7 +65,7 @@ def test_a_benchmark_that_does_not_start_says_why(capsys: Capture, monkeypatch: 
     Path(".venv-airline/bin/python").write_text("#!/bin/sh\necho 'No module named tau2.registry' >&2\n")
     Path(".venv-airline/bin/python").chmod(0o755)
     monkeypatch.setattr("sgcd.act.environments.airline.description.find_wrong_data", lambda data, domain: iter(()))
-    Path("recipe.yaml").write_text(RECIPE)
+    write_recipe("airline")
     assert main([*EVALUATE, "--trials", "0"]) == 1
     told = "the benchmark does not start: No module named tau2.registry; make it anew: sgcd setup airline"
     assert told in capsys.readouterr().err

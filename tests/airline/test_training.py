@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from helpers.benchmarks import read_lines
 from helpers.call_policies import END, call_text, save_call_policy
 from sgcd.act.environments.airline.description import Domain
 from sgcd.cli import main
@@ -39,8 +40,8 @@ def test_three_steps(arm: str, folder: Path, domain: Domain, tmp_path: Path, mon
         "evaluation={split: test, every: 3, tasks: 2, trials: 1}",
     ]
     assert main(["train", str(RECIPES / f"{arm}.yaml"), *keys, "--run", "run"]) == 0
-    steps = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    trials = [json.loads(line) for line in Path("run/evaluation.jsonl").read_text().splitlines()]
+    steps = read_lines("run/metrics.jsonl")
+    trials = read_lines("run/evaluation.jsonl")
     assert [step["broken"] for step in steps] == [0, 0, 0]
     assert sum(step["mixed"] for step in steps) >= 2
     assert {trial["broken"] for trial in trials} == {""}
@@ -84,7 +85,7 @@ def test_three_steps_of_the_supervised_start(
         "evaluation={split: test, every: 3, tasks: 2, trials: 1}",
     ]
     assert main(["sft", str(RECIPES / "sft.yaml"), *keys, "--run", "run"]) == 0
-    trials = [json.loads(line) for line in Path("run/evaluation.jsonl").read_text().splitlines()]
+    trials = read_lines("run/evaluation.jsonl")
     assert {trial["step"] for trial in trials} == {0, 3}
     assert {trial["broken"] for trial in trials} == {""}
     assert Path("run/policy/model.safetensors").is_file()

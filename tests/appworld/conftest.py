@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from helpers.appworld_plays import Servers, run_python
+from helpers.benchmarks import borrow_environment
 from sgcd.act.environments.appworld.description import VERDICTS_ROOT, WORLDS_ROOT, appworld_process
 from sgcd.act.environments.appworld.setup import is_installed, set_up_appworld
 
@@ -19,9 +20,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `sgcd setup appworld --data` makes of data with six tasks of our own, over the installed package."""
     if not is_installed(FOLDER):
         pytest.skip("AppWorld is not installed: make test-appworld")
-    home = tmp_path_factory.mktemp("appworld")
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (home / name).symlink_to(FOLDER / name)
+    home = borrow_environment(FOLDER, tmp_path_factory.mktemp("appworld") / "home")
     root = home / "official"
     root.mkdir()
     run_python(home, "build_root.py", root)

@@ -5,24 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from helpers.benchmarks import EVALUATE, Capture, check_that_other_folders_are_refused, refused, write_recipe
 from sgcd.act.environments.appworld.setup import OFFICIAL_APIS, OFFICIAL_SIZES, check_sizes
-from sgcd.cli import main
 from sgcd.errors import EnvironmentFault
 
-RECIPE = 'version: 1\nsteps: 1\npolicy: {start: "lab:plain"}\nenvironment: {name: appworld}\nmethod: {name: grpo}\n'
-EVALUATE = ("evaluate", "recipe.yaml", "evaluation.model={base_url: http://127.0.0.1:9/v1, model: x}")
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def refused(capsys: Capture, *arguments: str) -> str:
-    assert main(arguments) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    return line
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 def make_data(*, with_truth: bool) -> None:
@@ -44,10 +31,7 @@ def test_what_is_no_data_of_appworld_is_refused_before_anything_is_installed(cap
 
 def test_a_folder_of_other_things_is_left_alone(capsys: Capture) -> None:
     make_data(with_truth=True)
-    Path("mine").mkdir()
-    Path("mine/letter.txt").write_text("dear mia")
-    line = refused(capsys, "setup", "appworld", "--data", "data", "--folder", "mine")
-    assert "mine: is not empty and no environment of Python" in line
+    check_that_other_folders_are_refused(capsys, "appworld", "--data", "data")
 
 
 def test_another_number_of_tasks_is_refused() -> None:
@@ -62,13 +46,13 @@ def test_another_number_of_tasks_is_refused() -> None:
 
 
 def test_a_recipe_names_what_its_benchmark_lacks(capsys: Capture) -> None:
-    Path("recipe.yaml").write_text(RECIPE)
+    write_recipe("appworld")
     make = "make it: sgcd setup appworld --data DATA --folder .venv-appworld"
-    assert f"environment.folder: .venv-appworld holds no benchmark; {make}" in refused(capsys, *EVALUATE)
+    assert f"environment.folder: .venv-appworld holds no benchmark; {make}" in refused(capsys, *EVALUATE[:3])
     Path(".venv-appworld/bin").mkdir(parents=True)
     Path(".venv-appworld/bin/appworld").touch()
-    assert f"environment.folder: .venv-appworld holds no data; {make}" in refused(capsys, *EVALUATE)
+    assert f"environment.folder: .venv-appworld holds no data; {make}" in refused(capsys, *EVALUATE[:3])
     Path(".venv-appworld/appworld.json").write_text("{}")
-    assert "appworld.json is of another version of sgcd" in refused(capsys, *EVALUATE)
+    assert "appworld.json is of another version of sgcd" in refused(capsys, *EVALUATE[:3])
     Path(".venv-appworld/appworld.json").write_text(json.dumps({"format": 1, "splits": {}}))
-    assert "worlds/data has no tasks any more" in refused(capsys, *EVALUATE)
+    assert "worlds/data has no tasks any more" in refused(capsys, *EVALUATE[:3])

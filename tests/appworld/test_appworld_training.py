@@ -1,16 +1,12 @@
 """The smallest run of each recipe: three steps of a random policy that writes whole blocks of code, one killed."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
 from helpers.appworld_plays import LONG
+from helpers.benchmarks import borrow_environment, read_lines, train_three_steps_with_a_kill
 from helpers.call_policies import END, save_call_policy
 from sgcd.act.environments.appworld.description import APPWORLD_DESCRIPTION
 from sgcd.cli import main
@@ -24,16 +20,12 @@ SHARES = {RIGHT: 0.3, WRONG: 0.3, END: 0.35, "The": 0.05}
 def test_three_steps(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One train task, of which half of the rollouts know the answer."""
     monkeypatch.chdir(tmp_path)
-    few = tmp_path / "few"
-    few.mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg", "worlds", "verdicts"):
-        (few / name).symlink_to(folder / name)
+    few = borrow_environment(folder, tmp_path / "few", "worlds", "verdicts")
     description = json.loads((folder / APPWORLD_DESCRIPTION).read_text())
     description["splits"]["train"] = [task for task in description["splits"]["train"] if task["id"] == "mini0002_1"]
     (few / APPWORLD_DESCRIPTION).write_text(json.dumps(description))
     save_call_policy(Path("policy"), SHARES, "The task of a person is done by code. " * 20)
     keys = [
-        "steps=3",
         "policy={start: policy}",
         f"environment={{name: appworld, folder: '{few}'}}",
         f"siblings={{groups: 1, group_size: 4, rounds: 4, limits: {{turns: 3, tokens: 1000, seconds: {LONG}}}}}",
@@ -41,23 +33,9 @@ def test_three_steps(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPat
         "reference={writer: {name: built-in}}",
         "optimizer.lr=0.01",
         "evaluation={split: dev, every: 3, tasks: 3, greedy: true, trials: 0}",
-        "checkpoint={every: 1}",
     ]
-    command = ["train", str(RECIPES / "sgcd.yaml"), *keys, "--run", "run"]
-    process = subprocess.Popen([sys.executable, "-m", "sgcd", *command])
-    deadline = time.monotonic() + LONG
-    while not Path("run/checkpoints/0001").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert main(["train", "--run", "run", "--resume"]) == 0
-    steps = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    assert [step["step"] for step in steps] == [1, 2, 3]
-    assert [step["broken"] for step in steps] == [0, 0, 0]
-    assert sum(step["mixed"] for step in steps) >= 2
-    policies = [Path(name, "model.safetensors").read_bytes() for name in ("policy", "run/policy")]
-    assert policies[0] != policies[1]
-    trials = [json.loads(line) for line in Path("run/evaluation.jsonl").read_text().splitlines()]
+    train_three_steps_with_a_kill(RECIPES / "sgcd.yaml", keys, num_mixed=2)
+    trials = read_lines("run/evaluation.jsonl")
     assert {trial["step"] for trial in trials} == {0, 3}
     assert {(trial["broken"], trial["scenario"], trial["tests"]) for trial in trials} == {("", "mini0002", 2)}
     assert main(["report", "run"]) == 0

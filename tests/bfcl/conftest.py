@@ -5,16 +5,13 @@ from typing import Any
 
 import pytest
 
+from helpers.benchmarks import find_benchmark
 from sgcd.act.environments.bfcl.description import BFCL_DESCRIPTION, BfclTask, bfcl_process, load_bfcl
-
-FOLDER = Path(__file__).parents[2] / ".venv-bfcl"
 
 
 @pytest.fixture(scope="session")
 def folder() -> Path:
-    if not (FOLDER / BFCL_DESCRIPTION).is_file():
-        pytest.skip("BFCL is not installed: make test-bfcl")
-    return FOLDER
+    return find_benchmark("bfcl", BFCL_DESCRIPTION, "BFCL")
 
 
 @pytest.fixture(scope="session")

@@ -5,33 +5,18 @@ from pathlib import Path
 
 import pytest
 
+from helpers.benchmarks import EVALUATE, Capture, check_that_other_folders_are_refused, refused, write_recipe
 from sgcd.act.environments.bfcl.description import parse_tasks, split_of, tool_schema
-from sgcd.cli import main
 
-RECIPE = 'version: 1\nsteps: 1\npolicy: {start: "lab:plain"}\nenvironment: {name: bfcl}\nmethod: {name: grpo}\n'
-EVALUATE = ("evaluate", "recipe.yaml", "evaluation.model={base_url: http://127.0.0.1:9/v1, model: x}", "--split=test")
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def refused(capsys: Capture, *arguments: str) -> str:
-    assert main(arguments) == 2
-    [line] = capsys.readouterr().err.splitlines()
-    return line
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 def test_a_folder_of_other_things_is_left_alone(capsys: Capture) -> None:
-    Path("mine").mkdir()
-    Path("mine/letter.txt").write_text("dear mia")
-    assert "mine: is not empty and no environment of Python" in refused(capsys, "setup", "bfcl", "--folder", "mine")
+    check_that_other_folders_are_refused(capsys, "bfcl")
 
 
 def test_a_recipe_names_what_its_benchmark_lacks(capsys: Capture) -> None:
-    Path("recipe.yaml").write_text(RECIPE)
+    write_recipe("bfcl")
     expected = "environment.folder: .venv-bfcl holds no BFCL; make it: sgcd setup bfcl --folder .venv-bfcl"
     assert expected in refused(capsys, *EVALUATE)
     Path(".venv-bfcl").mkdir()

@@ -1,15 +1,11 @@
 """The smallest run of each recipe: three steps of a random policy that calls functions, one killed and resumed."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from helpers.benchmarks import borrow_environment, evaluate_run, read_lines, train_three_steps_with_a_kill
 from helpers.call_policies import END, call_text, save_call_policy
 from sgcd.act.environments.bfcl.description import BFCL_DESCRIPTION
 from sgcd.cli import main
@@ -33,10 +29,7 @@ def test_the_recipes_differ_in_the_method_alone() -> None:
 def few_tasks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the benchmark's environment and a few of its tasks; the tests run beside it."""
     monkeypatch.chdir(tmp_path)
-    few = tmp_path / "few"
-    few.mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg"):
-        (few / name).symlink_to(folder / name)
+    few = borrow_environment(folder, tmp_path / "few")
     description = json.loads((folder / BFCL_DESCRIPTION).read_text(encoding="utf-8"))
     description["tasks"] = [task for task in description["tasks"] if task["id"] in PLAYED]
     (few / BFCL_DESCRIPTION).write_text(json.dumps(description))
@@ -46,37 +39,20 @@ def few_tasks(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 def keys(folder: Path) -> list[str]:
     return [
-        "steps=3",
         "policy={start: policy}",
         f"environment={{name: bfcl, folder: '{folder}'}}",
         "siblings={groups: 1, group_size: 4, rounds: 4, limits: {turns: 6, tokens: 600, observation: 4096}}",
         "sampler={slots: 8, mode: lockstep, temperature: 1.0}",
         "optimizer.lr=0.01",
         "evaluation={split: test, every: 3, tasks: 2, trials: 1}",
-        "checkpoint={every: 1}",
     ]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["grpo", "sgcd"])
 def test_three_steps_killed_and_resumed(arm: str, few_tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["train", str(RECIPES / f"{arm}.yaml"), *keys(few_tasks), "--run", "run"]
-    process = subprocess.Popen([sys.executable, "-m", "sgcd", *command])
-    deadline = time.monotonic() + 300
-    while not Path("run/checkpoints/0001").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert main(["train", "--run", "run", "--resume"]) == 0
-    steps = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    assert [step["step"] for step in steps] == [1, 2, 3]
-    assert [step["broken"] for step in steps] == [0, 0, 0]
-    assert all(step["mixed"] for step in steps)
-    policies = [Path(folder, "model.safetensors").read_bytes() for folder in ("policy", "run/policy")]
-    assert policies[0] != policies[1]
-    capsys.readouterr()
-    assert main(["evaluate", "run", "--split", "test", "--trials", "2", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["modes"]["sampled"]
+    train_three_steps_with_a_kill(RECIPES / f"{arm}.yaml", keys(few_tasks), num_mixed=3)
+    found = evaluate_run(capsys)
     assert found["broken"]["trials"] == 0
     assert {"base", "miss_param"} <= found["categories"].keys()
 
@@ -85,5 +61,5 @@ def test_three_steps_killed_and_resumed(arm: str, few_tasks: Path, capsys: pytes
 def test_credit_by_turn_reads_the_parts(few_tasks: Path) -> None:
     arguments = [*keys(few_tasks), "steps=1", "method={name: by_turn}"]
     assert main(["train", str(RECIPES / "grpo.yaml"), *arguments, "--run", "run"]) == 0
-    [step] = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
+    [step] = read_lines("run/metrics.jsonl")
     assert (step["broken"], step["mixed"]) == (0, 1)

@@ -55,6 +55,13 @@ class Browser:
         while self.run("document.readyState") != "complete":
             pass
 
+    def open_at(self, path: Path, width: int, height: int) -> None:
+        """Open a page in a window of this size, and forget what earlier pages logged and asked for."""
+        self.look(width, height)
+        self.complaints.clear()
+        self.requests.clear()
+        self.open(path)
+
     def run(self, script: str) -> Any:
         answer = self.call("Runtime.evaluate", expression=script, returnByValue=True)
         assert "exceptionDetails" not in answer, answer["exceptionDetails"]

@@ -1,14 +1,13 @@
 """The page of recorded rollouts in a real browser: long rollouts, search, links, and texts that would like to run."""
 
 import time
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from helpers.browser import PROGRAM, Browser, browser
+from helpers.browser import Browser
 from helpers.recorded import BOOK, MIXED, answered, asks, call, says, write_lines
 from sgcd.cli import main
 from sgcd.credit_records import Credit, CreditRecord
@@ -61,31 +60,10 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "A" / "report.html"
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
-    with browser(tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
-
-
 @pytest.fixture
 def shown(chromium: Browser, page: Path) -> Browser:
-    chromium.look(1280, 900)
-    chromium.complaints.clear()
-    chromium.requests.clear()
-    chromium.open(page)
+    chromium.open_at(page, 1280, 900)
     return chromium
-
-
-in_browser = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here: apt-get install chromium"),
-]
-
-
-def browser_test(test: Any) -> Any:
-    for mark in in_browser:
-        test = mark(test)
-    return test
 
 
 def search(shown: Browser, words: str) -> str:
@@ -97,7 +75,7 @@ def search(shown: Browser, words: str) -> str:
     }})()""")
 
 
-@browser_test
+@pytest.mark.slow
 def test_hostile_rollouts_are_text_and_ask_for_nothing(shown: Browser, page: Path) -> None:
     assert shown.complaints == []
     assert [url for url in shown.requests if not url.startswith("data:")] == [page.as_uri()]
@@ -109,7 +87,7 @@ def test_hostile_rollouts_are_text_and_ask_for_nothing(shown: Browser, page: Pat
     assert page.stat().st_size < 1_000_000
 
 
-@browser_test
+@pytest.mark.slow
 def test_search_and_filters_find_tasks(shown: Browser) -> None:
     assert search(shown, "economy") == "1 of 2 tasks"
     assert search(shown, "SEATS please") == "2 tasks"
@@ -124,7 +102,7 @@ def test_search_and_filters_find_tasks(shown: Browser) -> None:
     assert shown.run(f"{box}.width > 60 && getComputedStyle(document.getElementById('sought')).opacity === '1'")
 
 
-@browser_test
+@pytest.mark.slow
 def test_a_slash_leads_to_the_search_and_words_there_change_no_colour(shown: Browser) -> None:
     shown.key("/", text="/")
     assert shown.run("document.activeElement.id") == "sought"
@@ -134,7 +112,7 @@ def test_a_slash_leads_to_the_search_and_words_there_change_no_colour(shown: Bro
     assert shown.run("document.querySelector('fieldset input:checked').id") == before
 
 
-@browser_test
+@pytest.mark.slow
 def test_a_link_opens_its_task(chromium: Browser, shown: Browser, page: Path) -> None:
     shown.run("document.querySelectorAll('details.task').forEach(task => { task.open = false })")
     shown.run("location.hash = 'task-1-2'")
@@ -145,7 +123,7 @@ def test_a_link_opens_its_task(chromium: Browser, shown: Browser, page: Path) ->
     assert shown.run("location.hash") == "#task-1-1"
 
 
-@browser_test
+@pytest.mark.slow
 def test_a_long_rollout_is_folded_and_its_marks_open_turns(shown: Browser) -> None:
     shown.run("document.getElementById('task-1-2').open = true")
     table = "document.querySelector('#task-1-2 table')"
@@ -166,7 +144,7 @@ def test_a_long_rollout_is_folded_and_its_marks_open_turns(shown: Browser) -> No
     assert shown.run(f"{table}.querySelectorAll('.strip .bad').length") == 2
 
 
-@browser_test
+@pytest.mark.slow
 def test_the_page_is_no_wider_than_its_window(shown: Browser) -> None:
     shown.run("document.querySelectorAll('details.task').forEach(task => { task.open = true })")
     for width in (1280, 390):

@@ -1,6 +1,5 @@
 """The page in a real browser: it opens without a complaint, asks for nothing, and shows what is asked of it."""
 
-from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +7,12 @@ import numpy as np
 import pytest
 
 from helpers import drawn_runs
-from helpers.browser import PROGRAM, Browser, browser
+from helpers.browser import Browser
 from sgcd.records import Group, Task
 from sgcd.show import report
 from sgcd.storage.run_folder import RunFolder
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PROGRAM is None, reason="there is no Chromium here: apt-get install chromium"),
-]
+pytestmark = pytest.mark.slow
 MODES = ("weight", "divergence", "advantage", "kind")
 NOTHING = "rgba(0, 0, 0, 0)"
 HOSTILE = "</script><img src=x onerror=\"document.title='taken'\">\u202e"
@@ -31,18 +27,9 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         return report.write_report(drawn_runs.draw(tmp_path_factory.mktemp("shown") / "run").path)
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory: pytest.TempPathFactory) -> Generator[Browser]:
-    with browser(tmp_path_factory.mktemp("browser")) as opened:
-        yield opened
-
-
 @pytest.fixture
 def shown(chromium: Browser, page: Path) -> Browser:
-    chromium.look(1400, 1000)
-    chromium.complaints.clear()
-    chromium.requests.clear()
-    chromium.open(page)
+    chromium.open_at(page, 1400, 1000)
     return chromium
 
 

@@ -5,16 +5,13 @@ from typing import Any
 
 import pytest
 
+from helpers.benchmarks import find_benchmark
 from sgcd.act.environments.textworld import GAMES_FILE, textworld_process
-
-FOLDER = Path(__file__).parents[2] / ".venv-textworld"
 
 
 @pytest.fixture(scope="session")
 def folder() -> Path:
-    if not (FOLDER / GAMES_FILE).is_file():
-        pytest.skip("TextWorld is not installed: make test-textworld")
-    return FOLDER
+    return find_benchmark("textworld", GAMES_FILE, "TextWorld")
 
 
 @pytest.fixture(scope="session")

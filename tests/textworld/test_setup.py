@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from helpers.benchmarks import EVALUATE, Capture, check_that_other_folders_are_refused, refused, write_recipe
 from sgcd.act.environments.textworld import setup
 from sgcd.act.environments.textworld.game_server import refuse_command
 from sgcd.cli import main
@@ -12,25 +13,11 @@ from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import recipe_differences
 
 RECIPES = Path(__file__).parents[2] / "recipes/textworld"
-RECIPE = 'version: 1\nsteps: 1\npolicy: {start: "lab:plain"}\nenvironment: {name: textworld}\nmethod: {name: grpo}\n'
-EVALUATE = ("evaluate", "recipe.yaml", "evaluation.model={base_url: http://127.0.0.1:9/v1, model: x}", "--split=test")
-Capture = pytest.CaptureFixture[str]
-
-
-@pytest.fixture(autouse=True)
-def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
-def refused(capsys: Capture, *arguments: str) -> str:
-    assert main(arguments) == 2
-    return capsys.readouterr().err.splitlines()[-1]
+pytestmark = pytest.mark.usefixtures("in_empty_folder")
 
 
 def test_a_folder_of_other_things_is_left_alone(capsys: Capture) -> None:
-    Path("mine").mkdir()
-    Path("mine/letter.txt").write_text("dear mia")
-    assert "mine: is not empty and no environment" in refused(capsys, "setup", "textworld", "--folder", "mine")
+    check_that_other_folders_are_refused(capsys, "textworld")
 
 
 def test_games_that_cannot_be_made_are_an_error(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,12 +29,13 @@ def test_games_that_cannot_be_made_are_an_error(capsys: Capture, monkeypatch: py
         (folder / "bin/python").chmod(0o755)
 
     monkeypatch.setattr(setup, "make_environment", make_environment)
-    found = refused(capsys, "setup", "textworld")
-    assert found.endswith(".venv-textworld: TextWorld could not make a game: No module named textworld")
+    assert main(["setup", "textworld"]) == 2
+    expected = ".venv-textworld: TextWorld could not make a game: No module named textworld"
+    assert capsys.readouterr().err.rstrip().endswith(expected)
 
 
 def test_a_recipe_names_the_games_that_it_lacks(capsys: Capture) -> None:
-    Path("recipe.yaml").write_text(RECIPE)
+    write_recipe("textworld")
     expected = "environment.folder: .venv-textworld holds no games; make them: sgcd setup textworld"
     assert expected in refused(capsys, *EVALUATE)
     Path(".venv-textworld").mkdir()

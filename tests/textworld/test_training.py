@@ -1,15 +1,11 @@
 """The smallest run of each recipe: a supervised start, and three steps of a policy that types whole walkthroughs."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
 
+from helpers.benchmarks import borrow_environment, evaluate_run, read_lines, train_three_steps_with_a_kill
 from helpers.call_policies import END, call_text, save_call_policy
 from sgcd.act.environments.textworld import GAMES_FILE, GAMES_FORMAT, PLAY_TOOL, SYSTEM
 from sgcd.act.environments.textworld.setup import WALKTHROUGHS_FILE
@@ -23,10 +19,7 @@ RECIPES = Path(__file__).parents[2] / "recipes/textworld"
 def few_games(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with TextWorld's environment and a few games; the tests run beside it, with a policy for them."""
     monkeypatch.chdir(tmp_path)
-    few = tmp_path / "few"
-    few.mkdir()
-    for name in ("bin", "lib", "pyvenv.cfg", "games"):
-        (few / name).symlink_to(folder / name)
+    few = borrow_environment(folder, tmp_path / "few", "games")
     games = {"train": ["train-0"], "dev": ["dev-0"], "test": ["test-0", "test-1"]}
     (few / GAMES_FILE).write_text(json.dumps({"format": GAMES_FORMAT, "games": games}))
     lines = (folder / WALKTHROUGHS_FILE).read_text(encoding="utf-8").splitlines()[:6]
@@ -45,30 +38,15 @@ def keys(folder: Path) -> list[str]:
         f"environment={{name: textworld, folder: '{folder}', admissible: true}}",
         "sampler={slots: 8, mode: lockstep, temperature: 1.0}",
         "evaluation={split: test, every: 3, tasks: 2, trials: 1}",
-        "checkpoint={every: 1}",
     ]
 
 
 @pytest.mark.parametrize("arm", ["grpo", "sgcd"])
 def test_three_steps_killed_and_resumed(arm: str, few_games: Path, capsys: pytest.CaptureFixture[str]) -> None:
     siblings = "siblings={groups: 1, group_size: 4, rounds: 4, limits: {turns: 4, tokens: 900, observation: 2000}}"
-    command = ["train", str(RECIPES / f"{arm}.yaml"), *keys(few_games), "steps=3", siblings, "optimizer.lr=0.01"]
-    process = subprocess.Popen([sys.executable, "-m", "sgcd", *command, "--run", "run"])
-    deadline = time.monotonic() + 300
-    while not Path("run/checkpoints/0001").exists() and process.poll() is None and time.monotonic() < deadline:
-        time.sleep(0.02)
-    os.kill(process.pid, signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert main(["train", "--run", "run", "--resume"]) == 0
-    steps = [json.loads(line) for line in Path("run/metrics.jsonl").read_text().splitlines()]
-    assert [step["step"] for step in steps] == [1, 2, 3]
-    assert [step["broken"] for step in steps] == [0, 0, 0]
-    assert sum(step["mixed"] for step in steps) >= 2
-    policies = [Path(folder, "model.safetensors").read_bytes() for folder in ("policy", "run/policy")]
-    assert policies[0] != policies[1]
-    capsys.readouterr()
-    assert main(["evaluate", "run", "--split", "test", "--trials", "2", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)["modes"]["sampled"]
+    run_keys = [*keys(few_games), siblings, "optimizer.lr=0.01"]
+    train_three_steps_with_a_kill(RECIPES / f"{arm}.yaml", run_keys, num_mixed=2)
+    found = evaluate_run(capsys)
     assert (found["broken"]["trials"], found["overall"]["trials"]) == (0, 4)
 
 
@@ -76,6 +54,6 @@ def test_the_supervised_start_reads_the_walkthroughs(few_games: Path) -> None:
     limits = "siblings={limits: {turns: 3, tokens: 1000, observation: 2000}}"
     data = "supervised={data: [walkthroughs.jsonl], epochs: 1, batch_size: 2}"
     assert main(["sft", str(RECIPES / "sft.yaml"), *keys(few_games), limits, data, "--run", "run"]) == 0
-    trials = [json.loads(line) for line in Path("run/evaluation.jsonl").read_text().splitlines()]
+    trials = read_lines("run/evaluation.jsonl")
     assert {trial["broken"] for trial in trials} == {""}
     assert Path("run/policy/model.safetensors").is_file()

@@ -1,7 +1,8 @@
 """sgcd setup: installs a benchmark beside sgcd, in an environment of its own."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -32,11 +33,8 @@ def airline(
     """
     from sgcd.act.environments.airline.setup import set_up_airline
 
-    found = set_up_airline(source, folder, lambda line: progress_console().print(line, soft_wrap=True))
-    if json:
-        print_json({"schema": SCHEMA, **found})
-        return
-    results_console().print(f"tau2-bench {found['version']} is in {folder}", soft_wrap=True)
+    found = set_up_airline(source, folder, report_progress)
+    print_found(found, f"tau2-bench {found['version']} is in {folder}", as_json=json)
 
 
 @setup_app.command()
@@ -51,11 +49,8 @@ def bfcl(
     """
     from sgcd.act.environments.bfcl.setup import set_up_bfcl
 
-    found = set_up_bfcl(folder, lambda line: progress_console().print(line, soft_wrap=True))
-    if json:
-        print_json({"schema": SCHEMA, **found})
-        return
-    results_console().print(f"bfcl-eval {found['version']} is in {folder}", soft_wrap=True)
+    found = set_up_bfcl(folder, report_progress)
+    print_found(found, f"bfcl-eval {found['version']} is in {folder}", as_json=json)
 
 
 @setup_app.command()
@@ -74,15 +69,10 @@ def appworld(
     """
     from sgcd.act.environments.appworld.setup import set_up_appworld
 
-    found = set_up_appworld(folder, data, lambda line: progress_console().print(line, soft_wrap=True))
-    if json:
-        print_json({"schema": SCHEMA, **found})
-        return
+    found = set_up_appworld(folder, data, report_progress)
     sizes = found["splits"] or {"no data": "yet"}
-    results_console().print(
-        f"{found['package']} is in {folder}: {', '.join(f'{name} {size}' for name, size in sizes.items())}",
-        soft_wrap=True,
-    )
+    listed = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    print_found(found, f"{found['package']} is in {folder}: {listed}", as_json=json)
 
 
 @setup_app.command()
@@ -97,8 +87,17 @@ def textworld(
     """
     from sgcd.act.environments.textworld.setup import set_up_textworld
 
-    found = set_up_textworld(folder, lambda line: progress_console().print(line, soft_wrap=True))
-    if json:
+    found = set_up_textworld(folder, report_progress)
+    print_found(found, f"{found['games']} games are in {folder}", as_json=json)
+
+
+def report_progress(line: str) -> None:
+    progress_console().print(line, soft_wrap=True)
+
+
+def print_found(found: Mapping[str, Any], sentence: str, *, as_json: bool) -> None:
+    """What a setup found, as one JSON object or in a sentence."""
+    if as_json:
         print_json({"schema": SCHEMA, **found})
-        return
-    results_console().print(f"{found['games']} games are in {folder}", soft_wrap=True)
+    else:
+        results_console().print(sentence, soft_wrap=True)
