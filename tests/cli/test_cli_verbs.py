@@ -202,12 +202,13 @@ def test_the_demo_takes_a_new_folder_each_time(capsys: Capture, monkeypatch: pyt
     sgcd = Path("sgcd.yaml")
     sgcd.write_text(small.read_text().replace("name: grpo", "name: sgcd"))
     assert sgcd.read_text() != small.read_text()
-    monkeypatch.setattr("sgcd.recipe.load.lab_recipe_path", lambda method: {"grpo": small, "sgcd": sgcd}[method])
+    monkeypatch.setattr("sgcd.recipe.load.lab_recipe_path", lambda name: sgcd if name.endswith("sgcd") else small)
     assert main(["lab"]) == 0
     said = capsys.readouterr().out
     assert "runs/lab-sgcd-1@1  against  runs/lab-grpo-1@1  (dev tasks)" in said
     assert "report of sgcd: runs/lab-sgcd-1/report.html" in said
-    assert said.splitlines()[-1].startswith("Success on dev tasks ") and said.endswith(".\n")
+    [verdict] = [line for line in said.splitlines() if line.startswith("Success on dev tasks ")]
+    assert verdict.endswith(".") and said.splitlines()[-1].startswith("At the long desk, ")
     assert main(["lab", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert {method: run["run"] for method, run in told["runs"].items()} == {

@@ -1,14 +1,9 @@
 """Trains the runs of a study, each as a process of `sgcd train`; a stopped run is resumed, a finished one is kept."""
 
-import multiprocessing
-import os
-import runpy
-import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from sgcd.errors import FolderError, StudyError
 from sgcd.recipe.load import load_recipe
@@ -17,13 +12,11 @@ from sgcd.storage.atomic import write_atomic
 from sgcd.storage.lock import lock_run
 from sgcd.storage.run_folder import RunFolder
 from sgcd.study.arms.plan import PlannedRun
+from sgcd.study.arms.train_process import run_train_process
 
 ReportLine = Callable[[str], None]
 CRASH_FILE = "crash.txt"
 """Beside the folder of a run that ended with an error: its last line. The next call tries the run again."""
-_PROCESSES = multiprocessing.get_context("forkserver")
-_IMPORTED_ONCE = ["sgcd.assemble", "sgcd.learn.training.trainer", "transformers.models.qwen3.modeling_qwen3"]
-"""Imported by the process that all runs are forked from: importing takes longer than ten of the lab's steps."""
 _STOPPED = 130
 _LOCK_POLL_SECONDS = 2.0
 
@@ -32,9 +25,6 @@ def train_runs(runs: Sequence[PlannedRun], jobs: int, report: ReportLine) -> Non
     """Train what is not finished yet, `jobs` processes at a time; say after each run how much time is left."""
     check_same_recipes(runs)
     waiting = [run for run in runs if not is_finished(run)]
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-    if sys.platform == "linux":  # elsewhere a process may not fork safely once it has imported torch
-        _PROCESSES.set_forkserver_preload(_IMPORTED_ONCE)
     if len(waiting) < len(runs):
         report(f"{len(runs) - len(waiting)} of {len(runs)} runs are finished already")
     began = time.monotonic()
@@ -84,30 +74,15 @@ def _train(run: PlannedRun, report: ReportLine) -> str:
     _wait_for_lock(run.path, report)
     is_started = (run.path / "recipe.yaml").exists()
     arguments = ["--resume"] if is_started else [str(run.recipe_path), *run.overrides]
-    with NamedTemporaryFile("r", encoding="utf-8", errors="replace") as output:
-        words = ["sgcd", "train", "--run", str(run.path), *arguments]
-        process = _PROCESSES.Process(target=_run_command, args=(words, output.name))
-        process.start()
-        process.join()
-        lines = output.read().strip().splitlines()
-    if process.exitcode in (_STOPPED, -2):
+    finished = run_train_process(["--run", str(run.path), *arguments])
+    if finished.exit_code in (_STOPPED, -2):
         raise KeyboardInterrupt
     if is_finished(run):  # a run that moved nothing ends with code 1, and is a result too
         crash_path(run).unlink(missing_ok=True)
         return ""
-    lines = lines or [f"exit code {process.exitcode} and no message"]
-    write_atomic(crash_path(run), f"{lines[-1]}\n".encode())
-    return lines[-1]
-
-
-def _run_command(words: list[str], output: str) -> None:
-    """In a process of its own: the command `sgcd`, whose messages go to the file `output`."""
-    for stream, path in ((1, os.devnull), (2, output)):
-        descriptor = os.open(path, os.O_WRONLY)
-        os.dup2(descriptor, stream)
-        os.close(descriptor)
-    sys.argv = words
-    runpy.run_module("sgcd", run_name="__main__")
+    crash = next(filter(None, reversed(finished.messages)), f"exit code {finished.exit_code} and no message")
+    write_atomic(crash_path(run), f"{crash}\n".encode())
+    return crash
 
 
 def _wait_for_lock(path: Path, report: ReportLine) -> None:

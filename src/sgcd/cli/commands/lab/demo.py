@@ -1,14 +1,10 @@
 """sgcd lab's runs: the demo in two worlds side by side, and the collapse."""
 
 import json as jsonlib
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import count
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 import typer
@@ -129,15 +125,14 @@ def train_side_by_side(runs: Mapping[str, tuple[Path, Path]]) -> dict[str, Any]:
 
 
 def train_in_process(name: str, recipe: Path, run: Path) -> tuple[int, str]:
-    """`sgcd train` in a process with one thread, its progress behind `name`; returns the exit code and the JSON."""
-    command = [sys.executable, "-m", "sgcd", "train", str(recipe), "--run", str(run), "--json"]
-    with TemporaryFile("w+", encoding="utf-8") as output:
-        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        with subprocess.Popen(command, stdout=output, stderr=subprocess.PIPE, text=True, env=environment) as process:
-            for line in process.stderr or ():
-                progress_console().print(f"{name}  {line.rstrip()}", soft_wrap=True)
-        output.seek(0)
-        return process.returncode, output.read()
+    """`sgcd train` in a process of its own, its progress behind `name`; returns the exit code and the JSON."""
+    from sgcd.study.arms.train_process import run_train_process
+
+    def show(line: str) -> None:
+        progress_console().print(f"{name}  {line}", soft_wrap=True)
+
+    finished = run_train_process([str(recipe), "--run", str(run), "--json"], show)
+    return finished.exit_code, finished.output
 
 
 def demo_verdict(runs: Mapping[str, Any], comparison: Mapping[str, Any]) -> str:
