@@ -195,7 +195,7 @@ def compare_with_rows(sequences: list[TokenIds], tokens: int) -> None:
     teachers = [read_teacher(policy, group, config) for config in (alone, shared)]
     for one, other in zip(*teachers, strict=True):
         assert torch.equal(one.observed_ids, other.observed_ids)
-        assert torch.allclose(one.logprobs[:, :5], other.logprobs[:, :5], atol=1e-5)
+        assert torch.allclose(one.outcome_logprobs[:, :5], other.outcome_logprobs[:, :5], atol=1e-5)
     scores = [
         score_student_no_grad(policy, group, [teachers[0]], divergence="reverse_kl", config=config)
         for config in (alone, shared)

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.function import FunctionCtx
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.flex_attention import flex_attention_forward
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from sgcd.learn.policy.attention_masks import FULL, MASKED_ATTENTION, SLIDING, TREE_ATTENTION, AttentionMasks
@@ -60,11 +60,20 @@ class TreeRow:
         )
 
 
+def can_branch(config: Any, attn_implementation: str | None) -> bool:
+    """Whether a config names nothing that keeps its model from reading trees of prefixes."""
+    return not _stateful_layers(config) and (attn_implementation or "sdpa") in MASKED_ATTENTION
+
+
+def _stateful_layers(config: Any) -> set[str]:
+    layer_types: list[str] = getattr(config.get_text_config(), "layer_types", None) or []
+    return {*layer_types} - {FULL, SLIDING}
+
+
 def why_not_shared(model: Any) -> str:
     """Why a model does not read trees of prefixes, which is logged once; empty where it does."""
     config = unwrap_adapter(model).config
-    layer_types = set(getattr(config.get_text_config(), "layer_types", None) or ()) - {FULL, SLIDING}
-    if layer_types:
+    if layer_types := _stateful_layers(config):
         reason = f"layers of {', '.join(sorted(layer_types))} keep a state that cannot branch"
     elif config._attn_implementation not in MASKED_ATTENTION:
         reason = f"{config._attn_implementation} takes no mask of a tree"
@@ -155,29 +164,32 @@ def attend_to_tree(
     if query.is_cuda:
         mask = prefix_tree.block_mask
         return flex_attention_forward(module, query, key, value, mask, scaling=scaling)[0], None
-    groups = getattr(module, "num_key_value_groups", 1)
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    attended: Any = NodeAttention.apply(query * scale, key, value, prefix_tree.nodes)
+    attended: Any = NodeAttention.apply(query, key, value, (prefix_tree.nodes, scale))
     return attended.transpose(1, 2), None
 
 
 class NodeAttention(torch.autograd.Function):
-    """Softmax attention of scaled queries over a tree on the CPU: one flash kernel a node, forward and backward."""
+    """Softmax attention over a tree on the CPU: one flash kernel a node, forward and backward.
+
+    Several heads of queries may share a head of keys: the kernel reads it in place, and no copy is kept.
+    """
 
     @staticmethod
     def forward(
-        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, nodes: list[tuple[int, int, int]]
+        ctx: FunctionCtx, query: Tensor, key: Tensor, value: Tensor, row: tuple[list[tuple[int, int, int]], float]
     ) -> Tensor:
+        """`row`: the nodes of the tree, and the scale of the queries."""
         rows, heads, size, width = query.shape
         dtype, root_end = torch.promote_types(query.dtype, torch.float32), 0
         out = query.new_empty((rows, size, heads, width), dtype=dtype).transpose(1, 2)
         log_sum = query.new_empty((rows, heads, size), dtype=dtype)
+        nodes, scale = row
         for start, stop, end in nodes:
             own, keys = slice(start, end), slice(start, stop)
             # Causal in the node itself; the tokens below come after all of its keys and see them all.
             part, part_log_sum = _aten._scaled_dot_product_flash_attention_for_cpu(
-                query[:, :, own], key[:, :, keys], value[:, :, keys], 0.0, True, scale=1.0
+                query[:, :, own], key[:, :, keys], value[:, :, keys], 0.0, True, scale=scale
             )
             if start >= root_end:  # a root: nothing is above
                 out[:, :, own], log_sum[:, :, own], root_end = part, part_log_sum, end
@@ -188,14 +200,15 @@ class NodeAttention(torch.autograd.Function):
             log_sum[:, :, own] = total
         out = out.to(query.dtype)
         ctx.save_for_backward(query, key, value, out, log_sum)
-        ctx.nodes = nodes  # pyright: ignore[reportAttributeAccessIssue]
+        ctx.row = row  # pyright: ignore[reportAttributeAccessIssue]
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_out: Tensor) -> tuple[Tensor | None, ...]:
         query, key, value, out, log_sum = ctx.saved_tensors
         grad_query, grad_key, grad_value = (torch.zeros_like(tensor) for tensor in (query, key, value))
-        for start, stop, end in ctx.nodes:
+        nodes, scale = ctx.row
+        for start, stop, end in nodes:
             own, keys = slice(start, end), slice(start, stop)
             grads = _aten._scaled_dot_product_flash_attention_for_cpu_backward(
                 grad_out[:, :, own],
@@ -206,7 +219,7 @@ class NodeAttention(torch.autograd.Function):
                 log_sum[:, :, own],
                 0.0,
                 True,
-                scale=1.0,
+                scale=scale,
             )
             grad_query[:, :, own] += grads[0]
             grad_key[:, :, keys] += grads[1]
