@@ -16,8 +16,9 @@ from helpers.tiny_policy import CHAT, Example, Watcher, accumulated, build_conte
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.attention_masks import AttentionMasks
 from sgcd.learn.policy.load import Policy, load_policy
-from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.engine import Engine
 from sgcd.learn.sampling.sample_tokens import UniformStream
+from sgcd.learn.sampling.sequence_state import SequenceState
 from sgcd.learn.scoring.forward import split_by_length
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.trainer import Trainer

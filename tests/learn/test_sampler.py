@@ -21,8 +21,9 @@ from helpers.ragged_conversations import (
     same,
     sampler_of,
 )
-from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.engine import Engine
 from sgcd.learn.sampling.sample_tokens import UniformStream
+from sgcd.learn.sampling.sequence_state import SequenceState
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,8 @@ import asyncio
 from collections.abc import Sequence
 from concurrent.futures import Executor
 
-from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.engine import Engine
+from sgcd.learn.sampling.sequence_state import SequenceState
 
 _TurnFutures = dict[SequenceState, asyncio.Future[None]]
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -13,41 +12,14 @@ from transformers import PreTrainedModel
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.attention_masks import MASKED_ATTENTION, AttentionMasks
 from sgcd.learn.sampling.kv_cache import SlotCache
-from sgcd.learn.sampling.sample_tokens import UniformStream, sample_tokens
-from sgcd.records import TokenIds
+from sgcd.learn.sampling.sample_tokens import sample_tokens
+from sgcd.learn.sampling.sequence_state import SequenceState
+from sgcd.learn.sampling.shared_prompts import MIN_SHARED_TOKENS, count_common_tokens, find_donor, find_leaders
 
 _IndexArray = NDArray[np.int64]
 
 _MAX_PREFILL_TOKENS = 16384
 """Tokens of one prefill batch, padding included."""
-
-
-@dataclass(eq=False, slots=True)
-class SequenceState:
-    """One rollout in the engine: its row, the number of its cached tokens, and the turn that is being sampled."""
-
-    index: int
-    temperature: float
-    uniforms: UniformStream
-    row: int = -1
-    num_cached: int = 0
-    pending_ids: list[int] = field(default_factory=list)
-    """Ids to feed before the first token of the turn. The last sampled id of a turn is fed with the next turn."""
-    max_tokens: int = 0
-    sampled_ids: list[int] = field(default_factory=list)
-    draft_ids: list[int] = field(default_factory=list)
-    """Guesses of what is sampled next, where the engine looks ahead."""
-    logprobs: list[float] = field(default_factory=list)
-    closed: bool = False
-
-    def start_turn(self, new_ids: TokenIds, max_tokens: int) -> None:
-        self.pending_ids = self.sampled_ids[-1:] + new_ids.tolist()
-        self.sampled_ids, self.draft_ids, self.logprobs, self.max_tokens = [], [], [], max_tokens
-
-    @property
-    def num_left(self) -> int:
-        """Tokens that the turn may still have."""
-        return self.max_tokens - len(self.sampled_ids)
 
 
 class Engine:
@@ -198,23 +170,46 @@ class Engine:
         return self._forward(len(sequences), token_ids, positions, cells=cells, max_length=max_length, num_logits=width)
 
     def _prefill(self, sequences: Sequence[SequenceState]) -> Tensor:
-        """Feed the pending ids; return the logits after the last of each sequence. A shared prompt is computed once."""
+        """Feed the pending ids; return the logits after the last of each sequence. What new prompts share is computed
+        once: whole prompts, as siblings have, and long beginnings."""
         self._assign_rows(sequences)
-        leader_of_prompt: dict[tuple[int, ...], SequenceState] = {}
-        leader_of: dict[SequenceState, SequenceState] = {}
-        for sequence in sequences:
-            if not sequence.num_cached:
-                leader_of[sequence] = leader_of_prompt.setdefault(tuple(sequence.pending_ids), sequence)
+        leader_of = find_leaders(sequences)
+        leaders = [sequence for sequence in sequences if leader_of[sequence] is sequence]
+        self._share_beginnings([sequence for sequence in leaders if not sequence.num_cached], sequences)
         logits: dict[SequenceState, Tensor] = {}
-        for batch in self._split_prefill([p for p in sequences if leader_of.get(p, p) is p]):
+        for batch in self._split_prefill(leaders):
             logits |= zip(batch, self._prefill_batch(batch), strict=True)
-        followers = [p for p, leader in leader_of.items() if leader is not p]
+        followers = [sequence for sequence in sequences if leader_of[sequence] is not sequence]
         if followers:
             for sequence in followers:
                 sequence.num_cached = leader_of[sequence].num_cached
             rows = [leader_of[p].row for p in followers]
             self._cache.copy_rows(rows, [p.row for p in followers], max(p.num_cached for p in followers))
-        return torch.stack([logits[leader_of.get(sequence, sequence)] for sequence in sequences])
+        return torch.stack([logits[leader_of[sequence]] for sequence in sequences])
+
+    def _share_beginnings(self, new: Sequence[SequenceState], joining: Sequence[SequenceState]) -> None:
+        """Copy beginnings of new prompts from rows that hold them; feed once what the other prompts have in common."""
+        others = [] if self._masks.is_stateful else [s for s in self._sequences if s and s not in joining]
+        left: list[SequenceState] = []
+        for sequence in new:
+            if donor := find_donor(sequence, others):
+                self._continue_from(donor[0], [sequence], donor[1])
+            else:
+                left.append(sequence)
+        num_common = count_common_tokens([sequence.pending_ids for sequence in left]) if len(left) > 1 else 0
+        if num_common >= MIN_SHARED_TOKENS:
+            first, rest = left[0], left[0].pending_ids[num_common:]
+            first.pending_ids = first.pending_ids[:num_common]
+            self._prefill_batch([first])
+            first.pending_ids = rest
+            self._continue_from(first, left[1:], num_common)
+
+    def _continue_from(self, donor: SequenceState, sequences: Sequence[SequenceState], num_tokens: int) -> None:
+        """Let new sequences begin with the first tokens of the donor's row."""
+        rows = [sequence.row for sequence in sequences]
+        self._cache.copy_rows([donor.row] * len(rows), rows, num_tokens)
+        for sequence in sequences:
+            sequence.num_cached, sequence.pending_ids = num_tokens, sequence.pending_ids[num_tokens:]
 
     def _split_prefill(self, sequences: Sequence[SequenceState]) -> list[list[SequenceState]]:
         """Batches of similar length. With stateful layers, continued sequences are batched with equal lengths only."""

@@ -13,8 +13,9 @@ from sgcd.chat import Chat
 from sgcd.errors import PolicyError, RecipeError
 from sgcd.learn.policy.load import get_context_window
 from sgcd.learn.sampling.batchers import ContinuousBatcher, LockstepBatcher
-from sgcd.learn.sampling.engine import Engine, SequenceState
+from sgcd.learn.sampling.engine import Engine
 from sgcd.learn.sampling.sample_tokens import UniformStream
+from sgcd.learn.sampling.sequence_state import SequenceState
 from sgcd.learn.settings import SamplerSettings
 from sgcd.records import TokenIds
 
