@@ -12,7 +12,7 @@ from sgcd.learn.settings import PRESETS, Preset
 from sgcd.recipe.keys import list_keys, suggest_keys
 from sgcd.recipe.load import load_recipe
 from sgcd.recipe.reference_page import document_recipe
-from sgcd.recipe.schema import RESUMABLE_KEYS, Recipe, dump_recipe, recipe_differences
+from sgcd.recipe.schema import RESUMABLE_KEYS, Recipe, dump_recipe, keep_micro_batches, recipe_differences
 
 LAB = Path("recipes/lab/grpo.yaml")
 SMALL = 'version: 1\nsteps: 3\npolicy: {start: "lab:plain"}\nenvironment: {name: lab}\nmethod: {name: grpo}\n'
@@ -237,3 +237,10 @@ def test_a_key_in_the_wrong_place_is_not_shown_again(section: str, typed: str):
         load_recipe(SMALL, [OWN, f"{section}={typed}", *(["reference.writer.name=llm"] if "writer" in section else [])])
     assert "sk-1234" not in str(refused.value)
     assert "base_url: expected" in str(refused.value) or f"did you mean {section}.key_env?" in str(refused.value)
+
+
+def test_micro_batches_that_a_recipe_leaves_open_are_those_of_the_start() -> None:
+    started = load_recipe(LAB, ["optimizer.micro_batch_tokens=9", "scoring.micro_batch_tokens=8"])
+    assert keep_micro_batches(load_recipe(LAB), started) == started
+    named = keep_micro_batches(load_recipe(LAB, ["optimizer.micro_batch_tokens=7"]), started)
+    assert (named.optimizer.micro_batch_tokens, named.scoring.micro_batch_tokens) == (7, 8)

@@ -87,8 +87,10 @@ def test_a_few_unknown_words_are_no_warning(at_desk: Path, capsys: pytest.Captur
 
 
 def test_a_group_beyond_a_micro_batch_is_read_in_parts(at_desk: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["check", "recipe.yaml", "optimizer.micro_batch_tokens=20", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["sharing"].endswith(", in parts of at most 20 tokens")
+    assert main(["check", "recipe.yaml", "optimizer.micro_batch_tokens=20"]) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert ", in parts of at most 20 tokens " in said
+    assert said.endswith("batches training 20 tokens (by the recipe), scoring 32768 tokens (by the memory)")
 
 
 @pytest.mark.slow

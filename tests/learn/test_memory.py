@@ -4,16 +4,30 @@ from copy import deepcopy
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from helpers.families import family
+from helpers.tiny_policy import model, rollout
 from sgcd.errors import PolicyError
 from sgcd.learn.policy.lora import add_adapter
-from sgcd.learn.policy.memory_estimate import MemoryEstimate, MemoryInputs, estimate_memory, get_available_memory
-from sgcd.learn.settings import LoraSettings
+from sgcd.learn.policy.memory_estimate import (
+    MemoryEstimate,
+    MemoryInputs,
+    add_up_memory,
+    estimate_memory,
+    fit_micro_batches,
+    get_available_memory,
+)
+from sgcd.learn.policy.model_cost import ModelCost
+from sgcd.learn.scoring.forward import ForwardConfig, build_batch, split_micro_batches
+from sgcd.learn.settings import MAX_MICRO_BATCH_TOKENS, LoraSettings
+from sgcd.records import Rollout
 
 SHAPE: Any = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 6, "head_dim": 16}
 CONFIG = LlamaConfig(vocab_size=500, num_attention_heads=4, num_key_value_heads=2, **SHAPE)
@@ -83,6 +97,81 @@ def test_what_is_held_grows_with_the_micro_batch(plain: MemoryEstimate) -> None:
     assert (
         estimate_memory(CONFIG, replace(WORK, training_tokens=1)).activations < half.activations
     )  # one row still has to go
+
+
+COST = ModelCost(
+    num_weights=1000, num_trained=1000, dtype=torch.float32, num_layers=2, hidden_size=8, vocab_size=50, mlp_width=32,
+    probe_bytes=(6400, 12_900, 26_000), layer_ratio=2.0, cache_bytes_per_token=16.0, cache_bytes_per_row=0.0,
+)  # fmt: skip
+rows = st.builds(
+    replace,
+    st.just(WORK),
+    max_length=st.integers(51, 400),
+    prompt_tokens=st.integers(0, 50),
+    group_size=st.integers(1, 16),
+    shares_prefixes=st.booleans(),
+    gradient_checkpointing=st.booleans(),
+)
+
+
+@settings(deadline=None)
+@given(rows, st.integers(1, 10**10), st.one_of(st.none(), st.integers(1, 5000)))
+def test_a_derived_limit_is_the_largest_that_fits(inputs: MemoryInputs, machine: int, scoring: int | None) -> None:
+    fitted = fit_micro_batches(COST, inputs, machine, training=None, scoring=scoring)
+    limit = fitted.training_tokens
+    assert inputs.max_length <= limit <= MAX_MICRO_BATCH_TOKENS
+    assert fitted.scoring_tokens == scoring or scoring is None
+    many = replace(fitted, group_size=MAX_MICRO_BATCH_TOKENS, scoring_tokens=scoring or inputs.max_length)
+    assert limit == inputs.max_length or add_up_memory(COST, many).total <= 0.7 * machine
+    assert limit == MAX_MICRO_BATCH_TOKENS or (
+        add_up_memory(COST, replace(many, training_tokens=limit + 1)).total > int(0.7 * machine)
+    )
+    assert limit <= fit_micro_batches(COST, inputs, 2 * machine, training=None, scoring=scoring).training_tokens
+
+
+@settings(deadline=None)
+@given(rows, st.integers(1, 5000))
+def test_limits_that_are_given_are_kept(inputs: MemoryInputs, tokens: int) -> None:
+    fitted = fit_micro_batches(COST, inputs, 10**9, training=tokens, scoring=tokens + 1)
+    assert (fitted.training_tokens, fitted.scoring_tokens) == (tokens, tokens + 1)
+
+
+def siblings_of(num_prompt: int, responses: list[int]) -> list[Rollout]:
+    """Siblings with responses of these lengths; some begin alike."""
+    parts = [rollout("x" * length, sibling=sibling, prompt=num_prompt) for sibling, length in enumerate(responses)]
+    first = np.arange(3, 3 + num_prompt).astype(np.int32)
+    return [
+        replace(each, prompt=first, response=(np.arange(len(each.response)) * (1 + index % 3) % 50).astype(np.int32))
+        for index, each in enumerate(parts)
+    ]
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 40), st.lists(st.integers(1, 20), min_size=1, max_size=6), st.integers(1, 200), st.booleans())
+def test_no_micro_batch_has_more_tokens_than_are_counted(
+    num_prompt: int, responses: list[int], limit: int, shares: bool
+) -> None:
+    policy, group = POLICY, siblings_of(num_prompt, responses)
+    longest = num_prompt + max(responses)
+    inputs = replace(WORK, max_length=longest, prompt_tokens=num_prompt, group_size=len(group), shares_prefixes=shares)
+    config = ForwardConfig(micro_batch_tokens=limit, share=shares)
+    for indices in split_micro_batches(policy, group, config):
+        batch = build_batch(policy, [group[index] for index in indices], config)
+        assert batch.num_tokens <= inputs.count_tokens(limit)
+        assert batch.num_tokens <= limit or len(indices) == 1
+
+
+POLICY = model(torch.float32, 60)
+
+
+def test_a_group_is_counted_as_its_tree(plain: MemoryEstimate) -> None:
+    siblings = replace(WORK, group_size=8, prompt_tokens=900)
+    padded, tree = (estimate_memory(CONFIG, replace(siblings, shares_prefixes=shares)) for shares in (False, True))
+    head = 2**20 + 4 * 500 * 64
+    assert padded.activations == plain.activations
+    # 900 + 8 x 100 tokens instead of 8 x 1000; padded rows would be taken for 2,000 tokens at most
+    assert tree.activations - head == pytest.approx((padded.activations - head) * 2000 / 8000, rel=0.01)
+    assert tree.scoring < padded.scoring
 
 
 def test_layers_of_several_kinds_are_weighed() -> None:

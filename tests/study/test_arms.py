@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from sgcd.errors import StudyError
 from sgcd.measure.matched_seeds import seed_difference
+from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import dump_recipe
 from sgcd.show.arms.pictures import draw_study
 from sgcd.show.arms.tables import render_markdown, render_terminal
@@ -167,6 +168,9 @@ def test_runs_of_an_earlier_file_are_counted(tmp_path: Path) -> None:
 def test_a_run_with_other_keys_is_refused(tmp_path: Path) -> None:
     [run, *_] = make_plan(tmp_path).fresh_runs({})
     start_run(run)
+    check_same_recipes([run])
+    with_limit = load_recipe(dump_recipe(run.recipe), ["optimizer.micro_batch_tokens=99"])
+    (run.path / "recipe.yaml").write_text(dump_recipe(with_limit))  # sgcd train fills it in
     check_same_recipes([run])
     [changed, *_] = make_plan(tmp_path, keys={"optimizer.lr": 0.01}).fresh_runs({})
     with pytest.raises(StudyError, match=r"optimizer\.lr was 0\.001, is 0\.01"):

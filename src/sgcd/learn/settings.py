@@ -7,6 +7,12 @@ from pydantic import Field, model_validator
 
 from sgcd.settings import Count, NonNegative, NonNegativeCount, Positive, Settings, Share, ShareBelowOne
 
+MAX_MICRO_BATCH_TOKENS = 32768
+"""The limit where memory has room for more, and where none was derived."""
+MAX_TREE_SHARE = 0.85
+"""A tree of prefixes is computed where it has at most this share of the padded tokens: its attention costs a little
+more."""
+
 
 class LoraSettings(Settings):
     """Train small matrices beside frozen weights (LoRA, by peft). The run's policy is merged, the adapter beside it.
@@ -73,8 +79,9 @@ class TeacherSettings(Settings):
 class ScoringSettings(Settings):
     """Forward passes without gradient over finished rollouts."""
 
-    micro_batch_tokens: Count = 32768
-    """Tokens in one forward pass, padding included."""
+    micro_batch_tokens: Count | None = None
+    """Tokens in one forward pass, padding included. null: as many as memory has room for, at most 32768; `sgcd check`
+    says how many, and the run's recipe keeps the number."""
     share: bool = True
     """Compute what siblings have in common, token by token, once: their prompt, and equal first turns; also in
     training. It changes nothing beyond rounding; false gives the bits of a run without it."""
@@ -218,8 +225,9 @@ class OptimizerSettings(Settings):
     """Decoupled weight decay."""
     clip_norm: Positive = 1.0
     """The gradient is scaled down to this norm."""
-    micro_batch_tokens: Count = 32768
-    """Tokens in one micro-batch, padding included; the loss does not depend on it."""
+    micro_batch_tokens: Count | None = None
+    """Tokens in one micro-batch, what siblings share once and padding included; the loss does not depend on it. null:
+    as many as memory has room for, at most 32768; `sgcd check` says how many, and the run's recipe keeps the number."""
 
 
 class CheckpointSettings(Settings):

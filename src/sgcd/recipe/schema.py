@@ -101,6 +101,16 @@ def may_change_on_resume(key: str) -> bool:
     return any(key == resumable or key.startswith(f"{resumable}.") for resumable in RESUMABLE_KEYS)
 
 
+def keep_micro_batches(recipe: Recipe, started_recipe: Recipe) -> Recipe:
+    """A run keeps the micro-batches that it was started with, where the recipe names none."""
+    sections: dict[str, Any] = {}
+    for name in ("optimizer", "scoring"):
+        section, started = getattr(recipe, name), getattr(started_recipe, name)
+        if section.micro_batch_tokens is None:
+            sections[name] = section.model_copy(update={"micro_batch_tokens": started.micro_batch_tokens})
+    return recipe.model_copy(update=sections)
+
+
 class KeyDifference(NamedTuple):
     """One key in which two recipes differ."""
 

@@ -6,6 +6,7 @@ from sgcd.assemble import build_controlled_method
 from sgcd.build_tasks import first_prompt_tokens
 from sgcd.errors import RecipeError
 from sgcd.learn.policy.load import get_context_window, read_policy_config, resolve_model
+from sgcd.learn.settings import MAX_MICRO_BATCH_TOKENS
 from sgcd.recipe.schema import Recipe
 
 _LOSS_AVERAGE = {
@@ -129,8 +130,8 @@ def _translate_actor(recipe: Recipe, model_path: str, window: int) -> dict[str, 
     surrogate, optimizer, verl = recipe.surrogate, recipe.optimizer, recipe.verl
     actor, attention = "actor_rollout_ref.actor", recipe.policy.attn_implementation or "sdpa"
     precision = {"float32": "fp32", "bfloat16": "bf16"}[recipe.policy.dtype]
-    tokens = max(optimizer.micro_batch_tokens, window)
-    scored_tokens = max(recipe.scoring.micro_batch_tokens, window + recipe.reference.budget)
+    tokens = max(optimizer.micro_batch_tokens or MAX_MICRO_BATCH_TOKENS, window)
+    scored_tokens = max(recipe.scoring.micro_batch_tokens or MAX_MICRO_BATCH_TOKENS, window + recipe.reference.budget)
     return {
         "actor_rollout_ref.model.path": model_path,
         "actor_rollout_ref.model.lora_rank": recipe.policy.lora.rank,

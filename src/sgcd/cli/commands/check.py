@@ -97,6 +97,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
     from sgcd.study.memory_check import check_memory
 
     memory_fit = check_memory(recipe)
+    given, recipe = recipe, memory_fit.fill_in(recipe)
     context = assemble(recipe)
     rehearsal = asyncio.run(rehearse(recipe, context))
     warn_of_unknown_words(rehearsal, context.policy.chat)
@@ -107,6 +108,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
             lines
             | describe_supervised(recipe, context)
             | {"wrote": describe_written(context, rehearsal), "memory": memory_fit.describe()}
+            | {"batches": memory_fit.describe_micro_batches(given)}
         ).items():
             results_console().print(f"{name:<12} {line}", soft_wrap=True)
         return
@@ -188,12 +190,14 @@ def warn_of_unknown_words(rehearsal: "Rollout", chat: "Chat") -> None:
         )
 
 
-async def check_window(recipe: "Recipe", policy: "Policy") -> None:
-    """Refuse a policy whose window cannot hold the first task."""
+async def check_window(recipe: "Recipe", policy: "Policy") -> int:
+    """Refuse a policy whose window cannot hold the first task; else return the tokens of its prompt."""
     from sgcd.build_tasks import first_prompt_tokens
     from sgcd.study.memory_check import check_prompt_fits
 
-    check_prompt_fits(recipe, policy.model.config, await first_prompt_tokens(recipe, policy.chat))
+    prompt_tokens = await first_prompt_tokens(recipe, policy.chat)
+    check_prompt_fits(recipe, policy.model.config, prompt_tokens)
+    return prompt_tokens
 
 
 def describe_endpoints(recipe: "Recipe", context: "RunContext") -> dict[str, str]:
@@ -254,7 +258,7 @@ def describe_sharing(recipe: "Recipe", context: "RunContext", rehearsal: "Rollou
         return f"off: {reason}"
     siblings, limit = recipe.siblings, recipe.optimizer.micro_batch_tokens
     num_tokens = len(rehearsal.prompt) + siblings.group_size * siblings.limits.tokens
-    parts = f", in parts of at most {limit} tokens" if num_tokens > limit else ""
+    parts = f", in parts of at most {limit} tokens" if limit and num_tokens > limit else ""
     return f"common prefixes of siblings once; a group has at most {num_tokens} tokens{parts}"
 
 

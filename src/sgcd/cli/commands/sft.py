@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sgcd.cli.commands.train import RunVerb, check_resumable, hint_at_resume, print_run_summary, summarise_run
+from sgcd.cli.commands.train import (
+    RunVerb,
+    check_resumable,
+    hint_at_resume,
+    print_run_summary,
+    summarise_run,
+)
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, progress_console
 from sgcd.errors import FolderError
@@ -53,6 +59,7 @@ def start_supervised(path: Path, keys: Sequence[str], run: Path) -> dict[str, An
     from sgcd.show.trackers import check_trackers
     from sgcd.storage.lock import lock_run
     from sgcd.storage.run_folder import RunFolder
+    from sgcd.study.memory_check import fit_to_memory
 
     recipe = load_recipe(path, keys)
     RunFolder.check_free(run)
@@ -61,7 +68,9 @@ def start_supervised(path: Path, keys: Sequence[str], run: Path) -> dict[str, An
     context = assemble(recipe)
     context.check_ready()
     data = load_data(recipe, context)
-    recipe = recipe.model_copy(update={"steps": data.num_steps(recipe.seed)})
+    longest_row = max(len(one.prompt) + len(one.response) for one in data.data.rollouts)
+    memory_fit = fit_to_memory(recipe, context.policy.model.config, 0, longest_row=longest_row)
+    recipe = memory_fit.fill_in(recipe.model_copy(update={"steps": data.num_steps(recipe.seed)}))
     with lock_run(run):
         facts = {"supervised": {"files": data.checksums, **data.counts()}}
         folder = RunFolder.create(run, dump_recipe(recipe), collect_facts(recipe, context) | facts)
@@ -72,14 +81,14 @@ def resume_locked_supervised(folder: "RunFolder", path: Path | None, keys: Seque
     from sgcd.assemble import assemble, collect_facts
     from sgcd.learn.supervised.data import check_supervised
     from sgcd.recipe.load import load_recipe
-    from sgcd.recipe.schema import dump_recipe
+    from sgcd.recipe.schema import dump_recipe, keep_micro_batches
     from sgcd.show.trackers import check_trackers
     from sgcd.storage.provenance import environment_changes
     from sgcd.storage.verify import check_trained
 
     check_trained(folder, "supervised")
     started = load_recipe(folder.path / "recipe.yaml")
-    recipe = load_recipe(path or folder.path / "recipe.yaml", keys)
+    recipe = keep_micro_batches(load_recipe(path or folder.path / "recipe.yaml", keys), started)
     check_supervised(recipe.supervised)
     check_trackers(recipe.trackers)
     context = assemble(recipe, threads=folder.facts["machine"]["threads"])

@@ -131,9 +131,11 @@ def start_run(path: Path, keys: Sequence[str], run: Path) -> dict[str, Any]:
         return start_on_verl(recipe, run)
     check_trackers(recipe.trackers)
     from sgcd.assemble import assemble, collect_facts
+    from sgcd.study.memory_check import fit_to_memory
 
     context = assemble(recipe)
-    asyncio.run(check_window(recipe, context.policy))
+    prompt_tokens = asyncio.run(check_window(recipe, context.policy))
+    recipe = fit_to_memory(recipe, context.policy.model.config, prompt_tokens).fill_in(recipe)
     context.check_ready()
     RunFolder.check_free(run)
     with lock_run(run):
@@ -163,13 +165,13 @@ def start_on_verl(recipe: "Recipe", run: Path) -> dict[str, Any]:
 
 def resume_locked_run(folder: "RunFolder", path: Path | None, keys: Sequence[str]) -> dict[str, Any]:
     from sgcd.recipe.load import load_recipe
-    from sgcd.recipe.schema import dump_recipe
+    from sgcd.recipe.schema import dump_recipe, keep_micro_batches
     from sgcd.storage.verify import check_trained
 
     run = folder.path
     check_trained(folder, "training")
     started_recipe = load_recipe(run / "recipe.yaml")
-    recipe = load_recipe(path or run / "recipe.yaml", keys)
+    recipe = keep_micro_batches(load_recipe(path or run / "recipe.yaml", keys), started_recipe)
     check_resumable(folder, started_recipe, recipe)
     if recipe.engine == "verl":
         from sgcd.verl import check_installed

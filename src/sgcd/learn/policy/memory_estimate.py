@@ -1,28 +1,25 @@
-"""Estimates the memory of a recipe from a model's config: runs its shapes on fake tensors and reads no weights."""
+"""Estimates the memory of a recipe from what its model costs, and derives how many tokens a micro-batch may have."""
 
 import os
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 
-from sgcd.learn.policy.lora import find_target_layers
-from sgcd.learn.settings import LoraSettings
+from sgcd.learn.policy.model_cost import ModelCost, measure_model_cost
+from sgcd.learn.settings import MAX_MICRO_BATCH_TOKENS, MAX_TREE_SHARE, LoraSettings
 from sgcd.learn.training.optimizer import HALF_DTYPES
 
-_PROBE_LENGTHS = (64, 128, 256)
-"""Lengths at which the bytes of a forward pass are counted; a parabola through them gives the rest."""
 _PROCESS_BYTES = 500_000_000
 """Bytes of Python, torch and transformers before a model is loaded."""
 _BLOCK_LOGITS = 2**20
 """Logits of a block on a CPU; two are read at a time."""
 _CACHE_GROWTH = 1.5
 """The sampler's cache grows by half when it is too short, so up to a third of it is unused."""
+_MAX_MEMORY_SHARE = 0.7
+"""Share of the machine's memory that derived micro-batches may fill: the estimate does not count what the allocator
+keeps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +43,29 @@ class MemoryInputs:
     keeps_average: bool = False
     has_outside_teacher: bool = False
     """Counted as large as the policy."""
+    prompt_tokens: int = 0
+    """Of the longest row, the tokens that all siblings have."""
+    shares_prefixes: bool = False
+    """Whether siblings are read as the tree of their prefixes where that saves enough tokens."""
+
+    @property
+    def tree_tokens(self) -> int:
+        """The most that the tree of a group can have: the prompt once, and every response."""
+        return self.prompt_tokens + self.group_size * (self.max_length - self.prompt_tokens)
+
+    @property
+    def max_padded_tokens(self) -> int:
+        """The most that the padded rows of a group can have. Rows of which a tree saves enough are never padded."""
+        padded = self.group_size * self.max_length
+        return min(padded, int(self.tree_tokens / MAX_TREE_SHARE)) if self.shares_prefixes else padded
+
+    def count_tokens(self, micro_batch_tokens: int) -> int:
+        """The most tokens that one micro-batch can have under this limit, padding included; one row is never cut."""
+        return min(max(micro_batch_tokens, self.max_length), self.max_padded_tokens)
+
+    def count_tree_tokens(self, micro_batch_tokens: int) -> int:
+        """The most tokens of a tree in one micro-batch; 0 where siblings are never read as one."""
+        return min(self.count_tokens(micro_batch_tokens), self.tree_tokens) if self.shares_prefixes else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,66 +96,88 @@ class MemoryEstimate:
 
 
 def estimate_memory(config: Any, inputs: MemoryInputs) -> MemoryEstimate:
-    """Count the weights that `config` describes, run shapes through its first layers, and add up the bytes."""
-    text_config, dtype_bytes = config.get_text_config(), inputs.dtype.itemsize
-    with torch.device("meta"):
-        model = _build_model(text_config, inputs)
-    num_weights = sum(parameter.numel() for parameter in model.parameters())
-    lora_rank = inputs.lora.rank
-    num_trained = (
-        lora_rank * sum(sum(layer.weight.shape) for layer in find_target_layers(model, inputs.lora).values())
-        if lora_rank
-        else num_weights
+    """The bytes of a recipe whose policy `config` describes."""
+    cost = measure_model_cost(config, inputs.dtype, inputs.attn_implementation, inputs.lora)
+    return add_up_memory(cost, inputs)
+
+
+def add_up_memory(cost: ModelCost, inputs: MemoryInputs) -> MemoryEstimate:
+    """The same for a model whose cost is known."""
+    is_lora, dtype_bytes = inputs.lora.rank > 0, cost.dtype.itemsize
+    master_bytes = 4 * cost.num_trained if cost.dtype in HALF_DTYPES and not is_lora else 0
+    num_models = 1 + inputs.has_outside_teacher + (inputs.keeps_initial_policy and not is_lora)
+    num_tokens, scored_tokens = (
+        inputs.count_tokens(limit) for limit in (inputs.training_tokens, inputs.scoring_tokens)
     )
-    num_probe_layers = _count_probe_layers(text_config)
-    probe_config = deepcopy(text_config)
-    probe_config.num_hidden_layers, layer_ratio = num_probe_layers, text_config.num_hidden_layers / num_probe_layers
-    if getattr(text_config, "layer_types", None):
-        probe_config.layer_types = text_config.layer_types[:num_probe_layers]
-    with FakeTensorMode():
-        model = _build_model(probe_config, inputs)
-        if lora_rank:
-            _imitate_adapter(model, inputs.lora)
-        layer_bytes = layer_ratio * _extrapolate(
-            [_count_activation_bytes(model, length) for length in _PROBE_LENGTHS], inputs.max_length
-        )
-        bytes_per_token, bytes_per_row = (layer_ratio * num_bytes for num_bytes in _count_cache_bytes(model))
-    num_rows = min(inputs.group_size, max(1, inputs.training_tokens // inputs.max_length))
-    num_tokens = num_rows * inputs.max_length
-    activation_bytes = num_rows * layer_bytes
-    if inputs.gradient_checkpointing:
-        activation_bytes = (
-            activation_bytes / text_config.num_hidden_layers
-            + text_config.num_hidden_layers * num_tokens * text_config.hidden_size * dtype_bytes
-        )
-    logit_row_bytes = text_config.vocab_size * 4
-    product_bytes, block_bytes = num_tokens * logit_row_bytes, 2 * max(4 * _BLOCK_LOGITS, logit_row_bytes)
-    is_product_kept = 2 * product_bytes <= inputs.logits_bytes
-    logits_bytes = min(inputs.logits_bytes, (1 if is_product_kept else 3) * product_bytes + block_bytes)
-    master_bytes = 4 * num_trained if inputs.dtype in HALF_DTYPES and not lora_rank else 0
-    mlp_width = max(getattr(text_config, "intermediate_size", 0) or 0, 4 * text_config.hidden_size)
-    scored_tokens = min(max(inputs.scoring_tokens, inputs.max_length), inputs.group_size * inputs.max_length)
-    num_models = 1 + inputs.has_outside_teacher + (inputs.keeps_initial_policy and not lora_rank)
+    head_gradient = 0 if is_lora else 4 * cost.hidden_size * cost.vocab_size
     return MemoryEstimate(
         process=_PROCESS_BYTES,
-        weights=num_weights * dtype_bytes * num_models
-        + (4 * num_trained if lora_rank else 0)
-        + (4 * num_trained if inputs.keeps_average else 0),
-        optimizer=8 * num_trained + master_bytes,
-        cache=ceil(inputs.num_slots * (_CACHE_GROWTH * inputs.max_length * bytes_per_token + bytes_per_row)),
-        gradients=4 * num_trained,
-        activations=ceil(activation_bytes)
-        + logits_bytes
-        + (0 if lora_rank else text_config.hidden_size * logit_row_bytes),
-        scoring=scored_tokens * 4 * mlp_width * dtype_bytes + logits_bytes,
-        drawing=inputs.num_slots * text_config.vocab_size * (5 * 8 + dtype_bytes),
+        weights=cost.num_weights * dtype_bytes * num_models
+        + (4 * cost.num_trained if is_lora else 0)
+        + (4 * cost.num_trained if inputs.keeps_average else 0),
+        optimizer=8 * cost.num_trained + master_bytes,
+        cache=ceil(
+            inputs.num_slots
+            * (_CACHE_GROWTH * inputs.max_length * cost.cache_bytes_per_token + cost.cache_bytes_per_row)
+        ),
+        gradients=4 * cost.num_trained,
+        activations=_count_layer_bytes(cost, inputs)
+        + _count_logits_bytes(cost, inputs.logits_bytes, num_tokens)
+        + head_gradient,
+        scoring=scored_tokens * 4 * cost.mlp_width * dtype_bytes
+        + _count_logits_bytes(cost, inputs.logits_bytes, scored_tokens),
+        drawing=inputs.num_slots * cost.vocab_size * (5 * 8 + dtype_bytes),
     )
 
 
-def _count_probe_layers(text_config: Any) -> int:
-    """The smallest number of first layers that has every type of layer."""
-    layer_types: list[str] = getattr(text_config, "layer_types", None) or ["full_attention"]
-    return max(layer_types.index(layer_type) for layer_type in layer_types) + 1
+def _count_layer_bytes(cost: ModelCost, inputs: MemoryInputs) -> int:
+    """What the layers hold of one micro-batch for the backward pass: of padded rows or of a tree, whichever is more.
+
+    A tree is one row of as many tokens, whose attention keeps what that of a row keeps.
+    """
+    num_tokens = inputs.count_tokens(inputs.training_tokens)
+    padded_bytes = num_tokens / inputs.max_length * cost.count_row_bytes(inputs.max_length)
+    tree_bytes = cost.count_row_bytes(inputs.count_tree_tokens(inputs.training_tokens))
+    layer_bytes = max(padded_bytes, tree_bytes)
+    if not inputs.gradient_checkpointing:
+        return ceil(layer_bytes)
+    kept_inputs = cost.num_layers * num_tokens * cost.hidden_size * cost.dtype.itemsize
+    return ceil(layer_bytes / cost.num_layers + kept_inputs)
+
+
+def _count_logits_bytes(cost: ModelCost, budget: int, num_tokens: int) -> int:
+    row_bytes = 4 * cost.vocab_size
+    product_bytes, block_bytes = num_tokens * row_bytes, 2 * max(4 * _BLOCK_LOGITS, row_bytes)
+    is_product_kept = 2 * product_bytes <= budget
+    return min(budget, (1 if is_product_kept else 3) * product_bytes + block_bytes)
+
+
+def fit_micro_batches(
+    cost: ModelCost, inputs: MemoryInputs, available_bytes: int, *, training: int | None, scoring: int | None
+) -> MemoryInputs:
+    """The inputs with limits in tokens: the given ones, and where none is given the largest that memory has room for.
+
+    A derived limit is at least one row and at most `MAX_MICRO_BATCH_TOKENS`, and holds for groups of any size.
+    """
+    budget = int(_MAX_MEMORY_SHARE * available_bytes)
+    fitted = replace(inputs, training_tokens=training or inputs.max_length, scoring_tokens=scoring or inputs.max_length)
+    for name, given in (("training_tokens", training), ("scoring_tokens", scoring)):
+        if given is None:
+            fitted = replace(fitted, **{name: _find_limit(cost, fitted, name, budget)})
+    return fitted
+
+
+def _find_limit(cost: ModelCost, inputs: MemoryInputs, name: str, budget: int) -> int:
+    """The largest limit whose estimate is within the budget, by bisection: the estimate never falls as limits rise."""
+    inputs = replace(inputs, group_size=MAX_MICRO_BATCH_TOKENS)
+    fits, too_large = inputs.max_length, max(MAX_MICRO_BATCH_TOKENS, inputs.max_length) + 1
+    while too_large - fits > 1:
+        limit = (fits + too_large) // 2
+        if add_up_memory(cost, replace(inputs, **{name: limit})).total <= budget:
+            fits = limit
+        else:
+            too_large = limit
+    return fits
 
 
 def get_available_memory(device: str) -> int:
@@ -158,73 +200,3 @@ def _container_limits() -> list[int]:
         if text.isdigit():
             limits.append(int(text))
     return limits
-
-
-def _build_model(config: Any, inputs: MemoryInputs) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    auto_model: Any = AutoModelForCausalLM
-    return auto_model.from_config(config, dtype=inputs.dtype, attn_implementation=inputs.attn_implementation).eval()
-
-
-def _imitate_adapter(model: Any, lora: LoraSettings) -> None:
-    """Freeze the weights and add to each target layer what an adapter computes; peft itself takes no fake tensors."""
-    model.requires_grad_(False)
-    for layer in find_target_layers(model, lora).values():
-        layer.down = nn.Parameter(torch.empty(lora.rank, layer.in_features))
-        layer.up = nn.Parameter(torch.empty(layer.out_features, lora.rank))
-        layer.register_forward_hook(_add_low_rank)
-
-
-def _add_low_rank(layer: Any, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-    return output + F.linear(F.linear(inputs[0].float(), layer.down), layer.up).to(output.dtype)
-
-
-def _count_activation_bytes(model: Any, length: int) -> int:
-    """Bytes that a forward pass over one row holds for the backward pass, weights not counted.
-
-    With an empty cache, transformers does not look for several sequences in the row. It cannot tell with fake tensors,
-    and would make a mask that a real pass does without.
-    """
-    from transformers import DynamicCache
-
-    input_ids, cache = torch.zeros((1, length), dtype=torch.long), DynamicCache(config=model.config)
-    weight_storages = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
-    saved_storages: dict[int, Any] = {}
-
-    def save_tensor(tensor: Tensor) -> Tensor:
-        saved_storages[tensor.untyped_storage()._cdata] = tensor.untyped_storage()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(save_tensor, lambda tensor: tensor):
-        model.base_model(input_ids=input_ids, past_key_values=cache, use_cache=False)
-    return sum(storage.nbytes() for key, storage in saved_storages.items() if key not in weight_storages)
-
-
-def _extrapolate(measured: list[int], length: int) -> int:
-    """The parabola through the counts at _PROBE_LENGTHS, at `length`: attention may keep length x length numbers."""
-    a, b, c = _PROBE_LENGTHS
-    first, second = (measured[1] - measured[0]) / (b - a), (measured[2] - measured[1]) / (c - b)
-    curve = max(0.0, (second - first) / (c - a))
-    return ceil(measured[0] + first * (length - a) + curve * (length - a) * (length - b))
-
-
-def _count_cache_bytes(model: Any) -> tuple[int, int]:
-    """Bytes of the sampler's cache per token, and per row whatever its length."""
-    from transformers import DynamicCache
-
-    length = 4
-    cache: Any = DynamicCache(config=model.config)
-    with torch.no_grad():
-        model.base_model(input_ids=torch.zeros((1, length), dtype=torch.long), use_cache=True, past_key_values=cache)
-    bytes_per_token = bytes_per_row = 0
-    for layer in cache.layers:
-        states = [*getattr(layer, "conv_states", {}).values(), *getattr(layer, "recurrent_states", {}).values()]
-        bytes_per_row += sum(_tensor_bytes(tensor) for tensor in states if tensor is not None)
-        pairs = [getattr(layer, "keys", None), getattr(layer, "values", None)]
-        bytes_per_token += sum(_tensor_bytes(tensor) // length for tensor in pairs if tensor is not None)
-    return bytes_per_token, bytes_per_row
-
-
-def _tensor_bytes(tensor: Tensor) -> int:
-    return tensor.numel() * tensor.element_size()

@@ -20,11 +20,8 @@ from sgcd.learn.scoring.prefix_tree import (
     split_by_prefix,
 )
 from sgcd.learn.scoring.tree_attention import forward_tree, why_not_shared
-from sgcd.learn.settings import ScoringSettings
+from sgcd.learn.settings import MAX_MICRO_BATCH_TOKENS, MAX_TREE_SHARE, ScoringSettings
 from sgcd.records import Flags, Floats, Rollout, TokenIds
-
-_MAX_TREE_SHARE = 0.85
-"""A tree is computed where it has at most this share of the padded tokens: its attention costs a little more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +30,7 @@ class ForwardConfig:
 
     temperature: float = 1.0
     """At which log-probabilities are taken: the one that the rollouts were sampled at."""
-    micro_batch_tokens: int = 2**15
+    micro_batch_tokens: int = MAX_MICRO_BATCH_TOKENS
     """In one forward pass, padding included."""
     logits_bytes: int = LOGITS_BYTES
     """For logits and what is computed from them."""
@@ -41,9 +38,10 @@ class ForwardConfig:
     """Compute common prefixes of rollouts once, where the model can."""
 
     @classmethod
-    def build(cls, temperature: float, micro_batch_tokens: int, scoring: ScoringSettings) -> Self:
+    def build(cls, temperature: float, micro_batch_tokens: int | None, scoring: ScoringSettings) -> Self:
         """From a recipe."""
-        return cls(temperature, micro_batch_tokens, scoring.logits_bytes, share=scoring.share)
+        limit = micro_batch_tokens or MAX_MICRO_BATCH_TOKENS
+        return cls(temperature, limit, scoring.logits_bytes, share=scoring.share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +92,7 @@ def saves_tokens(model: Any, rollouts: Sequence[Rollout], num_padded: int, confi
         return False
     sequences = [join_ids(rollout) for rollout in rollouts]
     num_tokens = count_tree_tokens([sequences[index] for index in sort_by_prefix(sequences)])
-    return num_tokens <= _MAX_TREE_SHARE * num_padded
+    return num_tokens <= MAX_TREE_SHARE * num_padded
 
 
 def split_by_length(rollouts: Sequence[Rollout], micro_batch_tokens: int) -> list[list[int]]:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from sgcd.errors import FolderError, StudyError
 from sgcd.recipe.load import load_recipe
-from sgcd.recipe.schema import recipe_differences
+from sgcd.recipe.schema import keep_micro_batches, recipe_differences
 from sgcd.storage.atomic import write_atomic
 from sgcd.storage.lock import lock_run
 from sgcd.storage.run_folder import RunFolder
@@ -46,7 +46,7 @@ def check_same_recipes(runs: Sequence[PlannedRun]) -> None:
     for run in runs:
         recipe_file = run.path / "recipe.yaml"
         started = load_recipe(recipe_file, is_supervised=False) if recipe_file.exists() else run.recipe
-        if changes := recipe_differences(started, run.recipe):
+        if changes := recipe_differences(started, keep_micro_batches(run.recipe, started)):
             described = ", ".join(f"{change.key} was {change.old}, is {change.new}" for change in changes)
             raise StudyError(f"{run.path}: was started otherwise: {described}; give the study another folder (--runs)")
 
