@@ -42,7 +42,7 @@ LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint t
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real gpu test integration peers learning truth bench performance peers-bench latency-bench test-airline test-appworld test-bfcl test-textworld test-openenv test-trl
+.PHONY: setup lab real gpu test integration peers learning truth bench performance curves peers-bench latency-bench test-airline test-appworld test-bfcl test-textworld test-openenv test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
 .PHONY: integration-airline integration-appworld integration-bfcl integration-textworld integration-verl verl test-verl integration-openenv openenv integration-trackers trackers docs
 
@@ -232,6 +232,14 @@ bench: setup
 
 performance: setup
 	$(BIN)/python bench/performance.py
+	$(MAKE) --no-print-directory curves
+
+# Cost curves, sampling beside others, and a whole step on the real model; each ends on the page as well.
+curves: setup
+	$(BIN)/python bench/cost/curves.py
+	$(BIN)/python bench/sampling.py --keep --rounds 1
+	@if [ -e $(REAL)/model ]; then $(BIN)/python bench/cost/real_step.py; \
+	else echo "SKIPPED bench/cost/real_step.py: no $(REAL)/model is here; make it: make real"; fi
 
 # B6 and B8, measured apart and kept; both end on the page that `make performance` makes.
 peers-bench: setup peers

@@ -19,9 +19,10 @@ from performance_table import DEFAULT_BENCH_TOKENS, page
 
 from sgcd.cli.commands.bench import describe_machine
 
-_ROOT = Path(__file__).resolve().parents[1]
-RESULTS, PAGE = _ROOT / "docs/performance.json", _ROOT / "docs/performance.md"
-PEERS, LATENCY = _ROOT / "docs/peers.json", _ROOT / "docs/latency.json"
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+RESULTS, PAGE = DOCS / "performance.json", DOCS / "performance.md"
+PEERS, LATENCY = DOCS / "peers.json", DOCS / "latency.json"
+CURVES, SAMPLING, REAL_STEP = DOCS / "curves.json", DOCS / "sampling.json", DOCS / "real-step.json"
 
 Json = dict[str, Any]
 
@@ -39,10 +40,21 @@ def main() -> int:
         write_json(LATENCY, run_latency_bench())
     elif not args.page:
         write_json(RESULTS, json.loads(args.file.read_text(encoding="utf-8")) if args.file else run_sgcd_bench(args))
-    page_text = page(*(read_json(file) for file in (RESULTS, PEERS, LATENCY)))
-    PAGE.write_text(page_text, encoding="utf-8")
-    print(page_text)
+    print(write_page())
     return 0
+
+
+def write_page() -> str:
+    text = build_page()
+    PAGE.write_text(text, encoding="utf-8")
+    return text
+
+
+def build_page() -> str:
+    """The page from all kept figures; what was never measured is left open."""
+    scoring, peers, latency = (read_json(file) for file in (RESULTS, PEERS, LATENCY))
+    kept = {"B9": read_json(REAL_STEP), "B10": read_json(SAMPLING), "curves": read_json(CURVES)}
+    return page(scoring, peers, latency, kept)
 
 
 def run_sgcd_bench(args: argparse.Namespace) -> Json:
@@ -53,7 +65,7 @@ def run_sgcd_bench(args: argparse.Namespace) -> Json:
 
 def run_latency_bench() -> Json:
     """Runs bench/latency.py; its exit status does not matter, because a missed target is a result too."""
-    command = [sys.executable, _ROOT / "bench/latency.py", "--json"]
+    command = [sys.executable, Path(__file__).with_name("latency.py"), "--json"]
     result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
     return {"schema": result["schema"], "machine": describe_machine(), "date": date.today().isoformat(), **result}
 

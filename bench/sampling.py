@@ -1,20 +1,24 @@
 """Measures how many tokens the sampler samples per CPU second, against one padded `generate` call per turn.
 
     python bench/sampling.py [--json] [--rounds 5] [--tasks 16] [--siblings 8] [--mode lockstep]
+    python bench/sampling.py --keep [--rounds 1]
 
 Both sides play the same conversations with the same number of slots. These come from demonstrations of lab tasks: the
 policy reads the same prompts and replies, and samples as many tokens as each demonstrated turn has. `generate` gets the
 whole history each turn, padded on the left, and samples until the longest turn is full. Rounds alternate, and the
-fastest round of each side counts.
+fastest round of each side counts. --keep measures a random model of 135M weights in conversations of fixed lengths, and
+keeps the figures in docs/sampling.json for docs/performance.md.
 """
 
 import argparse
 import asyncio
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import date
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -23,6 +27,8 @@ import numpy as np
 import torch
 from transformers import ContinuousBatchingConfig, GenerationConfig
 
+from sgcd.bench.step import build_model_of_135m
+from sgcd.cli.commands.bench import describe_machine
 from sgcd.lab import policy as lab
 from sgcd.lab.demonstrate import NOISY, Script, encode_demonstration, play_script
 from sgcd.lab.tasks import generate_tasks
@@ -43,6 +49,31 @@ class ScriptedTurn:
 
 
 Conversation = Sequence[ScriptedTurn]
+
+
+@dataclass(frozen=True, slots=True)
+class SamplingCase:
+    """Siblings of some tasks, and the lengths of what they read and sample."""
+
+    name: str
+    tasks: int = 1
+    siblings: int = 8
+    common: int = 0
+    """Tokens with which the prompts of all tasks begin."""
+    own: int = 256
+    """Tokens of the prompt that are the task's own."""
+    turns: int = 1
+    sampled: int = 32
+    """Tokens that a turn samples."""
+    reply: int = 32
+    """Tokens of an observation between two turns."""
+
+
+CASES = (
+    SamplingCase("8 siblings, prompt of 256, one turn of 32"),
+    SamplingCase("8 siblings, prompt of 256, three turns of 32", turns=3),
+    SamplingCase("4 tasks of 2 siblings, prompts of 512 + 64, one turn of 32", 4, 2, 512, 64),
+)
 
 
 def build_conversations(tasks: int, siblings: int) -> list[Conversation]:
@@ -135,27 +166,74 @@ def continuous_batching_arm(model: Any, scripts: list[Conversation]) -> Callable
     return play
 
 
+def build_fixed_conversations(case: SamplingCase) -> list[Conversation]:
+    """Conversations of drawn ids; siblings have one prompt, and the prompts of all tasks begin alike."""
+    rng = np.random.default_rng(3)
+
+    def draw(num_tokens: int) -> TokenIds:
+        return rng.integers(3, 40_000, num_tokens).astype(np.int32)
+
+    beginning, scripts = draw(case.common), list[Conversation]()
+    for _ in range(case.tasks):
+        prompt = np.concatenate([beginning, draw(case.own)])
+        for _ in range(case.siblings):
+            replies = [draw(case.reply) for _ in range(case.turns - 1)]
+            scripts.append([ScriptedTurn(new, case.sampled) for new in (prompt, *replies)])
+    return scripts
+
+
+def measure_cases(rounds: int) -> list[dict[str, Any]]:
+    """Random weights in the shape of SmolLM2-135M, each case in all arms."""
+    model = build_model_of_135m().eval()
+    model.generation_config.eos_token_id = None
+    results: list[dict[str, Any]] = []
+    for case in CASES:
+        speeds = measure_speeds(model, build_fixed_conversations(case), rounds, warmup=0)
+        results.append({"case": case.name, **speeds})
+        print(json.dumps(results[-1]), file=sys.stderr, flush=True)
+    return results
+
+
 def measure_sampling(
     rounds: int, tasks: int, *, siblings: int, mode: Literal["lockstep", "continuous"]
 ) -> dict[str, float]:
-    scripts = build_conversations(tasks, siblings)
-    num_tokens = sum(turn.num_tokens for turns in scripts for turn in turns)
     model = lab.build_lab_model(0, lab.build_lab_chat().vocab_size).eval()
     model.generation_config.eos_token_id = None
+    return measure_speeds(model, build_conversations(tasks, siblings), rounds, mode=mode)
+
+
+def measure_speeds(
+    model: Any,
+    scripts: list[Conversation],
+    rounds: int,
+    *,
+    mode: Literal["lockstep", "continuous"] = "lockstep",
+    warmup: int = 1,
+) -> dict[str, float]:
+    """Sampled tokens a CPU second of each arm, the fastest of its rounds, which alternate."""
+    num_tokens = sum(turn.num_tokens for turns in scripts for turn in turns)
     arms = {
         "sampler": sampler_arm(model, scripts, mode),
         "generate": generate_arm(model, scripts),
         "continuous batching": continuous_batching_arm(model, scripts),
     }
     best = dict.fromkeys(arms, float("inf"))
-    for round_index in range(rounds + 1):
+    for round_index in range(rounds + warmup):
         for name, play in arms.items():
             start = time.process_time()
             play()
-            if round_index:  # the first round only warms up
+            if round_index >= warmup:
                 best[name] = min(best[name], time.process_time() - start)
     speed = {name: num_tokens / seconds for name, seconds in best.items()}
     return {"tokens": num_tokens, "rollouts": len(scripts), **speed, "ratio": speed["sampler"] / speed["generate"]}
+
+
+def keep_figures(rounds: int) -> None:
+    from performance import SAMPLING, write_json, write_page
+
+    measured = {"machine": describe_machine(), "date": date.today().isoformat(), "rounds": rounds}
+    write_json(SAMPLING, {"schema": 1, **measured, "cases": measure_cases(rounds)})
+    write_page()
 
 
 def main() -> int:
@@ -164,9 +242,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tasks", type=int, default=16)
     parser.add_argument("--siblings", type=int, default=8)
+    parser.add_argument("--keep", action="store_true", help="measure a larger model, for docs/performance.md")
     parser.add_argument("--mode", choices=["lockstep", "continuous"], default="lockstep")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    if args.keep:
+        keep_figures(args.rounds)
+        return 0
     result = measure_sampling(args.rounds, args.tasks, siblings=args.siblings, mode=args.mode)
     if args.json:
         print(json.dumps(result))

@@ -20,6 +20,7 @@ from sgcd.bench.step import (
     GROUP_SIZE,
     NUM_GROUPS,
     POLICY_TOKENS,
+    build_model_of_135m,
     build_random_groups,
     build_small_qwen,
     build_step_arms,
@@ -99,17 +100,6 @@ def measure_peers(tiny: bool) -> Figures:
         command = [python, ROOT / "bench/peers.py", *options, "--json", kept]
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         yield json.loads(kept.read_text())
-
-
-def build_model_of_135m() -> Any:
-    """Random weights in the shape of SmolLM2-135M."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
-    shape: dict[str, Any] = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
-    heads: dict[str, Any] = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
-    torch.manual_seed(1)
-    config = LlamaConfig(vocab_size=49_152, max_position_embeddings=8192, **shape, **heads)
-    return LlamaForCausalLM(config)
 
 
 def measure_sampling_here(tiny: bool) -> Figures:

@@ -1,5 +1,6 @@
 """Measures the peak memory of scoring beyond its inputs; `python -m sgcd.bench.memory` measures one arm."""
 
+import json
 import sys
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import torch
 
 from sgcd.bench.arms import build_head_inputs, run_naive, score_two_contexts
+from sgcd.bench.curves import StepSize, measure_step_memory
 from sgcd.bench.sharing import measure_sharing_memory
 from sgcd.bench.timing import device_name, measure_peak_memory
 from sgcd.learn.policy.head import get_backbone
@@ -94,5 +96,7 @@ if __name__ == "__main__":
             print(measure_rollout(arm, int(numbers[0])))
         case "sharing":
             print(measure_sharing_memory(arm, float(numbers[0])))
+        case "curve":
+            print(measure_step_memory(StepSize(**json.loads(arm))))
         case _:
             print(measure_head(arm, int(numbers[0]), int(numbers[1])))

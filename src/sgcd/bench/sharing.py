@@ -19,7 +19,7 @@ from sgcd.bench.timing import (
     summarize_cases,
 )
 from sgcd.learn.scoring.forward import ForwardConfig, build_batch, forward_hidden_states, total_length
-from sgcd.records import Rollout
+from sgcd.records import Rollout, Turn
 
 NUM_SIBLINGS, LENGTH = 8, 512
 SHARES = (0.5, 0.8, 0.9)
@@ -34,10 +34,14 @@ NOTE = (
 def build_siblings(prompt_share: float, length: int = LENGTH) -> list[Rollout]:
     """Siblings of one length whose prompt is this share of it; all of a response is written."""
     num_prompt = max(1, round(prompt_share * length))
-    ids = np.random.default_rng(5).integers(0, 400, (NUM_SIBLINGS, length)).astype(np.int32)
-    if prompt_share:
+    return build_group_of(NUM_SIBLINGS, num_prompt, length - num_prompt, is_shared=prompt_share > 0)
+
+
+def build_group_of(num_siblings: int, num_prompt: int, num_written: int, *, is_shared: bool = True) -> list[Rollout]:
+    """Siblings with prompts and responses of these lengths, every other one with success."""
+    ids = np.random.default_rng(5).integers(0, 400, (num_siblings, num_prompt + num_written)).astype(np.int32)
+    if is_shared:
         ids[:, :num_prompt] = ids[0, :num_prompt]
-    num_written = length - num_prompt
     return [
         replace(
             build_random_rollout("t", sibling, 1),
@@ -47,7 +51,7 @@ def build_siblings(prompt_share: float, length: int = LENGTH) -> list[Rollout]:
             response_mask=np.ones(num_written, np.bool_),
             token_kinds=np.full(num_written, 2, np.uint8),
             sampling_logprobs=np.zeros(num_written, np.float32),
-            turns=(),
+            turns=(Turn(0, num_written),),
         )
         for sibling, row in enumerate(ids)
     ]

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from transformers import Qwen3Config, Qwen3ForCausalLM
+from transformers import LlamaConfig, LlamaForCausalLM, Qwen3Config, Qwen3ForCausalLM
 
 from sgcd.bench.timing import at_most, min_cpu_seconds, summarize_cases
 from sgcd.contrast.leakage.masking import Literals
@@ -61,6 +61,15 @@ def build_small_qwen(vocab_size: int = 32_000) -> Any:
     heads: dict[str, Any] = {"num_attention_heads": 8, "num_key_value_heads": 4}
     model: Any = Qwen3ForCausalLM(Qwen3Config(vocab_size=vocab_size, max_position_embeddings=32_768, **shape, **heads))
     return model.eval()
+
+
+def build_model_of_135m() -> Any:
+    """Random weights in the shape of SmolLM2-135M."""
+    shape: dict[str, Any] = {"hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30}
+    heads: dict[str, Any] = {"num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True}
+    torch.manual_seed(1)
+    config = LlamaConfig(vocab_size=49_152, max_position_embeddings=8192, **shape, **heads)
+    return LlamaForCausalLM(config)
 
 
 def build_random_rollout(task: str, sibling: int, num_turns: int) -> Rollout:
@@ -167,45 +176,58 @@ def build_step_arms(
 ) -> tuple[dict[str, Callable[[], None]], int]:
     """A step of each method and a forward pass of the teacher over the same rollouts; and how many tokens they have."""
     random_groups = build_random_groups(num_groups, group_size, num_tokens // TURN_TOKENS)
-    references: Any = FixedReferences(build_bench_references(random_groups))
     recipe = build_bench_recipe(logits_bytes)
-    rollouts = [rollout for group in random_groups for rollout in group.rollouts]
-    contrast = build_bench_contrast(recipe)
     optimizer = build_optimizer(model, recipe.optimizer)
+    timer = StepTimer(ModelThread(), ignore_phase)
+    arms = {
+        name: build_step(model, random_groups, settings, recipe=recipe, optimizer=optimizer, timer=timer)
+        for name, settings in methods.items()
+    } | {"teacher": build_teacher_arm(model, random_groups)}
+    rollouts = [rollout for group in random_groups for rollout in group.rollouts]
+    return arms, BatchSize.of(rollouts).num_tokens
 
-    def build_step(settings: RuleSettings) -> Callable[[], None]:
-        method, thread = build_method(settings), ModelThread()
-        policies = build_teacher_policies(method, model, recipe.teacher.decay)
-        timer = StepTimer(thread, ignore_phase)
 
-        def run_step() -> None:
-            accumulator = GradientAccumulator(
-                model=model,
-                surrogate=recipe.surrogate,
-                size=BatchSize.of(rollouts),
-                config=training_forward_config(recipe),
+def build_step(
+    model: Any,
+    groups: list[Group],
+    settings: RuleSettings,
+    *,
+    recipe: Recipe,
+    optimizer: Any,
+    timer: StepTimer,
+    contrast: ReferenceBuilder | None = None,
+) -> Callable[[], None]:
+    """A step of a method on these groups, whose references are there already."""
+    references: Any = FixedReferences(build_bench_references(groups))
+    reference_builder = contrast or build_bench_contrast(recipe)
+    rollouts = [rollout for group in groups for rollout in group.rollouts]
+    method = build_method(settings)
+    policies = build_teacher_policies(method, model, recipe.teacher.decay)
+
+    def run_step() -> None:
+        accumulator = GradientAccumulator(
+            model=model,
+            surrogate=recipe.surrogate,
+            size=BatchSize.of(rollouts),
+            config=training_forward_config(recipe),
+        )
+        asyncio.run(
+            credit_and_accumulate(
+                1,
+                groups,
+                references=references,
+                accumulator=accumulator,
+                config=recipe,
+                method=method,
+                reference_builder=reference_builder,
+                timer=timer,
+                policies=policies,
             )
-            asyncio.run(
-                credit_and_accumulate(
-                    1,
-                    random_groups,
-                    references=references,
-                    accumulator=accumulator,
-                    config=recipe,
-                    method=method,
-                    reference_builder=contrast,
-                    timer=timer,
-                    policies=policies,
-                )
-            )
+        )
+        with timer.phase("update"):
             optimizer_step(optimizer, accumulator, recipe.optimizer, 1)
 
-        return run_step
-
-    arms = {name: build_step(settings) for name, settings in methods.items()} | {
-        "teacher": build_teacher_arm(model, random_groups)
-    }
-    return arms, BatchSize.of(rollouts).num_tokens
+    return run_step
 
 
 def build_teacher_policies(method: Method, model: Any, decay: float) -> TeacherPolicies:
