@@ -25,7 +25,7 @@ from sgcd.learn.policy.memory_estimate import MemoryInputs, estimate_memory
 from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.scoring.logits.chunks import LOGITS_BYTES
 from sgcd.learn.settings import LoraSettings, OptimizerSettings, SurrogateSettings
-from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_known_signals
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_credited_group
 from sgcd.learn.training.optimizer import build_optimizer, optimizer_step
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.records import Rollout, Verdict
@@ -136,7 +136,7 @@ def train(case: MemoryCase) -> None:
             size=BatchSize.of(batch.rollouts, max_tokens=case.length),
             config=ForwardConfig(micro_batch_tokens=settings.micro_batch_tokens),
         )
-        accumulate_known_signals(gradient, batch)
+        accumulate_credited_group(gradient, batch)
         optimizer_step(optimizer, gradient, settings, step)
 
 

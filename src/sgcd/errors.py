@@ -1,4 +1,4 @@
-"""What can go wrong: one class for each border it can go wrong at.
+"""One class of error for each border of the program: recipe, folder, policy, environment, endpoint and so on.
 
 Every message is one line that says what is wrong, where, what was expected and what to do. The command line prints
 that line and exits with code 2, or 1 where the work was done without a result; nothing else in the house catches these.
@@ -62,4 +62,4 @@ class RecordError(SgcdError):
 
 
 class EndpointError(SgcdError):
-    """A model that is asked over the network: no key in the environment, a cache that cannot be used."""
+    """A model behind an endpoint: no key in the environment, a cache that cannot be used."""

@@ -1,4 +1,4 @@
-"""Seeds from names: every random draw of a run has one of its own."""
+"""Derives seeds from names, so that each random draw of a run has its own."""
 
 import json
 from hashlib import sha256

@@ -20,7 +20,7 @@ from sgcd.learn.sampling.sampler import TorchSampler
 from sgcd.learn.scoring.forward import ForwardConfig
 from sgcd.learn.settings import OptimizerSettings, SurrogateSettings
 from sgcd.learn.training.context import RunContext
-from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, LossTerms, accumulate_known_signals
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, LossTerms, accumulate_credited_group
 from sgcd.learn.training.optimizer import optimizer_step
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.learn.training.timers import ModelThread
@@ -103,7 +103,7 @@ def accumulated(
         size=BatchSize.of((example.rollout for example in batch), max_tokens=60),
         config=ForwardConfig(temperature, tokens),
     )
-    accumulate_known_signals(gradient, credited(batch))
+    accumulate_credited_group(gradient, credited(batch))
     return gradient
 
 

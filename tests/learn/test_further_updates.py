@@ -19,7 +19,7 @@ from sgcd.learn.scoring.teacher import score_teacher
 from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.settings import PRESETS, CovarianceSettings, SurrogateSettings
 from sgcd.learn.training import teacher_scorer, trainer
-from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_again
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_further_update
 from sgcd.learn.training.optimizer import mean_over_updates
 from sgcd.learn.training.step import GroupLearner
 from sgcd.learn.training.surrogate import BatchSize
@@ -63,7 +63,7 @@ def learned_once(student: Any) -> tuple[CreditedGroup, list[TeacherInput]]:
     accumulator = accumulator_of(student, SurrogateSettings())
     learner = GroupLearner(accumulator=accumulator, method=method, timer=timer, group_advantages=ADVANTAGES)
     scored_group = ScoredGroup(GROUP, inputs, None, {teacher: topk})
-    credited = learner.credited_group(scored_group, learner.accumulate_group_gradient(scored_group))
+    credited = learner.build_credited_group(scored_group, learner.accumulate_group_gradient(scored_group))
     student.zero_grad()
     return credited, inputs
 
@@ -97,7 +97,7 @@ def test_a_second_update_is_the_gradient_of_the_loss_where_the_policy_then_is(su
         for weight in then.parameters():
             weight += 0.02 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(1))
     accumulator = accumulator_of(then, surrogate)
-    accumulate_again(accumulator, [credited], seed=0)
+    accumulate_further_update(accumulator, [credited], seed=0)
     found = [weight.grad.clone() for weight in then.parameters()]
     then.zero_grad()
     now, before, imitations = list[Tensor](), list[Tensor](), list[Tensor]()
@@ -184,13 +184,13 @@ def test_every_surrogate_trains_and_a_run_killed_in_a_later_update_ends_the_same
     calls: list[int] = []
 
     def dies(*given: Any) -> None:
-        accumulate_again(*given)
+        accumulate_further_update(*given)
         calls.append(1)
         if len(calls) == 2:
             raise Killed
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "accumulate_again", dies)
+        patch.setattr(trainer, "accumulate_further_update", dies)
         with pytest.raises(Killed):
             train(tmp_path / "stopped", **every)
     train(tmp_path / "stopped", **every)

@@ -21,7 +21,7 @@ from sgcd.learn.scoring.teacher_inputs import TeacherInput
 from sgcd.learn.scoring.tree_attention import TreeRow, forward_tree, why_not_shared
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.audit import ContextAudit
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_known_signals
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_credited_group
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.records import Rollout, TokenIds
 
@@ -161,7 +161,7 @@ def losses(policy: Any, group: list[Rollout], config: ForwardConfig) -> tuple[fl
     gradient = GradientAccumulator(
         model=policy, surrogate=SurrogateSettings(), size=BatchSize.of(group, max_tokens=60), config=config
     )
-    accumulate_known_signals(gradient, credited(batch))
+    accumulate_credited_group(gradient, credited(batch))
     return gradient.loss, gradient_of(policy)
 
 

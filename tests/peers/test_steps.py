@@ -91,7 +91,9 @@ def test_the_teacher_of_sdpo_is_ours(theirs: Any, batch: dict[str, Any]) -> None
     rollouts = [rollout for group in played for rollout in group.rollouts]
     rows = [np.concatenate([row.prompt, row.response]) for row in build_teacher_rollouts(played)]
     lessons = teacher_of(build_small_qwen(CHAT.vocab_size), rollouts, rows, 1.0, 2**15, TOP_K)
-    ids, logp = (torch.cat(parts) for parts in zip(*((each.topk_ids, each.logprobs) for each in lessons), strict=True))
+    ids, logp = (
+        torch.cat(parts) for parts in zip(*((each.topk_ids, each.outcome_logprobs) for each in lessons), strict=True)
+    )
     ids, order = ids.long().sort()
     assert torch.equal(ids, top.indices.sort().values)
     assert torch.allclose(logp[:, :TOP_K].gather(1, order), top.values.gather(1, top.indices.argsort()), atol=1e-5)

@@ -99,7 +99,7 @@ async def collect_mixed_groups(
     step: int,
     on_mixed_group: Callable[[Group], None] | None = None,
 ) -> CollectedGroups:
-    """`collect_played_groups` of the training tasks, played here.
+    """`collect_until_mixed` of the training tasks, played here.
 
     `on_mixed_group` gets each mixed group as soon as its last sibling has ended.
     """
@@ -115,10 +115,10 @@ async def collect_mixed_groups(
 
     order = TaskOrder(context.task_suite.splits["train"], seed)
     groups_per_cohort = max(1, context.sampler.slots // settings.group_size)
-    return await collect_played_groups(cursor, settings, order, play_tasks, groups_per_cohort=groups_per_cohort)
+    return await collect_until_mixed(cursor, settings, order, play_tasks, groups_per_cohort=groups_per_cohort)
 
 
-async def collect_played_groups(
+async def collect_until_mixed(
     cursor: TaskCursor,
     settings: SiblingsSettings,
     order: TaskOrder,

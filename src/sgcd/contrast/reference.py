@@ -49,9 +49,9 @@ class ReferenceResult:
     refused: tuple[str, ...] = ()
     """One cause for each refused answer of the writer."""
     swapped: Reference | None = None
-    """Written from the same traces with success and failure exchanged, where that was asked for."""
+    """Written from the same traces with success and failure exchanged, in a step that reads it."""
     swapped_cause: str = ""
-    """Why there is none although it was asked for."""
+    """Why a step that reads it has none."""
 
     def to_json(self) -> dict[str, Any]:
         """A row of the run's folder. It holds the literals that the writer listed, and no others."""

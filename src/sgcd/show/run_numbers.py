@@ -1,4 +1,4 @@
-"""The numbers of a run that are shown while it goes on, by name: those of a step, and those of an evaluation."""
+"""The numbers of a step and of an evaluation by name, for the terminal and the trackers."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass

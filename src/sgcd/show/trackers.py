@@ -1,4 +1,4 @@
-"""Sends a run's numbers and samples of its rollouts to TensorBoard, trackio or Weights & Biases while it goes on.
+"""Sends a run's numbers and samples of its rollouts to TensorBoard, trackio or Weights & Biases while it trains.
 
 Each tracker has a thread of its own. One that fails or hangs costs a warning, and the run goes on without it.
 """

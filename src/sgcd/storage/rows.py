@@ -17,7 +17,7 @@ _CHECKED_LINE = re.compile(rb'(\{.*), "check": "([0-9a-f]{16})"\}', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class RowCount:
-    """How much of a row file counts: what lies behind was not finished, and counts as never written."""
+    """How much of a row file counts; what follows was not finished, and counts as never written."""
 
     num_rows: int = 0
     num_bytes: int = 0

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from sgcd.credit_records import Credit, Signal
 from sgcd.learn.settings import SurrogateSettings
-from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_known_signals
+from sgcd.learn.training.gradient import CreditedGroup, GradientAccumulator, accumulate_credited_group
 from sgcd.learn.training.surrogate import BatchSize
 from sgcd.measure.statistics import Float64Array, jackknife_estimate
 from sgcd.records import Floats
@@ -65,7 +65,7 @@ def compute_group_gradients(model: Any, groups: Sequence[CreditedGroup]) -> Grou
         model.zero_grad(set_to_none=True)
         size = BatchSize.of(group.rollouts)
         accumulator = GradientAccumulator(model=model, surrogate=SurrogateSettings(), size=size, config=LAB_FORWARD)
-        accumulate_known_signals(accumulator, group)
+        accumulate_credited_group(accumulator, group)
         group_gradients.append(
             size.num_tokens * np.concatenate([parameter.grad.numpy().ravel() for parameter in parameters])
         )

@@ -11,7 +11,7 @@ import ray
 import torch
 from tensordict import TensorDict
 
-from sgcd.act.siblings import CollectedGroups, collect_played_groups
+from sgcd.act.siblings import CollectedGroups, collect_until_mixed
 from sgcd.act.task_order import TaskCursor, TaskOrder
 from sgcd.assemble import build_controlled_method
 from sgcd.build_tasks import build_task_suite, build_writer, build_writer_endpoint
@@ -220,7 +220,7 @@ class SiblingTrainer(PPOTrainerSync):
                 self.prefetcher.prefetch(group)
 
         self.player = QueuePlayer(self.agent_loop_manager, settings, step, on_group_done)
-        return await collect_played_groups(
+        return await collect_until_mixed(
             self.rows.cursor,
             settings,
             self.task_order,

@@ -1,4 +1,4 @@
-"""Makes an environment of Python in a folder of its own, for a benchmark whose packages go beside none of sgcd's."""
+"""Makes an environment of Python in a folder of its own, because a benchmark's packages may not fit sgcd's."""
 
 import subprocess
 import sys

@@ -1,4 +1,4 @@
-"""sgcd compare: runs against runs on the same held-out tasks."""
+"""sgcd compare: compares runs with other runs on the same held-out tasks."""
 
 from collections.abc import Sequence
 from pathlib import Path

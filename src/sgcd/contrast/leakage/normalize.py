@@ -1,4 +1,4 @@
-"""Text as literals are compared in it: in lower case, decomposed, without invisible characters; with its places."""
+"""Normalizes text to compare literals: lower case, decomposed, without invisible characters; keeps the places."""
 
 import re
 from collections.abc import Sequence

@@ -185,7 +185,7 @@ def score_logprobs(model: Any, rollouts: Sequence[Rollout], config: ForwardConfi
 
 
 def forward_hidden_states(model: Any, batch: PaddedBatch | TreeBatch) -> PolicyHiddenStates:
-    """One forward pass. The head will be asked only for what was written."""
+    """One forward pass. The head is applied only where the policy wrote."""
     device = next(model.parameters()).device
     if isinstance(batch, TreeBatch):
         hidden = forward_tree(model, batch.tree)

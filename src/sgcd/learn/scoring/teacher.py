@@ -1,7 +1,7 @@
 """Runs the teacher on prompt, reference and response, and returns its top-K log-probabilities.
 
-This one forward pass is all that a reference costs: the teacher comes first and leaves its likeliest ids and their
-log-probabilities, and the student is asked at those ids while its logits are there anyway (student.py). Both go through
+A reference costs this one forward pass. The teacher comes first and leaves its likeliest ids and their
+log-probabilities, and the student's logits are read at those ids in its own pass (student.py). Both go through
 the same products and the same statistics, so that equal contexts differ by exactly nothing. No gradient passes here.
 """
 

@@ -138,15 +138,15 @@ class CreditedGroup:
                 check_length(f"loss of {rollout.name}", name, array, len(rollout.response))
 
 
-def accumulate_again(accumulator: GradientAccumulator, groups: Sequence[CreditedGroup], seed: int) -> None:
+def accumulate_further_update(accumulator: GradientAccumulator, groups: Sequence[CreditedGroup], seed: int) -> None:
     """The gradient of one more update. `seed` decides which tokens clip_cov chooses."""
     if accumulator.surrogate.chooses_tokens:
         groups = choose_tokens(accumulator, groups, seed)
     for group in groups:
-        accumulate_known_signals(accumulator, group)
+        accumulate_credited_group(accumulator, group)
 
 
-def accumulate_known_signals(accumulator: GradientAccumulator, group: CreditedGroup) -> None:
+def accumulate_credited_group(accumulator: GradientAccumulator, group: CreditedGroup) -> None:
     """The gradient of rollouts whose signals are known before the pass."""
     imitated_index = None if group.imitated_outcomes is None else 0
     with gradient_checkpointing(accumulator.model):

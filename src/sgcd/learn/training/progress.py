@@ -1,4 +1,4 @@
-"""What a run does between its steps: goes on from its checkpoint, evaluates, saves itself and exports its policy."""
+"""Between the steps of a run: restores its checkpoint, evaluates, saves, and exports its policy."""
 
 import json
 from collections.abc import Callable

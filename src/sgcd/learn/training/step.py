@@ -122,7 +122,7 @@ async def credit_and_accumulate(
                 rollout_credits = await timer.run_in_model_thread("training", learn, scored_group)
                 result.rollout_credits += rollout_credits
                 if config.optimizer.updates > 1:
-                    result.credited_groups.append(learner.credited_group(scored_group, rollout_credits))
+                    result.credited_groups.append(learner.build_credited_group(scored_group, rollout_credits))
                 if result.reading is not None and (counts := count_reading_pairs(scored_group, rollout_credits)):
                     result.reading.append(counts)
                 result.teacher_inputs += scored_group.inputs
@@ -168,7 +168,9 @@ class GroupLearner:
                 self.accumulator.backward(forward, micro_batch, signals, terms=terms, imitated_index=imitated_index)
         return [rollout_credits[index] for index in range(len(rollouts))]
 
-    def credited_group(self, scored_group: ScoredGroup, rollout_credits: Sequence[RolloutCredit]) -> CreditedGroup:
+    def build_credited_group(
+        self, scored_group: ScoredGroup, rollout_credits: Sequence[RolloutCredit]
+    ) -> CreditedGroup:
         """What further updates need of a group that `accumulate_group_gradient` has read."""
         imitated = self.method.needs.imitated if self.method.needs else None
         old_logprobs = [credit.logprobs for credit in rollout_credits if credit.logprobs is not None]

@@ -1,4 +1,4 @@
-"""References and teachers of one step: written and scored in the background, handed on in task order."""
+"""Writes the references of one step and scores its teachers, in the background; yields groups in task order."""
 
 import asyncio
 from asyncio import FIRST_COMPLETED

@@ -9,7 +9,7 @@ from sgcd.learn.policy.teacher_policies import InitialPolicy, MovingAverage
 from sgcd.learn.scoring.forward import sampler_mismatch
 from sgcd.learn.training.audit import ContextAudit, count_foreign_tokens
 from sgcd.learn.training.context import RunContext, TrainConfig, TrainerCallback, training_forward_config
-from sgcd.learn.training.gradient import GradientAccumulator, accumulate_again
+from sgcd.learn.training.gradient import GradientAccumulator, accumulate_further_update
 from sgcd.learn.training.optimizer import learning_rate, mean_over_updates, optimizer_step
 from sgcd.learn.training.progress import RunProgress
 from sgcd.learn.training.rollout_metrics import all_groups, rollout_metrics
@@ -188,7 +188,7 @@ class Trainer:
         for update in range(1, config.optimizer.updates):
             gradient = self._empty_gradient(rollouts)
             seed = derive_seed(config.seed, "update", step, update)
-            accumulate_again(gradient, step_credit.credited_groups, seed)
+            accumulate_further_update(gradient, step_credit.credited_groups, seed)
             updates.append(optimizer_step(self.progress.optimizer, gradient, config.optimizer, step))
         if self.progress.average:
             self.progress.average.update(self.progress.optimizer)

@@ -1,4 +1,4 @@
-"""sgcd watch: a run in the terminal while it goes on, or as it was left."""
+"""sgcd watch: shows a run in the terminal, while it trains or afterwards."""
 
 from pathlib import Path
 from time import sleep
