@@ -163,8 +163,9 @@ def test_every_sgcd_command_of_the_readme_can_be_typed(
     monkeypatch.setattr(training, "no_result_reason", nothing)
     monkeypatch.setattr(checking, "check_recipe", lambda *_, **__: worked.append("check"))
     monkeypatch.setattr(checking, "check_run", lambda *_, **__: worked.append("check"))
-    monkeypatch.setattr(evaluating, "run_policy_evaluation", lambda *_, **__: worked.append("evaluate"))
-    monkeypatch.setattr(evaluating, "run_endpoint_evaluation", lambda *_, **__: worked.append("evaluate"))
+    for name in ("evaluate_run", "evaluate_with_policy", "evaluate_endpoint", "resume_evaluation"):
+        monkeypatch.setattr(evaluating, name, lambda *_, **__: worked.append("evaluate"))
+    monkeypatch.setattr(evaluating, "load_policy_recipe", nothing)
     monkeypatch.setattr(comparing, "compare_runs", lambda *_: worked.append("compare"))
     monkeypatch.setattr(comparing, "print_comparison", nothing)
     monkeypatch.setattr(bundling, "bundle_run", lambda *_, **__: worked.append("bundle"))

@@ -70,4 +70,4 @@ def test_a_row_with_a_wrong_value_is_named(tmp_path: Path) -> None:
 
 def test_a_folder_has_a_kind(tmp_path: Path) -> None:
     assert RunFolder.create(tmp_path / "a", "", {"machine": {"threads": 1}}).kind == "training"
-    assert RunFolder.create(tmp_path / "b", "", {"model": {}}).kind == "endpoint evaluation"
+    assert RunFolder.create(tmp_path / "b", "", {"model": {}}).kind == "evaluation"

@@ -1,6 +1,6 @@
 """Builds a recipe's tasks, its simulated user, its writer and its endpoint evaluation, without torch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -22,7 +22,7 @@ from sgcd.errors import RecipeError
 from sgcd.lab.long_desk.world import build_long_desk_task_suite
 from sgcd.lab.settings import LabSettings, LongDeskSettings
 from sgcd.lab.tasks import build_lab_task_suite
-from sgcd.measure.evaluate import Trial, evaluate_endpoint_model, held_out_tasks, list_trials
+from sgcd.measure.evaluate import SelectTrials, evaluate_endpoint_model, held_out_tasks, list_trials
 from sgcd.measure.settings import ModelSettings
 from sgcd.measure.trial_rows import TrialRow
 from sgcd.recipe.schema import Recipe
@@ -107,7 +107,7 @@ class EndpointEvaluation:
         self,
         folder: Path | None = None,
         *,
-        select_trials: Callable[[Sequence[Trial]], Sequence[Trial]] = list,
+        select_trials: SelectTrials = list,
         on_trial: Callable[[TrialRow, Rollout], None] | None = None,
     ) -> list[tuple[TrialRow, Rollout]]:
         """Each trial's row and its conversation. In a folder each endpoint has a journal."""

@@ -270,17 +270,17 @@ def test_an_answer_of_an_older_cache_is_still_read(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("message", "expected"),
     [
-        ({"content": None, "refusal": "no"}, Completion("no", "refusal", num_tokens=10)),
-        ({"content": "yes", "refusal": ""}, Completion("yes", num_tokens=10)),
+        ({"content": None, "refusal": "no"}, Completion("no", "refusal", num_tokens=10, num_prompt_tokens=50)),
+        ({"content": "yes", "refusal": ""}, Completion("yes", num_tokens=10, num_prompt_tokens=50)),
         (
             {"content": None, "tool_calls": [{"function": {"name": "look", "arguments": {"a": 1}}}], "finish": "stop"},
-            Completion("", "stop", (ToolCall("call_0", "look", '{"a": 1}'),), 10),
+            Completion("", "stop", (ToolCall("call_0", "look", '{"a": 1}'),), 10, 50),
         ),
         (
             {"content": "", "tool_calls": [{"id": "x", "function": {"name": "look"}}]},
-            Completion("", "tool_calls", (ToolCall("x", "look", "{}"),), 10),
+            Completion("", "tool_calls", (ToolCall("x", "look", "{}"),), 10, 50),
         ),
-        ({"content": "yes", "tool_calls": []}, Completion("yes", num_tokens=10)),
+        ({"content": "yes", "tool_calls": []}, Completion("yes", num_tokens=10, num_prompt_tokens=50)),
     ],
 )
 def test_servers_say_the_same_in_several_ways(message: dict[str, Any], expected: Completion) -> None:

@@ -147,7 +147,7 @@ def test_a_folder_keeps_it_for_comparisons(capsys: Capture, tmp_path: Path) -> N
 )
 def test_a_model_that_cannot_be_asked_breaks_trials_by_kind(plan: Plan, causes: str, capsys: Capture) -> None:
     told, _ = evaluated(capsys, plan, "--tasks", "2", "--trials", "0")
-    assert told["modes"]["greedy"]["broken"] == {"trials": 2, "causes": {causes: 2}}
+    assert told["modes"]["greedy"]["broken"] == {"trials": 2, "sources": {"model": 2}, "causes": {causes: 2}}
     assert told["modes"]["greedy"]["overall"]["value"] is None
     assert told["endpoints"]["model"]["unanswered"] == {causes.split(": ")[1]: 2}
 
@@ -357,7 +357,9 @@ def test_each_mistake_is_one_line(typed: list[str], words: str, capsys: Capture)
     assert not list(Path().iterdir())
 
 
-def test_a_stopped_evaluation_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_evaluation_that_is_stopped_before_its_first_trial_leaves_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def stopped(*_: Any, **more: Any) -> Any:
         raise KeyboardInterrupt
 

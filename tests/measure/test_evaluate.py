@@ -111,6 +111,7 @@ def test_a_row_says_where_it_stands_and_what_came_of_it(run) -> None:
             "looping": False,
             "turns": 2,
             "tokens": 3,
+            "tokens_read": 4,
             "ending": "answered",
         }
     ]

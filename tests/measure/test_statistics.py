@@ -1,5 +1,6 @@
 """Intervals, paired comparisons and pass@k: known answers, properties, coverage; honest where nothing can be said."""
 
+from fractions import Fraction
 from itertools import combinations, pairwise
 
 import numpy as np
@@ -231,6 +232,27 @@ def test_pass_at_k_rises_and_pass_hat_k_falls_from_the_same_start(cn: list[tuple
     assert at[0] == pytest.approx(hat[0])
     assert all(x <= y + 1e-12 for x, y in pairwise(at))
     assert all(x >= y - 1e-12 for x, y in pairwise(hat))
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=3, max_size=7), min_size=1, max_size=4), st.integers(1, 3))
+def test_pass_at_k_and_pass_hat_k_are_the_means_over_all_choices_of_trials(played: list[list[bool]], k: int) -> None:
+    c, n = [sum(trials) for trials in played], [len(trials) for trials in played]
+    some = [np.mean([any(chosen) for chosen in combinations(trials, k)]) for trials in played]
+    every = [np.mean([all(chosen) for chosen in combinations(trials, k)]) for trials in played]
+    assert pass_at_k(c, n, k) == pytest.approx(np.mean(some))
+    assert pass_hat_k(c, n, k) == pytest.approx(np.mean(every))
+
+
+@given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n), st.integers(1, n))))
+def test_large_k_neither_overflows_nor_loses_digits(cnk: tuple[int, int, int]) -> None:
+    """Drawing one trial after the other, in exact fractions."""
+    c, n, k = cnk
+    none, every = Fraction(1), Fraction(1)
+    for drawn in range(k):
+        none *= Fraction(max(n - c - drawn, 0), n - drawn)
+        every *= Fraction(max(c - drawn, 0), n - drawn)
+    assert pass_at_k([c], [n], k) == pytest.approx(float(1 - none), rel=1e-12, abs=1e-12)
+    assert pass_hat_k([c], [n], k) == pytest.approx(float(every), rel=1e-12, abs=1e-300)
 
 
 @pytest.mark.parametrize("estimator", [pass_at_k, pass_hat_k])

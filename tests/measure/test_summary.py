@@ -58,10 +58,25 @@ def test_several_trials_of_a_task_are_clustered_and_single_passes_are_wilson() -
 def test_broken_trials_are_counted_and_in_no_share() -> None:
     rows = [row("a", trial=0), row("a", False, trial=1), row("b", trial=0, **BROKEN), row("b", trial=1, **BROKEN)]
     told, clean = summarise_evaluation(rows)["modes"]["sampled"], summarise_evaluation(rows[:2])["modes"]["sampled"]
-    assert told["broken"] == {"trials": 2, "causes": {"reply: timed out after 60 s": 2}}
+    causes = {"reply: timed out after 60 s": 2}
+    assert told["broken"] == {"trials": 2, "sources": {"environment": 2}, "causes": causes}
     assert (told["overall"]["value"], told["overall"]["broken"], told["overall"]["tasks"]) == (0.5, 2, 2)
     for key in ("calls_in_error", "mean_tokens", "mean_turns", "mean_reward", "endings", "passes", "audit"):
         assert told[key] == clean[key]
+
+
+def test_who_broke_trials_is_counted_apart() -> None:
+    causes = (
+        "user: timeout: no whole answer in time",
+        "model: server: status 500",
+        "reply: KeyError",
+        "user: empty",
+        "",
+    )
+    rows = [row(f"t{number}", not cause, broken=cause) for number, cause in enumerate(causes)]
+    broken = summarise_evaluation(rows)["modes"]["sampled"]["broken"]
+    assert broken["sources"] == {"model": 1, "user": 2, "environment": 1}
+    assert broken["trials"] == 4
 
 
 def test_everything_broken_gives_no_rate_and_no_crash() -> None:

@@ -26,6 +26,8 @@ class EndpointPlayer:
     temperature: float | None
     num_completion_tokens: int = 0
     """Tokens of its completions, as the server counts them; observations are not counted, as no tokenizer is known."""
+    num_prompt_tokens: int = 0
+    """Tokens of its requests, as the server counts them: each has the whole conversation so far."""
 
 
 async def play_endpoint(
@@ -48,6 +50,7 @@ async def play_endpoint(
                 "model", lambda options=options: player.endpoint.complete(recorder.messages, options=options), None
             )
             player.num_completion_tokens += completion.num_tokens
+            player.num_prompt_tokens += completion.num_prompt_tokens
             turn = turn_from_completion(completion)
             recorder.add_turn(turn, message_from_completion(completion))
             if not completion.is_complete:  # not carried out, as with a policy

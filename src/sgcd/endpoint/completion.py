@@ -37,6 +37,8 @@ class Completion:
     calls: tuple[ToolCall, ...] = ()
     num_tokens: int = 0
     """Tokens that the model wrote, thinking included; 0 where the server does not report them."""
+    num_prompt_tokens: int = 0
+    """Tokens of the request, as the server counts them; 0 where it does not."""
 
     @property
     def is_complete(self) -> bool:
@@ -115,7 +117,8 @@ def parse_completion(body: bytes) -> tuple[Completion, TokenUsage | None]:
     refused = bool(message.refusal and not message.content and not calls)
     text = (message.refusal if refused else message.content) or ""
     finish_reason = "refusal" if refused else choice.finish_reason or "stop"
-    return Completion(text, finish_reason, calls, token_usage.completion_tokens if token_usage else 0), token_usage
+    counted = token_usage or TokenUsage()
+    return Completion(text, finish_reason, calls, counted.completion_tokens, counted.prompt_tokens), token_usage
 
 
 def _parse_tool_call(call: _ToolCallBody, number: int) -> ToolCall:

@@ -40,6 +40,9 @@ class TokenUsage:
     def total(self) -> int:
         return self.prompt_tokens + self.completion_tokens
 
+    def plus(self, other: "TokenUsage") -> "TokenUsage":
+        return TokenUsage(self.prompt_tokens + other.prompt_tokens, self.completion_tokens + other.completion_tokens)
+
     def cost(self, prices: PriceSettings) -> float:
         return (self.prompt_tokens * prices.prompt + self.completion_tokens * prices.answer) / _MILLION
 
@@ -50,7 +53,7 @@ class UsageTracker:
     def __init__(self, budget: BudgetSettings, prices: PriceSettings) -> None:
         self.budget = budget
         self.prices = prices
-        self.num_calls = self.num_tokens = 0
+        self.num_calls, self.total_usage, self.total_seconds = 0, TokenUsage(), 0.0
         self.money = 0.0
         self._in_flight: list[TokenUsage] = []
         self._settled = asyncio.Condition()
@@ -70,7 +73,8 @@ class UsageTracker:
         """Write a row for each call from now on; rows that exist count as spent before the run stopped."""
         rows = read_rows(path)
         self.num_calls = len(rows)
-        self.num_tokens = sum(row["prompt"] + row["answer"] for row in rows)
+        self.total_usage = TokenUsage(sum(row["prompt"] for row in rows), sum(row["answer"] for row in rows))
+        self.total_seconds = sum(row["seconds"] for row in rows)
         self.money = sum(row["money"] for row in rows)
         append_rows(path, [])  # drops a torn last line
         self._journal, self._journal_path = path.open("ab"), path
@@ -99,15 +103,10 @@ class UsageTracker:
         """Count a finished call; `outcome` is empty when it was answered, else the kind of its failure."""
         self._in_flight.remove(max_usage)
         cost = usage.cost(self.prices)
-        self.num_calls, self.num_tokens, self.money = (
-            self.num_calls + 1,
-            self.num_tokens + usage.total,
-            self.money + cost,
-        )
+        self.num_calls, self.money = self.num_calls + 1, self.money + cost
+        self.total_usage, self.total_seconds = self.total_usage.plus(usage), self.total_seconds + seconds
         self._counts["calls"] += 1
-        self._usage = TokenUsage(
-            self._usage.prompt_tokens + usage.prompt_tokens, self._usage.completion_tokens + usage.completion_tokens
-        )
+        self._usage = self._usage.plus(usage)
         self._money += cost
         self._seconds.append(seconds)
         if outcome:
@@ -126,6 +125,10 @@ class UsageTracker:
                 self._journal.flush()
         async with self._settled:
             self._settled.notify_all()
+
+    @property
+    def num_tokens(self) -> int:
+        return self.total_usage.total
 
     def _over_budget(self, max_usage: TokenUsage, in_flight: Sequence[TokenUsage]) -> str:
         """Name the part of the budget that a further call might exceed; empty when the call fits."""

@@ -17,7 +17,15 @@ from sgcd.measure.statistics import (
     permutation_test,
 )
 from sgcd.measure.summary import list_categories
-from sgcd.measure.trial_rows import MODES, TrialRow, count_successes, group_by_task, select_evaluation, unbroken
+from sgcd.measure.trial_rows import (
+    CONVERSATIONS_FILE,
+    MODES,
+    TrialRow,
+    count_successes,
+    group_by_task,
+    select_evaluation,
+    unbroken,
+)
 from sgcd.measure.validity import run_invalid_reasons
 from sgcd.settings import flatten_mapping
 from sgcd.storage.atomic import SCHEMA
@@ -55,6 +63,8 @@ def load_evaluation(path: Path, split: str | None = None, step: int | None = Non
     """Load the latest evaluation of a run, or that of a certain split and step."""
     folder = RunFolder.open(path)
     rows = select_evaluation(folder.read_evaluations(), split, step)
+    if not rows and (path / CONVERSATIONS_FILE).is_file():
+        raise FolderError(f"{path}: the evaluation is unfinished; go on with it: sgcd evaluate {path} --resume")
     if not rows:
         filters = "".join(f", {key} {value}" for key, value in (("split", split), ("step", step)) if value is not None)
         raise FolderError(f"{path}: no evaluation in this run{filters}; `sgcd evaluate` makes one")

@@ -41,23 +41,40 @@ class Trial:
         return RolloutRecorder(self.task, self.number, rollout_seed)
 
 
+SelectTrials = Callable[[Sequence[Trial]], Sequence[Trial]]
+"""Leaves of some trials those that are still to be played."""
+
+
 async def evaluate_policy(
-    context: PlayContext, settings: EvaluationSettings, *, seed: int, step: int
+    context: PlayContext,
+    settings: EvaluationSettings,
+    *,
+    seed: int,
+    step: int,
+    select_trials: SelectTrials = list,
+    on_trials: Callable[[Sequence[tuple[TrialRow, Rollout]]], None] | None = None,
 ) -> list[TrialRow]:
-    """Play every trial of the held-out tasks, in a fixed order; returns one row per trial.
+    """Play every trial of the held-out tasks, or those that `select_trials` leaves of each cohort, in a fixed order;
+    returns one row per trial. `on_trials` gets rows and rollouts as soon as a cohort ends.
 
     The seed of a trial depends on the run's seed, the split, the task and the number of the trial, never on the step:
     evaluations of one run at different steps, and of runs with one seed, are paired trial by trial.
     """
     rows: list[TrialRow] = []
     trials = list_trials(held_out_tasks(context.task_suite, settings), settings)
-    for cohort in split_into_cohorts(trials, context.sampler.slots):
+    for whole_cohort in split_into_cohorts(trials, context.sampler.slots):
+        cohort = select_trials(whole_cohort)
+        if not cohort:
+            continue
         recorders = [trial.recorder(settings, seed) for trial in cohort]
         rollouts = await play_cohort(recorders, context, temperature=cohort[0].temperature)
-        rows += [
-            trial_row(trial, rollout, settings, seed=seed, step=step)
+        played = [
+            (trial_row(trial, rollout, settings, seed=seed, step=step), rollout)
             for trial, rollout in zip(cohort, rollouts, strict=True)
         ]
+        if on_trials:
+            on_trials(played)
+        rows += [row for row, _ in played]
     return rows
 
 
@@ -116,6 +133,7 @@ def rollout_row(rollout: Rollout) -> TrialRow:
         "looping": is_looping(rollout),
         "turns": len(rollout.turns),
         "tokens": rollout.num_policy_tokens,
+        "tokens_read": len(rollout.prompt) + len(rollout.response) - rollout.num_policy_tokens,
         "ending": rollout.end_reason,
     }
 
@@ -140,7 +158,7 @@ async def evaluate_endpoint_model(
     limits: Limits,
     settings: EvaluationSettings,
     seed: int,
-    select_trials: Callable[[Sequence[Trial]], Sequence[Trial]] = list,
+    select_trials: SelectTrials = list,
     on_trial: Callable[[TrialRow, Rollout], None] | None = None,
 ) -> list[tuple[TrialRow, Rollout]]:
     """Play every trial of the held-out tasks, or those that `select_trials` leaves; returns its row and its rollout,
@@ -156,7 +174,8 @@ async def evaluate_endpoint_model(
             environment = task_suite.environment_factory()
             rollout = await play_endpoint(trial.recorder(settings, seed), environment, player, limits=limits)
         row = trial_row(trial, rollout, settings, seed=seed, step=0)
-        row = {**row, "model": model.model, "tokens": player.num_completion_tokens}
+        counted = {"tokens": player.num_completion_tokens, "tokens_read": player.num_prompt_tokens}
+        row = {**row, "model": model.model, **counted}
         if on_trial:
             on_trial(row, rollout)
         return row, rollout

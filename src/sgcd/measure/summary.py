@@ -57,7 +57,11 @@ def summarise_mode(rows: Sequence[TrialRow]) -> Summary:
         "mean_turns": divide_or_none(sum_column(unbroken_rows, "turns"), len(unbroken_rows)),
         "mean_tokens": divide_or_none(sum_column(unbroken_rows, "tokens"), len(unbroken_rows)),
         "endings": dict(sorted(Counter(str(row["ending"]) for row in unbroken_rows).items())),
-        "broken": {"trials": len(rows) - len(unbroken_rows), "causes": count_causes(rows)},
+        "broken": {
+            "trials": len(rows) - len(unbroken_rows),
+            "sources": count_sources(rows),
+            "causes": count_causes(rows),
+        },
     }
 
 
@@ -157,6 +161,13 @@ def audit_category(rows: Sequence[TrialRow], category: str) -> Summary:
 def count_causes(rows: Sequence[TrialRow]) -> dict[str, int]:
     """How often each cause broke a trial, the most frequent first."""
     return dict(Counter(str(row["broken"]) for row in rows if row["broken"]).most_common())
+
+
+def count_sources(rows: Sequence[TrialRow]) -> dict[str, int]:
+    """How many trials the model, the simulated user and the environment broke; those that broke none are left out."""
+    sources = Counter(str(row["broken"]).partition(":")[0] for row in rows if row["broken"])
+    by_endpoint = {name: sources.pop(name) for name in ("model", "user") if name in sources}
+    return by_endpoint | ({"environment": sources.total()} if sources else {})
 
 
 def is_all_broken(summary: Mapping[str, Any]) -> bool:

@@ -10,10 +10,17 @@ Which trial: schema, seed (the run's), step, split, mode (greedy or sampled), te
 (whether a success without a call counts in the audit; absent in rows of earlier versions), trial.
 How it ended: success, reward, broken (the cause, else empty), calls, failed_calls, malformed (turns whose call could
 not be read), inexact (turns whose ids are not those that the tokenizer makes of their text), looping, turns, tokens
-(sampled by the policy), ending. Where an environment has them: floor, scenario, and of the verifier's tests their
+(sampled by the policy), tokens_read (of the prompt and the replies, each once; absent in rows of earlier versions),
+ending. Where an environment has them: floor, scenario, and of the verifier's tests their
 number (tests) and how many passed (tests_passed). A row of a chat model behind an endpoint also has its name (model),
-and its tokens are those that the server counts."""
+its tokens are those that the server counts, and tokens_read is the sum over its requests, each of which has the whole
+conversation so far."""
 
+TrialKey = tuple[str, str, int]
+"""Mode, task and number of a trial: within an evaluation they name it."""
+
+CONVERSATIONS_FILE = "talks.jsonl"
+"""In the folder of an evaluation: each trial's conversation and row."""
 MODES = ("greedy", "sampled")
 
 
@@ -22,7 +29,11 @@ def select_evaluation(rows: Sequence[TrialRow], split: str | None = None, step: 
     split = split or next((row["split"] for row in reversed(rows)), None)
     rows = [row for row in rows if row["split"] == split]
     step = max((row["step"] for row in rows), default=0) if step is None else step
-    return list({(row["mode"], row["task"], row["trial"]): row for row in rows if row["step"] == step}.values())
+    return list({trial_key(row): row for row in rows if row["step"] == step}.values())
+
+
+def trial_key(row: TrialRow) -> TrialKey:
+    return str(row["mode"]), str(row["task"]), int(row["trial"])
 
 
 def unbroken(rows: Iterable[TrialRow]) -> list[TrialRow]:

@@ -136,8 +136,25 @@ def evaluation_remarks(summary: JsonMapping) -> list[str]:
         if broken["trials"]:
             cause, times = next(iter(broken["causes"].items()))
             trials = count_noun(broken["trials"], "trial")
-            lines.append(f"{mode}: {trials} broke and count in no rate, {times} of them by: {cause}")
+            sources = ", ".join(f"{count} by the {source}" for source, count in broken["sources"].items())
+            lines.append(f"{mode}: {trials} broke and count in no rate ({sources}); {times} of them: {cause}")
     return lines
+
+
+def describe_cost(cost: JsonMapping) -> str:
+    """One line: time, and what each player read and wrote.
+
+    >>> describe_cost({"trials": 4, "seconds": 2.5, "players": {}, "money": 0.5, "money_per_success": 0.25})
+    'cost: 4 trials in 2.5 s; 0.5000 spent, 0.2500 a success'
+    """
+    parts = [f"{count_noun(cost['trials'], 'trial')} in {cost['seconds']:.1f} s"]
+    for name, part in cost["players"].items():
+        calls = f"{part['calls']:,} calls, " if "calls" in part else ""
+        parts.append(f"{name}: {calls}{part['tokens_in']:,} tokens in, {part['tokens_out']:,} out")
+    if cost["money"] is not None:
+        per_success = cost["money_per_success"]
+        parts.append(f"{cost['money']:.4f} spent" + ("" if per_success is None else f", {per_success:.4f} a success"))
+    return f"cost: {'; '.join(parts)}"
 
 
 def _describe_scenarios(mode_summary: JsonMapping) -> str:

@@ -8,7 +8,7 @@ from time import time_ns
 from typing import Any
 
 from sgcd.errors import DamageError
-from sgcd.storage.atomic import SCHEMA, Row, to_json_line, write_atomic
+from sgcd.storage.atomic import SCHEMA, Row, to_json_line, write_atomic, writing
 from sgcd.storage.rows import (
     RowCount,
     RowScan,
@@ -178,6 +178,14 @@ class RowFiles:
             return
         manifest.rows[name] = append_checked_rows(self.folder / name, rows, manifest.rows.get(name) or RowCount())
         manifest.write()
+
+    def remove(self, name: str) -> None:
+        """Remove a row file, whether it is there or not."""
+        manifest = self.read_manifest()
+        if manifest and manifest.rows.pop(name, None):
+            manifest.write()
+        with writing(self.folder / name):
+            (self.folder / name).unlink(missing_ok=True)
 
     def rewind(self, name: str, step: int) -> None:
         """Drop every row after `step`, and every damaged one."""

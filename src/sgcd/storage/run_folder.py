@@ -35,8 +35,8 @@ _FILES_KEY = "files"
 """In a row of metrics.jsonl: the checksums of the files that the step wrote."""
 ROW_FILES = ("metrics.jsonl", "evaluation.jsonl")
 """Row files whose rows belong to a step."""
-RunKind = Literal["training", "supervised", "collection", "endpoint evaluation", "recorded"]
-_KINDS: tuple[RunKind, ...] = ("supervised", "collection", "recorded")  # each named after the fact that it alone has
+RunKind = Literal["training", "supervised", "collection", "evaluation", "recorded"]
+_KINDS: tuple[RunKind, ...] = ("supervised", "collection", "evaluation", "recorded")  # named after their facts
 _STEP_FOLDERS = ("rollouts", "references", "credit")
 """Folders whose files have the number of a step as their name."""
 
@@ -106,11 +106,11 @@ class RunFolder:
 
     @property
     def kind(self) -> RunKind:
-        """A run records the machine that it runs on; an evaluation of an endpoint does not."""
+        """A run records the machine that it runs on; earlier versions' evaluations of an endpoint did not."""
         for kind in _KINDS:
             if kind in self.facts:
                 return kind
-        return "training" if "machine" in self.facts else "endpoint evaluation"
+        return "training" if "machine" in self.facts else "evaluation"
 
     @property
     def recipe_text(self) -> str:

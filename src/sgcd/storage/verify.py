@@ -105,7 +105,7 @@ def resume_command(folder: RunFolder) -> str:
 
 def check_trained(folder: RunFolder, kind: RunKind) -> None:
     """Refuse the folder of an evaluation, or of a run of another kind."""
-    if folder.kind not in ("endpoint evaluation", kind):
+    if folder.kind not in ("evaluation", kind):
         raise FolderError(f"{folder.path}: is a run of another command; go on with it by {resume_command(folder)}")
     if folder.kind != kind:
         raise FolderError(

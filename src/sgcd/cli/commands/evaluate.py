@@ -1,28 +1,28 @@
 """sgcd evaluate: plays held-out tasks with a run's policy, any other policy, or a chat model behind an endpoint."""
 
 import asyncio
-import json as jsonlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sgcd.cli.evaluation_output import finish_evaluation, keep_progress
+from sgcd.cli.evaluation_recipes import check_same_evaluation, load_policy_recipe, load_run_recipe, saved_step
 from sgcd.cli.options import TYPER_OPTIONS, JsonFlag, SplitOption
-from sgcd.cli.output import print_json, progress_console, results_console
-from sgcd.errors import EmptyResult, EnvironmentFault, FolderError, RecipeError
+from sgcd.cli.output import progress_console
+from sgcd.errors import EnvironmentFault, FolderError, RecipeError
 
 if TYPE_CHECKING:
     from sgcd.build_tasks import EndpointEvaluation
     from sgcd.learn.training.context import RunContext
+    from sgcd.measure.progress import EvaluationProgress
     from sgcd.measure.trial_rows import TrialRow
     from sgcd.recipe.schema import Recipe
-    from sgcd.records import Rollout
     from sgcd.storage.run_folder import RunFolder
 
-_SAVED_POLICY_KEYS = ("policy.lora.rank=0",)
-"""A saved policy has its adapter merged."""
 evaluate_app = typer.Typer(**TYPER_OPTIONS)
 
 
@@ -42,7 +42,10 @@ def evaluate(
         int | None, typer.Option(min=0, help="For a run: the checkpoint of this step instead of the last policy.")
     ] = None,
     recipe: Annotated[Path | None, typer.Option(help="For a policy's folder: the recipe of its environment.")] = None,
-    run: Annotated[Path | None, typer.Option(help="With a recipe's file: a new folder for the result.")] = None,
+    run: Annotated[Path | None, typer.Option(help="With a recipe: a new folder for the result.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a stopped evaluation, by its folder; no trial is played twice.")
+    ] = False,
     json: JsonFlag = False,
 ) -> None:
     """Play held-out tasks with a trained policy, or with any chat model.
@@ -53,125 +56,147 @@ def evaluate(
     """
     options = {"split": split, "trials": trials, "tasks": tasks}
     keys = [f"evaluation.{name}={value}" for name, value in options.items() if value is not None]
-    if target.is_file():
+    words = [*(words or []), *keys]
+    if resume:
+        resume_evaluation(target, words, step=step, others=[recipe, run], as_json=json)
+    elif target.is_file():
         from sgcd.recipe.load import load_recipe
 
         if recipe:
             raise RecipeError(f"{target}: is a recipe already; leave out --recipe {recipe}")
         if step is not None:
             raise RecipeError(f"--step {step}: only goes with a run's folder; {target} is a recipe")
-        run_endpoint_evaluation(load_recipe(target, [*(words or []), *keys]), run, json)
-        return
-    for word in (*(words or []), *([f"--run {run}"] if run else ())):
-        raise RecipeError(f"{word}: only goes with a recipe, whose evaluation.model is played; {target} is none")
-    run_policy_evaluation(target, keys, recipe, step=step, as_json=json)
+        with new_folder_lock(run):
+            evaluate_endpoint(load_recipe(target, words), run, is_resumed=False, as_json=json)
+    elif recipe and not (target / "recipe.yaml").is_file():
+        if step is not None:
+            raise FolderError(f"{target}: is no run's folder, so it has no checkpoint of step {step}; leave out --step")
+        with new_folder_lock(run):
+            evaluate_with_policy(load_policy_recipe(target, recipe, words), as_json=json, new_folder=run)
+    else:
+        for word in (*words[: len(words) - len(keys)], *([f"--run {run}"] if run else ())):
+            raise RecipeError(f"{word}: only goes with a recipe; {target} is none")
+        evaluate_run(target, keys, recipe, step=step, as_json=json)
 
 
-def run_policy_evaluation(
-    target: Path, keys: list[str], recipe_path: Path | None, *, step: int | None, as_json: bool
-) -> None:
+def new_folder_lock(run: Path | None) -> Any:
     from sgcd.storage.lock import lock_run
     from sgcd.storage.run_folder import RunFolder
 
-    folder = RunFolder.open(target) if (target / "recipe.yaml").is_file() else None
-    with lock_run(target) if folder else nullcontext():
-        if folder is None and step is not None:
+    if run:
+        RunFolder.check_free(run)
+    return lock_run(run) if run else nullcontext()
+
+
+def evaluate_run(target: Path, keys: list[str], recipe_path: Path | None, *, step: int | None, as_json: bool) -> None:
+    from sgcd.storage.lock import lock_run
+    from sgcd.storage.run_folder import RunFolder
+
+    if not (target / "recipe.yaml").is_file():
+        if step is not None:
             raise FolderError(f"{target}: is no run's folder, so it has no checkpoint of step {step}; leave out --step")
-        if folder:
-            recipe = load_run_recipe(folder, recipe_path, keys, step)
-        else:
-            recipe = load_policy_recipe(target, recipe_path, keys)
-        evaluate_and_print(folder, recipe, as_json=as_json)
+        load_policy_recipe(target, recipe_path, keys)  # raises
+    folder = RunFolder.open(target)
+    with lock_run(target):
+        recipe = load_run_recipe(folder, recipe_path, keys, step)
+        begun = {"keys": keys, "checkpoint": step, "step": saved_step(Path(recipe.policy.start))}
+        evaluate_with_policy(recipe, folder, begun, as_json=as_json)
 
 
-def evaluate_and_print(folder: "RunFolder | None", recipe: "Recipe", *, as_json: bool) -> None:
-    from sgcd.assemble import assemble
+def resume_evaluation(
+    target: Path, words: list[str], *, step: int | None, others: list[Path | None], as_json: bool
+) -> None:
+    """Go on with the stopped evaluation of a run's policy, or with an evaluation that has a folder of its own."""
+    from sgcd.measure.progress import read_begun
+    from sgcd.recipe.load import load_recipe
+    from sgcd.storage.lock import lock_run
+    from sgcd.storage.run_folder import RunFolder
+
+    for other in (other for other in others if other):
+        raise RecipeError(f"--resume: {target} has its own recipe and folder; leave out {other}")
+    folder = RunFolder.open(target)
+    with lock_run(target):
+        if folder.kind == "evaluation":
+            recipe = load_recipe(target / "recipe.yaml", words)
+            check_same_evaluation(folder, load_recipe(target / "recipe.yaml"), recipe)
+            if "model" in folder.facts:
+                evaluate_endpoint(recipe, target, is_resumed=True, as_json=as_json)
+            else:
+                evaluate_with_policy(recipe, folder, None, as_json=as_json)
+            return
+        begun = read_begun(folder)
+        for word in (*words, *([f"--step {step}"] if step is not None else ())):
+            raise RecipeError(f"--resume: goes on as the evaluation began; leave out {word}")
+        recipe = load_run_recipe(folder, None, begun["keys"], begun["checkpoint"])
+        if (found := saved_step(Path(recipe.policy.start))) != begun["step"]:
+            raise FolderError(
+                f"{target}: the evaluation began with the policy of step {begun['step']}, and {recipe.policy.start} is "
+                f"that of step {found} now; evaluate it from the start: leave out --resume"
+            )
+        evaluate_with_policy(recipe, folder, None, as_json=as_json)
+
+
+def evaluate_with_policy(
+    recipe: "Recipe",
+    folder: "RunFolder | None" = None,
+    begun: Mapping[str, Any] | None = None,
+    *,
+    as_json: bool,
+    new_folder: Path | None = None,
+) -> None:
+    """Play the recipe's policy. `begun`: see EvaluationProgress."""
+    from sgcd.assemble import assemble, collect_facts
     from sgcd.build_tasks import count_trials
     from sgcd.measure.health import run_invalid_reasons
-    from sgcd.measure.summary import is_all_broken, summarise_evaluation
+    from sgcd.measure.progress import EvaluationProgress
+    from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.run_folder import RunFolder
 
     context = assemble(recipe, trains=False)
     num_trials = count_trials(recipe, context.task_suite)
     if not num_trials:
         raise no_trials_error(recipe)
     context.check_ready()
+    if new_folder:
+        facts = {**collect_facts(recipe, context), "evaluation": True}
+        folder, begun = RunFolder.create(new_folder, dump_recipe(recipe), facts), {}
     earlier_rows = folder.read_metrics() if folder else []
-    if folder:
-        folder.read_evaluations()  # refuses damage before hours of play
+    progress = EvaluationProgress(folder, begun) if folder else None  # refuses damage before hours of play
     start = recipe.policy.start
     progress_console().print(f"playing {num_trials} trials of {recipe.evaluation.split} tasks with {start}")
-    rows = asyncio.run(play_held_out_tasks(recipe, context, saved_step(Path(start))))
-    summary = summarise_evaluation(rows)
-    if folder and not is_all_broken(summary):  # rows of the same trials that were played before stay in force
-        folder.append_evaluation(rows)
-    summary |= {"invalid": run_invalid_reasons(earlier_rows)}
+    with keep_progress(progress, new_folder):
+        started = perf_counter()
+        rows = asyncio.run(play_held_out_tasks(recipe, context, progress))
+        seconds = progress.seconds if progress else perf_counter() - started
     user = context.user_endpoint
-    usage = {"endpoints": {"user": user.usage_tracker.pop_metrics().to_json()}} if user else {}
-    print_evaluation(summary | usage, as_json)
+    extras = {"invalid": run_invalid_reasons(earlier_rows)}
+    finish_evaluation(rows, progress, {"user": user} if user else {}, {**extras, "seconds": seconds}, as_json)
 
 
-async def play_held_out_tasks(recipe: "Recipe", context: "RunContext", step: int) -> "list[TrialRow]":
-    """One evaluation of the policy, as training would do it after `step`."""
+async def play_held_out_tasks(
+    recipe: "Recipe", context: "RunContext", progress: "EvaluationProgress | None"
+) -> "list[TrialRow]":
+    """One evaluation of the policy, as training would do it after the step that the policy was saved at."""
     from sgcd.measure.evaluate import evaluate_policy
 
     play_context = context.play_context(recipe.siblings.limits)
-    async with context.user_endpoint.connect() if context.user_endpoint else nullcontext():
-        return await evaluate_policy(play_context, recipe.evaluation, seed=recipe.seed, step=step)
-
-
-def saved_step(policy: Path) -> int:
-    """The step of the run after which a policy was saved; 0 for a policy from elsewhere."""
-    from sgcd.storage.record_files import reading
-
-    for name in ("trained.json", "state.json"):
-        if (policy / name).is_file():
-            with reading(policy / name):
-                return int(jsonlib.loads((policy / name).read_bytes())["step"])
-    return 0
-
-
-def load_run_recipe(folder: "RunFolder", recipe_path: Path | None, keys: list[str], step: int | None) -> "Recipe":
-    from sgcd.recipe.load import load_recipe
-    from sgcd.storage.manifest import check_folder, is_light_file
-    from sgcd.storage.verify import resume_command
-
-    if recipe_path:
-        raise RecipeError(f"{folder.path}: a run has its own recipe; leave out --recipe {recipe_path}")
-    if "machine" not in folder.facts:
-        raise FolderError(f"{folder.path}: holds the evaluation of a model, not a run; sgcd compare reads it")
-    steps = folder.checkpoint_steps()
-    if step is not None and step not in steps:
-        raise FolderError(
-            f"{folder.path}: has no checkpoint of step {step}; there are {', '.join(map(str, steps)) or 'none'}; "
-            "checkpoint.keep decides how many stay"
+    has_journal = progress and progress.folder.kind == "evaluation"
+    journal = progress.folder.path / "user-calls.jsonl" if progress and has_journal else None
+    kept: dict[str, Any] = {"select_trials": progress.select_missing, "on_trials": progress.add} if progress else {}
+    async with context.user_endpoint.connect(journal) if context.user_endpoint else nullcontext():
+        rows = await evaluate_policy(
+            play_context, recipe.evaluation, seed=recipe.seed, step=saved_step(Path(recipe.policy.start)), **kept
         )
-    policy = folder.policy_path if step is None else folder.checkpoint_path(step)
-    if not policy.is_dir():
-        raise FolderError(
-            f"{folder.path}: the run has not come to its end, so it has no policy/ yet; go on with it "
-            f"({resume_command(folder)}), or evaluate one of its checkpoints: --step N"
-        )
-    check_folder(policy, needs_manifest=folder.has_checksums, is_read=is_light_file)
-    return load_recipe(folder.path / "recipe.yaml", [*keys, *_SAVED_POLICY_KEYS, f"policy.start={policy}"])
+    return progress.list_rows() if progress else rows
 
 
-def load_policy_recipe(policy: Path, recipe_path: Path | None, keys: list[str]) -> "Recipe":
-    from sgcd.recipe.load import load_recipe
-
-    if not policy.is_dir():
-        raise FolderError(f"{policy}: does not exist; expected the folder of a run or of a policy, or a recipe")
-    if recipe_path is None:
-        raise FolderError(
-            f"{policy}: is not a run's folder; expected one that sgcd train has made, or for the folder of a policy "
-            "the recipe of its environment: --recipe RECIPE"
-        )
-    return load_recipe(recipe_path, [*keys, *_SAVED_POLICY_KEYS, f"policy.start={policy}"])
-
-
-def run_endpoint_evaluation(recipe: "Recipe", run: Path | None, as_json: bool) -> None:
+def evaluate_endpoint(recipe: "Recipe", run: Path | None, *, is_resumed: bool, as_json: bool) -> None:
+    """Play the model behind evaluation.model, into a folder where one is named."""
     from sgcd.build_tasks import build_endpoint_evaluation, count_trials
-    from sgcd.endpoint.client import check_endpoints, pop_endpoint_metrics
-    from sgcd.measure.summary import summarise_evaluation
+    from sgcd.endpoint.client import check_endpoints
+    from sgcd.measure.progress import EvaluationProgress
+    from sgcd.recipe.schema import dump_recipe
+    from sgcd.storage.run_folder import RunFolder
 
     evaluation = build_endpoint_evaluation(recipe)
     num_trials = count_trials(recipe, evaluation.task_suite)
@@ -182,35 +207,23 @@ def run_endpoint_evaluation(recipe: "Recipe", run: Path | None, as_json: bool) -
         f"playing {num_trials} trials of {recipe.evaluation.split} tasks with {evaluation.model_endpoint.describe()}",
         soft_wrap=True,
     )
-    trials = play_into_folder(evaluation, run) if run else asyncio.run(evaluation.evaluate())
-    usage = {name: part.to_json() for name, part in pop_endpoint_metrics(evaluation.endpoints).items()}
-    extras = {"invalid": [], "model": evaluation.settings.model, "endpoints": usage}
-    print_evaluation(summarise_evaluation([row for row, _ in trials]) | extras, as_json)
-
-
-def play_into_folder(evaluation: "EndpointEvaluation", run: Path) -> "list[tuple[TrialRow, Rollout]]":
-    """Play all trials and store them in a new folder. Stopped before its end, or all broken, there is no folder."""
-    from sgcd.measure.summary import is_all_broken, summarise_evaluation
-    from sgcd.recipe.schema import dump_recipe
-    from sgcd.storage.atomic import remove
-    from sgcd.storage.lock import lock_run
-    from sgcd.storage.run_folder import RunFolder
-
-    RunFolder.check_free(run)
-    with lock_run(run):
-        folder = RunFolder.create(run, dump_recipe(evaluation.recipe), endpoint_facts(evaluation))
-        try:
-            trials = asyncio.run(evaluation.evaluate(run))
-        except BaseException:
-            remove(run)  # half an evaluation is no result; a cache keeps the answers that were paid for
-            raise
-        rows = [row for row, _ in trials]
-        if is_all_broken(summarise_evaluation(rows)):
-            remove(run)  # nothing was measured, and the folder is free to evaluate again
-            return trials
-        folder.append_evaluation(rows)
-        folder.row_files.append("talks.jsonl", [conversation_row(row, rollout) for row, rollout in trials])
-    return trials
+    progress = None
+    if run:
+        facts = {**endpoint_facts(evaluation), "evaluation": True}
+        folder = RunFolder.open(run) if is_resumed else RunFolder.create(run, dump_recipe(recipe), facts)
+        progress = EvaluationProgress(folder, None if is_resumed else {})
+    with keep_progress(progress, None if is_resumed else run):
+        started = perf_counter()
+        kept: dict[str, Any] = (
+            {"select_trials": progress.select_missing, "on_trial": lambda *trial: progress.add([trial])}
+            if progress
+            else {}
+        )
+        trials = asyncio.run(evaluation.evaluate(run, **kept))
+        rows = progress.list_rows() if progress else [row for row, _ in trials]
+        seconds = progress.seconds if progress else perf_counter() - started
+    extras = {"invalid": [], "model": evaluation.settings.model, "seconds": seconds}
+    finish_evaluation(rows, progress, evaluation.endpoints, extras, as_json)
 
 
 def endpoint_facts(evaluation: "EndpointEvaluation") -> dict[str, Any]:
@@ -221,46 +234,5 @@ def endpoint_facts(evaluation: "EndpointEvaluation") -> dict[str, Any]:
     return {"seed": evaluation.recipe.seed, **models, "tasks": tasks, **sharing}
 
 
-def conversation_row(row: Mapping[str, Any], rollout: "Rollout") -> dict[str, Any]:
-    """A trial's conversation."""
-    from sgcd.storage.atomic import SCHEMA
-
-    trial_key = {name: row[name] for name in ("split", "mode", "task", "trial", "success", "broken")}
-    return {"schema": SCHEMA, **trial_key, "messages": list(rollout.messages)}
-
-
 def no_trials_error(recipe: "Recipe") -> EnvironmentFault:
     return EnvironmentFault(f"environment: there are no {recipe.evaluation.split} tasks, or no trials of them to play")
-
-
-def print_evaluation(summary: Mapping[str, Any], as_json: bool) -> None:
-    """Print the evaluation of a policy or of a model behind an endpoint; one in which all broke is an EmptyResult."""
-    from sgcd.measure.summary import unmeasured_reason
-
-    no_result = unmeasured_reason(summary)
-    if as_json:
-        print_json({**summary, "no_result": no_result or None})
-    else:
-        print_evaluation_tables(summary)
-    if no_result:
-        raise EmptyResult(no_result)
-
-
-def print_evaluation_tables(summary: Mapping[str, Any]) -> None:
-    from sgcd.measure.health import endpoint_failure_warnings
-    from sgcd.show.tables import describe_model_usage, evaluation_remarks, evaluation_table
-    from sgcd.storage.metrics import EndpointUsage
-
-    results_console().print(evaluation_table(summary))
-    endpoint_usages = {role: EndpointUsage(**usage) for role, usage in summary.get("endpoints", {}).items()}
-    lines: Sequence[str] = [
-        *(f"INVALID: {reason}" for reason in summary["invalid"]),
-        *evaluation_remarks(summary),
-        *(
-            line
-            for role, usage in endpoint_usages.items()
-            for line in (*endpoint_failure_warnings([usage], role), *describe_model_usage(role, [usage]))
-        ),
-    ]
-    for line in lines:
-        results_console().print(line, soft_wrap=True)

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from json import dumps
 from typing import Any
 
-from sgcd.act.siblings import PlayContext, play_cohort
+from sgcd.act.siblings import PlayContext
 from sgcd.chat import Chat
 from sgcd.learn.supervised.conversations import DEMONSTRATIONS_FILE
-from sgcd.measure.evaluate import Trial, held_out_tasks, list_trials, split_into_cohorts, trial_row
+from sgcd.measure.evaluate import Trial, evaluate_policy
 from sgcd.measure.settings import EvaluationSettings
 from sgcd.measure.summary import count_causes
 from sgcd.measure.trial_rows import TrialRow
@@ -89,15 +89,8 @@ async def collect_with_policy(
     collection: Collection, context: PlayContext, settings: EvaluationSettings, *, seed: int
 ) -> None:
     """Play the missing trials, one cohort after the other; each is on disk before the next begins."""
-    trials = list_trials(held_out_tasks(context.task_suite, settings), settings)
-    for cohort in split_into_cohorts(trials, context.sampler.slots):
-        missing = collection.select_missing(cohort)
-        if not missing:
-            continue
-        recorders = [trial.recorder(settings, seed) for trial in missing]
-        rollouts = await play_cohort(recorders, context, temperature=settings.temperature)
-        played = zip(missing, rollouts, strict=True)
-        collection.add([(trial_row(trial, rollout, settings, seed=seed, step=0), rollout) for trial, rollout in played])
+    missing, add = collection.select_missing, collection.add
+    await evaluate_policy(context, settings, seed=seed, step=0, select_trials=missing, on_trials=add)
 
 
 def write_messages(rollout: Rollout, chat: Chat | None) -> Iterator[Message]:
