@@ -15,6 +15,7 @@ pytest.importorskip("trl", reason="TRL is not in this environment; `make integra
 from trl import GRPOConfig, GRPOTrainer
 
 from helpers.trl_runs import build_model, build_tokenizer, build_trainer, weights
+from sgcd.cli import main
 from sgcd.learn.settings import SurrogateSettings
 from sgcd.learn.training.gradient import GradientAccumulator
 from sgcd.learn.training.step import GroupLearner
@@ -54,7 +55,10 @@ def test_without_credit_it_is_trl_to_the_last_bit(
 
 
 def test_credit_changes_the_step_and_its_weights_are_those_of_the_local_engine(
-    tmp_path: Path, plain: list[torch.Tensor], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    plain: list[torch.Tensor],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     trainer = build_trainer(tmp_path, SGCDTrainer, SGCDConfig, method_kwargs=SHORT, log_completions=True)
     largest: list[float] = []
@@ -68,7 +72,7 @@ def test_credit_changes_the_step_and_its_weights_are_those_of_the_local_engine(
                 accumulator=GradientAccumulator(model=model, surrogate=SurrogateSettings(), size=size),
                 method=self.credit_method,
                 timer=StepTimer(ModelThread(), lambda _: None),
-                advantages=[entry.credit.advantage for entry in credited[start]],
+                group_advantages=[entry.credit.advantage for entry in credited[start]],
             )
             own = learner.accumulate_group_gradient(group)
             model.zero_grad()
@@ -88,8 +92,16 @@ def test_credit_changes_the_step_and_its_weights_are_those_of_the_local_engine(
     assert set(trainer._logs["extra"]["reference"]) == {REFERENCE}
     import pandas
 
-    table = pandas.read_parquet(next((tmp_path / "out" / "completions").glob("*.parquet")))
+    tables = tmp_path / "out" / "completions"
+    table = pandas.read_parquet(next(tables.glob("*.parquet")))
     assert set(table["reference"]) == {REFERENCE}
+
+    assert main(["report", str(tmp_path / "out")]) == 2
+    assert f"sgcd credit {tables} --no-score" in " ".join(capsys.readouterr().err.split())
+    assert main(["credit", str(tables), "--no-score", "--out", str(tmp_path / "seen")]) == 0
+    assert main(["report", str(tmp_path / "seen"), "--out", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert REFERENCE.splitlines()[0] in page
 
 
 @pytest.mark.parametrize("method", ["entropy", "parting", "rlsd", "turn_sgcd", "opd", "gigpo", "grsd"])

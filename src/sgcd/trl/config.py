@@ -24,6 +24,7 @@ class SGCDConfig(GRPOConfig):
     success_reward (`float`): the reward from which on a completion counts as a success.
     writer_kwargs (`dict`): who writes references, as under `reference.writer` of a recipe.
     scoring_batch_tokens (`int`): padded tokens of one forward pass of teacher and student.
+    share_prefixes (`bool`): compute what siblings have in common once in these passes.
     """
 
     method: str = field(default="sgcd", metadata={"help": "A credit or pull method of `sgcd methods`."})
@@ -39,6 +40,9 @@ class SGCDConfig(GRPOConfig):
     )
     scoring_batch_tokens: int = field(
         default=2**15, metadata={"help": "Padded tokens of one forward pass of teacher and student."}
+    )
+    share_prefixes: bool = field(
+        default=True, metadata={"help": "Compute what siblings have in common once, in passes of teacher and student."}
     )
 
     def __post_init__(self) -> None:

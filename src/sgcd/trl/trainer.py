@@ -227,7 +227,7 @@ class SGCDTrainer(GRPOTrainer):
         return entries
 
     def _forward_config(self) -> ForwardConfig:
-        return ForwardConfig(self.temperature, self.args.scoring_batch_tokens)
+        return ForwardConfig(self.temperature, self.args.scoring_batch_tokens, share=self.args.share_prefixes)
 
     def _log_credit(
         self,

@@ -7,7 +7,7 @@ import typer
 
 from sgcd.cli.options import TYPER_OPTIONS
 from sgcd.cli.output import results_console
-from sgcd.errors import RecipeError
+from sgcd.errors import FolderError, RecipeError
 
 report_app = typer.Typer(**TYPER_OPTIONS)
 
@@ -34,4 +34,9 @@ def report(
             raise RecipeError("--step: not together with --against; give one of them")
         results_console().print(f"report: {write_pair(run, against, out)}", soft_wrap=True)
         return
+    if (run / "completions").is_dir() and not (run / "recipe.yaml").is_file():
+        raise FolderError(
+            f"{run}: is no run's folder; TRL's trainer has logged rollouts in it, and a page of them is made by "
+            f"sgcd credit {run / 'completions'} --no-score"
+        )
     results_console().print(f"report: {write_report(run, step or [], out)}", soft_wrap=True)
