@@ -18,7 +18,7 @@ from helpers.tiny_policy import build_context, make_context_sensitive, model, re
 from helpers.training_runs import contents, train
 from sgcd.assemble import assemble
 from sgcd.cli import main
-from sgcd.cli.commands.check import describe_teachers
+from sgcd.cli.recipe_lines import describe_teachers
 from sgcd.contrast.reference import ReferenceBuilder
 from sgcd.contrast.writers.built_in import BuiltInWriter
 from sgcd.credit.methods import build_method

@@ -4,12 +4,19 @@ import asyncio
 import logging
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sgcd.cli.options import TYPER_OPTIONS, CommandWithKeys, JsonFlag, RecipeWords
 from sgcd.cli.output import print_json, results_console, split_recipe_and_keys
+from sgcd.cli.recipe_lines import (
+    describe_endpoints,
+    describe_recipe,
+    describe_sharing,
+    describe_supervised,
+    describe_written,
+)
 from sgcd.errors import EnvironmentFault, FolderError, RecipeError
 from sgcd.storage.atomic import SCHEMA
 
@@ -27,7 +34,19 @@ check_app = typer.Typer(**TYPER_OPTIONS)
 
 
 @check_app.command(cls=CommandWithKeys)
-def check(words: RecipeWords = None, json: JsonFlag = False) -> None:
+def check(
+    words: RecipeWords = None,
+    json: JsonFlag = False,
+    cost: Annotated[
+        str | None,
+        typer.Option(
+            metavar="INPUTS",
+            help="What a step would cost, by speeds of your machine and lengths of your tasks, such as '{sampled: "
+            "2000, read: 30000, prompt: 3000, response: 4000}': tokens a second that are sampled and read, tokens of a "
+            "prompt and of a response. More in docs/scale.md.",
+        ),
+    ] = None,
+) -> None:
     """Describe what a recipe would run, and train nothing; or verify the files of a run: sgcd check RUN.
 
     With a recipe it loads the policy and the environment, and plays the first task once. With a run's folder it
@@ -39,23 +58,41 @@ def check(words: RecipeWords = None, json: JsonFlag = False) -> None:
     if path is None:
         raise RecipeError("a recipe is needed: sgcd check RECIPE key=value ...")
     if path.is_dir() or not (path.is_file() or path.suffix):
+        if cost:
+            raise RecipeError(f"--cost: only goes with a recipe; {path} is a folder, whose files are verified")
         check_run(path, keys, as_json=json)
         return
     recipe = load_recipe(path, keys)
-    (check_on_verl if recipe.engine == "verl" else check_recipe)(recipe, as_json=json)
+    (check_on_verl if recipe.engine == "verl" else check_recipe)(recipe, cost, as_json=json)
 
 
-def check_on_verl(recipe: "Recipe", as_json: bool) -> None:
+def cost_section(recipe: "Recipe", cost: str | None, *, as_json: bool) -> dict[str, Any]:
+    """What a step would cost, where its inputs are given: seconds by part, or one line."""
+    from sgcd.study.step_cost import describe_step_cost, estimate_grpo_cost, estimate_step_cost, read_cost_inputs
+
+    if cost is None:
+        return {}
+    inputs = read_cost_inputs(cost)
+    if not as_json:
+        return {"cost": describe_step_cost(recipe, inputs)}
+    estimates = {"step": estimate_step_cost(recipe, inputs), "grpo": estimate_grpo_cost(recipe, inputs)}
+    return {"cost": {name: {**asdict(one), "total": one.total} for name, one in estimates.items()}}
+
+
+def check_on_verl(recipe: "Recipe", cost: str | None, as_json: bool) -> None:
     """The recipe in verl's words, and what has no counterpart there. No weights are read, and verl is not needed."""
     from sgcd.verl.translate import check_for_verl, translate
 
+    cost_lines = cost_section(recipe, cost, as_json=as_json)
     num_prompt_tokens = asyncio.run(check_for_verl(recipe))
     values = translate(recipe, recipe.policy.start, "RUN/recipe.yaml", "RUN")
     if as_json:
-        print_json({"schema": SCHEMA, "engine": "verl", "prompt": num_prompt_tokens, "verl": values})
+        print_json({"schema": SCHEMA, "engine": "verl", "prompt": num_prompt_tokens, "verl": values, **cost_lines})
         return
     results_console().print(f"engine       verl, {recipe.verl.nodes} nodes of {recipe.verl.gpus} GPUs")
     results_console().print(f"first task   {num_prompt_tokens} tokens of prompt, room for {recipe.verl.prompt_tokens}")
+    for name, line in cost_lines.items():
+        results_console().print(f"{name:<12} {line}", soft_wrap=True)
     for key, value in values.items():
         results_console().print(f"{key}={value}", soft_wrap=True, markup=False, highlight=False)
 
@@ -91,11 +128,12 @@ def resume_command_of(path: Path) -> str:
         return f"sgcd train --run {path} --resume"
 
 
-def check_recipe(recipe: "Recipe", as_json: bool) -> None:
+def check_recipe(recipe: "Recipe", cost: str | None, as_json: bool) -> None:
     from sgcd.assemble import assemble, collect_facts
     from sgcd.build_tasks import count_trials
     from sgcd.study.memory_check import check_memory
 
+    cost_lines = cost_section(recipe, cost, as_json=as_json)
     memory_fit = check_memory(recipe)
     given, recipe = recipe, memory_fit.fill_in(recipe)
     context = assemble(recipe)
@@ -109,6 +147,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
             | describe_supervised(recipe, context)
             | {"wrote": describe_written(context, rehearsal), "memory": memory_fit.describe()}
             | {"batches": memory_fit.describe_micro_batches(given)}
+            | cost_lines
         ).items():
             results_console().print(f"{name:<12} {line}", soft_wrap=True)
         return
@@ -125,33 +164,7 @@ def check_recipe(recipe: "Recipe", as_json: bool) -> None:
         "sharing": describe_sharing(recipe, context, rehearsal),
         "memory": memory_fit.to_json(),
     }
-    print_json({"schema": SCHEMA, **answer, **describe_endpoints(recipe, context)})
-
-
-def describe_supervised(recipe: "Recipe", context: "RunContext") -> dict[str, str]:
-    """What a supervised start would learn from, where the recipe describes one."""
-    from sgcd.learn.policy.load import get_context_window
-    from sgcd.learn.supervised.data import load_supervised_data
-
-    if recipe.supervised is None:
-        return {}
-    window = get_context_window(context.policy.model.config)
-    data = load_supervised_data(recipe.supervised, context.reference_builder, window)
-    pairs = f"{len(data.reading.pairs)} pairs of {data.reading.num_groups} groups, " if data.reading.pairs else ""
-    left_out = f"; {'; '.join(lines)}" if (lines := data.describe_left_out()) else ""
-    return {
-        "supervised": f"{len(data.data.rollouts)} conversations, {data.data.num_tokens} tokens to learn, {pairs}in "
-        f"{data.num_steps(recipe.seed)} steps at learning rate {recipe.supervised.lr:g}{left_out}"
-    }
-
-
-def describe_written(context: "RunContext", rehearsal: "Rollout") -> str:
-    """The turns that the policy wrote, as text on one line; a long one loses its middle."""
-    from sgcd.text import cut_middle
-
-    decode = context.policy.chat.decode
-    turns = [decode(rehearsal.response[turn.start : turn.stop]) for turn in rehearsal.turns]
-    return cut_middle(" | ".join(" ".join(turn.split()) for turn in turns), 600) or "nothing"
+    print_json({"schema": SCHEMA, **answer, **describe_endpoints(recipe, context), **cost_lines})
 
 
 async def rehearse(recipe: "Recipe", context: "RunContext") -> "Rollout":
@@ -198,97 +211,3 @@ async def check_window(recipe: "Recipe", policy: "Policy") -> int:
     prompt_tokens = await first_prompt_tokens(recipe, policy.chat)
     check_prompt_fits(recipe, policy.model.config, prompt_tokens)
     return prompt_tokens
-
-
-def describe_endpoints(recipe: "Recipe", context: "RunContext") -> dict[str, str]:
-    """The models behind endpoints that a run would call, and whether their keys are set."""
-    from sgcd.endpoint.client import Endpoint
-
-    model = recipe.evaluation.model
-    model_endpoint = Endpoint(model, "evaluation.model") if model else None
-    endpoints = {"writer": context.writer_endpoint, "user": context.user_endpoint, "model": model_endpoint}
-    return {name: endpoint.describe() for name, endpoint in endpoints.items() if endpoint}
-
-
-def describe_graded_reward(recipe: "Recipe", rehearsal: "Rollout") -> str:
-    """What becomes of a reward between nothing and a success; empty for other rewards."""
-    threshold = getattr(recipe.environment, "success", None)
-    if threshold is None or not 0 < rehearsal.reward < threshold:
-        return ""
-    return (
-        f"reward {rehearsal.reward:.2g} is below environment.success {threshold:g}: counts as a failure; learned from "
-        "as graded"
-    )
-
-
-def describe_teachers(recipe: "Recipe", context: "RunContext") -> str:
-    """Which policy is each teacher of the method, and what it reads; empty without teachers."""
-    needs, settings = context.method.needs, recipe.teacher
-    models = {
-        "current": "the policy",
-        "average": f"its moving average, which keeps {settings.decay:g} of itself in a step",
-        "initial": "the policy as it begins",
-        "outside": str(settings.start),
-    }
-    teachers = needs.teachers if needs else ()
-    return "; ".join(f"{models[teacher.model]}, context {teacher.context}" for teacher in teachers)
-
-
-def describe_surrogate(recipe: "Recipe") -> str:
-    """The preset, every key that differs from it, and how often a batch is learned from."""
-    from sgcd.measure.validity import count_noun
-    from sgcd.settings import flatten_mapping
-
-    surrogate = recipe.surrogate
-    preset = flatten_mapping(type(surrogate)(preset=surrogate.preset).model_dump())
-    keys = flatten_mapping(surrogate.model_dump()).items()
-    apart = [f"{key} {value}" for key, value in keys if key not in preset or preset[key] != value]
-    name = surrogate.preset or "the defaults"
-    updates = count_noun(recipe.optimizer.updates, "update")
-    return f"{name}{' but for ' + ', '.join(apart) if apart else ''}; {updates} a batch"
-
-
-def describe_sharing(recipe: "Recipe", context: "RunContext", rehearsal: "Rollout") -> str:
-    """Whether siblings' common prefixes are computed once, and in how many parts their tree may have to be read."""
-    from sgcd.learn.scoring.tree_attention import why_not_shared
-
-    if not recipe.scoring.share:
-        return "off: scoring.share is false"
-    if reason := why_not_shared(context.policy.model):
-        return f"off: {reason}"
-    siblings, limit = recipe.siblings, recipe.optimizer.micro_batch_tokens
-    num_tokens = len(rehearsal.prompt) + siblings.group_size * siblings.limits.tokens
-    parts = f", in parts of at most {limit} tokens" if limit and num_tokens > limit else ""
-    return f"common prefixes of siblings once; a group has at most {num_tokens} tokens{parts}"
-
-
-def describe_recipe(
-    recipe: "Recipe", context: "RunContext", rehearsal: "Rollout", *, facts: dict[str, Any], num_trials: int
-) -> dict[str, str]:
-    """What a recipe would run, in words."""
-    siblings, limits, evaluation = recipe.siblings, recipe.siblings.limits, recipe.evaluation
-    splits = ", ".join(f"{count} {split}" for split, count in facts["tasks"].items())
-    has_pad_token = context.policy.chat.tokenizer.pad_token_id is not None
-    pad_note = "" if has_pad_token else "; no pad token, the end of a turn stands in for it"
-    user_note = "; the user was not asked" if context.user_endpoint else ""
-    return {
-        "policy": f"{recipe.policy.start}: {facts['policy']['parameters']:,} parameters, "
-        f"{recipe.policy.dtype}{pad_note}",
-        "environment": f"{recipe.environment.name}: {splits} tasks",
-        "rollouts": f"at most {limits.turns} turns and {limits.tokens} tokens; sampled {recipe.sampler.mode}, "
-        f"{recipe.sampler.slots} at a time",
-        "rehearsal": f"task {rehearsal.task}: {len(rehearsal.prompt)} tokens of prompt, {len(rehearsal.response)} of "
-        f"response in {len(rehearsal.turns)} turns, {rehearsal.end_reason}, reward {rehearsal.reward:g}{user_note}",
-        **({"reward": note} if (note := describe_graded_reward(recipe, rehearsal)) else {}),
-        "method": " ".join([recipe.method.name, getattr(recipe.method, "class_", "")]).strip(),
-        **({"teachers": described} if (described := describe_teachers(recipe, context)) else {}),
-        "surrogate": describe_surrogate(recipe),
-        **describe_endpoints(recipe, context),
-        "training": f"{recipe.steps} steps of {siblings.groups} mixed groups of {siblings.group_size} rollouts, "
-        f"learning rate {recipe.optimizer.lr:g}",
-        "sharing": describe_sharing(recipe, context, rehearsal),
-        "evaluation": f"{num_trials} trials of {evaluation.split} tasks every {evaluation.every} steps"
-        if num_trials
-        else f"none: there are no {evaluation.split} tasks",
-        "machine": f"{facts['machine']['processor']}, threads used: {facts['machine']['threads']}",
-    }
