@@ -42,7 +42,7 @@ LAB := $(filter-out $(RUNS) $(CONTRAST) $(NO_SUITE) tests/learn tests/endpoint t
 SLOW := $(BIN)/python -m pytest -n auto --dist worksteal -m slow
 NONE_IS_FINE := || test $$? -eq 5 # pytest's status when a suite has no slow test
 
-.PHONY: setup lab real gpu test integration peers learning truth bench performance curves peers-bench latency-bench test-airline test-appworld test-bfcl test-textworld test-openenv test-trl
+.PHONY: setup lab real gpu test integration peers learning truth bench performance curves peers-bench latency-bench trainers-bench test-airline test-appworld test-bfcl test-textworld test-openenv test-trl
 .PHONY: integration-runs integration-learn integration-endpoint integration-contrast integration-lab integration-peers
 .PHONY: integration-airline integration-appworld integration-bfcl integration-textworld integration-verl verl test-verl integration-openenv openenv integration-trackers trackers docs
 
@@ -149,7 +149,7 @@ verl: $(VERL_STAMP)
 $(VERL_STAMP): pyproject.toml constraints-verl.txt
 	@$(VERL)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv-verl"; $(PYTHON) -m venv --clear .venv-verl; }
 	@echo "installing into .venv-verl"
-	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt hatchling
+	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt hatchling setuptools
 	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt --no-build-isolation -e '.[train,verl]' \
 	  pytest pytest-asyncio hypothesis
 	@touch $(VERL_STAMP)
@@ -248,3 +248,8 @@ peers-bench: setup peers
 
 latency-bench: setup
 	$(BIN)/python bench/performance.py --latency
+
+trainers-bench: setup peers verl
+	$(PEERS)/python bench/trl/trainer_step.py
+	$(VERL)/python bench/verl/step_cost.py
+	$(BIN)/python bench/performance.py --page

@@ -4,7 +4,7 @@
 
 `sgcd bench` goes into docs/performance.json; ten minutes on an idle machine; --from takes what `sgcd bench --json`
 printed instead. --latency measures B8 (bench/latency.py) into docs/latency.json; bench/peers.py keeps B6 itself, in
-docs/peers.json. --page measures nothing.
+docs/peers.json; bench/trl and bench/verl keep B11, in docs/trainers.json. --page measures nothing.
 """
 
 import argparse
@@ -23,6 +23,7 @@ DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS, PAGE = DOCS / "performance.json", DOCS / "performance.md"
 PEERS, LATENCY = DOCS / "peers.json", DOCS / "latency.json"
 CURVES, SAMPLING, REAL_STEP = DOCS / "curves.json", DOCS / "sampling.json", DOCS / "real-step.json"
+TRAINERS = DOCS / "trainers.json"
 
 Json = dict[str, Any]
 
@@ -53,7 +54,12 @@ def write_page() -> str:
 def build_page() -> str:
     """The page from all kept figures; what was never measured is left open."""
     scoring, peers, latency = (read_json(file) for file in (RESULTS, PEERS, LATENCY))
-    kept = {"B9": read_json(REAL_STEP), "B10": read_json(SAMPLING), "curves": read_json(CURVES)}
+    kept = {
+        "B9": read_json(REAL_STEP),
+        "B10": read_json(SAMPLING),
+        "B11": read_json(TRAINERS),
+        "curves": read_json(CURVES),
+    }
     return page(scoring, peers, latency, kept)
 
 
@@ -68,6 +74,13 @@ def run_latency_bench() -> Json:
     command = [sys.executable, Path(__file__).with_name("latency.py"), "--json"]
     result = json.loads(subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False).stdout)
     return {"schema": result["schema"], "machine": describe_machine(), "date": date.today().isoformat(), **result}
+
+
+def keep_trainer_figures(**figures: float) -> None:
+    """Put figures of B11 beside those that were measured apart, each with its day."""
+    kept, today = read_json(TRAINERS) or {}, date.today().isoformat()
+    kept |= {name: {"figure": figure, "date": today} for name, figure in figures.items()}
+    write_json(TRAINERS, kept | {"machine": describe_machine(), "date": today})
 
 
 def write_json(file: Path, result: Json) -> None:

@@ -107,14 +107,17 @@ def test_what_was_measured_apart_is_on_the_page_with_its_place(bench: Any):
         "mean": 1.0,
         "B8": {"target": 0.1, "lockstep": mode, "continuous": {**mode, "exposed": 0.2}},
     }
-    told = bench["performance_table"].page({**taken, "rounds": 1, "tokens": 9}, peers, latency)
+    kept = {"B11": {"trl_time": {"figure": 1.51, "date": "2026-01-02"}, **taken}}
+    told = bench["performance_table"].page({**taken, "rounds": 1, "tokens": 9}, peers, latency, kept)
     place = "Measured on 2026-01-02: P, 2 cores, no GPU, S, torch 2, trl 1, threads: 1."
-    assert told.count(place) == 2
+    assert told.count(place) == 3
     for line in (
         "| SGCD over TRL's GRPO, time | 1.7 | at most 1.4 | **miss** |",
         "The minimum of 5 rounds; the arms alternate. So.",
         "| SGCD, vocabulary 32,000, 96 written | 1.23 | 5 |",
         "| other, vocabulary 32,000, 96 written | 2.00 |  |",
+        "| TRL: SGCDTrainer's step over GRPOTrainer's, on the same rollouts | 1.51 | at most 1.5 | near |",
+        "| TRL: peak memory of SGCDTrainer over GRPOTrainer's | not measured | at most 1.1 |  |",
         "| lockstep | 0.0984 | at most 0.1 | pass |",
         "| continuous | 0.2 | at most 0.1 | **miss** |",
     ):

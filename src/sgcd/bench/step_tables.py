@@ -1,4 +1,4 @@
-"""B9, B10 and the cost curves of docs/performance.md, from kept figures."""
+"""B9, B10, B11 and the cost curves of docs/performance.md, from kept figures."""
 
 from typing import Any
 
@@ -40,6 +40,34 @@ def sampling_section(measured: _Json) -> _Json:
         speeds = [f"{each[arm]:.1f}" for arm in ("sampler", "generate", "continuous batching")]
         lines += _row(each["case"], *speeds)
     return {"title": "sampling", "cases": cases, "note": "\n".join(lines)}
+
+
+TRAINER_CASES: dict[str, tuple[str, float]] = {
+    "verl_overhead": ("verl: (step of SGCD - step of GRPO) over one forward pass of the teacher", 1.25),
+    "verl_driver_memory": ("verl: the driver's resident memory after the last step over that after the third", 1.02),
+    "trl_time": ("TRL: SGCDTrainer's step over GRPOTrainer's, on the same rollouts", 1.5),
+    "trl_memory": ("TRL: peak memory of SGCDTrainer over GRPOTrainer's", 1.1),
+}
+"""Cases of B11, in words, and their targets: at most this."""
+_TRAINERS_NOTE = (
+    "verl: its worker and FSDP engine in one process, random Qwen3 as in B5, 4 rollouts of 288 tokens, CPU seconds, "
+    "the least of interleaved rounds; TransferQueue and Ray are not in it. Its driver: a run of the lab on Ray. TRL: "
+    "CPU seconds of rollouts whose sampling costs nothing, the least of three interleaved runs."
+)
+
+
+def trainers_section(measured: _Json) -> _Json:
+    """B11: what SGCD costs inside other trainers, each figure with its day."""
+    cases = [
+        {"name": words, "figure": measured.get(name, {}).get("figure"), "target": target, "least": False}
+        for name, (words, target) in TRAINER_CASES.items()
+    ]
+    days = ", ".join(f"{name} on {one['date']}" for name, one in measured.items() if name in TRAINER_CASES)
+    return {
+        "title": "SGCD inside verl and inside TRL's trainer, beside their GRPO",
+        "cases": cases,
+        "note": f"{_TRAINERS_NOTE} Measured: {days}.",
+    }
 
 
 def curves_section(measured: _Json) -> list[str]:
