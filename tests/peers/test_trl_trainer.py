@@ -1,8 +1,10 @@
 """`sgcd.trl.SGCDTrainer` beside TRL's own GRPOTrainer, in TRL's own tool loop."""
 
 import os
+import re
 import subprocess
 import sys
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 import torch
 
 pytest.importorskip("trl", reason="TRL is not in this environment; `make integration` runs tests/peers in .venv-trl")
+from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer
 
 from helpers.trl_runs import build_model, build_tokenizer, build_trainer, weights
@@ -179,3 +182,34 @@ def test_the_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     policy = build_model(tmp_path / "model", tokenizer, 32, 2)
     example.main(policy, steps=1, out=str(tmp_path / "out"))
     assert next((tmp_path / "out" / "completions").glob("*.parquet"))
+
+
+def test_the_two_names_of_docs_trl_make_a_trainer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = (Path(__file__).parents[2] / "docs/trl.md").read_text(encoding="utf-8")
+    [block] = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(tmp_path)
+    trained: list[SGCDTrainer] = []
+    monkeypatch.setattr(SGCDTrainer, "train", lambda self: trained.append(self))
+    on_cpu = partial(SGCDConfig, use_cpu=True, bf16=False, report_to=[])  # the page says that a CPU needs it
+    monkeypatch.setattr("sgcd.trl.SGCDConfig", on_cpu)
+    policy = build_model(tmp_path / "model", build_tokenizer(), 32, 2)
+    rows = Dataset.from_list([{"prompt": [{"role": "user", "content": "find"}]}] * 4)
+    exec(block, {"policy": policy, "reward": judge_nothing, "rows": rows, "Desk": Bench})
+    assert len(trained) == 1
+
+
+def judge_nothing(environments: list[Any], **_: Any) -> list[float]:
+    return [0.0] * len(environments)
+
+
+class Bench:
+    def reset(self, **_: Any) -> None:
+        pass
+
+    def look(self, place: str) -> str:
+        """Look at a place.
+
+        Args:
+            place: where to look
+        """
+        return place
