@@ -71,8 +71,8 @@ DESK_STARTS = {
         DeskStart("long-desk-read", 4, _WORLD.model_copy(update={"read": True})),
     )
 }
-"""Three starts that differ in weights and in wrong cells, three that think sixteen words a turn, and one for the world in
-which thinking has to be read. All but the last are shipped."""
+"""Three starts that differ in weights and in wrong cells, three that think sixteen words a turn, and one for the world
+in which thinking has to be read. All but the last are shipped."""
 
 
 def draw_batch(
