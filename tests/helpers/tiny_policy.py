@@ -118,7 +118,7 @@ def stepped(
     """One optimiser step on such a batch."""
     return optimizer_step(
         optimizer,
-        accumulated(policy, batch, SurrogateSettings(), temperature, settings.micro_batch_tokens),
+        accumulated(policy, batch, SurrogateSettings(), temperature, settings.micro_batch_tokens or 4096),
         settings,
         number,
     )

@@ -187,7 +187,7 @@ LAB_RUN = ("recipes/lab/grpo.yaml", "steps=1")
         ("{name: opd, context: skill}", ("teacher.skill=nowhere.md",), "nowhere.md is no file"),
         ("{name: sdpo, teacher: current, context: none}", (), "is the student itself and never disagrees"),
         ("{name: sgcd, context: none}", (), "is the student itself and never disagrees"),
-        ("{name: sgcd, context: neutral, against: swapped}", (), "method.compare_with: swapped compares"),
+        ("{name: sgcd, context: neutral, compare_with: swapped}", (), "method.compare_with: swapped compares"),
         ("{name: sdpo}", ("teacher.decay=1",), "teacher.decay: expected a number, above 0 and below 1, got 1"),
         ("{name: sdpo, teacher: middle}", (), "method.teacher: expected one of current, average, initial"),
     ],
