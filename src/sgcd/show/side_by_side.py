@@ -19,7 +19,8 @@ def write_pair(first: Path, second: Path, out: Path | None = None) -> Path:
     folders = [RunFolder.open(path) for path in (first, second)]
     name = escape_text(second.resolve().name)
     page_path = find_report_path(folders[0], out or first / f"report-against-{name}.html")
-    compared, reason = compare_latest(first, second)
+    split = folders[0].read_recipe().get("evaluation", {}).get("split")
+    compared, reason = compare_latest(first, second, split)
     page = render_template(
         "pair",
         names=[escape_text(str(path)) for path in (first, second)],
@@ -32,10 +33,10 @@ def write_pair(first: Path, second: Path, out: Path | None = None) -> Path:
     return page_path
 
 
-def compare_latest(first: Path, second: Path) -> tuple[dict[str, Any] | None, str]:
-    """The latest evaluations of both, compared; or the reason why that is not possible."""
+def compare_latest(first: Path, second: Path, split: str | None) -> tuple[dict[str, Any] | None, str]:
+    """The latest evaluations of both on a split, compared; or the reason why that is not possible."""
     try:
-        return compare_evaluations([load_evaluation(first)], [load_evaluation(second)]), ""
+        return compare_evaluations([load_evaluation(first, split)], [load_evaluation(second, split)]), ""
     except FolderError as problem:
         return None, str(problem)
 
