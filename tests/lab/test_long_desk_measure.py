@@ -117,10 +117,12 @@ def _as_rollout(ids: np.ndarray, lengths: list[int], vocabulary: dict[str, int],
     rewards = [1.0, float(sibling == 1)]
     parts = [{"reward": reward, "turns": 1} for reward in rewards]
     verdict = Verdict(float(all(rewards)), all(rewards), {"parts": parts, "thought": True})
+    turn_messages = ({"role": "user", "content": "next"}, {"role": "assistant", "content": "done"})
+    messages = tuple(message for _ in spans for message in turn_messages)
     return Rollout(
         task=task, category="action", sibling=sibling, seed=0, prompt=prompt, reference_position=0, response=response,
         response_mask=mask, token_kinds=kinds, sampling_logprobs=np.zeros(len(response), np.float32),
-        turns=tuple(Turn(start, stop) for start, stop in spans), messages=(), tools=(), end_reason="ended",
+        turns=tuple(Turn(start, stop) for start, stop in spans), messages=messages, tools=(), end_reason="ended",
         verdict=verdict,
     )  # fmt: skip
 
