@@ -34,7 +34,7 @@ class TeacherReader:
 
     k: int
     ids: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    logprobs: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    outcome_logprobs: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
 
     def __call__(self, *, data: Any, student_logits: Tensor | None = None, **_: Any) -> Any:
         """verl's two calls: with the logits of a micro-batch, then for its loss, which is nothing here."""
@@ -45,7 +45,7 @@ class TeacherReader:
             for logits, observed in iter_policy_logits(student_logits[0], data["input_ids"].values(), positions):
                 ids = top_ids(logits, self.k)
                 parts.append((ids.cpu(), outcomes(logits, ids, observed).cpu()))
-            self.ids[row], self.logprobs[row] = (torch.cat(part) for part in zip(*parts, strict=True))
+            self.ids[row], self.outcome_logprobs[row] = (torch.cat(part) for part in zip(*parts, strict=True))
         return {}
 
 
@@ -68,7 +68,9 @@ class StudentReader:
             for logits, observed in iter_policy_logits(logits_of_batch, input_ids, positions):
                 stop = start + len(logits)
                 for number, teacher in enumerate(self.teachers):
-                    ids, q = (kept[row][start:stop].to(logits.device) for kept in (teacher.ids, teacher.logprobs))
+                    ids, q = (
+                        kept[row][start:stop].to(logits.device) for kept in (teacher.ids, teacher.outcome_logprobs)
+                    )
                     p = outcomes(logits, ids, observed)
                     gap = observed_logprob_of(q, ids, observed) - observed_logprob_of(p, ids, observed)
                     values = (divergence_of(p, q, self.divergence), entropy_of(q), gap)
