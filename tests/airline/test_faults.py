@@ -109,10 +109,12 @@ def test_a_user_that_dies_in_mid_talk_breaks_its_rollout_and_the_others_go_on(
     """Through the command line: a model behind an endpoint plays six tasks, and the user of one dies."""
     monkeypatch.chdir(tmp_path)
     keys = {"name": "airline", "folder": str(folder)}
-    environment = json.dumps({**keys, "user": {"base_url": "USER", "model": "u", "retries": 0, "temperature": 0}})
+    environment = json.dumps(
+        {**keys, "user": {"base_url": "USER", "model": "u", "retries": 0, "timeout": 600, "temperature": 0}}
+    )
     Path("recipe.yaml").write_text(
         f'version: 1\nsteps: 1\npolicy: {{start: "lab:plain"}}\nenvironment: {environment}\nmethod: {{name: grpo}}\n'
-        "siblings: {limits: {turns: 16, tokens: 4096, observation: 512}}\n"
+        "siblings: {limits: {turns: 16, tokens: 4096, observation: 512, seconds: 600}}\n"
     )
 
     def user(number: int, request: dict[str, Any]) -> str:
@@ -127,7 +129,7 @@ def test_a_user_that_dies_in_mid_talk_breaks_its_rollout_and_the_others_go_on(
         return calls(("calculate", {"expression": 7}), ("no_such_tool", {})) if number % 2 else calls(("calculate", {}))
 
     with Server(user) as users, Server(agent) as agents:
-        model = json.dumps({"base_url": agents.url, "model": "a"})
+        model = json.dumps({"base_url": agents.url, "model": "a", "timeout": 600})
         told = [f"environment.user.base_url={users.url}", f"evaluation.model={model}", "evaluation.tasks=6"]
         assert main(["evaluate", "recipe.yaml", *told, "--split", "test", "--trials", "0", "--json"]) == 0
     greedy = json.loads(capsys.readouterr().out)["modes"]["greedy"]

@@ -17,6 +17,8 @@ RECIPES = Path(__file__).parents[2] / "recipes/airline"
 
 READS = call_text("list_all_airports")
 WRITES = call_text("send_certificate", user_id="mia_li_3668", amount=100)
+LIMITS = "{turns: 3, tokens: 1000, observation: 512, seconds: 600}"
+"""Time enough for a busy machine, on which the benchmark takes more than a minute to start."""
 SHARES = {END: 0.45, READS: 0.2, WRITES: 0.1, "The": 0.25}
 """Whole calls are tokens of this policy. One that writes fails a task in which nothing was to be written."""
 
@@ -33,7 +35,7 @@ def test_three_steps(arm: str, folder: Path, domain: Domain, tmp_path: Path, mon
         "steps=3",
         "policy={start: policy}",
         f"environment={{name: airline, folder: '{folder}'}}",
-        "siblings={groups: 1, group_size: 4, rounds: 4, limits: {turns: 3, tokens: 1000, observation: 512}}",
+        f"siblings={{groups: 1, group_size: 4, rounds: 4, limits: {LIMITS}}}",
         "sampler={slots: 8, mode: lockstep}",
         "reference={writer: {name: built-in}}",
         "optimizer.lr=0.01",
@@ -79,7 +81,7 @@ def test_three_steps_of_the_supervised_start(
     keys = [
         "policy={start: policy}",
         f"environment={{name: airline, folder: '{folder}'}}",
-        "siblings={limits: {turns: 3, tokens: 1000, observation: 512}}",
+        f"siblings={{limits: {LIMITS}}}",
         "sampler={slots: 8, mode: lockstep}",
         "supervised={data: [talks.jsonl], epochs: 1, batch_size: 2}",
         "evaluation={split: test, every: 3, tasks: 2, trials: 1}",

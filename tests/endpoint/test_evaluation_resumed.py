@@ -18,9 +18,12 @@ from helpers.simulated_users import lab_agent
 from sgcd.cli import main
 from sgcd.measure.progress import EvaluationProgress
 from sgcd.measure.trial_rows import select_evaluation, trial_key
+from sgcd.storage.run_folder import RunFolder
 
 LAB = str(Path(__file__).parents[2] / "recipes/lab/grpo.yaml")
 FEW = ("--tasks", "6", "--trials", "2")
+NUM_REQUESTS = 27
+"""Of a whole evaluation of so few trials."""
 Capture = pytest.CaptureFixture[str]
 
 
@@ -71,6 +74,7 @@ def test_a_stopped_evaluation_of_a_model_goes_on_and_asks_for_no_trial_twice(
         assert main(["evaluate", *typed, "--run", "whole", "--json"]) == 0
         whole = json.loads(capsys.readouterr().out)
         num_calls = server.requests
+        assert num_calls == NUM_REQUESTS
     with Server(lab_agent) as server:
         stop_after(7)
         typed = (LAB, model(server.url, prices=prices), *FEW)
@@ -192,7 +196,7 @@ def test_a_runs_evaluation_joins_the_run_only_when_it_is_whole(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("instant", [0.15, 0.5, 0.85])
+@pytest.mark.parametrize("instant", [0.3, 0.8])
 def test_killed_at_any_instant_it_goes_on_and_asks_for_no_finished_trial_again(instant: float, tmp_path: Path) -> None:
     """SIGKILL when a share of the requests has come."""
     command = [sys.executable, "-m", "sgcd", "evaluate"]
@@ -200,24 +204,21 @@ def test_killed_at_any_instant_it_goes_on_and_asks_for_no_finished_trial_again(i
         server.wait = 0.02
         typed = [LAB, model(server.url, concurrency=4), *FEW, "--run", str(tmp_path / "A")]
         process = subprocess.Popen([*command, *typed], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while server.requests < 34 * instant:
+        while server.requests < NUM_REQUESTS * instant:
             assert process.poll() is None
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-        talks = tmp_path / "A/talks.jsonl"
-        finished = {
-            (row["task"], row["mode"], row["trial"])
-            for row in (json.loads(line)["row"] for line in talks.read_text().splitlines() if line.endswith("}"))
-        } if talks.exists() else set()  # fmt: skip
+        folder = tmp_path / "A"
+        num_finished = len(RunFolder.open(folder).row_files.read("talks.jsonl"))  # a row half on disk counts as none
         begun = server.requests
         again = subprocess.run(
-            [*command, str(tmp_path / "A"), "--resume", "--json"], capture_output=True, text=True, env={**os.environ}
+            [*command, str(folder), "--resume", "--json"], capture_output=True, text=True, env={**os.environ}
         )
         assert again.returncode == 0, again.stderr
         bodies = [json.loads(body) for body in server.bodies[begun:]]
     found = json.loads(again.stdout)
     assert [found["modes"][mode]["overall"]["trials"] for mode in found["modes"]] == [6, 12]
     assert [found["modes"][mode]["overall"]["value"] for mode in found["modes"]] == [1.0, 1.0]
-    assert sum(len(body["messages"]) == 2 for body in bodies) == 18 - len(finished)
+    assert sum(len(body["messages"]) == 2 for body in bodies) == 18 - num_finished
     assert found["cost"]["players"]["model"]["calls"] >= begun - 4 + len(bodies)
