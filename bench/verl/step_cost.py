@@ -94,7 +94,7 @@ class Step:
             policies=TeacherPolicies(),
             references=references,
             reference_builder=build_bench_contrast(self.recipe),
-            forward=ForwardConfig(),
+            forward_config=ForwardConfig(),
             timer=StepTimer(ModelThread(), lambda _: None),
         )
         return asyncio.run(prepare_groups(builder))
