@@ -142,6 +142,10 @@ def prepare_credit() -> None:
     write_lines(Path("rollouts.jsonl"), MIXED)
 
 
+def prepare_first_hour() -> None:
+    Path("runs/a").rename("runs/lab-sgcd-1")  # as `make lab` leaves it
+
+
 def prepare_own_methods() -> None:
     shutil.copy("recipes/lab/grpo.yaml", "recipe.yaml")
 
@@ -167,6 +171,7 @@ def prepare_supervised() -> None:
 
 PREPARE: dict[str, Callable[[], None]] = {
     "docs/credit.md": prepare_credit,
+    "docs/first-hour.md": prepare_first_hour,
     "docs/own-methods.md": prepare_own_methods,
     "docs/study.md": prepare_study,
     "docs/supervised.md": prepare_supervised,
@@ -226,8 +231,8 @@ def test_the_commands_of_a_page_work_in_their_order(
         for command in list_commands(name):
             if "make" not in command.split()[:2]:
                 code = run_command(shorten(command, server.url), name)
-                may_learn_nothing = "people.yaml" in command  # its two tasks may not mix in one step
-                assert code == 0 or (code == 1 and may_learn_nothing), f"{command}: {capfd.readouterr().err[-1000:]}"
+                expected = {2} if "optimiser.lr" in command else {0, 1} if "people.yaml" in command else {0}
+                assert code in expected, f"{command}: {capfd.readouterr().err[-1000:]}"
 
 
 def answer_user(number: int, request: dict[str, Any]) -> str:
