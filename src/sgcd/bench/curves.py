@@ -1,7 +1,6 @@
 """Cost curves: time and memory of a step of SGCD against one size at a time, each with the exponent that fits it."""
 
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -66,7 +65,7 @@ def _share_prompt(shares: Sequence[float], length: int = 1024) -> list[StepSize]
 
 
 CURVES = (
-    CostCurve("response length", "tokens of a response", _vary("response", (256, 512, 1024, 2048, 4096, 8192)),
+    CostCurve("response length", "tokens of a response", _vary("response", (256, 512, 1024, 2048)),
               lambda size: size.response),
     CostCurve("siblings", "siblings", _vary("siblings", (2, 4, 8, 16)), lambda size: size.siblings),
     CostCurve("prompt share", "tokens of the tree, shares .9 to 0", _share_prompt((0.9, 0.8, 0.5, 0.0)), count_tokens),
@@ -132,11 +131,3 @@ def describe_curve(curve: CostCurve, seconds: Sequence[float], peaks: Sequence[f
         "time exponent": fit_exponent(xs, seconds),
         "memory exponent": fit_exponent(xs, peaks),
     }
-
-
-def measure_curves(rounds: int) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = []
-    for curve in CURVES:
-        found.append(measure_curve(curve, rounds))
-        print(json.dumps(found[-1]), file=sys.stderr, flush=True)
-    return found
