@@ -151,6 +151,21 @@ def test_arguments_of_trl_alone_are_refused(tmp_path: Path) -> None:
         build_trainer(tmp_path, SGCDTrainer, GRPOConfig)
 
 
+def test_a_reward_whose_success_is_not_known_is_refused() -> None:
+    config = SGCDConfig(output_dir="out", bf16=False, use_cpu=True)
+
+    def reward(**_: Any) -> list[float]:
+        return [1.0]
+
+    assert config.success_threshold(reward) == config.success_threshold([reward]) == 1.0
+    assert config.success_threshold(None) == 1.0
+    for unknown in ("OWNER/REWARD-MODEL", torch.nn.Linear(1, 1), [reward, reward]):
+        with pytest.raises(ValueError, match=r"^success_reward: .* expected the reward from which"):
+            config.success_threshold(unknown)
+    config.success_reward = 0.7
+    assert config.success_threshold([reward, reward]) == 0.7
+
+
 def test_siblings_in_two_processes_are_compared(tmp_path: Path) -> None:
     """Each of two processes has half of every group: both write the same reference, and weights are the same."""
     launch = "-m torch.distributed.run --standalone --nproc_per_node 2 -m helpers.trl_runs"

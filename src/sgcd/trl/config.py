@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, get_args
 
 from pydantic import TypeAdapter, ValidationError
+from torch.nn import Module
 from trl import GRPOConfig
 
 from sgcd.contrast.settings import ReferenceSettings
@@ -21,7 +22,7 @@ class SGCDConfig(GRPOConfig):
 
     method (`str`): a credit or pull method of `sgcd methods`.
     method_kwargs (`dict`): its keys, as under `method` of a recipe.
-    success_reward (`float`): the reward from which on a completion counts as a success.
+    success_reward (`float`): the reward from which on a completion counts as a success; 1 for one reward function.
     writer_kwargs (`dict`): who writes references, as under `reference.writer` of a recipe.
     scoring_batch_tokens (`int`): padded tokens of one forward pass of teacher and student.
     share_prefixes (`bool`): compute what siblings have in common once in these passes.
@@ -31,8 +32,9 @@ class SGCDConfig(GRPOConfig):
     method_kwargs: dict[str, Any] | str | None = field(
         default=None, metadata={"help": "Keys of the method, as under `method` of a recipe of sgcd."}
     )
-    success_reward: float = field(
-        default=1.0, metadata={"help": "A completion with at least this reward counts as a success."}
+    success_reward: float | None = field(
+        default=None,
+        metadata={"help": "A completion with at least this reward is a success; 1 for one reward function."},
     )
     writer_kwargs: dict[str, Any] | str | None = field(
         default=None,
@@ -65,6 +67,19 @@ class SGCDConfig(GRPOConfig):
             raise ValueError(str(error)) from None
         check_executable(self.method, method)
         return method
+
+    def success_threshold(self, reward_funcs: Any) -> float:
+        """The reward of a success. Refuses to guess it of a model's score or of a sum of rewards."""
+        if self.success_reward is not None:
+            return self.success_reward
+        rewards = reward_funcs if isinstance(reward_funcs, list) else [reward_funcs]
+        if len(rewards) == 1 and not isinstance(rewards[0], (str, Module)):
+            return 1.0
+        kind = "several rewards are summed" if len(rewards) > 1 else "the reward is a model's score"
+        raise ValueError(
+            f"success_reward: {kind}, and a reference contrasts successes with failures; expected the reward from "
+            "which on a completion is a success"
+        )
 
     def reference_settings(self) -> ReferenceSettings:
         """Who writes references, and their limits."""

@@ -55,6 +55,7 @@ class SGCDTrainer(GRPOTrainer):
                 f"args: expected an SGCDConfig, got {type(args).__name__}: from sgcd.trl import SGCDConfig"
             )
         self.credit_method: Method = args.build_method()
+        self.success_reward = args.success_threshold(reward_funcs)
         super().__init__(model, reward_funcs, args, **kwargs)
         check_supported(self)
         self.chat = Chat(deepcopy(self._tokenizer), "the policy")
@@ -124,7 +125,7 @@ class SGCDTrainer(GRPOTrainer):
         all_advantages: list[float] = self.accelerator.gather(advantages).tolist()
         own_rows = range(first, first + len(completions))
         groups: dict[int, Group] = {
-            start: read_group(everyone[start : start + size], self.chat, self._tool_schemas, self.args.success_reward)
+            start: read_group(everyone[start : start + size], self.chat, self._tool_schemas, self.success_reward)
             for start in sorted({row - row % size for row in own_rows})
         }
         token_advantages = advantages.unsqueeze(1).repeat(1, length)
