@@ -250,6 +250,7 @@ latency-bench: setup
 	$(BIN)/python bench/performance.py --latency
 
 trainers-bench: setup peers verl
-	$(PEERS)/python bench/trl/trainer_step.py
-	$(VERL)/python bench/verl/step_cost.py
+	$(PEERS)/python bench/trainers/trl_step.py
+	$(VERL)/python bench/trainers/verl_step.py
+	$(VERL)/python bench/trainers/verl_driver_memory.py
 	$(BIN)/python bench/performance.py --page

@@ -4,7 +4,7 @@
 
 `sgcd bench` goes into docs/performance.json; ten minutes on an idle machine; --from takes what `sgcd bench --json`
 printed instead. --latency measures B8 (bench/latency.py) into docs/latency.json; bench/peers.py keeps B6 itself, in
-docs/peers.json; bench/trl and bench/verl keep B11, in docs/trainers.json. --page measures nothing.
+docs/peers.json; bench/trainers keeps B11, in docs/trainers.json. --page measures nothing.
 """
 
 import argparse

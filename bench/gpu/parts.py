@@ -90,7 +90,7 @@ def measure_step(tiny: bool) -> Figures:
 def measure_peers(tiny: bool) -> Figures:
     """B6: bench/peers.py, with the interpreter that has TRL."""
     beside = ROOT / ".venv-trl/bin/python"
-    python = sys.executable if find_spec("trl.trainer") else beside  # bench/trl is a folder of that name
+    python = sys.executable if find_spec("trl") else beside
     if not Path(python).exists():
         yield {"not run": "TRL is not here: make peers"}
         return

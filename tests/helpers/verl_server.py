@@ -28,8 +28,10 @@ class ModelServer:
         while len(sampled) < params["max_tokens"]:
             output = self.model(input_ids=ids, past_key_values=cache, use_cache=True)
             cache = output.past_key_values
-            distribution = torch.log_softmax(output.logits[0, -1].float() / params["temperature"], -1)
-            token = int(torch.multinomial(distribution.exp(), 1, generator=generator))
+            temperature = params["temperature"]
+            distribution = torch.log_softmax(output.logits[0, -1].float() / (temperature or 1.0), -1)
+            sampled_token = torch.multinomial(distribution.exp(), 1, generator=generator)
+            token = int(sampled_token if temperature else distribution.argmax())
             sampled.append(token)
             logprobs.append(float(distribution[token]))
             if token in params["stop_token_ids"]:

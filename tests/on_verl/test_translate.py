@@ -35,6 +35,8 @@ def test_what_a_recipe_says_is_said_to_verl():
         "actor_rollout_ref.actor.use_kl_loss": True,
         "actor_rollout_ref.actor.grad_clip": 0.3,
         "algorithm.adv_estimator": "grpo",
+        "trainer.val_before_train": True,
+        "trainer.test_freq": 20,
         "trainer.device": "cpu",
         "+sgcd.recipe": "recipe.yaml",
     }
@@ -64,6 +66,12 @@ def test_what_has_no_counterpart_is_named_and_refused(keys: list[str], problem: 
 def test_the_presets_that_have_one_are_taken():
     for preset in ("grpo", "grpo_kl", "dr_grpo", "gspo", "loop"):
         assert list_no_counterpart(load_recipe(LAB, ["engine=verl", f"surrogate.preset={preset}"])) == []
+
+
+@pytest.mark.parametrize("name", ["airline", "appworld", "bfcl", "textworld"])
+def test_the_papers_recipes_and_those_of_the_benchmarks_are_taken_as_they_are(name: str) -> None:
+    recipe = load_recipe(Path(f"recipes/{name}/sgcd.yaml"), ["engine=verl"])
+    assert list_no_counterpart(recipe) == []
 
 
 @pytest.mark.parametrize("path", sorted(Path("recipes/verl").glob("*.yaml")), ids=lambda path: path.stem)

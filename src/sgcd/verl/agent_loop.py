@@ -1,5 +1,6 @@
 """verl's agent loop that plays a task of ours: verl's server samples, and every token of the rollout is recorded."""
 
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from sgcd.act.rollout import play_rollout
 from sgcd.build_tasks import build_task_suite, build_user_endpoint
 from sgcd.chat import Chat
 from sgcd.learn.policy.load import read_policy_config, resolve_model
+from sgcd.measure.evaluate import Trial
 from sgcd.recipe.load import load_recipe
 from sgcd.recipe.schema import Recipe
 from sgcd.records import Rollout, Task, TokenIds
@@ -27,7 +29,8 @@ class WorkerContext:
 
     recipe: Recipe
     task_suite: TaskSuite
-    tasks: dict[str, Task]
+    tasks: dict[tuple[str, str], Task]
+    """By split and id."""
     chat: Chat
     endpoints: AsyncExitStack
 
@@ -43,7 +46,8 @@ async def load_worker_context(recipe_path: str) -> WorkerContext:
         user = build_user_endpoint(recipe)
         suite = build_task_suite(recipe, user)
         _, chat = read_policy_config(resolve_model(recipe.policy.start), recipe.policy.tool_instruction)
-        tasks = {task.id: task for task in suite.splits["train"]}
+        splits = ("train", recipe.evaluation.split)
+        tasks = {(split, task.id): task for split in splits for task in suite.splits.get(split, ())}
         _contexts[recipe_path] = WorkerContext(recipe, suite, tasks, chat, AsyncExitStack())
         if user:
             await _contexts[recipe_path].endpoints.enter_async_context(user.connect(None))
@@ -91,22 +95,43 @@ class SiblingAgentLoop(AgentLoopBase):
         self.server_manager = server_manager
 
     async def run(self, sampling_params: dict[str, Any], **prompt: Any) -> list[AgentLoopOutput]:
-        """`prompt` is the row that the trainer submitted: its task, its step and the number of the sibling."""
+        """`prompt` is the row that the trainer submitted: a task of the step and the number of the sibling, or a trial
+        of the evaluation, which is no row of a batch either."""
         context = await load_worker_context(self.config.sgcd.recipe)
-        recipe, sibling = context.recipe, int(prompt["session_id"])
-        task = context.tasks[str(prompt["task_id"])]
-        seed = derive_seed(recipe.seed, int(prompt["global_steps"]), task.id, sibling)
-        key = f"{prompt['uid']}_{sibling}"
-        session = ServerSession(self.server_manager, key, {**sampling_params, "seed": seed % 2**31}, context.chat)
+        key = f"{prompt['uid']}_{prompt['session_id']}"
+        if "trial" in prompt:
+            recorder, params = build_trial(context, prompt, sampling_params)
+        else:
+            recorder, params = build_sibling(context, prompt), sampling_params
+        session = ServerSession(self.server_manager, key, {**params, "seed": recorder.seed % 2**31}, context.chat)
         rollout = await play_rollout(
-            RolloutRecorder(task, sibling, seed),
+            recorder,
             context.task_suite.environment_factory(),
             session,
             chat=context.chat,
-            limits=recipe.siblings.limits,
+            limits=context.recipe.siblings.limits,
         )
         await put_rollout(key, rollout)
-        return [] if rollout.broken else [as_output(rollout, int(prompt["global_steps"]))]
+        return [] if rollout.broken or "trial" in prompt else [as_output(rollout, int(prompt["global_steps"]))]
+
+
+def build_sibling(context: WorkerContext, prompt: Mapping[str, Any]) -> RolloutRecorder:
+    """The rollout of a step that a row stands for."""
+    task, sibling = context.tasks["train", str(prompt["task_id"])], int(prompt["session_id"])
+    seed = derive_seed(context.recipe.seed, int(prompt["global_steps"]), task.id, sibling)
+    return RolloutRecorder(task, sibling, seed)
+
+
+def build_trial(
+    context: WorkerContext, prompt: Mapping[str, Any], sampling_params: Mapping[str, Any]
+) -> tuple[RolloutRecorder, dict[str, Any]]:
+    """The rollout of a trial, and how it is sampled; at temperature zero the likeliest token comes."""
+    recipe, settings = context.recipe, context.recipe.evaluation
+    task = context.tasks[settings.split, str(prompt["task_id"])]
+    temperature = float(prompt["temperature"])
+    trial = Trial(task, str(prompt["mode"]), temperature, int(prompt["trial"]))
+    params = {**sampling_params, "temperature": temperature, **({} if temperature else {"top_p": 1.0})}
+    return trial.recorder(settings, recipe.seed), params
 
 
 def as_output(rollout: Rollout, step: int) -> AgentLoopOutput:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any
 from uuid import uuid4
 
@@ -38,17 +38,11 @@ class QueuePlayer:
         """All siblings of these tasks, side by side."""
         uids = {uuid4().hex: task for task in tasks}
         self.uids |= {task.id: uid for uid, task in uids.items()}
-        await asyncio.to_thread(self._submit, uids)
         groups: dict[str, Group] = {}
-        pinged_at = time.monotonic()
-        while len(groups) < len(uids):
-            for uid in await asyncio.to_thread(find_ended, [uid for uid in uids if uid not in groups]):
-                groups[uid] = await asyncio.to_thread(self._take_group, uid, uids[uid])
-                self._on_group_done(groups[uid])
-            if time.monotonic() - pinged_at > _PING_SECONDS:
-                await asyncio.to_thread(check_alive, self._manager.agent_loop_workers)
-                pinged_at = time.monotonic()
-            await asyncio.sleep(_POLL_SECONDS)
+        rows = {uid: {"task_id": task.id} for uid, task in uids.items()}
+        async for uid in play_rows(self._manager, rows, self._step):
+            groups[uid] = await asyncio.to_thread(self._take_group, uid, uids[uid])
+            self._on_group_done(groups[uid])
         return [groups[uid] for uid in uids]
 
     def take_batch(self, groups: Sequence[Group]) -> Any:
@@ -64,14 +58,6 @@ class QueuePlayer:
         uid = self.uids[group.task.id]
         return [f"{uid}_{rollout.sibling}_0" for rollout in group.rollouts]
 
-    def _submit(self, uids: dict[str, Task]) -> None:
-        tags = [{"is_prompt": True, "status": "pending", "global_steps": self._step} for _ in uids]
-        tq.kv_batch_put(keys=list(uids), partition_id=TRAIN, tags=tags)
-        rows = {"uid": list(uids), "task_id": [task.id for task in uids.values()], "index": list(range(len(uids)))}
-        batch = tu.get_tensordict(rows)
-        tu.assign_non_tensor_data(batch, "global_steps", self._step)
-        self._manager.generate_sequences(batch)
-
     def _take_group(self, uid: str, task: Task) -> Group:
         rollouts = take_rollouts([f"{uid}_{sibling}" for sibling in range(self._settings.group_size)])
         return Group(
@@ -79,6 +65,30 @@ class QueuePlayer:
             tuple(rollout for rollout in rollouts if not rollout.broken),
             tuple(rollout for rollout in rollouts if rollout.broken),
         )
+
+
+async def play_rows(manager: Any, rows: Mapping[str, Mapping[str, Any]], step: int) -> AsyncIterator[str]:
+    """Submit rows to the agent loops, by verl's id of each; yields the ids as the rollouts of each have ended."""
+    await asyncio.to_thread(submit_rows, manager, rows, step)
+    running, pinged_at = list(rows), time.monotonic()
+    while running:
+        for uid in await asyncio.to_thread(find_ended, running):
+            running.remove(uid)
+            yield uid
+        if time.monotonic() - pinged_at > _PING_SECONDS:
+            await asyncio.to_thread(check_alive, manager.agent_loop_workers)
+            pinged_at = time.monotonic()
+        await asyncio.sleep(_POLL_SECONDS if running else 0)
+
+
+def submit_rows(manager: Any, rows: Mapping[str, Mapping[str, Any]], step: int) -> None:
+    """Each row is a prompt of verl's; all have the same fields."""
+    tags = [{"is_prompt": True, "status": "pending", "global_steps": step} for _ in rows]
+    tq.kv_batch_put(keys=list(rows), partition_id=TRAIN, tags=tags)
+    fields = {name: [row[name] for row in rows.values()] for name in next(iter(rows.values()))}
+    batch = tu.get_tensordict({"uid": list(rows), "index": list(range(len(rows))), **fields})
+    tu.assign_non_tensor_data(batch, "global_steps", step)
+    manager.generate_sequences(batch)
 
 
 def find_ended(uids: Sequence[str]) -> list[str]:

@@ -64,6 +64,7 @@ SIGNATURES: dict[Callable[..., Any], str] = {
     PPOTrainerSync._compute_old_log_prob: "self, batch, metrics",
     PPOTrainerSync._compute_advantage: "self, batch, metrics",
     PPOTrainerSync._update_actor: "self, batch, metrics",
+    PPOTrainerSync._validate: "self",
     PPOTrainerSync.fit: "self, agent_loop_manager",
     ReplayBuffer.sample: "self, global_steps, partition_id, batch_size",
     AgentLoopManagerTQ.generate_sequences: "self, prompts",

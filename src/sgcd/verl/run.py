@@ -21,6 +21,7 @@ from sgcd.storage.atomic import SCHEMA, atomic_folder
 from sgcd.storage.manifest import write_folder_manifest
 from sgcd.storage.provenance import collect_provenance
 from sgcd.storage.run_folder import TRAINED_FILE, RunFolder
+from sgcd.text import cut_middle
 from sgcd.verl.hooks import TaskRunnerV1, run_ppo, validate_config
 from sgcd.verl.plugin import check_registered
 from sgcd.verl.translate import translate
@@ -96,6 +97,20 @@ def _checkpoint_steps(folder: Path) -> list[int]:
     return [int(newest.read_text())] if newest.is_file() else []
 
 
+def describe_ray_error(error: ray.exceptions.RayError, folder: Path) -> Exception:
+    """Our own errors and lost processes in one line, without the processes that they passed through."""
+    cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
+    if isinstance(cause, SgcdError):
+        return EngineError(str(cause))
+    if isinstance(cause, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
+        reason = " ".join(str(cause).split())
+        return EngineError(
+            f"engine: a process of verl was lost ({cut_middle(reason, 300)}); the steps since the last checkpoint are "
+            f"trained again: sgcd train --run {folder} --resume"
+        )
+    return error
+
+
 def train_on_verl(recipe: Recipe, folder: Path) -> None:
     """Train to the end, or go on from verl's newest checkpoint in the folder. `folder` holds the recipe."""
     check_registered()
@@ -106,10 +121,8 @@ def train_on_verl(recipe: Recipe, folder: Path) -> None:
     validate_config(config=config, use_reference_policy=recipe.surrogate.kl > 0, use_critic=False)
     try:
         run_ppo(config, task_runner_class=ray.remote(num_cpus=1)(SiblingTaskRunner))
-    except ray.exceptions.RayTaskError as error:
-        if isinstance(error.cause, SgcdError):  # ours: one line, without the processes that it passed through
-            raise EngineError(str(error.cause)) from None
-        raise
+    except ray.exceptions.RayError as error:
+        raise describe_ray_error(error, folder) from None
     finally:
         ray.shutdown()
     export_policy(recipe, folder)

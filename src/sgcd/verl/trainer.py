@@ -39,6 +39,7 @@ from sgcd.verl.credit import (
     read_row_scores,
     teacher_prompts,
 )
+from sgcd.verl.evaluate import evaluate_on_verl, list_recipe_trials
 from sgcd.verl.hooks import PPOTrainerSync, response_from_nested, tq
 from sgcd.verl.readers import FEATURES, feature_name
 from sgcd.verl.record import write_step
@@ -97,7 +98,9 @@ class SiblingTrainer(PPOTrainerSync):
         self.writer_endpoints = {"endpoint": endpoint} if endpoint and self._reads_references else {}
         journals = {"endpoint": self.folder.calls_path}
         self.background.run(self.open_endpoints.enter_async_context(connect_endpoints(self.writer_endpoints, journals)))
-        self.task_order = TaskOrder(build_task_suite(recipe).splits["train"], recipe.seed)
+        task_suite = build_task_suite(recipe)
+        self.task_order = TaskOrder(task_suite.splits["train"], recipe.seed)
+        self.trials = list_recipe_trials(recipe, task_suite)
         self.timer = StepTimer(ModelThread(), lambda _: None)
         self.credit: list[RolloutCredit] = []
         super().__init__(config)
@@ -207,6 +210,19 @@ class SiblingTrainer(PPOTrainerSync):
     def _update_actor(self, batch: Any, metrics: dict[str, Any]) -> Any:
         """Nothing is learned from a step without a mixed group: also no momentum moves the policy."""
         return super()._update_actor(batch, metrics) if self.collected.kept else batch
+
+    def _validate(self) -> dict[str, float]:
+        """Our evaluation in place of verl's, which also calls this when a run goes on, whether one is due or not."""
+        step, every = self.global_steps, self.recipe.evaluation.every
+        is_due = step % every == 0 or step == self.recipe.steps
+        if not (self.trials and is_due) or any(row["step"] == step for row in self.folder.read_evaluations()):
+            return {"sgcd/trials": 0.0}
+        rows = self.background.run(evaluate_on_verl(self.agent_loop_manager, self.recipe, self.trials, step=step))
+        self.folder.append_evaluation(rows)
+        return {
+            "sgcd/trials": float(len(rows)),
+            "sgcd/evaluation_success": sum(row["success"] for row in rows) / len(rows),
+        }
 
     # -- the work ----------------------------------------------------------------------------------------------------
 

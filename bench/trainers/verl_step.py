@@ -1,6 +1,6 @@
 """What SGCD adds to a step on verl, in forward passes of the teacher over the same rows: CPU seconds of one process.
 
-Runs in .venv-verl: `.venv-verl/bin/python bench/verl/step_cost.py [--rounds 5]`. It is verl's worker with its FSDP
+Runs in .venv-verl: `.venv-verl/bin/python bench/trainers/verl_step.py [--rounds 5]`. It is verl's worker with its FSDP
 engine, in this process, and what the driver does between the worker's calls. TransferQueue and Ray are not in it.
 """
 
@@ -182,7 +182,7 @@ def main() -> None:
     with TemporaryDirectory() as folder:
         step = Step(Path(folder))
         arms = {"grpo": step.grpo, "sgcd": step.sgcd, "teacher": step.teacher()}
-        seconds = min_cpu_seconds(arms, rounds)
+        seconds = min_cpu_seconds(arms, rounds, warmup=1)
     overhead = (seconds["sgcd"] - seconds["grpo"]) / seconds["teacher"]
     print(json.dumps({"seconds": seconds, "verl_overhead": overhead}))
     keep_trainer_figures(verl_overhead=overhead)

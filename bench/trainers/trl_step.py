@@ -1,6 +1,6 @@
 """A step of SGCDTrainer over one of TRL's GRPOTrainer: CPU time and peak memory, on the same scripted rollouts.
 
-Runs in .venv-trl: `.venv-trl/bin/python bench/trl/trainer_step.py`. Each arm is a process of its own; arms take turns.
+Runs in .venv-trl: `.venv-trl/bin/python bench/trainers/trl_step.py`. Each arm is a process of its own; arms take turns.
 It keeps its figures in docs/trainers.json.
 """
 
