@@ -126,7 +126,8 @@ def train(case: MemoryCase) -> None:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     if case.rank:
         add_adapter(model, case.lora, seed=0)
-    settings = OptimizerSettings(micro_batch_tokens=case.rows_per_batch * case.length)
+    micro_batch_tokens = case.rows_per_batch * case.length
+    settings = OptimizerSettings(micro_batch_tokens=micro_batch_tokens)
     optimizer = build_optimizer(model, settings)
     for step in range(1, _NUM_STEPS + 1):
         batch = build_batch(case)
@@ -134,7 +135,7 @@ def train(case: MemoryCase) -> None:
             model=model,
             surrogate=SurrogateSettings(),
             size=BatchSize.of(batch.rollouts, max_tokens=case.length),
-            config=ForwardConfig(micro_batch_tokens=settings.micro_batch_tokens),
+            config=ForwardConfig(micro_batch_tokens=micro_batch_tokens),
         )
         accumulate_credited_group(gradient, batch)
         optimizer_step(optimizer, gradient, settings, step)
