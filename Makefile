@@ -150,7 +150,7 @@ $(VERL_STAMP): pyproject.toml constraints-verl.txt
 	@$(VERL)/python -m pip --version >/dev/null 2>&1 || { echo "making .venv-verl"; $(PYTHON) -m venv --clear .venv-verl; }
 	@echo "installing into .venv-verl"
 	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt hatchling setuptools
-	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt --no-build-isolation -e '.[train,verl]' \
+	@$(VERL)/python -m pip install --quiet -c constraints-verl.txt --no-build-isolation -e '.[train,verl,llm]' \
 	  pytest pytest-asyncio hypothesis
 	@touch $(VERL_STAMP)
 

@@ -24,6 +24,7 @@ RECIPE = [
     "engine=verl",
     "siblings={groups: 2, group_size: 4, rounds: 4, limits: {turns: 8, tokens: 224}}",
     "optimizer.warmup=0",
+    "evaluation={tasks: 1, trials: 0}",
 ]
 
 

@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 from sgcd.errors import EngineError
 
 _TESTED = "0.9"
-_INSTALL = "in an environment of its own: make verl, or pip install -c constraints-verl.txt 'sgcd[verl]'"
+_INSTALL = "in an environment of its own: make verl, or pip install -c constraints-verl.txt 'sgcd[verl,llm]'"
 
 
 def check_installed() -> None:

@@ -102,6 +102,8 @@ def describe_ray_error(error: ray.exceptions.RayError, folder: Path) -> Exceptio
     cause = error.cause if isinstance(error, ray.exceptions.RayTaskError) else error
     if isinstance(cause, SgcdError):
         return EngineError(str(cause))
+    if isinstance(cause, ModuleNotFoundError):
+        return cause  # the command names the extra that has it
     if isinstance(cause, (ray.exceptions.RayActorError, ray.exceptions.WorkerCrashedError)):
         reason = " ".join(str(cause).split())
         return EngineError(
