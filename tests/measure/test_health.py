@@ -1,5 +1,6 @@
 """Health speaks when there is something to say, in whole sentences, and is silent otherwise."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -159,6 +160,21 @@ def test_a_category_that_falls_while_the_total_rises_is_named() -> None:
         f"{change_interval(change)}): action rose from .10 to .90, no_action fell from .60 to .15, information "
         "did not clearly change."
     )
+
+
+def test_what_fell_in_the_other_mode_stands_in_the_first_sentence_too() -> None:
+    def both(one: RunEvaluation, solved: int) -> RunEvaluation:
+        sampled = [
+            {**row, "mode": "sampled", "temperature": 1.0, "success": int(row["task"][-2:]) < solved}
+            for row in one.rows
+        ]
+        return replace(one, rows=[*one.rows, *sampled])
+
+    start = both(evaluation(0, action=18, no_action=2), 5)
+    end = both(evaluation(9, action=4, no_action=3), 15)
+    said = describe_change(compare_evaluations([end], [start]))
+    assert "(sampled) rose from .25 to .75" in said
+    assert said.endswith(" Played greedy, action fell from .90 to .20.")
 
 
 def change_interval(change: dict[str, Any]) -> str:

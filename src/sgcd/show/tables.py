@@ -65,7 +65,7 @@ def change_table(start: JsonMapping, end: JsonMapping, change: JsonMapping) -> T
 
 
 def describe_change(change: JsonMapping) -> str:
-    """One sentence on the effect of training: the total with its interval, what rose or fell, and what did neither."""
+    """The effect of training: the total with its interval, what rose or fell, what did neither, what fell otherwise."""
     mode = "sampled" if "sampled" in change["modes"] else next(iter(change["modes"]))
     total = change["modes"][mode]["overall"]
     if total["a"] is None:
@@ -88,10 +88,17 @@ def describe_change(change: JsonMapping) -> str:
         if difference["low"] is not None
         else ", no interval"
     )
+    falls = [
+        f" Played {other}, {name} fell from {format_rate(category['b'])} to {format_rate(category['a'])}."
+        for other, part in change["modes"].items()
+        if other != mode
+        for name, category in part["categories"].items()
+        if direction_of_change(category) == "fell"
+    ]
     return (
         f"Success on held-out {change['split']} tasks ({mode}) {direction} from "
         f"{format_rate(total['b'])} to {format_rate(total['a'])} ({format_number(difference['value'], '+')}"
-        f"{interval}): {', '.join(parts) or 'no category clearly rose or fell'}."
+        f"{interval}): {', '.join(parts) or 'no category clearly rose or fell'}.{''.join(falls)}"
     )
 
 
